@@ -1,0 +1,111 @@
+"""The checks that layers, losses and optimizers share: each a clear sentence or nothing."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from .layer import Layer
+
+Array = NDArray[Any]
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def as_floats(
+    layer: Layer, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
+) -> Array:
+    """Return `values` as a non-empty array of floats, of `dtype` where one is given.
+
+    A layer calls it on every input, with the dtype of its parameters if it has any: so a float64
+    array that strays into a float32 network is converted instead of converting the network.
+
+    Raises
+    ------
+    TypeError
+        If the values are integers, booleans, objects or anything else than floats.
+    ValueError
+        If there are no values: an empty batch.
+    """
+    if (
+        type(values) is np.ndarray
+        and (values.dtype == dtype if dtype is not None else values.dtype in FLOATS)
+        and values.size
+    ):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{layer.label}: expected {name} of floats, got dtype {array.dtype}; "
+            f"convert it with .astype(numpy.float32)"
+        )
+    if not array.size:
+        raise ValueError(f"{layer.label}: {name} is empty: it has shape {array.shape}")
+    if dtype is None:
+        dtype = FLOATS[array.dtype.itemsize >= 8]
+    return array.astype(dtype, copy=False)
+
+
+def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return `grad` as an array of `dtype`, having checked that it has the output's `shape`.
+
+    Raises
+    ------
+    TypeError
+        If the values are not floats.
+    ValueError
+        If the shape is another one than the output's.
+    """
+    if type(grad) is np.ndarray and grad.shape == shape and grad.dtype == dtype:
+        return grad
+    array = as_floats(layer, grad, dtype, name="a gradient")
+    if array.shape != shape:
+        raise ValueError(
+            f"{layer.label}: backward expects the gradient of its output, of shape {shape}, "
+            f"got shape {array.shape}"
+        )
+    return array
+
+
+def integer(value: Any, what: str, minimum: int = 1) -> int:
+    """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an int, got {value!r}") from None
+    if isinstance(value, bool):
+        raise TypeError(f"{what} must be an int, got {value!r}")
+    if number < minimum:
+        raise ValueError(f"{what} must be at least {minimum}, got {number}")
+    return number
+
+
+def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+    """Return `value` as a finite float in [minimum, maximum], or raise an error naming it `what`."""
+    if isinstance(value, (bool, str)) or np.ndim(value) != 0:
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    try:
+        result = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} must be a number, got {value!r}") from None
+    if not math.isfinite(result):
+        raise ValueError(f"{what} must be finite, got {result}")
+    if not minimum <= result <= maximum:
+        limits = (
+            f"at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
+        )
+        raise ValueError(f"{what} must be {limits}, got {result:g}")
+    return result
+
+
+def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
+    """Return `value` if it is one of `choices`, or raise an error that names it `what`."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{what} must be one of {listed}; got {value!r}")
+    return str(value)

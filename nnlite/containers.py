@@ -1,0 +1,140 @@
+"""Containers: layers made of layers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
+
+from .layer import Array, Layer
+
+
+class Sequential(Layer):
+    """Layers one after the other: the output of each is the input of the next.
+
+    It behaves like a list of layers: `len`, index, slice (a `Sequential` of the same layers),
+    iteration, `append`, `extend`, `insert`, assignment and deletion. It nests.
+
+    Parameters
+    ----------
+    *layers : Layer
+
+    Raises
+    ------
+    TypeError
+        If something is not a layer.
+    ValueError
+        If the same layer stands in it twice: each layer keeps the cache of one forward, so the
+        second use would spoil the first one's gradient. Use `Layer.tied` for the second.
+
+    Notes
+    -----
+    The chain rule, layer by layer from the last::
+
+        dL/dx_k = backward_k(dL/dx_{k+1})        x_{k+1} = forward_k(x_k)
+
+    With ``input_grad=False``, backward stops at the first layer that has something to train.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 32), nn.ReLU(), nn.Linear(32, 10))
+    >>> model(np.zeros((5, 1, 28, 28), dtype=np.float32)).shape
+    (5, 10)
+    >>> model[1]
+    Linear(784, 32)
+    >>> model[2:]
+    Sequential(
+        ReLU(),
+        Linear(32, 10),
+    )
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        self._layers: list[Layer] = []
+        self.extend(layers)
+
+    def forward(self, *inputs: Any) -> Any:
+        for layer in self._layers:
+            inputs = (layer.forward(*inputs),)
+        (output,) = inputs
+        return output
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        stop = 0
+        if not input_grad:
+            while stop < len(self._layers) and not self._layers[stop].trainable():
+                stop += 1
+        for index in range(len(self._layers) - 1, stop - 1, -1):
+            grad = self._layers[index].backward(grad, input_grad or index > stop)
+        return grad if input_grad else None
+
+    # ---- a list of layers ----
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self._layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Layer:
+        if isinstance(index, slice):
+            return Sequential(*self._layers[index])
+        return self._layers[index]
+
+    def __setitem__(self, index: int, layer: Layer) -> None:
+        layers = list(self._layers)
+        layers[index] = layer
+        self._layers = _checked(layers)
+
+    def __delitem__(self, index: int | slice) -> None:
+        del self._layers[index]
+
+    def append(self, layer: Layer) -> Sequential:
+        """Add a layer at the end; return the container."""
+        return self.extend([layer])
+
+    def extend(self, layers: Iterable[Layer]) -> Sequential:
+        """Add layers at the end; return the container."""
+        self._layers = _checked([*self._layers, *layers])
+        return self
+
+    def insert(self, index: int, layer: Layer) -> Sequential:
+        """Put a layer before the one at `index`; return the container."""
+        layers = list(self._layers)
+        layers.insert(index, layer)
+        self._layers = _checked(layers)
+        return self
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the position, as a string, and the layer of each layer."""
+        for index, layer in enumerate(self._layers):
+            yield str(index), layer
+
+    def __repr__(self) -> str:
+        if not self._layers:
+            return "Sequential()"
+        lines = "".join(f"{layer!r},\n" for layer in self._layers)
+        return f"Sequential(\n{textwrap.indent(lines, '    ')})"
+
+
+def _checked(layers: list[Layer]) -> list[Layer]:
+    """Return `layers`, having checked that they are layers and that none stands in them twice."""
+    places: dict[int, int] = {}
+    for index, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            cure = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
+            raise TypeError(f"Sequential: expected layers, got {type(layer).__name__}{cure}")
+        for _, part in layer.named_layers():
+            if id(part) in places:
+                raise ValueError(
+                    f"Sequential: {part.label} stands at {places[id(part)]} and again at {index}, "
+                    f"but a layer keeps the cache of one forward only; use layer.tied() there"
+                )
+            places[id(part)] = index
+    return layers

@@ -1,0 +1,134 @@
+"""The IDX format: a few header bytes that give the type and the shape, then the array itself.
+
+A header is only a claim. Memory grows with the bytes that arrive, to at most twice their number, and
+reading stops where the claim ends: neither a header that promises gigabytes nor a gzip file that
+unpacks to them fills the memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The third byte of a file gives the type of the elements, which are big-endian.
+_DTYPES: dict[int, np.dtype[Any]] = {
+    0x08: np.dtype("u1"),
+    0x09: np.dtype("i1"),
+    0x0B: np.dtype(">i2"),
+    0x0C: np.dtype(">i4"),
+    0x0D: np.dtype(">f4"),
+    0x0E: np.dtype(">f8"),
+}
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 1 << 16
+
+
+def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
+    """Read the array in an IDX file, which may be compressed with gzip.
+
+    Compression is recognised by the file's first bytes, not by its name.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    ndarray
+        The array, writeable and C-contiguous, in the byte order of this machine. Its shape is the
+        header's and its dtype is uint8, int8, int16, int32, float32 or float64, as the header says.
+
+    Raises
+    ------
+    ValueError
+        If the file is not an IDX file, or is truncated, corrupt, or longer than its header says.
+    FileNotFoundError
+        If there is no such file.
+
+    Notes
+    -----
+    All numbers are big-endian::
+
+        bytes             content
+        2                 zero
+        1                 type: 08 uint8, 09 int8, 0B int16, 0C int32, 0D float32, 0E float64
+        1                 number of dimensions d
+        4 d               length of each dimension, uint32
+        the rest          the elements, the last index changing fastest
+
+    References
+    ----------
+    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits", section
+    "File formats", http://yann.lecun.com/exdb/mnist/.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import nnlite as nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "labels-idx1-ubyte")
+    ...     _ = path.write_bytes(bytes([0, 0, 0x08, 1, 0, 0, 0, 3, 5, 0, 4]))
+    ...     nn.datasets.read_idx(path)
+    array([5, 0, 4], dtype=uint8)
+    """
+    with open(path, "rb") as file:
+        compressed = file.peek(2).startswith(_GZIP_MAGIC)
+        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if compressed else file
+        with stream:
+            try:
+                return _parse(stream)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise ValueError(f"{os.fspath(path)}: damaged gzip file: {error}") from error
+            except ValueError as error:
+                raise ValueError(f"{os.fspath(path)}: {error}") from error
+
+
+def _parse(stream: io.BufferedIOBase) -> NDArray[Any]:
+    magic = stream.read(4)
+    if not magic:
+        raise ValueError("not an IDX file: it is empty")
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+        raise ValueError(
+            "not an IDX file: expected it to begin with two zero bytes, the code of a type and a "
+            f"number of dimensions, got {magic!r}"
+        )
+    dtype, ndim = _DTYPES[magic[2]], magic[3]
+    lengths = stream.read(4 * ndim)
+    if len(lengths) < 4 * ndim:
+        raise ValueError(f"truncated: the header ends before the lengths of its {ndim} dimensions")
+    shape = tuple(np.frombuffer(lengths, ">u4").tolist())
+    expected = math.prod(shape) * dtype.itemsize
+
+    data = _read_up_to(expected, stream)
+    if data.size < expected:
+        raise ValueError(
+            f"truncated: its header promises {expected} bytes for the shape {shape}, it has {data.size}"
+        )
+    # At the end of a gzip file this read also verifies the checksum.
+    if stream.read(1):
+        raise ValueError(f"it goes on after the {expected} bytes of the shape {shape}")
+    array: NDArray[Any] = data.view(dtype).astype(dtype.newbyteorder("="), copy=False)
+    return array.reshape(shape)
+
+
+def _read_up_to(count: int, stream: io.BufferedIOBase) -> NDArray[np.uint8]:
+    """Read `count` bytes, or fewer at the end of the stream, in memory that grows with them."""
+    data = np.empty(min(count, _CHUNK), np.uint8)
+    filled = 0
+    while filled < count:
+        if filled == data.size:
+            data.resize(min(count, 2 * filled), refcheck=False)
+        received = stream.readinto(data[filled : filled + _CHUNK].data)
+        if not received:
+            break
+        filled += received
+    return data[:filled]

@@ -1,0 +1,449 @@
+"""The contract that everything else keeps: a ``Layer`` caches on ``forward`` and returns input
+gradients on ``backward``; a ``Parameter`` holds an array and the gradient summed up for it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from .checks import FLOATS
+from .memory import is_held
+
+Array = NDArray[Any]
+Self = TypeVar("Self", bound="Layer")
+
+class Parameter:
+    """An array that training changes, and the gradient of the loss with respect to it.
+
+    Parameters
+    ----------
+    data : array_like of float
+        The initial value, copied. float64 stays float64; every other float becomes float32.
+    requires_grad : bool, default True
+        False freezes the parameter: no gradient is summed up, and no optimizer moves it.
+
+    Attributes
+    ----------
+    data : ndarray
+        The value.
+    grad : ndarray or None
+        The gradient, of the shape and dtype of `data`; None before the first backward and after
+        `zero_grad`. Further backward passes add to it, as in PyTorch.
+    requires_grad : bool
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([1.0, 2.0])
+    >>> p.accumulate([0.5, 0.5])
+    >>> p.accumulate([0.5, 0.5])
+    >>> p.grad
+    array([1., 1.], dtype=float32)
+    """
+
+    __slots__ = ("_storage", "data", "grad", "requires_grad")
+
+    data: Array
+    grad: Array | None
+    requires_grad: bool
+
+    def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
+        value = np.asarray(data)
+        if value.dtype.kind != "f":
+            raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
+        self.data = np.array(value, dtype=np.float64 if value.dtype == np.float64 else np.float32)
+        self.grad = None
+        self.requires_grad = requires_grad
+        self._storage: Array | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `data` and `grad`."""
+        return self.data.shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `data` and `grad`: float32 or float64."""
+        return self.data.dtype
+
+    def zero_grad(self) -> None:
+        """Forget the gradient: `grad` is None until the next backward."""
+        self.grad = None
+
+    def accumulate(self, grad: ArrayLike) -> None:
+        """Add `grad`, of the parameter's shape, to the gradient."""
+        if not self.requires_grad:
+            return
+        if self.grad is None:
+            storage = self._grad_storage()
+            np.copyto(storage, grad, casting="same_kind")
+            self.grad = storage
+        else:
+            np.add(self.grad, grad, out=self.grad, casting="same_kind")
+
+    def accumulate_product(self, left: Array, right: Array) -> None:
+        """Add the matrix product ``left @ right``, which has as many elements as the parameter.
+
+        The first product after `zero_grad` is written straight into the gradient's memory.
+        """
+        if not self.requires_grad:
+            return
+        if self.grad is None:
+            storage = self._grad_storage()
+            np.dot(left, right, out=storage.reshape(left.shape[0], right.shape[1]))
+            self.grad = storage
+        else:
+            self.grad += np.dot(left, right).reshape(self.shape)
+
+    def _grad_storage(self) -> Array:
+        """Where the next gradient goes: where the last one was, unless somebody still holds it."""
+        storage = self._storage
+        if (
+            storage is None
+            or is_held(storage)
+            or storage.shape != self.data.shape
+            or storage.dtype != self.data.dtype
+        ):
+            self._storage = storage = np.empty(self.data.shape, self.data.dtype)
+        return storage
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+
+class IncompatibleKeys(NamedTuple):
+    """What a state dict that was loaded with ``strict=False`` lacked, and what it had too much."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+class Layer:
+    """Base class of everything with a ``forward`` and a ``backward``.
+
+    A layer of your own defines these two. `forward` hands what `backward` needs to `cache`;
+    `backward` gets it from `cached`, adds to its parameters' gradients and returns dL/d(input).
+    Parameters and sub-layers are plain attributes (or lists and dicts of layers): they are found
+    in the order in which they were set.
+
+    Attributes
+    ----------
+    training : bool
+        Whether the layer is in training mode; set it with `train` and `eval`.
+
+    Notes
+    -----
+    A layer keeps the cache of its latest `forward` only. To use the same weights twice before a
+    backward, use `tied`. `backward` may be called again: it gives the same input gradient and
+    adds to the parameters' gradients once more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> class Scale(nn.Layer):
+    ...     def __init__(self):
+    ...         self.factor = nn.Parameter(np.ones(1))
+    ...     def forward(self, x):
+    ...         self.cache(x)
+    ...         return self.factor.data * x
+    ...     def backward(self, grad, input_grad=True):
+    ...         (x,) = self.cached()
+    ...         self.factor.accumulate(np.sum(grad * x, keepdims=True).reshape(1))
+    ...         return self.factor.data * grad if input_grad else None
+    >>> nn.gradcheck(Scale(), np.array([[1.0, 2.0]])).passed
+    True
+    """
+
+    training: bool = True
+    _cache: tuple[Any, ...] | None = None
+    # Arrays that are part of the state but that no gradient changes, by attribute name.
+    _buffer_names: tuple[str, ...] = ()
+
+    # ---- the two that every layer defines ----
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        """Return the output for `inputs`, and cache what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        """Return dL/d(input) for `grad` = dL/d(output), and sum up the parameters' gradients.
+
+        Parameters
+        ----------
+        grad : ndarray
+            dL/d(output), of the shape of the output.
+        input_grad : bool, default True
+            False skips the work that only dL/d(input) needs, and returns None.
+
+        Returns
+        -------
+        ndarray, tuple of ndarray, or None
+            One array for each input of `forward`.
+
+        Raises
+        ------
+        RuntimeError
+            If `forward` was not called before.
+        ValueError
+            If `grad` has another shape than the output.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        return self.forward(*inputs, **options)
+
+    # ---- the cache ----
+
+    def cache(self, *values: Any) -> None:
+        """Keep `values` for `backward`, in place of what was kept before."""
+        self._cache = values
+
+    def cached(self) -> tuple[Any, ...]:
+        """Return what `forward` kept, or raise a RuntimeError if there was no `forward`."""
+        if self._cache is None:
+            raise RuntimeError(
+                f"{self.label}: backward needs what a forward has cached; call forward first"
+            )
+        return self._cache
+
+    # ---- what the layer holds ----
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the name and the layer of each direct sub-layer."""
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                for index, item in enumerate(value):
+                    if isinstance(item, Layer):
+                        yield f"{name}.{index}", item
+            elif isinstance(value, dict):
+                for key, item in value.items():
+                    if isinstance(item, Layer):
+                        yield f"{name}.{key}", item
+
+    def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """Yield the dotted name and the layer of this layer (named `prefix`) and all below it."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
+
+    def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        for name, value in vars(self).items():
+            if isinstance(value, Parameter):
+                yield name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield the dotted name and the parameter of each parameter, a shared one once."""
+        seen: set[int] = set()
+        for path, layer in self.named_layers():
+            for name, parameter in layer._own_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield f"{path}.{name}" if path else name, parameter
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield each parameter of the layer and of all below it, a shared one once."""
+        for _, parameter in self.named_parameters():
+            yield parameter
+
+    def trainable(self) -> bool:
+        """Whether any parameter of the layer or below it takes a gradient."""
+        if any(parameter.requires_grad for _, parameter in self._own_parameters()):
+            return True
+        return any(child.trainable() for _, child in self.named_children())
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    # ---- state ----
+
+    def _entries(self) -> Iterator[tuple[str, Parameter | Array]]:
+        """Yield every entry of the state dict: parameters, and buffers as the arrays they are."""
+        for path, layer in self.named_layers():
+            dot = f"{path}." if path else ""
+            for name, parameter in layer._own_parameters():
+                yield dot + name, parameter
+            for name in layer._buffer_names:
+                buffer = getattr(layer, name)
+                if buffer is not None:
+                    yield dot + name, buffer
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of all parameters and buffers by dotted name, with PyTorch's names.
+
+        Examples
+        --------
+        >>> import nnlite as nn
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, bias=False))
+        >>> {name: value.shape for name, value in model.state_dict().items()}
+        {'0.weight': (3, 2), '0.bias': (3,), '2.weight': (1, 3)}
+        """
+        return {
+            name: (entry.data if isinstance(entry, Parameter) else entry).copy()
+            for name, entry in self._entries()
+        }
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, ArrayLike], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Copy the values of `state_dict` into the parameters and buffers of the same names.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array_like
+            As `state_dict` returns it. Floats are converted to the dtype of the layer.
+        strict : bool, default True
+            Whether missing and unexpected names are an error.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``missing_keys`` and ``unexpected_keys``: both empty when strict.
+
+        Raises
+        ------
+        ValueError
+            If names are missing or unexpected (when strict), or if a shape differs. Nothing is
+            loaded then.
+        TypeError
+            If an entry is not numeric, or is not a mapping of names to arrays at all.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"{self.label}: expected a state dict (names to arrays), "
+                f"got {type(state_dict).__name__}"
+            )
+        entries = dict(self._entries())
+        missing = [name for name in entries if name not in state_dict]
+        unexpected = [str(name) for name in state_dict if name not in entries]
+        if strict and (missing or unexpected):
+            faults = [f"lacks {_listed(missing)}"] * bool(missing)
+            faults += [f"has the unknown {_listed(unexpected)}"] * bool(unexpected)
+            raise ValueError(
+                f"{self.label}: the state dict {' and '.join(faults)}; "
+                f"load it into the model that it was saved from, or pass strict=False"
+            )
+        values: list[tuple[Array, Array]] = []
+        for name, entry in entries.items():
+            if name not in state_dict:
+                continue
+            target = entry.data if isinstance(entry, Parameter) else entry
+            value = np.asarray(state_dict[name])
+            if value.dtype.kind not in ("f" if target.dtype.kind == "f" else "iu"):
+                raise TypeError(
+                    f"{self.label}: {name!r} is of dtype {target.dtype}, "
+                    f"the state dict has {value.dtype}"
+                )
+            if value.shape != target.shape:
+                raise ValueError(
+                    f"{self.label}: {name!r} is of shape {target.shape}, "
+                    f"the state dict has {value.shape}"
+                )
+            values.append((target, value))
+        for target, value in values:
+            target[...] = value
+        return IncompatibleKeys(missing, unexpected)
+
+    def astype(self: Self, dtype: DTypeLike) -> Self:
+        """Convert all parameters and buffers to float32 or float64, in place; return the layer."""
+        wanted = np.dtype(dtype)
+        if wanted not in FLOATS:
+            raise TypeError(f"{self.label}: dtype must be float32 or float64, got {wanted}")
+        for _, layer in self.named_layers():
+            for _, parameter in layer._own_parameters():
+                parameter.data = parameter.data.astype(wanted, copy=False)
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.astype(wanted, copy=False)
+            for name in layer._buffer_names:
+                buffer = getattr(layer, name)
+                if buffer is not None and buffer.dtype.kind == "f":
+                    setattr(layer, name, buffer.astype(wanted, copy=False))
+            layer._cache = None
+        return self
+
+    # ---- modes ----
+
+    def train(self: Self, mode: bool = True) -> Self:
+        """Put the layer and all below it into training mode; return the layer."""
+        for _, layer in self.named_layers():
+            layer.training = mode
+        return self
+
+    def eval(self: Self) -> Self:
+        """Put the layer and all below it into evaluation mode; return the layer."""
+        return self.train(False)
+
+    def tied(self: Self) -> Self:
+        """Return a second layer that shares the parameters but has a cache of its own.
+
+        It is the way to use one weight twice: both layers add to the gradient of the same
+        `Parameter` objects.
+
+        Examples
+        --------
+        >>> import nnlite as nn
+        >>> step = nn.Linear(4, 4)
+        >>> twice = nn.Sequential(step, nn.Tanh(), step.tied())
+        >>> [name for name, _ in twice.named_parameters()]
+        ['0.weight', '0.bias']
+        """
+        twin = copy.copy(self)
+        twin._cache = None
+        for name, value in vars(self).items():
+            vars(twin)[name] = _map_layers(value, Layer.tied)
+        return twin
+
+    # ---- how it shows ----
+
+    @property
+    def label(self) -> str:
+        """The layer as an error message names it: the constructor call, or its class if long."""
+        text = repr(self)
+        return text if len(text) <= 80 and "\n" not in text else type(self).__name__
+
+    def __repr__(self) -> str:
+        """The constructor call, with the options that differ from their defaults."""
+        arguments = []
+        for name, option in inspect.signature(type(self).__init__).parameters.items():
+            if name in ("self", "rng") or option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):
+                continue
+            value = getattr(self, name, option.default)
+            if isinstance(value, Parameter):
+                value = True
+            elif value is None and isinstance(option.default, bool):
+                value = False
+            if option.default is option.empty:
+                arguments.append(repr(value))
+            elif value is not option.default and value != option.default:
+                arguments.append(f"{name}={value!r}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+def _map_layers(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Return `value` with `function` applied to each layer that it is or contains."""
+    if isinstance(value, Layer):
+        return function(value)
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Layer) for item in value):
+        return type(value)(_map_layers(item, function) for item in value)
+    if isinstance(value, dict) and any(isinstance(item, Layer) for item in value.values()):
+        return {key: _map_layers(item, function) for key, item in value.items()}
+    return value
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,63 @@
+"""Layers that change the shape of an array and leave its values alone."""
+
+from __future__ import annotations
+
+import math
+
+from .checks import as_floats, as_output_grad, integer
+from .layer import Array, Layer
+
+
+class Flatten(Layer):
+    """Merge the axes from `start_dim` to `end_dim` into one.
+
+    Parameters
+    ----------
+    start_dim : int, default 1
+        The first axis to merge; 1 keeps the batch axis.
+    end_dim : int, default -1
+        The last axis to merge.
+
+    Raises
+    ------
+    ValueError
+        If the input has no such axes.
+
+    Notes
+    -----
+    Shapes: x (N, C, H, W) becomes y (N, C·H·W) by default. The gradient gets the input's shape
+    back. The output is a view of the input wherever the memory order allows it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Flatten()(np.zeros((32, 1, 28, 28))).shape
+    (32, 784)
+    """
+
+    start_dim: int
+    end_dim: int
+
+    def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
+        self.start_dim = integer(start_dim, "Flatten: start_dim", minimum=-64)
+        self.end_dim = integer(end_dim, "Flatten: end_dim", minimum=-64)
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        start = self.start_dim + x.ndim * (self.start_dim < 0)
+        end = self.end_dim + x.ndim * (self.end_dim < 0)
+        if not 0 <= start <= end < x.ndim:
+            raise ValueError(
+                f"{self}: an input of shape {x.shape} has no axes "
+                f"{self.start_dim} to {self.end_dim} to merge"
+            )
+        merged = math.prod(x.shape[start : end + 1])
+        y = x.reshape(x.shape[:start] + (merged,) + x.shape[end + 1 :])
+        self.cache(x.shape, y.shape, x.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, output_shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, output_shape, dtype)
+        return grad.reshape(shape) if input_grad else None
