@@ -2,37 +2,82 @@
 
 from . import datasets, init
 from .activations import ReLU, Sigmoid, Softmax, Tanh
+from .arithmetic import (
+    Abs,
+    Add,
+    Divide,
+    Exp,
+    Log,
+    MatMul,
+    Maximum,
+    Mean,
+    Minimum,
+    Multiply,
+    Negative,
+    Power,
+    Reciprocal,
+    Sqrt,
+    Square,
+    Subtract,
+    Sum,
+    Weight,
+)
 from .containers import Sequential
 from .data import DataLoader
 from .gradcheck import gradcheck
-from .layer import Layer, Parameter
+from .graph import Graph
+from .layer import Layer, Parameter, is_grad_enabled, no_grad
 from .linear import Linear
 from .losses import CrossEntropy
 from .optim import SGD, Optimizer
 from .random import seed
 from .serialization import load_state, save
 from .shape import Flatten
+from .training import accuracy, predict
 
 __version__ = "0.1.0"
 
 __all__ = [
     "SGD",
+    "Abs",
+    "Add",
     "CrossEntropy",
     "DataLoader",
+    "Divide",
+    "Exp",
     "Flatten",
+    "Graph",
     "Layer",
     "Linear",
+    "Log",
+    "MatMul",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Multiply",
+    "Negative",
     "Optimizer",
     "Parameter",
+    "Power",
     "ReLU",
+    "Reciprocal",
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "Sqrt",
+    "Square",
+    "Subtract",
+    "Sum",
     "Tanh",
+    "Weight",
+    "accuracy",
     "datasets",
     "gradcheck",
     "init",
+    "is_grad_enabled",
     "load_state",
+    "no_grad",
+    "predict",
     "save",
     "seed",
 ]

@@ -71,8 +71,9 @@ class Sigmoid(Layer):
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)) with a relative error of a few ulps at either end."""
     # exp(-|x|) cannot overflow; for negative x, σ(x) = e / (1 + e) with e = exp(x).
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
+    e: Array = np.exp(-np.abs(x))
+    y: Array = np.where(x >= 0, 1, e) / (1 + e)
+    return y
 
 
 class Tanh(Layer):
@@ -145,7 +146,7 @@ class Softmax(Layer):
         x = as_floats(self, x)
         if not -x.ndim <= self.dim < x.ndim:
             raise ValueError(f"{self}: an input of shape {x.shape} has no axis {self.dim}")
-        y = np.exp(x - x.max(axis=self.dim, keepdims=True))
+        y: Array = np.exp(x - x.max(axis=self.dim, keepdims=True))
         y /= y.sum(axis=self.dim, keepdims=True)
         self.cache(y)
         return y
@@ -155,4 +156,5 @@ class Softmax(Layer):
         grad = as_output_grad(self, grad, y.shape, y.dtype)
         if not input_grad:
             return None
-        return y * (grad - np.sum(grad * y, axis=self.dim, keepdims=True))
+        grad_input: Array = y * (grad - np.sum(grad * y, axis=self.dim, keepdims=True))
+        return grad_input

@@ -86,7 +86,7 @@ def integer(value: Any, what: str, minimum: int = 1) -> int:
 
 
 def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
-    """Return `value` as a finite float in [minimum, maximum], or raise an error naming it `what`."""
+    """Return `value` as a finite float within the limits, or raise an error naming it `what`."""
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise TypeError(f"{what} must be a number, got {value!r}")
     try:
@@ -96,9 +96,9 @@ def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = m
     if not math.isfinite(result):
         raise ValueError(f"{what} must be finite, got {result}")
     if not minimum <= result <= maximum:
-        limits = (
-            f"at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
-        )
+        limits = f"at least {minimum:g}"
+        if maximum != math.inf:
+            limits = f"between {minimum:g} and {maximum:g}"
         raise ValueError(f"{what} must be {limits}, got {result:g}")
     return result
 

@@ -100,7 +100,7 @@ class DataLoader:
             )
 
     def __len__(self) -> int:
-        """The number of batches in an epoch."""
+        """Return the number of batches in an epoch."""
         samples = len(self.arrays[0])
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 

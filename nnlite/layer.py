@@ -1,10 +1,15 @@
-"""The contract that everything else keeps: a ``Layer`` caches on ``forward`` and returns input
-gradients on ``backward``; a ``Parameter`` holds an array and the gradient summed up for it."""
+"""The contract that everything else keeps.
+
+A ``Layer`` caches on ``forward`` and returns input gradients on ``backward``; a ``Parameter`` holds
+an array and the gradient that is summed up for it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +21,45 @@ from .memory import is_held
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
+
+
+class _Mode(threading.local):
+    """Whether forward keeps caches: for each thread its own."""
+
+    grad = True
+
+
+_mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether layers keep what a backward needs: not so within `no_grad`."""
+    return _mode.grad
+
+
+class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
+    """Context, or decorator, in which forward keeps no caches; a backward is then a RuntimeError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> relu = nn.ReLU()
+    >>> with nn.no_grad():
+    ...     relu(np.array([-1.0, 1.0]))
+    array([0., 1.])
+    """
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_mode.grad)
+        _mode.grad = False
+
+    def __exit__(self, *error: object) -> None:
+        _mode.grad = self._before.pop()
+
 
 class Parameter:
     """An array that training changes, and the gradient of the loss with respect to it.
@@ -104,6 +148,22 @@ class Parameter:
             self.grad = storage
         else:
             self.grad += np.dot(left, right).reshape(self.shape)
+
+    def keep_grad_in(self, storage: Array) -> None:
+        """Keep the gradient in `storage`, an array of the shape and dtype of `data`, from now on.
+
+        An optimizer calls it to have many gradients side by side. Whoever holds the present
+        gradient keeps it as it is.
+        """
+        if self.grad is not None:
+            storage[...] = self.grad
+            self.grad = storage
+        self._storage = storage
+
+    def grad_lies_in(self, flat: Array) -> bool:
+        """Whether the gradient is where `keep_grad_in` put it, and that is part of `flat`."""
+        grad = self.grad
+        return grad is not None and grad is self._storage and grad.base is flat.base
 
     def _grad_storage(self) -> Array:
         """Where the next gradient goes: where the last one was, unless somebody still holds it."""
@@ -206,14 +266,15 @@ class Layer:
     # ---- the cache ----
 
     def cache(self, *values: Any) -> None:
-        """Keep `values` for `backward`, in place of what was kept before."""
-        self._cache = values
+        """Keep `values` for `backward`, in place of what was kept before; nothing in `no_grad`."""
+        self._cache = values if _mode.grad else None
 
     def cached(self) -> tuple[Any, ...]:
         """Return what `forward` kept, or raise a RuntimeError if there was no `forward`."""
         if self._cache is None:
             raise RuntimeError(
-                f"{self.label}: backward needs what a forward has cached; call forward first"
+                f"{self.label}: backward needs what forward caches; "
+                f"call forward before it, outside of no_grad"
             )
         return self._cache
 
@@ -416,10 +477,10 @@ class Layer:
         return text if len(text) <= 80 and "\n" not in text else type(self).__name__
 
     def __repr__(self) -> str:
-        """The constructor call, with the options that differ from their defaults."""
+        """Return the constructor call, with the options that differ from their defaults."""
         arguments = []
         for name, option in inspect.signature(type(self).__init__).parameters.items():
-            if name in ("self", "rng") or option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):
+            if name in ("self", "rng") or option.kind is option.VAR_POSITIONAL:
                 continue
             value = getattr(self, name, option.default)
             if isinstance(value, Parameter):

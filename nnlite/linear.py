@@ -85,7 +85,7 @@ class Linear(Layer):
         if x.ndim < 2 or x.shape[-1] != self.in_features:
             raise ValueError(self._shape_fault(x.shape))
         rows = x if x.ndim == 2 else x.reshape(-1, self.in_features)
-        output = np.dot(rows, weight.T)
+        output: Array = np.dot(rows, weight.T)
         if self.bias is not None:
             output += self.bias.data
         self.cache(x.shape, rows)
@@ -100,7 +100,8 @@ class Linear(Layer):
             self.bias.accumulate_product(_ones(len(grad), grad.dtype), grad)
         if not input_grad:
             return None
-        return np.dot(grad, self.weight.data).reshape(shape)
+        result: Array = np.dot(grad, self.weight.data).reshape(shape)
+        return result
 
     def _shape_fault(self, shape: tuple[int, ...]) -> str:
         fault = f"{self}: expected input of shape (N, …, {self.in_features}), got {shape}"

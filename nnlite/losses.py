@@ -113,7 +113,7 @@ class CrossEntropy(Layer):
         self._first = False
         if self.reduction == "none":
             return losses.reshape(prediction.shape[:1] + prediction.shape[2:])
-        total = float(losses.sum())
+        total = float(losses.sum(dtype=np.float64))
         return total / len(losses) if self.reduction == "mean" else total
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:

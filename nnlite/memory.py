@@ -9,7 +9,10 @@ nobody can read it, and writing into it again breaks no promise. Where reference
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -49,3 +52,78 @@ def is_held(array: NDArray[Any]) -> bool:
     is not an array.
     """
     return not _COUNTED or sys.getrefcount(array) > _UNHELD
+
+
+class _Arena(np.ndarray[Any, np.dtype[Any]]):
+    """Owner of memory that several arrays share.
+
+    NumPy makes the owner of the memory the base of a view of a view, but it stops short of a
+    subclass. So an array in an arena is the base of its own views, and `is_held` tells of each
+    array whether anybody looks at it, whatever happens to its neighbours.
+    """
+
+
+def lay_out(
+    shapes: list[tuple[int, ...]], dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], list[NDArray[Any]]]:
+    """Return a flat array of zeros, and arrays of these shapes one after the other in its memory.
+
+    The base of the flat array and of all the others is one and the same object.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    arena: _Arena = _Arena(sum(sizes), dtype)
+    arena.fill(0)
+    offsets = [0, *itertools.accumulate(size * dtype.itemsize for size in sizes)]
+    arrays = [
+        np.ndarray(shape, dtype, buffer=arena, offset=offset)
+        for shape, offset in zip(shapes, offsets, strict=False)
+    ]
+    return arena.view(np.ndarray), arrays
+
+
+_SMALL = 1 << 17  # bytes; below this, malloc serves as well
+_PATIENCE = 512  # calls of `empty`, after which a buffer that none of them used is given back
+
+
+class _Pool(threading.local):
+    """Buffers by size, each with the number of the call that used it last."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[int, list[list[Any]]] = {}
+        self.calls = 0
+
+
+_pool = _Pool()
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an uninitialised C-ordered array, as `numpy.empty`, in used memory where there is any.
+
+    The memory was part of an earlier array that nobody can see any more.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _SMALL:
+        return np.empty(shape, dtype)
+    _pool.calls += 1
+    array: NDArray[Any]
+    for entry in _pool.buffers.get(size, ()):
+        buffer = entry[0]
+        if not is_held(buffer):
+            entry[1] = _pool.calls
+            array = np.ndarray(shape, dtype, buffer=buffer)
+            return array
+    _give_back()
+    buffer = np.empty(size, np.uint8)
+    if _COUNTED:
+        _pool.buffers.setdefault(size, []).append([buffer, _pool.calls])
+    array = np.ndarray(shape, dtype, buffer=buffer)
+    return array
+
+
+def _give_back() -> None:
+    """Let go of the buffers that no call has used for long; who holds one of them keeps it."""
+    oldest = _pool.calls - _PATIENCE
+    for size, entries in list(_pool.buffers.items()):
+        entries[:] = [entry for entry in entries if entry[1] > oldest]
+        if not entries:
+            del _pool.buffers[size]

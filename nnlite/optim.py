@@ -14,6 +14,7 @@ import numpy as np
 
 from .checks import number
 from .layer import Array, Parameter
+from .memory import lay_out
 
 # A step goes through the flat arrays in pieces of this many elements, which stay in the cache
 # from the first operation of the update rule to the last.
@@ -275,25 +276,32 @@ class _Block:
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
         self.steps = [0] * len(parameters)
         self.values, self.value_views = self._lay_out_values()
-        self.grads, self.grad_pieces = self._lay_out_grads()
+        self.grads = self._lay_out_grads()
         self.state = [np.zeros_like(self.values) for _ in state_names]
 
     def gather(self) -> None:
         """Bring values and gradients back into the flat arrays, if somebody has replaced them."""
-        for parameter, shape in zip(self.parameters, self.shapes, strict=True):
-            for array in (parameter.data, parameter.grad):
-                if array is not None and array.shape != shape:
-                    raise ValueError(
-                        f"a parameter of shape {shape} has got a value or gradient of shape "
-                        f"{array.shape} since the optimizer was made; make a new optimizer"
-                    )
-        pairs = zip(self.parameters, self.value_views, strict=True)
-        if any(parameter.data is not view for parameter, view in pairs):
+        values_moved = grads_moved = False
+        for parameter, view in zip(self.parameters, self.value_views, strict=True):
+            if parameter.data is not view:
+                values_moved = True
+                self._check_shape(parameter.data, view)
+            if parameter.grad is not None and not parameter.grad_lies_in(self.grads):
+                grads_moved = True
+                self._check_shape(parameter.grad, view)
+        if values_moved:
             self.values, self.value_views = self._lay_out_values()
             self.state = [array.astype(self.values.dtype, copy=False) for array in self.state]
-        pieces = zip(self.parameters, self.grad_pieces, strict=True)
-        if any(p.grad is not None and p.grad.base is not piece for p, piece in pieces):
-            self.grads, self.grad_pieces = self._lay_out_grads()
+        if grads_moved or self.grads.dtype != self.values.dtype:
+            self.grads = self._lay_out_grads()
+
+    @staticmethod
+    def _check_shape(array: Array, view: Array) -> None:
+        if array.shape != view.shape:
+            raise ValueError(
+                f"a parameter of shape {view.shape} has got a value or gradient of shape "
+                f"{array.shape} since the optimizer was made; make a new optimizer for it"
+            )
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Yield (step, start, stop) of each stretch that has gradients and has moved alike."""
@@ -319,27 +327,17 @@ class _Block:
                 self.steps[index] += 1
 
     def _lay_out_values(self) -> tuple[Array, list[Array]]:
-        flat = np.concatenate([parameter.data.reshape(-1) for parameter in self.parameters])
-        views = []
-        for parameter, (start, stop), shape in zip(
-            self.parameters, self.bounds, self.shapes, strict=True
-        ):
-            parameter.data = flat[start:stop].reshape(shape)
-            views.append(parameter.data)
+        flat, views = lay_out(self.shapes, self.parameters[0].dtype)
+        for parameter, view in zip(self.parameters, views, strict=True):
+            view[...] = parameter.data
+            parameter.data = view
         return flat, views
 
-    def _lay_out_grads(self) -> tuple[Array, list[memoryview]]:
-        # Each gradient has a memoryview as its base, not an array: so its own views refer to it,
-        # and the parameter can tell by `is_held` whether anybody still looks at it.
-        flat = np.zeros_like(self.values)
-        pieces = [memoryview(flat)[start:stop] for start, stop in self.bounds]
-        for parameter, piece, shape in zip(self.parameters, pieces, self.shapes, strict=True):
-            grad: Array = np.ndarray(shape, flat.dtype, buffer=piece)
-            if parameter.grad is not None:
-                grad[...] = parameter.grad
-                parameter.grad = grad
-            parameter._storage = grad
-        return flat, pieces
+    def _lay_out_grads(self) -> Array:
+        flat, views = lay_out(self.shapes, self.values.dtype)
+        for parameter, view in zip(self.parameters, views, strict=True):
+            parameter.keep_grad_in(view)
+        return flat
 
 
 def _by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:

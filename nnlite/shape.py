@@ -53,7 +53,7 @@ class Flatten(Layer):
                 f"{self.start_dim} to {self.end_dim} to merge"
             )
         merged = math.prod(x.shape[start : end + 1])
-        y = x.reshape(x.shape[:start] + (merged,) + x.shape[end + 1 :])
+        y = x.reshape((*x.shape[:start], merged, *x.shape[end + 1 :]))
         self.cache(x.shape, y.shape, x.dtype)
         return y
 
