@@ -106,8 +106,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     group = parser.add_argument_group("network and training")
     group.add_argument(
-        "--hidden", type=at_least(1), nargs="*", default=[256], metavar="SIZE",
-        help="sizes of the hidden layers; without a size, a linear classifier (256)",
+        "--hidden", type=at_least(1), nargs="*", default=[256, 128], metavar="SIZE",
+        help="sizes of the hidden layers; without a size, a linear classifier (256 128)",
     )  # fmt: skip
     add_number(group, "--epochs", 1, 5, "passes over the training images")
     add_number(group, "--batch-size", 1, 128, "images in a step")

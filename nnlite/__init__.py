@@ -28,7 +28,15 @@ from .gradcheck import gradcheck
 from .graph import Graph
 from .layer import Layer, Parameter, is_grad_enabled, no_grad
 from .linear import Linear
-from .losses import CrossEntropy
+from .losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    NegativeLogLikelihood,
+)
 from .optim import SGD, Optimizer
 from .random import seed
 from .serialization import load_state, save
@@ -41,21 +49,27 @@ __all__ = [
     "SGD",
     "Abs",
     "Add",
+    "BinaryCrossEntropy",
     "CrossEntropy",
     "DataLoader",
     "Divide",
     "Exp",
     "Flatten",
     "Graph",
+    "Huber",
     "Layer",
     "Linear",
     "Log",
+    "Loss",
     "MatMul",
     "Maximum",
     "Mean",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "Minimum",
     "Multiply",
     "Negative",
+    "NegativeLogLikelihood",
     "Optimizer",
     "Parameter",
     "Power",

@@ -1,62 +1,170 @@
-"""Losses: layers that turn a prediction and a target into one number to be made small."""
+"""Losses: layers that turn a prediction and a target into one number, which training makes small.
+
+``loss(prediction, target)`` is a float, and ``loss.backward()`` its gradient with respect to the
+prediction, ready for ``model.backward``.
+"""
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from .checks import as_floats, as_output_grad, one_of
+from .activations import sigmoid
+from .checks import as_floats, as_output_grad, number, one_of
 from .layer import Array, Layer
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-class CrossEntropy(Layer):
+class Loss(Layer):
+    """Base class: reduction and sample weights.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        Whether the losses are averaged, summed, or returned one by one.
+
+    Raises
+    ------
+    ValueError
+        If predictions and targets do not fit, are out of range, or are not finite.
+    TypeError
+        If they are of a dtype that the loss cannot take.
+
+    Notes
+    -----
+    With losses ℓ_n and weights w_n, "sum" is Σ w_n ℓ_n and "mean" is Σ w_n ℓ_n / Σ w_n.
+    """
+
+    reduction: str
+
+    def __init__(self, reduction: str = "mean") -> None:
+        self.reduction = one_of(reduction, REDUCTIONS, f"{type(self).__name__}: reduction")
+
+    def forward(
+        self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
+    ) -> Any:
+        """Return the loss: a float, or for "none" an array with the loss of each label or value.
+
+        Parameters
+        ----------
+        prediction : ndarray of shape (N, …)
+        target : ndarray
+            What was to be predicted.
+        sample_weight : array_like of shape (N,), optional
+            How much each sample counts; not negative, and not all zero.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def _as_prediction(self, prediction: ArrayLike) -> Array:
+        prediction = as_floats(self, prediction, name="predictions")
+        if not np.isfinite(prediction).all():
+            place = tuple(np.argwhere(~np.isfinite(prediction))[0].tolist())
+            raise ValueError(
+                f"{self.label}: the prediction at {place} is {prediction[place]}; training has "
+                f"diverged (try a smaller learning rate), or the input was not finite"
+            )
+        return prediction
+
+    def _as_weights(self, sample_weight: ArrayLike | None, shape: tuple[int, ...]) -> Any:
+        """Return the weight of each loss, for losses of `shape`; 1.0 stands for no weights."""
+        if sample_weight is None:
+            return 1.0
+        weights = np.asarray(sample_weight)
+        if weights.dtype.kind not in "fiu":
+            raise TypeError(f"{self.label}: sample weights must be numbers, got {weights.dtype}")
+        if weights.shape != shape[:1]:
+            raise ValueError(
+                f"{self.label}: expected sample weights of shape {shape[:1]}, got {weights.shape}"
+            )
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+            raise ValueError(
+                f"{self.label}: sample weights must be finite, not negative and not all zero"
+            )
+        return np.broadcast_to(weights.reshape(-1, *[1] * (len(shape) - 1)), shape)
+
+    def _reduce(self, losses: Array, weights: Any, norms: Any = None) -> tuple[Any, Any]:
+        """Return the reduced losses, and the factor of each one's gradient in theirs.
+
+        `norms` are the weights that "mean" divides by the sum of; None stands for `weights`.
+        """
+        if self.reduction == "none":
+            return losses * weights, weights
+        total = float(np.sum(losses * weights, dtype=np.float64))
+        if self.reduction == "sum":
+            return total, weights
+        norms = weights if norms is None else norms
+        norm = losses.size * norms if isinstance(norms, float) else norms.sum(dtype=np.float64)
+        return total / float(norm), weights / float(norm)
+
+    def _factor(self, grad: Any, factor: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Return dL/dℓ of each loss, given `grad` = dL/d(what forward returned)."""
+        if self.reduction == "none":
+            grad = np.asarray(grad, dtype)
+            grad = np.full(shape, grad) if grad.ndim == 0 else grad
+            grad = as_output_grad(self, grad, shape, dtype)
+        elif np.ndim(grad) != 0:
+            raise ValueError(f"{self.label}: expected a number as gradient, got {np.shape(grad)}")
+        product = grad * factor
+        return product.astype(dtype) if isinstance(product, np.ndarray) else float(product)
+
+
+class CrossEntropy(Loss):
     """Cross-entropy of class scores against class indices.
 
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
-        Whether the losses of the samples are averaged, summed, or returned one by one.
+        Whether the losses of the labels are averaged, summed, or returned one by one.
     from_logits : bool, default True
         True takes logits: scores of any range, as the last `Linear` gives them. False takes
         probabilities: the output of a `Softmax` layer.
+    weight : array_like of shape (C,), optional
+        How much each class counts. The mean is weighted too, as in PyTorch.
+    label_smoothing : float in [0, 1], default 0
+        Share ε of the target that is spread evenly over all classes.
+    ignore_index : int, default -100
+        Labels of this value count for nothing.
 
     Raises
     ------
     ValueError
-        If a label is out of range, if labels and predictions differ in number, if a prediction is
-        not finite, or if ``from_logits=False`` gets what are not probabilities.
+        If a label is out of range, if labels and predictions differ in number, if every label is
+        ignored, if a prediction is not finite, or if ``from_logits=False`` gets what are not
+        probabilities.
     TypeError
         If the labels are not integers.
 
     Warns
     -----
     UserWarning
-        If the first batch of logits looks like probabilities: the softmax of a softmax trains,
-        but badly.
+        If the first batch of logits looks like probabilities: a network that ends with a `Softmax`
+        trains on its outputs as if they were logits, but badly.
 
     Notes
     -----
     Shapes: prediction (N, C), target (N,) of indices in [0, C); or (N, C, d₁, …) and
     (N, d₁, …), as in PyTorch. With logits x, label t and p = softmax(x)::
 
-        loss = log Σ_j exp(x_j) - x_t          dL/dx_j = p_j - [j = t]
+        ℓ = log Σ_j exp(x_j) - x_t          dℓ/dx_j = p_j - [j = t]
 
     The largest logit is subtracted first, so that logits of any finite size are safe. With
-    probabilities p::
+    probabilities p, taken to be at least the smallest normal float::
 
-        loss = -log p_t                        dL/dp_j = -[j = t] / p_t
+        ℓ = -log p_t                        dℓ/dp_j = -[j = t] / p_t
 
-    where p_t is taken to be at least the smallest normal float. The mean divides both by the
-    number of labels.
+    With class weights w and smoothing ε the target is q_j = w_j ((1-ε)[j = t] + ε/C), and::
+
+        ℓ = -Σ_j q_j log p_j                dℓ/dx_j = p_j Σ_k q_k - q_j
 
     References
     ----------
     C. Bishop, "Pattern Recognition and Machine Learning", Springer 2006, section 4.3.4.
+    C. Szegedy et al., "Rethinking the Inception architecture for computer vision", CVPR 2016,
+    section 7 (label smoothing).
 
     Examples
     --------
@@ -70,111 +178,287 @@ class CrossEntropy(Layer):
            [ 0.  ,  0.  ]])
     """
 
-    reduction: str
     from_logits: bool
+    weight: Array | None
+    label_smoothing: float
+    ignore_index: int
 
-    def __init__(self, reduction: str = "mean", from_logits: bool = True) -> None:
-        self.reduction = one_of(reduction, REDUCTIONS, "CrossEntropy: reduction")
+    def __init__(
+        self,
+        reduction: str = "mean",
+        from_logits: bool = True,
+        *,
+        weight: ArrayLike | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(reduction)
         self.from_logits = from_logits
-        self._first = True
+        self.weight = _as_class_weight(weight, "CrossEntropy")
+        self.label_smoothing = number(label_smoothing, "CrossEntropy: label_smoothing", 0, 1)
+        self.ignore_index = ignore_index
+        self._warned = False
 
-    def forward(self, prediction: Array, target: Array) -> Any:
-        """Return the loss: a float, or an array of the target's shape for "none"."""
-        prediction = as_floats(self, prediction, name="predictions")
-        if prediction.ndim < 2:
-            raise ValueError(
-                f"{self}: expected predictions of shape (N, classes, …), got {prediction.shape}"
-            )
-        classes = prediction.shape[1]
-        labels = self._labels(target, prediction.shape).reshape(-1)
-        rows = prediction
-        if prediction.ndim > 2:
-            rows = np.moveaxis(prediction, 1, -1).reshape(-1, classes)
-        if not np.isfinite(rows).all():
-            raise ValueError(
-                f"{self}: the predictions contain {_first_not_finite(rows)}; "
-                f"training has diverged, or the input was not finite"
-            )
-        # Where the entry of each row's label lies in the flat array.
-        picked = np.arange(0, rows.size, classes) + labels
+    def forward(
+        self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
+    ) -> Any:
+        prediction = self._as_prediction(prediction)
+        targets = _Targets(self, prediction, target, sample_weight)
+        rows = targets.rows
         if self.from_logits:
-            if self._first:
-                self._warn_of_probabilities(rows)
-            shifted = rows - rows.max(axis=1, keepdims=True)
-            exponentials = np.exp(shifted)
-            sums = exponentials.sum(axis=1, keepdims=True)
-            losses = np.log(sums).reshape(-1) - shifted.reshape(-1)[picked]
-            self.cache(prediction, picked, exponentials, sums)
+            self._warn_of_probabilities(rows)
+            logs = rows - rows.max(axis=1, keepdims=True)
+            probabilities = np.exp(logs)
+            sums = probabilities.sum(axis=1, keepdims=True)
+            logs -= np.log(sums)
+            probabilities /= sums
         else:
             self._check_probabilities(rows)
-            chosen = np.maximum(rows.reshape(-1)[picked], np.finfo(rows.dtype).tiny)
-            losses = -np.log(chosen)
-            self.cache(prediction, picked, None, chosen)
-        self._first = False
-        if self.reduction == "none":
-            return losses.reshape(prediction.shape[:1] + prediction.shape[2:])
-        total = float(losses.sum(dtype=np.float64))
-        return total / len(losses) if self.reduction == "mean" else total
+            probabilities = np.maximum(rows, np.finfo(rows.dtype).tiny)
+            logs = np.log(probabilities)
+        value, factor = targets.reduce(logs)
+        self.cache(targets, probabilities, factor)
+        return value
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
-        """Return dL/d(prediction), times `grad`: a number, or an array of them for "none"."""
-        prediction, picked, exponentials, scale = self.cached()
-        shape, dtype, count = prediction.shape, prediction.dtype, len(picked)
-        if self.reduction == "none":
-            shape = shape[:1] + shape[2:]
-            factor = as_output_grad(self, np.broadcast_to(grad, shape).astype(dtype), shape, dtype)
-            factor = factor.reshape(count, 1)
-        else:
-            factor = dtype.type(grad / count if self.reduction == "mean" else grad)
+        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
+        targets, probabilities, factor = self.cached()
+        factor = targets.factor(grad, factor)
         if not input_grad:
             return None
-        if exponentials is None:
-            result = np.zeros((count, prediction.shape[1]), dtype)
-            result.reshape(-1)[picked] = np.reshape(-factor / scale.reshape(-1, 1), -1)
+        if self.from_logits:
+            result = probabilities * targets.totals(factor)
+            targets.subtract_from(result, factor)
         else:
-            result = exponentials * (factor / scale)
-            result.reshape(-1)[picked] -= np.reshape(factor, -1)
-        if prediction.ndim > 2:
-            moved = (prediction.shape[0], *prediction.shape[2:], prediction.shape[1])
-            result = np.moveaxis(result.reshape(moved), -1, 1)
-        return result
-
-    def _labels(self, target: Array, shape: tuple[int, ...]) -> Array:
-        labels = np.asarray(target)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(
-                f"{self}: expected labels of an integer dtype (class indices), got {labels.dtype}"
-            )
-        expected = shape[:1] + shape[2:]
-        if labels.shape != expected:
-            raise ValueError(
-                f"{self}: predictions of shape {shape} need labels of shape {expected}, "
-                f"got {labels.shape}"
-            )
-        lowest, highest = labels.min(), labels.max()
-        if lowest < 0 or highest >= shape[1]:
-            raise ValueError(
-                f"{self}: labels must be in [0, {shape[1]}) for {shape[1]} classes, "
-                f"got {lowest if lowest < 0 else highest}"
-            )
-        return labels
+            result = np.zeros_like(probabilities)
+            targets.subtract_from(result, factor)
+            result /= probabilities
+        return targets.shaped(result)
 
     def _check_probabilities(self, rows: Array) -> None:
         if not _are_probabilities(rows):
             raise ValueError(
-                f"{self}: expected probabilities (each row in [0, 1] with sum 1), got values in "
-                f"[{rows.min():g}, {rows.max():g}] with a sum of {rows[0].sum():g} in the first "
-                f"row; put nn.Softmax() at the end of the model, or use from_logits=True"
+                f"{self.label}: expected probabilities (in [0, 1], with a sum of 1 over the "
+                f"classes), got values in [{rows.min():g}, {rows.max():g}] with a sum of "
+                f"{rows[0].sum():g} for the first sample; end the model with nn.Softmax(), or "
+                f"use from_logits=True"
             )
 
     def _warn_of_probabilities(self, rows: Array) -> None:
-        if _are_probabilities(rows):
+        if not self._warned and _are_probabilities(rows):
             warnings.warn(
-                f"{self} expects logits, but this batch looks like probabilities; leave out the "
-                f"Softmax at the end of the model, or use CrossEntropy(from_logits=False)",
+                f"{self.label} expects logits, but these predictions look like probabilities; "
+                f"leave out the Softmax at the end of the model, or use "
+                f"CrossEntropy(from_logits=False)",
                 UserWarning,
                 stacklevel=4,
             )
+        self._warned = True
+
+
+class NegativeLogLikelihood(Loss):
+    """Negative log-likelihood of class indices, given log-probabilities: ``ℓ = -w_t x_t``.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+    weight : array_like of shape (C,), optional
+        How much each class counts; "mean" divides by the sum of the labels' weights.
+    ignore_index : int, default -100
+        Labels of this value count for nothing.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `CrossEntropy`.
+
+    Notes
+    -----
+    Shapes: prediction (N, C), target (N,); or (N, C, d₁, …) and (N, d₁, …)::
+
+        dℓ/dx_j = -w_t [j = t]
+
+    After a `LogSoftmax` it is the same as `CrossEntropy` of the logits.
+
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", Springer 2006, section 4.3.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> loss = nn.NegativeLogLikelihood()
+    >>> loss(np.array([[-0.5, -1.0], [-2.0, -0.25]]), np.array([0, 1]))
+    0.375
+    >>> loss.backward()
+    array([[-0.5,  0. ],
+           [ 0. , -0.5]])
+    """
+
+    weight: Array | None
+    ignore_index: int
+    label_smoothing: float = 0.0
+
+    def __init__(
+        self,
+        reduction: str = "mean",
+        *,
+        weight: ArrayLike | None = None,
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__(reduction)
+        self.weight = _as_class_weight(weight, "NegativeLogLikelihood")
+        self.ignore_index = ignore_index
+
+    def forward(
+        self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
+    ) -> Any:
+        prediction = self._as_prediction(prediction)
+        targets = _Targets(self, prediction, target, sample_weight)
+        value, factor = targets.reduce(targets.rows)
+        self.cache(targets, factor)
+        return value
+
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
+        targets, factor = self.cached()
+        factor = targets.factor(grad, factor)
+        if not input_grad:
+            return None
+        result = np.zeros_like(targets.rows)
+        targets.subtract_from(result, factor)
+        return targets.shaped(result)
+
+
+class _Targets:
+    """The labels of a batch, and the target distribution q that they stand for.
+
+    Scores (N, C, d₁, …) are taken as `rows` of C scores, one for each label. Then q is
+    w_j ((1-ε)[j = t] + ε/C), or 0 where the label is ignored.
+    """
+
+    def __init__(
+        self,
+        loss: CrossEntropy | NegativeLogLikelihood,
+        prediction: Array,
+        target: ArrayLike,
+        sample_weight: ArrayLike | None,
+    ) -> None:
+        self.loss = loss
+        self.shape = prediction.shape
+        labels = self._checked(prediction, np.asarray(target))
+        self.label_shape = labels.shape
+        labels = labels.reshape(-1)
+        classes = prediction.shape[1]
+        self.rows = prediction
+        if prediction.ndim > 2:
+            self.rows = np.moveaxis(prediction, 1, -1).reshape(-1, classes)
+
+        # The weight of each label: a float where all are alike.
+        self.weights: Any = loss._as_weights(sample_weight, self.label_shape)
+        if sample_weight is not None:
+            self.weights = self.weights.reshape(-1)
+        ignored = labels == loss.ignore_index
+        if ignored.any():
+            self.weights = self.weights * ~ignored
+            labels = np.where(ignored, 0, labels)
+        if loss.weight is None:
+            self.peaks: Any = 1.0 - loss.label_smoothing
+            self.floors: Any = loss.label_smoothing / classes
+            self.norms = self.weights
+        else:
+            chosen = loss.weight[labels]
+            self.peaks = (1 - loss.label_smoothing) * chosen
+            self.floors = (loss.label_smoothing / classes) * loss.weight
+            self.norms = self.weights * chosen
+        # Where the score of each label lies in the flattened rows.
+        self.places = np.arange(0, self.rows.size, classes) + labels
+
+    def _checked(self, prediction: Array, labels: Array) -> Array:
+        loss, shape = self.loss, prediction.shape
+        if prediction.ndim < 2:
+            raise ValueError(
+                f"{loss.label}: expected predictions of shape (N, classes, …), got {shape}"
+            )
+        if labels.dtype.kind not in "iu":
+            raise TypeError(
+                f"{loss.label}: expected labels of an integer dtype (class indices), "
+                f"got {labels.dtype}"
+            )
+        expected = shape[:1] + shape[2:]
+        if labels.shape != expected:
+            raise ValueError(
+                f"{loss.label}: predictions of shape {shape} need labels of shape {expected}, "
+                f"got {labels.shape}"
+            )
+        classes = shape[1]
+        if loss.weight is not None and len(loss.weight) != classes:
+            raise ValueError(
+                f"{loss.label}: {len(loss.weight)} class weights do not fit {classes} classes"
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            counted = labels[labels != loss.ignore_index]
+            if not counted.size:
+                raise ValueError(f"{loss.label}: every label of the batch is ignored")
+            wrong = counted[(counted < 0) | (counted >= classes)]
+            if wrong.size:
+                raise ValueError(
+                    f"{loss.label}: labels must be in [0, {classes}) for {classes} classes, "
+                    f"got {wrong[0]}"
+                )
+        return labels
+
+    def reduce(self, logs: Array) -> tuple[Any, Any]:
+        """Return the reduced loss for these log-probabilities, and the factor of each gradient."""
+        losses = logs.reshape(-1)[self.places] * -self.peaks
+        if self.loss.label_smoothing:
+            losses -= (logs * self.floors).sum(axis=1)
+        norms = self.norms
+        if not isinstance(norms, float) and not norms.any():
+            raise ValueError(
+                f"{self.loss.label}: every label of the batch is ignored or has no weight"
+            )
+        value, factor = self.loss._reduce(losses, self.weights, norms)
+        if self.loss.reduction == "none":
+            value = value.reshape(self.label_shape).astype(logs.dtype, copy=False)
+        return value, factor
+
+    def factor(self, grad: Any, factor: Any) -> Any:
+        """Return dL/dℓ of each label, as a float or a column."""
+        if self.loss.reduction == "none" and not isinstance(factor, float):
+            factor = factor.reshape(self.label_shape)
+        factor = self.loss._factor(grad, factor, self.label_shape, self.rows.dtype)
+        return factor if isinstance(factor, float) else factor.reshape(-1, 1)
+
+    def totals(self, factor: Any) -> Any:
+        """Return factor · Σ_j q_j."""
+        if self.loss.weight is None:
+            return factor
+        return factor * (self.peaks.reshape(-1, 1) + self.floors.sum()).astype(self.rows.dtype)
+
+    def subtract_from(self, result: Array, factor: Any) -> None:
+        """Subtract factor · q from `result`, in place."""
+        if self.loss.label_smoothing:
+            result -= factor * self.floors
+        column = factor if isinstance(factor, float) else factor.reshape(-1)
+        result.reshape(-1)[self.places] -= column * self.peaks
+
+    def shaped(self, result: Array) -> Array:
+        """Return `result`, which has the shape of the rows, in the shape of the predictions."""
+        if len(self.shape) == 2:
+            return result
+        moved = result.reshape(self.shape[0], *self.shape[2:], self.shape[1])
+        return np.moveaxis(moved, -1, 1)
+
+
+def _as_class_weight(weight: ArrayLike | None, name: str) -> Array | None:
+    if weight is None:
+        return None
+    weights = np.array(weight, np.float64)
+    if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+        raise ValueError(f"{name}: weight must be a finite, non-negative number for each class")
+    return weights
 
 
 def _are_probabilities(rows: Array) -> bool:
@@ -183,8 +467,244 @@ def _are_probabilities(rows: Array) -> bool:
     return bool(np.abs(rows.sum(axis=1) - 1).max() < 1e-3)
 
 
-def _first_not_finite(rows: Array) -> str:
-    row, column = np.argwhere(~np.isfinite(rows))[0]
-    value = rows[row, column]
-    name = "NaN" if math.isnan(value) else str(value)
-    return f"{name} (sample {row}, class {column})"
+class ElementwiseLoss(Loss):
+    """Base class of the losses of one predicted number against one target number.
+
+    A subclass defines `losses` and `slopes`; the reductions run over all numbers of the batch.
+    """
+
+    def losses(self, prediction: Array, target: Array) -> Array:
+        """Return ℓ of each number."""
+        raise NotImplementedError(f"{type(self).__name__} does not define losses")
+
+    def slopes(self, prediction: Array, target: Array) -> Array:
+        """Return dℓ/d(prediction) of each number."""
+        raise NotImplementedError(f"{type(self).__name__} does not define slopes")
+
+    def _check(self, prediction: Array, target: Array) -> None:
+        """Raise a ValueError if a value is out of the range that the loss is defined on."""
+
+    def forward(
+        self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
+    ) -> Any:
+        prediction = self._as_prediction(prediction)
+        wanted = np.asarray(target)
+        if wanted.dtype.kind not in "fiu":
+            raise TypeError(f"{self.label}: targets must be numbers, got dtype {wanted.dtype}")
+        if wanted.shape != prediction.shape:
+            raise ValueError(
+                f"{self.label}: predictions of shape {prediction.shape} need targets of the same "
+                f"shape, got {wanted.shape}; broadcasting is not applied here, as it hides mistakes"
+            )
+        wanted = wanted.astype(prediction.dtype, copy=False)
+        if not np.isfinite(wanted).all():
+            raise ValueError(f"{self.label}: the targets are not finite")
+        self._check(prediction, wanted)
+        weights = self._as_weights(sample_weight, prediction.shape)
+        value, factor = self._reduce(self.losses(prediction, wanted), weights)
+        self.cache(prediction, wanted, factor)
+        return value
+
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
+        prediction, target, factor = self.cached()
+        factor = self._factor(grad, factor, prediction.shape, prediction.dtype)
+        return self.slopes(prediction, target) * factor if input_grad else None
+
+
+class MeanSquaredError(ElementwiseLoss):
+    """Squared error: ``ℓ = (x - t)²``.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+        The mean is over all numbers of the batch, as in PyTorch.
+
+    Notes
+    -----
+    Shapes: prediction and target alike, (N, …)::
+
+        dℓ/dx = 2 (x - t)
+
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", Springer 2006, section 3.1.1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> loss = nn.MeanSquaredError()
+    >>> loss(np.array([[1.0], [3.0]]), np.array([[0.0], [0.0]]))
+    5.0
+    >>> loss.backward()
+    array([[1.],
+           [3.]])
+    """
+
+    def losses(self, prediction: Array, target: Array) -> Array:
+        return np.square(prediction - target)
+
+    def slopes(self, prediction: Array, target: Array) -> Array:
+        return 2 * (prediction - target)
+
+
+class MeanAbsoluteError(ElementwiseLoss):
+    """Absolute error: ``ℓ = |x - t|``.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+
+    Notes
+    -----
+    Shapes: prediction and target alike, (N, …). At x = t, where there is no derivative, it is 0::
+
+        dℓ/dx = sign(x - t)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.MeanAbsoluteError()(np.array([[1.0], [-3.0]]), np.array([[0.0], [0.0]]))
+    2.0
+    """
+
+    def losses(self, prediction: Array, target: Array) -> Array:
+        return np.abs(prediction - target)
+
+    def slopes(self, prediction: Array, target: Array) -> Array:
+        return np.sign(prediction - target)
+
+
+class Huber(ElementwiseLoss):
+    """Squared error near the target, absolute error far from it.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+    delta : float, default 1
+        Where one turns into the other; above 0.
+
+    Notes
+    -----
+    Shapes: prediction and target alike, (N, …). With d = x - t::
+
+        ℓ = d² / 2              dℓ/dx = d               for |d| ≤ delta
+        ℓ = delta (|d| - delta/2)    dℓ/dx = delta sign(d)   elsewhere
+
+    References
+    ----------
+    P. Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35,
+    1964.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Huber(reduction="none")(np.array([1.0, 3.0]), np.array([0.0, 0.0]))
+    array([0.5, 2.5])
+    """
+
+    delta: float
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        super().__init__(reduction)
+        self.delta = number(delta, "Huber: delta", minimum=0)
+        if not self.delta:
+            raise ValueError("Huber: delta must be above 0, got 0")
+
+    def losses(self, prediction: Array, target: Array) -> Array:
+        distance = np.abs(prediction - target)
+        near = np.minimum(distance, self.delta)
+        return near * (distance - near / 2)
+
+    def slopes(self, prediction: Array, target: Array) -> Array:
+        return np.clip(prediction - target, -self.delta, self.delta)
+
+
+class BinaryCrossEntropy(ElementwiseLoss):
+    """Cross-entropy of a yes-or-no score against 0, 1 or a probability between them.
+
+    Parameters
+    ----------
+    reduction : {"mean", "sum", "none"}
+    from_logits : bool, default True
+        True takes logits, of any range. False takes probabilities: the output of a `Sigmoid`.
+    pos_weight : float, default 1
+        How much more a positive counts than a negative.
+
+    Raises
+    ------
+    ValueError
+        If a target is not in [0, 1]; if with ``from_logits=False`` a prediction is not.
+
+    Notes
+    -----
+    Shapes: prediction and target alike, (N, …). With logit x, p = σ(x), target t and c the
+    `pos_weight`::
+
+        ℓ = -(c t log p + (1-t) log(1-p))       dℓ/dx = (1-t) p - c t (1-p)
+
+    The logarithms are computed from x without a detour over p, so that no logit overflows or
+    rounds to a loss of 0. With probabilities, p and 1-p are taken to be at least the smallest
+    normal float, and::
+
+        dℓ/dp = (1-t) / (1-p) - c t / p
+
+    References
+    ----------
+    C. Bishop, "Pattern Recognition and Machine Learning", Springer 2006, section 4.3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> loss = nn.BinaryCrossEntropy()
+    >>> round(loss(np.array([[0.0], [-1000.0]]), np.array([[1], [0]])), 6)  # (log 2 + 0) / 2
+    0.346574
+    >>> loss.backward()
+    array([[-0.25],
+           [ 0.  ]])
+    """
+
+    from_logits: bool
+    pos_weight: float
+
+    def __init__(
+        self, reduction: str = "mean", from_logits: bool = True, *, pos_weight: float = 1.0
+    ) -> None:
+        super().__init__(reduction)
+        self.from_logits = from_logits
+        self.pos_weight = number(pos_weight, "BinaryCrossEntropy: pos_weight", minimum=0)
+
+    def _check(self, prediction: Array, target: Array) -> None:
+        if target.min() < 0 or target.max() > 1:
+            raise ValueError(
+                f"{self.label}: targets must be in [0, 1], "
+                f"got values in [{target.min():g}, {target.max():g}]"
+            )
+        if not self.from_logits and (prediction.min() < 0 or prediction.max() > 1):
+            raise ValueError(
+                f"{self.label}: expected probabilities in [0, 1], got values in "
+                f"[{prediction.min():g}, {prediction.max():g}]; end the model with nn.Sigmoid(), "
+                f"or use from_logits=True"
+            )
+
+    def losses(self, prediction: Array, target: Array) -> Array:
+        positive = self.pos_weight * target
+        if self.from_logits:
+            # -log σ(x) = max(-x, 0) + log(1 + exp(-|x|)), and -log(1 - σ(x)) is x more.
+            softplus = np.maximum(-prediction, 0) + np.log1p(np.exp(-np.abs(prediction)))
+            return positive * softplus + (1 - target) * (softplus + prediction)
+        tiny = np.finfo(prediction.dtype).tiny
+        logs = np.log(np.maximum(prediction, tiny)), np.log(np.maximum(1 - prediction, tiny))
+        return -(positive * logs[0] + (1 - target) * logs[1])
+
+    def slopes(self, prediction: Array, target: Array) -> Array:
+        positive = self.pos_weight * target
+        if self.from_logits:
+            return (1 - target) * sigmoid(prediction) - positive * sigmoid(-prediction)
+        tiny = np.finfo(prediction.dtype).tiny
+        no, yes = np.maximum(1 - prediction, tiny), np.maximum(prediction, tiny)
+        return (1 - target) / no - positive / yes
