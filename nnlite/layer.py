@@ -463,9 +463,9 @@ class Layer:
         ['0.weight', '0.bias']
         """
         twin = copy.copy(self)
-        twin._cache = None
         for name, value in vars(self).items():
             vars(twin)[name] = _map_layers(value, Layer.tied)
+        twin._cache = None
         return twin
 
     # ---- how it shows ----

@@ -61,11 +61,12 @@ class Loss(Layer):
 
     def _as_prediction(self, prediction: ArrayLike) -> Array:
         prediction = as_floats(self, prediction, name="predictions")
-        if not np.isfinite(prediction).all():
+        if not np.logical_and.reduce(np.isfinite(prediction), axis=None):
             place = tuple(np.argwhere(~np.isfinite(prediction))[0].tolist())
+            value = "NaN" if np.isnan(prediction[place]) else prediction[place]
             raise ValueError(
-                f"{self.label}: the prediction at {place} is {prediction[place]}; training has "
-                f"diverged (try a smaller learning rate), or the input was not finite"
+                f"{self.label}: the predictions contain {value} at {place}, in sample {place[0]}; "
+                f"training has diverged (try a smaller learning rate), or the input was not finite"
             )
         return prediction
 
@@ -91,25 +92,31 @@ class Loss(Layer):
 
         `norms` are the weights that "mean" divides by the sum of; None stands for `weights`.
         """
+        if not isinstance(weights, float):
+            losses = losses * weights
         if self.reduction == "none":
-            return losses * weights, weights
-        total = float(np.sum(losses * weights, dtype=np.float64))
+            return losses, weights
+        total = float(np.add.reduce(losses, axis=None, dtype=np.float64))
         if self.reduction == "sum":
             return total, weights
         norms = weights if norms is None else norms
-        norm = losses.size * norms if isinstance(norms, float) else norms.sum(dtype=np.float64)
-        return total / float(norm), weights / float(norm)
+        norm = losses.size * norms if isinstance(norms, float) else float(norms.sum())
+        return total / norm, weights / norm
 
     def _factor(self, grad: Any, factor: Any, shape: tuple[int, ...], dtype: Any) -> Any:
         """Return dL/dℓ of each loss, given `grad` = dL/d(what forward returned)."""
+        if type(grad) is not float and np.ndim(grad) == 0:
+            grad = number(grad, f"{self.label}: the gradient")
         if self.reduction == "none":
-            grad = np.asarray(grad, dtype)
-            grad = np.full(shape, grad) if grad.ndim == 0 else grad
+            grad = np.full(shape, grad, dtype) if isinstance(grad, float) else grad
             grad = as_output_grad(self, grad, shape, dtype)
-        elif np.ndim(grad) != 0:
-            raise ValueError(f"{self.label}: expected a number as gradient, got {np.shape(grad)}")
+        elif not isinstance(grad, float):
+            raise ValueError(
+                f"{self.label}: backward expects the gradient of its output, a number, "
+                f"got an array of shape {np.shape(grad)}"
+            )
         product = grad * factor
-        return product.astype(dtype) if isinstance(product, np.ndarray) else float(product)
+        return product.astype(dtype) if isinstance(product, np.ndarray) else product
 
 
 class CrossEntropy(Loss):
@@ -204,17 +211,17 @@ class CrossEntropy(Loss):
     ) -> Any:
         prediction = self._as_prediction(prediction)
         targets = _Targets(self, prediction, target, sample_weight)
-        rows = targets.rows
+        scores = targets.scores
         if self.from_logits:
-            self._warn_of_probabilities(rows)
-            logs = rows - rows.max(axis=1, keepdims=True)
+            self._warn_of_probabilities(scores)
+            logs = scores - np.maximum.reduce(scores, axis=0)
             probabilities = np.exp(logs)
-            sums = probabilities.sum(axis=1, keepdims=True)
+            sums = np.add.reduce(probabilities, axis=0)
             logs -= np.log(sums)
             probabilities /= sums
         else:
-            self._check_probabilities(rows)
-            probabilities = np.maximum(rows, np.finfo(rows.dtype).tiny)
+            self._check_probabilities(scores)
+            probabilities = np.maximum(scores, np.finfo(scores.dtype).tiny)
             logs = np.log(probabilities)
         value, factor = targets.reduce(logs)
         self.cache(targets, probabilities, factor)
@@ -235,17 +242,17 @@ class CrossEntropy(Loss):
             result /= probabilities
         return targets.shaped(result)
 
-    def _check_probabilities(self, rows: Array) -> None:
-        if not _are_probabilities(rows):
+    def _check_probabilities(self, scores: Array) -> None:
+        if not _are_probabilities(scores):
             raise ValueError(
                 f"{self.label}: expected probabilities (in [0, 1], with a sum of 1 over the "
-                f"classes), got values in [{rows.min():g}, {rows.max():g}] with a sum of "
-                f"{rows[0].sum():g} for the first sample; end the model with nn.Softmax(), or "
-                f"use from_logits=True"
+                f"classes), got values in [{scores.min():g}, {scores.max():g}] with a sum of "
+                f"{scores[:, 0].sum():g} for the first sample; end the model with nn.Softmax(), "
+                f"or use from_logits=True"
             )
 
-    def _warn_of_probabilities(self, rows: Array) -> None:
-        if not self._warned and _are_probabilities(rows):
+    def _warn_of_probabilities(self, scores: Array) -> None:
+        if not self._warned and len(scores) > 1 and _are_probabilities(scores):
             warnings.warn(
                 f"{self.label} expects logits, but these predictions look like probabilities; "
                 f"leave out the Softmax at the end of the model, or use "
@@ -316,7 +323,7 @@ class NegativeLogLikelihood(Loss):
     ) -> Any:
         prediction = self._as_prediction(prediction)
         targets = _Targets(self, prediction, target, sample_weight)
-        value, factor = targets.reduce(targets.rows)
+        value, factor = targets.reduce(targets.scores)
         self.cache(targets, factor)
         return value
 
@@ -326,7 +333,7 @@ class NegativeLogLikelihood(Loss):
         factor = targets.factor(grad, factor)
         if not input_grad:
             return None
-        result = np.zeros_like(targets.rows)
+        result = np.zeros_like(targets.scores)
         targets.subtract_from(result, factor)
         return targets.shaped(result)
 
@@ -334,7 +341,8 @@ class NegativeLogLikelihood(Loss):
 class _Targets:
     """The labels of a batch, and the target distribution q that they stand for.
 
-    Scores (N, C, d₁, …) are taken as `rows` of C scores, one for each label. Then q is
+    Scores (N, C, d₁, …) become a matrix (C, M) with a column for each label: with the classes
+    first, a sum over a few classes runs along the samples, which is faster. Then q is
     w_j ((1-ε)[j = t] + ε/C), or 0 where the label is ignored.
     """
 
@@ -346,23 +354,22 @@ class _Targets:
         sample_weight: ArrayLike | None,
     ) -> None:
         self.loss = loss
-        self.shape = prediction.shape
-        labels = self._checked(prediction, np.asarray(target))
+        self.shape = shape = prediction.shape
+        labels, any_ignored = self._checked(shape, np.asarray(target))
         self.label_shape = labels.shape
-        labels = labels.reshape(-1)
-        classes = prediction.shape[1]
-        self.rows = prediction
-        if prediction.ndim > 2:
-            self.rows = np.moveaxis(prediction, 1, -1).reshape(-1, classes)
+        classes = shape[1]
+        scores = prediction.T if len(shape) == 2 else np.moveaxis(prediction, 1, 0)
+        self.scores = np.ascontiguousarray(scores).reshape(classes, -1)
 
         # The weight of each label: a float where all are alike.
-        self.weights: Any = loss._as_weights(sample_weight, self.label_shape)
-        if sample_weight is not None:
+        self.weights: Any = loss._as_weights(sample_weight, labels.shape)
+        labels = labels.reshape(-1)
+        if not isinstance(self.weights, float):
             self.weights = self.weights.reshape(-1)
-        ignored = labels == loss.ignore_index
-        if ignored.any():
-            self.weights = self.weights * ~ignored
-            labels = np.where(ignored, 0, labels)
+        if any_ignored:
+            counted = labels != loss.ignore_index
+            self.weights = self.weights * counted
+            labels = np.where(counted, labels, 0)
         if loss.weight is None:
             self.peaks: Any = 1.0 - loss.label_smoothing
             self.floors: Any = loss.label_smoothing / classes
@@ -370,50 +377,53 @@ class _Targets:
         else:
             chosen = loss.weight[labels]
             self.peaks = (1 - loss.label_smoothing) * chosen
-            self.floors = (loss.label_smoothing / classes) * loss.weight
+            self.floors = (loss.label_smoothing / classes) * loss.weight.reshape(-1, 1)
             self.norms = self.weights * chosen
-        # Where the score of each label lies in the flattened rows.
-        self.places = np.arange(0, self.rows.size, classes) + labels
+        # Where the score of each label lies in the flattened matrix.
+        self.places = labels * labels.size + np.arange(labels.size)
 
-    def _checked(self, prediction: Array, labels: Array) -> Array:
-        loss, shape = self.loss, prediction.shape
-        if prediction.ndim < 2:
+    def _checked(self, shape: tuple[int, ...], labels: Array) -> tuple[Array, bool]:
+        """Return the labels, and whether any of them is to be ignored."""
+        loss = self.loss
+        if len(shape) < 2:
             raise ValueError(
                 f"{loss.label}: expected predictions of shape (N, classes, …), got {shape}"
             )
         if labels.dtype.kind not in "iu":
             raise TypeError(
-                f"{loss.label}: expected labels of an integer dtype (class indices), "
-                f"got {labels.dtype}"
+                f"{loss.label}: expected labels of an integer dtype (class indices), got "
+                f"{labels.dtype}, shape {labels.shape}; turn one-hot rows into indices with argmax"
             )
         expected = shape[:1] + shape[2:]
         if labels.shape != expected:
+            cure = "; turn one-hot rows into indices with argmax" if labels.shape == shape else ""
             raise ValueError(
                 f"{loss.label}: predictions of shape {shape} need labels of shape {expected}, "
-                f"got {labels.shape}"
+                f"got {labels.shape}{cure}"
             )
         classes = shape[1]
         if loss.weight is not None and len(loss.weight) != classes:
             raise ValueError(
                 f"{loss.label}: {len(loss.weight)} class weights do not fit {classes} classes"
             )
-        if labels.min() < 0 or labels.max() >= classes:
+        lowest = int(np.minimum.reduce(labels, axis=None))
+        highest = int(np.maximum.reduce(labels, axis=None))
+        any_ignored = lowest <= loss.ignore_index <= highest
+        if lowest < 0 or highest >= classes:
             counted = labels[labels != loss.ignore_index]
-            if not counted.size:
-                raise ValueError(f"{loss.label}: every label of the batch is ignored")
             wrong = counted[(counted < 0) | (counted >= classes)]
             if wrong.size:
                 raise ValueError(
                     f"{loss.label}: labels must be in [0, {classes}) for {classes} classes, "
                     f"got {wrong[0]}"
                 )
-        return labels
+        return labels.astype(np.intp, copy=False), any_ignored
 
     def reduce(self, logs: Array) -> tuple[Any, Any]:
         """Return the reduced loss for these log-probabilities, and the factor of each gradient."""
         losses = logs.reshape(-1)[self.places] * -self.peaks
         if self.loss.label_smoothing:
-            losses -= (logs * self.floors).sum(axis=1)
+            losses -= (logs * self.floors).sum(axis=0)
         norms = self.norms
         if not isinstance(norms, float) and not norms.any():
             raise ValueError(
@@ -425,31 +435,29 @@ class _Targets:
         return value, factor
 
     def factor(self, grad: Any, factor: Any) -> Any:
-        """Return dL/dℓ of each label, as a float or a column."""
+        """Return dL/dℓ of each label, as a float or a row."""
         if self.loss.reduction == "none" and not isinstance(factor, float):
             factor = factor.reshape(self.label_shape)
-        factor = self.loss._factor(grad, factor, self.label_shape, self.rows.dtype)
-        return factor if isinstance(factor, float) else factor.reshape(-1, 1)
+        factor = self.loss._factor(grad, factor, self.label_shape, self.scores.dtype)
+        return factor if isinstance(factor, float) else factor.reshape(-1)
 
     def totals(self, factor: Any) -> Any:
         """Return factor · Σ_j q_j."""
         if self.loss.weight is None:
             return factor
-        return factor * (self.peaks.reshape(-1, 1) + self.floors.sum()).astype(self.rows.dtype)
+        return factor * (self.peaks + self.floors.sum()).astype(self.scores.dtype)
 
     def subtract_from(self, result: Array, factor: Any) -> None:
         """Subtract factor · q from `result`, in place."""
         if self.loss.label_smoothing:
             result -= factor * self.floors
-        column = factor if isinstance(factor, float) else factor.reshape(-1)
-        result.reshape(-1)[self.places] -= column * self.peaks
+        result.reshape(-1)[self.places] -= factor * self.peaks
 
     def shaped(self, result: Array) -> Array:
-        """Return `result`, which has the shape of the rows, in the shape of the predictions."""
+        """Return `result`, which has the shape of the scores, in the shape of the predictions."""
         if len(self.shape) == 2:
-            return result
-        moved = result.reshape(self.shape[0], *self.shape[2:], self.shape[1])
-        return np.moveaxis(moved, -1, 1)
+            return result.T
+        return np.moveaxis(result.reshape(self.shape[1], self.shape[0], *self.shape[2:]), 0, 1)
 
 
 def _as_class_weight(weight: ArrayLike | None, name: str) -> Array | None:
@@ -461,10 +469,9 @@ def _as_class_weight(weight: ArrayLike | None, name: str) -> Array | None:
     return weights
 
 
-def _are_probabilities(rows: Array) -> bool:
-    if rows.shape[1] < 2 or rows.min() < 0:
-        return False
-    return bool(np.abs(rows.sum(axis=1) - 1).max() < 1e-3)
+def _are_probabilities(scores: Array) -> bool:
+    """Whether each column of (C, M) is a distribution over the classes."""
+    return scores.min() >= 0 and bool(np.abs(scores.sum(axis=0) - 1).max() < 1e-3)
 
 
 class ElementwiseLoss(Loss):
