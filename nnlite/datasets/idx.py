@@ -1,8 +1,8 @@
 """The IDX format: a few header bytes that give the type and the shape, then the array itself.
 
-A header is only a claim. Memory grows with the bytes that arrive, to at most twice their number, and
-reading stops where the claim ends: neither a header that promises gigabytes nor a gzip file that
-unpacks to them fills the memory.
+A header is only a claim. Memory grows with the bytes that arrive, and reading stops where the
+claim ends: neither a header that promises gigabytes nor a gzip file that unpacks to them fills the
+memory.
 """
 
 from __future__ import annotations
@@ -109,26 +109,21 @@ def _parse(stream: io.BufferedIOBase) -> NDArray[Any]:
     expected = math.prod(shape) * dtype.itemsize
 
     data = _read_up_to(expected, stream)
-    if data.size < expected:
+    if len(data) < expected:
         raise ValueError(
-            f"truncated: its header promises {expected} bytes for the shape {shape}, it has {data.size}"
+            f"truncated: its header promises {expected} bytes for the shape {shape}, "
+            f"it has {len(data)}"
         )
     # At the end of a gzip file this read also verifies the checksum.
     if stream.read(1):
         raise ValueError(f"it goes on after the {expected} bytes of the shape {shape}")
-    array: NDArray[Any] = data.view(dtype).astype(dtype.newbyteorder("="), copy=False)
-    return array.reshape(shape)
+    array: NDArray[Any] = np.frombuffer(data, dtype)
+    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _read_up_to(count: int, stream: io.BufferedIOBase) -> NDArray[np.uint8]:
+def _read_up_to(count: int, stream: io.BufferedIOBase) -> bytearray:
     """Read `count` bytes, or fewer at the end of the stream, in memory that grows with them."""
-    data = np.empty(min(count, _CHUNK), np.uint8)
-    filled = 0
-    while filled < count:
-        if filled == data.size:
-            data.resize(min(count, 2 * filled), refcheck=False)
-        received = stream.readinto(data[filled : filled + _CHUNK].data)
-        if not received:
-            break
-        filled += received
-    return data[:filled]
+    data = bytearray()
+    while len(data) < count and (chunk := stream.read(min(count - len(data), _CHUNK))):
+        data += chunk
+    return data

@@ -1,4 +1,4 @@
-"""Any image-classification data set that is read one sample at a time, made into two arrays once."""
+"""A data set that gives one image at a time, turned once into an array of all of them."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def from_torchvision(
     Parameters
     ----------
     dataset : sequence of (image, label)
-        Has a length and an index, as ``torchvision.datasets.CIFAR10`` or ``torch.utils.data.Subset``
-        have. Its transform, if it has one, is applied.
+        Has a length and an index, as ``torchvision.datasets.CIFAR10`` and
+        ``torch.utils.data.Subset`` have. Its transform, if it has one, is applied.
 
         Each image is a PIL image or an array of shape (H, W) or (H, W, C), which is treated as
         torchvision's ``ToTensor`` would: channels first, and bytes scaled to [0, 1]. Or it is a
@@ -68,8 +68,8 @@ def from_torchvision(
 
     Examples
     --------
-    With torchvision, ``from_torchvision(torchvision.datasets.CIFAR10("data", download=True))``. With
-    a list:
+    With torchvision, ``from_torchvision(torchvision.datasets.CIFAR10("data", download=True))``.
+    With a list:
 
     >>> import numpy as np
     >>> import nnlite as nn
