@@ -103,6 +103,14 @@ def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = m
     return result
 
 
+def fraction(value: Any, what: str) -> float:
+    """Return `value` as a float in [0, 1), or raise an error that names it `what`."""
+    result = number(value, what, minimum=0, maximum=1)
+    if result == 1:
+        raise ValueError(f"{what} must be below 1, got 1")
+    return result
+
+
 def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
     """Return `value` if it is one of `choices`, or raise an error that names it `what`."""
     if value not in choices:

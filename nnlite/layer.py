@@ -67,7 +67,7 @@ class Parameter:
     Parameters
     ----------
     data : array_like of float
-        The initial value, copied. float64 stays float64; every other float becomes float32.
+        The initial value, copied. An array of float64 stays float64; all else becomes float32.
     requires_grad : bool, default True
         False freezes the parameter: no gradient is summed up, and no optimizer moves it.
 
@@ -100,7 +100,8 @@ class Parameter:
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
-        self.data = np.array(value, dtype=np.float64 if value.dtype == np.float64 else np.float32)
+        is_double = isinstance(data, np.ndarray) and value.dtype == np.float64
+        self.data = np.array(value, dtype=np.float64 if is_double else np.float32)
         self.grad = None
         self.requires_grad = requires_grad
         self._storage: Array | None = None

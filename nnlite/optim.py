@@ -7,12 +7,14 @@ few NumPy operations, however many parameters there are.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from .checks import number
+from .checks import fraction, number
 from .layer import Array, Parameter
 from .memory import lay_out
 
@@ -72,7 +74,7 @@ class Optimizer:
         if len({id(parameter) for parameter in everything}) != len(everything):
             raise ValueError(f"{self._name}: a parameter is given more than once")
         self._blocks = [
-            [_Block(parameters, self.state_names) for parameters in _by_dtype(group["params"])]
+            [self._block(parameters) for parameters in _by_dtype(group["params"])]
             for group in self.param_groups
         ]
 
@@ -91,7 +93,7 @@ class Optimizer:
                 f"{self._name}: unknown option {unknown[0]!r}; it has {', '.join(defaults)}"
             )
         params = item["params"]
-        params = [params] if isinstance(params, Parameter) else list(params)
+        params = list(params) if isinstance(params, Iterable) else [params]
         if not params:
             raise ValueError(
                 f"{self._name}: there are no parameters; model.parameters() is an iterator that "
@@ -105,6 +107,10 @@ class Optimizer:
         group = {**defaults, **item, "params": params}
         self.check(group)
         return group
+
+    def _block(self, parameters: list[Parameter]) -> _Block:
+        state = [[np.zeros_like(p.data) for p in parameters] for _ in self.state_names]
+        return _Block(parameters, [0] * len(parameters), state)
 
     @property
     def lr(self) -> float:
@@ -132,8 +138,7 @@ class Optimizer:
             If a gradient or a value has changed its shape. Nothing is moved then.
         """
         for blocks in self._blocks:
-            for block in blocks:
-                block.gather()
+            blocks[:] = [part for block in blocks for part in block.gathered()]
         for group, blocks in zip(self.param_groups, self._blocks, strict=True):
             for block in blocks:
                 for step, start, stop in block.runs():
@@ -141,11 +146,15 @@ class Optimizer:
                         piece = slice(low, min(low + _PIECE, stop))
                         state = [array[piece] for array in block.state]
                         self.update(group, step, block.values[piece], block.grads[piece], *state)
-                block.count()
+                block.count(self.counts(group))
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise a ValueError or TypeError if an option of `group` is out of range."""
         group["lr"] = number(group["lr"], f"{self._name}: lr", minimum=0)
+
+    def counts(self, group: dict[str, Any]) -> bool:
+        """Whether a step with these options counts in the `step` that `update` gets."""
+        return True
 
     def update(
         self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
@@ -157,7 +166,7 @@ class Optimizer:
         group : dict
             The options.
         step : int
-            How often these values have been moved before.
+            How many steps that count have moved these values before.
         value, grad, *state : ndarray, one-dimensional
             A piece of the parameters, of their gradients and of each array of `state_names`.
         """
@@ -249,6 +258,9 @@ class SGD(Optimizer):
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise ValueError("SGD: nesterov needs a momentum above 0 and a dampening of 0")
 
+    def counts(self, group: dict[str, Any]) -> bool:
+        return bool(group["momentum"])  # the direction begins with the first step that has one
+
     def update(
         self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
     ) -> None:
@@ -266,21 +278,392 @@ class SGD(Optimizer):
         value -= group["lr"] * grad
 
 
+class Adam(Optimizer):
+    """Adaptive moments: each step is scaled by how large and how steady the gradient has been.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or iterable of dict
+        ``model.parameters()``, or groups with options of their own: see `Optimizer`.
+    lr : float, default 1e-3
+        Learning rate, at least 0.
+    betas : pair of float in [0, 1), default (0.9, 0.999)
+        Shares of the mean gradient and of the mean squared gradient that are kept.
+    eps : float, default 1e-8
+        Added to the root of the mean square, so that nothing is divided by 0.
+    weight_decay : float, default 0
+        Factor λ of the penalty (λ/2)·‖θ‖² that is added to the loss; see `AdamW` for another way.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    With parameter θ, gradient g and step t = 1, 2, …, as in PyTorch::
+
+        g ← g + weight_decay · θ
+        m ← β₁ m + (1 - β₁) g
+        v ← β₂ v + (1 - β₂) g²
+        θ ← θ - lr · (m / (1 - β₁ᵗ)) / (√(v / (1 - β₂ᵗ)) + eps)
+
+    References
+    ----------
+    D. Kingma, J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([1.0, 2.0])
+    >>> optimizer = nn.Adam([p], lr=0.1)
+    >>> p.accumulate([0.5, -20.0])
+    >>> optimizer.step()  # the first step is lr long, whatever the gradient
+    >>> p.data
+    array([0.9, 2.1], dtype=float32)
+    """
+
+    state_names = ("exp_avg", "exp_avg_sq")
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        )
+
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        for name in ("eps", "weight_decay"):
+            group[name] = number(group[name], f"{self._name}: {name}", minimum=0)
+        try:
+            first, second = group["betas"]
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"{self._name}: betas must be a pair of numbers, got {group['betas']!r}"
+            ) from None
+        group["betas"] = (
+            fraction(first, f"{self._name}: the first of betas"),
+            fraction(second, f"{self._name}: the second of betas"),
+        )
+
+    def update(
+        self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
+    ) -> None:
+        if group["weight_decay"]:
+            grad = grad + group["weight_decay"] * value
+        self._move(group, step, value, grad, *state)
+
+    def _move(
+        self,
+        group: dict[str, Any],
+        step: int,
+        value: Array,
+        grad: Array,
+        mean: Array,
+        square: Array,
+    ) -> None:
+        first, second = group["betas"]
+        change = grad - mean
+        change *= 1 - first
+        mean += change
+        np.multiply(grad, grad, out=change)
+        change *= 1 - second
+        square *= second
+        square += change
+        np.sqrt(square, out=change)
+        change *= 1 / math.sqrt(1 - second ** (step + 1))
+        change += group["eps"]
+        np.divide(mean, change, out=change)
+        change *= group["lr"] / (1 - first ** (step + 1))
+        value -= change
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: the parameters shrink by themselves, not by the gradient.
+
+    Parameters
+    ----------
+    params, lr, betas, eps
+        As for `Adam`.
+    weight_decay : float, default 0.01
+        Share of the parameter, times the learning rate, that each step takes away.
+
+    Notes
+    -----
+    In place of adding ``weight_decay · θ`` to the gradient, as `Adam` does::
+
+        θ ← θ - lr · weight_decay · θ
+
+    goes before each step.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([1.0])
+    >>> optimizer = nn.AdamW([p], lr=0.1, weight_decay=0.5)
+    >>> p.accumulate([0.0])
+    >>> optimizer.step()
+    >>> p.data  # 1 - 0.1 · 0.5
+    array([0.95], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def update(
+        self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
+    ) -> None:
+        if group["weight_decay"]:
+            value *= 1 - group["lr"] * group["weight_decay"]
+        self._move(group, step, value, grad, *state)
+
+
+class RMSprop(Optimizer):
+    """Each step is scaled by the root of the mean squared gradient.
+
+    Parameters
+    ----------
+    params : iterable of Parameter, or iterable of dict
+        ``model.parameters()``, or groups with options of their own: see `Optimizer`.
+    lr : float, default 1e-2
+        Learning rate, at least 0.
+    alpha : float in [0, 1), default 0.99
+        Share of the mean squared gradient that is kept.
+    eps : float, default 1e-8
+        Added to the root, so that nothing is divided by 0.
+    weight_decay : float, default 0
+        Factor λ of the penalty (λ/2)·‖θ‖² that is added to the loss.
+    momentum : float, default 0
+        Share of the last step that is kept.
+    centered : bool, default False
+        Whether to scale by the standard deviation of the gradient in place of its mean square.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range.
+
+    Notes
+    -----
+    With parameter θ and gradient g, as in PyTorch::
+
+        g ← g + weight_decay · θ
+        v ← alpha · v + (1 - alpha) · g²
+        a ← alpha · a + (1 - alpha) · g                    if centered
+        d ← √v + eps                                       or √(v - a²) + eps, if centered
+        b ← momentum · b + g / d
+        θ ← θ - lr · b
+
+    References
+    ----------
+    G. Hinton, "Neural networks for machine learning", lecture 6e, 2012.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([1.0])
+    >>> optimizer = nn.RMSprop([p], lr=0.01)
+    >>> p.accumulate([3.0])
+    >>> optimizer.step()  # 3 / √(0.01 · 3²) is 10
+    >>> p.data
+    array([0.9], dtype=float32)
+    """
+
+    state_names = ("square_avg", "grad_avg", "momentum_buffer")
+
+    def __init__(
+        self,
+        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "alpha": alpha,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "momentum": momentum,
+                "centered": centered,
+            },
+        )
+
+    def check(self, group: dict[str, Any]) -> None:
+        super().check(group)
+        group["alpha"] = fraction(group["alpha"], "RMSprop: alpha")
+        for name in ("eps", "weight_decay", "momentum"):
+            group[name] = number(group[name], f"RMSprop: {name}", minimum=0)
+
+    def update(
+        self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
+    ) -> None:
+        square, mean, buffer = state
+        alpha = group["alpha"]
+        if group["weight_decay"]:
+            grad = grad + group["weight_decay"] * value
+        square *= alpha
+        square += (1 - alpha) * (grad * grad)
+        variance = square
+        if group["centered"]:
+            mean += (1 - alpha) * (grad - mean)
+            variance = square - mean * mean
+        scale = np.sqrt(variance)
+        scale += group["eps"]
+        change = grad / scale
+        if group["momentum"]:
+            buffer *= group["momentum"]
+            buffer += change
+            change = buffer
+        value -= group["lr"] * change
+
+
+def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
+    """Scale the gradients so that together they are at most `max_norm` long.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        Those without a gradient count for nothing.
+    max_norm : float
+        The largest allowed Euclidean norm of all gradients taken together, above 0.
+
+    Returns
+    -------
+    float
+        The norm before.
+
+    Raises
+    ------
+    ValueError
+        If `max_norm` is not above 0, or if the norm is not finite. Nothing is scaled then.
+
+    Notes
+    -----
+    Every gradient g is multiplied by ``max_norm / norm`` if the norm is larger than `max_norm`.
+
+    References
+    ----------
+    R. Pascanu, T. Mikolov, Y. Bengio, "On the difficulty of training recurrent neural networks",
+    ICML 2013.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([0.0, 0.0])
+    >>> p.accumulate([3.0, 4.0])
+    >>> nn.clip_grad_norm([p], 1.0)
+    5.0
+    >>> p.grad
+    array([0.6, 0.8], dtype=float32)
+    """
+    limit = number(max_norm, "clip_grad_norm: max_norm", minimum=0)
+    if not limit:
+        raise ValueError("clip_grad_norm: max_norm must be above 0, got 0")
+    grads = _gradients(parameters, "clip_grad_norm")
+    norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads))
+    if not math.isfinite(norm):
+        # The squares of a float32 overflow long before the float32 does.
+        norm = math.sqrt(sum(float(np.square(grad, dtype=np.float64).sum()) for grad in grads))
+    if not math.isfinite(norm):
+        raise ValueError(f"clip_grad_norm: the norm of the gradients is {norm}")
+    if norm > limit:
+        for grad in grads:
+            grad *= limit / norm
+    return norm
+
+
+def clip_grad_value(parameters: Iterable[Parameter], clip_value: float) -> None:
+    """Limit each element of each gradient to ``[-clip_value, clip_value]``.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+    clip_value : float
+        Above 0.
+
+    Raises
+    ------
+    ValueError
+        If `clip_value` is not above 0.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([0.0, 0.0])
+    >>> p.accumulate([3.0, -0.5])
+    >>> nn.clip_grad_value([p], 1.0)
+    >>> p.grad
+    array([ 1. , -0.5], dtype=float32)
+    """
+    limit = number(clip_value, "clip_grad_value: clip_value", minimum=0)
+    if not limit:
+        raise ValueError("clip_grad_value: clip_value must be above 0, got 0")
+    for grad in _gradients(parameters, "clip_grad_value"):
+        np.clip(grad, -limit, limit, out=grad)
+
+
+def _gradients(parameters: Iterable[Parameter], name: str) -> list[Array]:
+    parameters = [parameters] if isinstance(parameters, Parameter) else list(parameters)
+    if not parameters:
+        raise ValueError(
+            f"{name}: there are no parameters; model.parameters() can be iterated over once"
+        )
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
 class _Block:
     """Parameters of one dtype laid out in one flat array, with their gradients and state."""
 
-    def __init__(self, parameters: list[Parameter], state_names: tuple[str, ...]) -> None:
+    def __init__(
+        self, parameters: list[Parameter], steps: list[int], state: list[list[Array]]
+    ) -> None:
+        """Lay out `parameters`, that have moved so many `steps`, each with its part of `state`."""
         self.parameters = parameters
+        self.steps = steps
         self.shapes = [parameter.shape for parameter in parameters]
-        ends = np.cumsum([parameter.size for parameter in parameters]).tolist()
+        ends = list(itertools.accumulate(parameter.size for parameter in parameters))
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
-        self.steps = [0] * len(parameters)
-        self.values, self.value_views = self._lay_out_values()
-        self.grads = self._lay_out_grads()
-        self.state = [np.zeros_like(self.values) for _ in state_names]
+        self._lay_out_values()
+        self._lay_out_grads()
+        self.state = [
+            np.concatenate([part.reshape(-1) for part in parts], dtype=self.values.dtype)
+            for parts in state
+        ]
 
-    def gather(self) -> None:
-        """Bring values and gradients back into the flat arrays, if somebody has replaced them."""
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of the flat arrays and of the views would no longer share their memory.
+        return _Block, (self.parameters, self.steps, [self._parts(array) for array in self.state])
+
+    def _parts(self, flat: Array) -> list[Array]:
+        return [flat[start:stop] for start, stop in self.bounds]
+
+    def gathered(self) -> list[_Block]:
+        """Bring values and gradients back into the flat arrays, if somebody has replaced them.
+
+        Return this block; or several in its place, if its parameters are of several dtypes now.
+        """
         values_moved = grads_moved = False
         for parameter, view in zip(self.parameters, self.value_views, strict=True):
             if parameter.data is not view:
@@ -290,10 +673,23 @@ class _Block:
                 grads_moved = True
                 self._check_shape(parameter.grad, view)
         if values_moved:
-            self.values, self.value_views = self._lay_out_values()
-            self.state = [array.astype(self.values.dtype, copy=False) for array in self.state]
-        if grads_moved or self.grads.dtype != self.values.dtype:
-            self.grads = self._lay_out_grads()
+            groups = _by_dtype(self.parameters)
+            if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
+                return [self._with(parameters) for parameters in groups]
+            self._lay_out_values()
+        if grads_moved:
+            self._lay_out_grads()
+        return [self]
+
+    def _with(self, parameters: list[Parameter]) -> _Block:
+        """Return a block of these of the parameters, with their state."""
+        places = [self.parameters.index(parameter) for parameter in parameters]
+        state = [self._parts(array) for array in self.state]
+        return _Block(
+            parameters,
+            [self.steps[place] for place in places],
+            [[parts[place] for place in places] for parts in state],
+        )
 
     @staticmethod
     def _check_shape(array: Array, view: Array) -> None:
@@ -309,7 +705,7 @@ class _Block:
         for parameter, (start, stop), step in zip(
             self.parameters, self.bounds, self.steps, strict=True
         ):
-            if parameter.grad is None:
+            if parameter.grad is None or not parameter.requires_grad:
                 continue
             if run is not None and run[0] == step and run[2] == start:
                 run = (step, run[1], stop)
@@ -320,24 +716,22 @@ class _Block:
         if run is not None:
             yield run
 
-    def count(self) -> None:
-        """Count a step of every parameter that has a gradient."""
+    def count(self, counts: bool) -> None:
+        """Count a step, if it counts, of every parameter that has a gradient."""
         for index, parameter in enumerate(self.parameters):
-            if parameter.grad is not None:
-                self.steps[index] += 1
+            if parameter.grad is not None and parameter.requires_grad:
+                self.steps[index] += counts
 
-    def _lay_out_values(self) -> tuple[Array, list[Array]]:
-        flat, views = lay_out(self.shapes, self.parameters[0].dtype)
-        for parameter, view in zip(self.parameters, views, strict=True):
+    def _lay_out_values(self) -> None:
+        self.values, self.value_views = lay_out(self.shapes, self.parameters[0].dtype)
+        for parameter, view in zip(self.parameters, self.value_views, strict=True):
             view[...] = parameter.data
             parameter.data = view
-        return flat, views
 
-    def _lay_out_grads(self) -> Array:
-        flat, views = lay_out(self.shapes, self.values.dtype)
+    def _lay_out_grads(self) -> None:
+        self.grads, views = lay_out(self.shapes, self.values.dtype)
         for parameter, view in zip(self.parameters, views, strict=True):
             parameter.keep_grad_in(view)
-        return flat
 
 
 def _by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:
