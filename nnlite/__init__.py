@@ -37,7 +37,7 @@ from .losses import (
     MeanSquaredError,
     NegativeLogLikelihood,
 )
-from .optim import SGD, Optimizer
+from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .random import seed
 from .serialization import load_state, save
 from .shape import Flatten
@@ -48,6 +48,8 @@ __version__ = "0.1.0"
 __all__ = [
     "SGD",
     "Abs",
+    "Adam",
+    "AdamW",
     "Add",
     "BinaryCrossEntropy",
     "CrossEntropy",
@@ -73,6 +75,7 @@ __all__ = [
     "Optimizer",
     "Parameter",
     "Power",
+    "RMSprop",
     "ReLU",
     "Reciprocal",
     "Sequential",
@@ -85,6 +88,8 @@ __all__ = [
     "Tanh",
     "Weight",
     "accuracy",
+    "clip_grad_norm",
+    "clip_grad_value",
     "datasets",
     "gradcheck",
     "init",

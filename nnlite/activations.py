@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .checks import as_floats, as_output_grad
+from .checks import as_floats, as_output_grad, integer
 from .layer import Array, Layer
 
 
@@ -37,7 +37,12 @@ class ReLU(Layer):
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
         (y,) = self.cached()
         grad = as_output_grad(self, grad, y.shape, y.dtype)
-        return grad * (y > 0) if input_grad else None
+        if not input_grad:
+            return None
+        # Not a product: an infinite gradient times 0 would be NaN. True is 1, and -1 all bits set.
+        mask = np.negative((y > 0).view(np.int8))
+        bits = np.dtype(f"i{y.itemsize}")
+        return (grad.view(bits) & mask).view(y.dtype)
 
 
 class Sigmoid(Layer):
@@ -140,7 +145,7 @@ class Softmax(Layer):
     dim: int
 
     def __init__(self, dim: int = -1) -> None:
-        self.dim = dim
+        self.dim = integer(dim, "Softmax: dim", minimum=-64)
 
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)

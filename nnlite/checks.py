@@ -38,7 +38,10 @@ def as_floats(
         and values.size
     ):
         return values
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # nested lists of several lengths
+        raise ValueError(f"{layer.label}: the {name} is no array: {error}") from None
     if array.dtype.kind != "f":
         raise TypeError(
             f"{layer.label}: expected {name} of floats, got dtype {array.dtype}; "

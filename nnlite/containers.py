@@ -58,15 +58,19 @@ class Sequential(Layer):
     def forward(self, *inputs: Any) -> Any:
         for layer in self._layers:
             inputs = (layer.forward(*inputs),)
+            self._cache = None  # should a later layer fail, the caches are of two forwards
+        self.cache(True)
         (output,) = inputs
         return output
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        self.cached()
+        last = len(self._layers) - 1
         stop = 0
         if not input_grad:
-            while stop < len(self._layers) and not self._layers[stop].trainable():
+            while stop < last and not self._layers[stop].trainable():
                 stop += 1
-        for index in range(len(self._layers) - 1, stop - 1, -1):
+        for index in range(last, stop - 1, -1):
             grad = self._layers[index].backward(grad, input_grad or index > stop)
         return grad if input_grad else None
 
@@ -93,7 +97,9 @@ class Sequential(Layer):
         self._layers = _checked(layers)
 
     def __delitem__(self, index: int | slice) -> None:
-        del self._layers[index]
+        layers = list(self._layers)
+        del layers[index]
+        self._layers = layers
 
     def append(self, layer: Layer) -> Sequential:
         """Add a layer at the end; return the container."""
@@ -128,8 +134,12 @@ def _checked(layers: list[Layer]) -> list[Layer]:
     places: dict[int, int] = {}
     for index, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            cure = "; write Sequential(*layers)" if isinstance(layer, (list, tuple)) else ""
-            raise TypeError(f"Sequential: expected layers, got {type(layer).__name__}{cure}")
+            got, cure = type(layer).__name__, ""
+            if isinstance(layer, (list, tuple)):
+                cure = "; write Sequential(*layers)"
+            elif isinstance(layer, type):
+                got, cure = f"the class {layer.__name__}", f"; write {layer.__name__}()"
+            raise TypeError(f"Sequential: expected layers, got {got}{cure}")
         for _, part in layer.named_layers():
             if id(part) in places:
                 raise ValueError(

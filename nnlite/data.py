@@ -77,15 +77,17 @@ class DataLoader:
     ) -> None:
         if not arrays:
             raise ValueError("DataLoader: expected at least one array")
-        self.arrays = tuple(np.asarray(array) for array in arrays)
+        self.arrays = tuple(_as_samples(array) for array in arrays)
         self.batch_size = integer(batch_size, "DataLoader: batch_size")
         self.shuffle = shuffle
         self.drop_last = drop_last
+        if transform is not None and not callable(transform):
+            raise TypeError(f"DataLoader: transform must be callable, got {transform!r}")
         self.transform = transform
         # None stays None: the package's generator is looked up when an epoch begins, so that
         # nn.seed() holds for loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
-        lengths = [len(array) if array.ndim else 0 for array in self.arrays]
+        lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
             listed = " and ".join(str(array.shape) for array in self.arrays)
             raise ValueError(
@@ -117,3 +119,17 @@ class DataLoader:
                 yield self.transform(*batch)
             else:
                 yield batch if len(batch) > 1 else batch[0]
+
+
+def _as_samples(values: ArrayLike) -> Array:
+    if isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values):
+        raise TypeError(
+            "DataLoader: expected arrays, got a tuple of arrays; write DataLoader(*arrays)"
+        )
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # nested lists of several lengths
+        raise ValueError(f"DataLoader: an array is needed, not a ragged list: {error}") from None
+    if array.ndim == 0:
+        raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
+    return array

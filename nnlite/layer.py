@@ -74,11 +74,19 @@ class Parameter:
     Attributes
     ----------
     data : ndarray
-        The value.
+        The value. What is assigned to it is copied, and must be of the same shape; the dtype stays
+        (`Layer.astype` changes it).
     grad : ndarray or None
         The gradient, of the shape and dtype of `data`; None before the first backward and after
         `zero_grad`. Further backward passes add to it, as in PyTorch.
     requires_grad : bool
+
+    Raises
+    ------
+    TypeError
+        If the data are not floats.
+    ValueError
+        If a value or gradient of another shape is assigned or added.
 
     Examples
     --------
@@ -90,51 +98,85 @@ class Parameter:
     array([1., 1.], dtype=float32)
     """
 
-    __slots__ = ("_storage", "data", "grad", "requires_grad")
+    __slots__ = ("_data", "_grad", "_storage", "requires_grad")
 
-    data: Array
-    grad: Array | None
     requires_grad: bool
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
-        is_double = isinstance(data, np.ndarray) and value.dtype == np.float64
-        self.data = np.array(value, dtype=np.float64 if is_double else np.float32)
-        self.grad = None
-        self.requires_grad = requires_grad
+        is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
+        self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
+        self._grad: Array | None = None
         self._storage: Array | None = None
+        self.requires_grad = requires_grad
+
+    @property
+    def data(self) -> Array:
+        """The value."""
+        return self._data
+
+    @data.setter
+    def data(self, value: ArrayLike) -> None:
+        if value is not self._data:
+            self._data = self._conformed(value, "a value")
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: ArrayLike | None) -> None:
+        if value is None or value is self._grad:
+            self._grad = value
+        else:
+            self._grad = self._conformed(value, "a gradient")
+
+    def _conformed(self, value: ArrayLike, what: str) -> Array:
+        """Return a copy of `value` in the dtype of the parameter, having checked its shape."""
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")
+        if array.shape != self._data.shape:
+            raise ValueError(f"{self} has got {what} of shape {array.shape}; the shapes must agree")
+        return np.array(array, self._data.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of `data` and `grad`."""
-        return self.data.shape
+        return self._data.shape
 
     @property
     def size(self) -> int:
         """The number of elements."""
-        return self.data.size
+        return self._data.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of `data` and `grad`: float32 or float64."""
-        return self.data.dtype
+        return self._data.dtype
 
     def zero_grad(self) -> None:
         """Forget the gradient: `grad` is None until the next backward."""
-        self.grad = None
+        self._grad = None
 
     def accumulate(self, grad: ArrayLike) -> None:
         """Add `grad`, of the parameter's shape, to the gradient."""
+        grad = np.asarray(grad)
+        if grad.shape != self._data.shape:
+            raise ValueError(
+                f"{self} has got a gradient of shape {grad.shape}; the shapes must agree"
+            )
         if not self.requires_grad:
             return
-        if self.grad is None:
+        if self._grad is None:
             storage = self._grad_storage()
             np.copyto(storage, grad, casting="same_kind")
-            self.grad = storage
+            self._grad = storage
         else:
-            np.add(self.grad, grad, out=self.grad, casting="same_kind")
+            np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
     def accumulate_product(self, left: Array, right: Array) -> None:
         """Add the matrix product ``left @ right``, which has as many elements as the parameter.
@@ -143,40 +185,46 @@ class Parameter:
         """
         if not self.requires_grad:
             return
-        if self.grad is None:
+        if self._grad is None:
             storage = self._grad_storage()
             np.dot(left, right, out=storage.reshape(left.shape[0], right.shape[1]))
-            self.grad = storage
+            self._grad = storage
         else:
-            self.grad += np.dot(left, right).reshape(self.shape)
+            self._grad += np.dot(left, right).reshape(self.shape)
 
-    def keep_grad_in(self, storage: Array) -> None:
-        """Keep the gradient in `storage`, an array of the shape and dtype of `data`, from now on.
+    def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
+        """Keep the value in the array `data`, and the gradient in `grad`, from now on.
 
-        An optimizer calls it to have many gradients side by side. Whoever holds the present
-        gradient keeps it as it is.
+        An optimizer calls it to have many parameters side by side. Whoever holds the arrays that
+        were the value and the gradient before keeps them as they are.
         """
-        if self.grad is not None:
-            storage[...] = self.grad
-            self.grad = storage
-        self._storage = storage
+        if data is not None:
+            data[...] = self._data
+            self._data = data
+        if grad is not None:
+            if self._grad is not None:
+                grad[...] = self._grad
+                self._grad = grad
+            self._storage = grad
 
     def grad_lies_in(self, flat: Array) -> bool:
-        """Whether the gradient is where `keep_grad_in` put it, and that is part of `flat`."""
-        grad = self.grad
+        """Whether the gradient is where `keep_in` put it, and that is in the memory of `flat`."""
+        grad = self._grad
         return grad is not None and grad is self._storage and grad.base is flat.base
 
     def _grad_storage(self) -> Array:
         """Where the next gradient goes: where the last one was, unless somebody still holds it."""
         storage = self._storage
-        if (
-            storage is None
-            or is_held(storage)
-            or storage.shape != self.data.shape
-            or storage.dtype != self.data.dtype
-        ):
-            self._storage = storage = np.empty(self.data.shape, self.data.dtype)
+        if storage is None or is_held(storage):
+            self._storage = storage = np.empty(self._data.shape, self._data.dtype)
         return storage
+
+    def astype(self, dtype: DTypeLike) -> None:
+        """Convert value and gradient to float32 or float64."""
+        if self._data.dtype != dtype:
+            self._data = self._data.astype(dtype)
+            self._grad = None if self._grad is None else self._grad.astype(dtype)
+            self._storage = None
 
     def __repr__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
@@ -286,6 +334,8 @@ class Layer:
         for name, value in vars(self).items():
             if isinstance(value, Layer):
                 yield name, value
+            elif name == "_cache":
+                continue
             elif isinstance(value, (list, tuple)):
                 for index, item in enumerate(value):
                     if isinstance(item, Layer):
@@ -427,9 +477,7 @@ class Layer:
             raise TypeError(f"{self.label}: dtype must be float32 or float64, got {wanted}")
         for _, layer in self.named_layers():
             for _, parameter in layer._own_parameters():
-                parameter.data = parameter.data.astype(wanted, copy=False)
-                if parameter.grad is not None:
-                    parameter.grad = parameter.grad.astype(wanted, copy=False)
+                parameter.astype(wanted)
             for name in layer._buffer_names:
                 buffer = getattr(layer, name)
                 if buffer is not None and buffer.dtype.kind == "f":
@@ -481,11 +529,15 @@ class Layer:
         """Return the constructor call, with the options that differ from their defaults."""
         arguments = []
         for name, option in inspect.signature(type(self).__init__).parameters.items():
-            if name in ("self", "rng") or option.kind is option.VAR_POSITIONAL:
+            if name in ("self", "rng"):
+                continue
+            if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):
                 continue
             value = getattr(self, name, option.default)
             if isinstance(value, Parameter):
                 value = True
+            elif isinstance(value, np.ndarray):
+                value = value.tolist()
             elif value is None and isinstance(option.default, bool):
                 value = False
             if option.default is option.empty:

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .activations import sigmoid
-from .checks import as_floats, as_output_grad, number, one_of
+from .checks import as_floats, as_output_grad, integer, number, one_of
 from .layer import Array, Layer
 
 REDUCTIONS = ("mean", "sum", "none")
+
+_ANY_INT = -(2**63)
 
 
 class Loss(Layer):
@@ -70,7 +72,9 @@ class Loss(Layer):
             )
         return prediction
 
-    def _as_weights(self, sample_weight: ArrayLike | None, shape: tuple[int, ...]) -> Any:
+    def _as_weights(
+        self, sample_weight: ArrayLike | None, shape: tuple[int, ...], dtype: Any
+    ) -> Any:
         """Return the weight of each loss, for losses of `shape`; 1.0 stands for no weights."""
         if sample_weight is None:
             return 1.0
@@ -85,7 +89,8 @@ class Loss(Layer):
             raise ValueError(
                 f"{self.label}: sample weights must be finite, not negative and not all zero"
             )
-        return np.broadcast_to(weights.reshape(-1, *[1] * (len(shape) - 1)), shape)
+        column = weights.astype(dtype).reshape(-1, *[1] * (len(shape) - 1))
+        return np.broadcast_to(column, shape)
 
     def _reduce(self, losses: Array, weights: Any, norms: Any = None) -> tuple[Any, Any]:
         """Return the reduced losses, and the factor of each one's gradient in theirs.
@@ -115,8 +120,7 @@ class Loss(Layer):
                 f"{self.label}: backward expects the gradient of its output, a number, "
                 f"got an array of shape {np.shape(grad)}"
             )
-        product = grad * factor
-        return product.astype(dtype) if isinstance(product, np.ndarray) else product
+        return grad * factor
 
 
 class CrossEntropy(Loss):
@@ -203,7 +207,7 @@ class CrossEntropy(Loss):
         self.from_logits = from_logits
         self.weight = _as_class_weight(weight, "CrossEntropy")
         self.label_smoothing = number(label_smoothing, "CrossEntropy: label_smoothing", 0, 1)
-        self.ignore_index = ignore_index
+        self.ignore_index = integer(ignore_index, "CrossEntropy: ignore_index", _ANY_INT)
         self._warned = False
 
     def forward(
@@ -316,7 +320,7 @@ class NegativeLogLikelihood(Loss):
     ) -> None:
         super().__init__(reduction)
         self.weight = _as_class_weight(weight, "NegativeLogLikelihood")
-        self.ignore_index = ignore_index
+        self.ignore_index = integer(ignore_index, "NegativeLogLikelihood: ignore_index", _ANY_INT)
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
@@ -362,22 +366,23 @@ class _Targets:
         self.scores = np.ascontiguousarray(scores).reshape(classes, -1)
 
         # The weight of each label: a float where all are alike.
-        self.weights: Any = loss._as_weights(sample_weight, labels.shape)
+        self.weights: Any = loss._as_weights(sample_weight, labels.shape, prediction.dtype)
         labels = labels.reshape(-1)
         if not isinstance(self.weights, float):
             self.weights = self.weights.reshape(-1)
         if any_ignored:
             counted = labels != loss.ignore_index
-            self.weights = self.weights * counted
+            self.weights = self.weights * counted.astype(prediction.dtype)
             labels = np.where(counted, labels, 0)
         if loss.weight is None:
             self.peaks: Any = 1.0 - loss.label_smoothing
             self.floors: Any = loss.label_smoothing / classes
             self.norms = self.weights
         else:
-            chosen = loss.weight[labels]
+            class_weight = loss.weight.astype(prediction.dtype)
+            chosen = class_weight[labels]
             self.peaks = (1 - loss.label_smoothing) * chosen
-            self.floors = (loss.label_smoothing / classes) * loss.weight.reshape(-1, 1)
+            self.floors = (loss.label_smoothing / classes) * class_weight.reshape(-1, 1)
             self.norms = self.weights * chosen
         # Where the score of each label lies in the flattened matrix.
         self.places = labels * labels.size + np.arange(labels.size)
@@ -431,7 +436,7 @@ class _Targets:
             )
         value, factor = self.loss._reduce(losses, self.weights, norms)
         if self.loss.reduction == "none":
-            value = value.reshape(self.label_shape).astype(logs.dtype, copy=False)
+            value = value.reshape(self.label_shape)
         return value, factor
 
     def factor(self, grad: Any, factor: Any) -> Any:
@@ -445,7 +450,7 @@ class _Targets:
         """Return factor · Σ_j q_j."""
         if self.loss.weight is None:
             return factor
-        return factor * (self.peaks + self.floors.sum()).astype(self.scores.dtype)
+        return factor * (self.peaks + self.floors.sum())
 
     def subtract_from(self, result: Array, factor: Any) -> None:
         """Subtract factor · q from `result`, in place."""
@@ -507,7 +512,7 @@ class ElementwiseLoss(Loss):
         if not np.isfinite(wanted).all():
             raise ValueError(f"{self.label}: the targets are not finite")
         self._check(prediction, wanted)
-        weights = self._as_weights(sample_weight, prediction.shape)
+        weights = self._as_weights(sample_weight, prediction.shape, prediction.dtype)
         value, factor = self._reduce(self.losses(prediction, wanted), weights)
         self.cache(prediction, wanted, factor)
         return value
@@ -701,9 +706,10 @@ class BinaryCrossEntropy(ElementwiseLoss):
     def losses(self, prediction: Array, target: Array) -> Array:
         positive = self.pos_weight * target
         if self.from_logits:
-            # -log σ(x) = max(-x, 0) + log(1 + exp(-|x|)), and -log(1 - σ(x)) is x more.
-            softplus = np.maximum(-prediction, 0) + np.log1p(np.exp(-np.abs(prediction)))
-            return positive * softplus + (1 - target) * (softplus + prediction)
+            # -log σ(x) = max(-x, 0) + log(1 + exp(-|x|)), and -log(1 - σ(x)) is that of -x.
+            rest = np.log1p(np.exp(-np.abs(prediction)))
+            yes, no = np.maximum(-prediction, 0) + rest, np.maximum(prediction, 0) + rest
+            return positive * yes + (1 - target) * no
         tiny = np.finfo(prediction.dtype).tiny
         logs = np.log(np.maximum(prediction, tiny)), np.log(np.maximum(1 - prediction, tiny))
         return -(positive * logs[0] + (1 - target) * logs[1])

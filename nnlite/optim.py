@@ -130,13 +130,7 @@ class Optimizer:
                 parameter.grad = None
 
     def step(self) -> None:
-        """Move every parameter that has a gradient; the others keep their value and state.
-
-        Raises
-        ------
-        ValueError
-            If a gradient or a value has changed its shape. Nothing is moved then.
-        """
+        """Move every parameter that has a gradient; the others keep their value and state."""
         for blocks in self._blocks:
             blocks[:] = [part for block in blocks for part in block.gathered()]
         for group, blocks in zip(self.param_groups, self._blocks, strict=True):
@@ -668,10 +662,8 @@ class _Block:
         for parameter, view in zip(self.parameters, self.value_views, strict=True):
             if parameter.data is not view:
                 values_moved = True
-                self._check_shape(parameter.data, view)
             if parameter.grad is not None and not parameter.grad_lies_in(self.grads):
                 grads_moved = True
-                self._check_shape(parameter.grad, view)
         if values_moved:
             groups = _by_dtype(self.parameters)
             if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
@@ -690,14 +682,6 @@ class _Block:
             [self.steps[place] for place in places],
             [[parts[place] for place in places] for parts in state],
         )
-
-    @staticmethod
-    def _check_shape(array: Array, view: Array) -> None:
-        if array.shape != view.shape:
-            raise ValueError(
-                f"a parameter of shape {view.shape} has got a value or gradient of shape "
-                f"{array.shape} since the optimizer was made; make a new optimizer for it"
-            )
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """Yield (step, start, stop) of each stretch that has gradients and has moved alike."""
@@ -725,13 +709,12 @@ class _Block:
     def _lay_out_values(self) -> None:
         self.values, self.value_views = lay_out(self.shapes, self.parameters[0].dtype)
         for parameter, view in zip(self.parameters, self.value_views, strict=True):
-            view[...] = parameter.data
-            parameter.data = view
+            parameter.keep_in(data=view)
 
     def _lay_out_grads(self) -> None:
         self.grads, views = lay_out(self.shapes, self.values.dtype)
         for parameter, view in zip(self.parameters, views, strict=True):
-            parameter.keep_grad_in(view)
+            parameter.keep_in(grad=view)
 
 
 def _by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:
