@@ -1,7 +1,18 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
 from . import datasets, init
-from .activations import ReLU, Sigmoid, Softmax, Tanh
+from .activations import (
+    ELU,
+    GELU,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
 from .arithmetic import (
     Abs,
     Add,
@@ -46,6 +57,8 @@ from .training import accuracy, predict
 __version__ = "0.1.0"
 
 __all__ = [
+    "ELU",
+    "GELU",
     "SGD",
     "Abs",
     "Adam",
@@ -60,8 +73,10 @@ __all__ = [
     "Graph",
     "Huber",
     "Layer",
+    "LeakyReLU",
     "Linear",
     "Log",
+    "LogSoftmax",
     "Loss",
     "MatMul",
     "Maximum",
@@ -79,8 +94,10 @@ __all__ = [
     "ReLU",
     "Reciprocal",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softplus",
     "Sqrt",
     "Square",
     "Subtract",

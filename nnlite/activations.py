@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from .checks import as_floats, as_output_grad, integer
+from .checks import as_floats, as_output_grad, integer, number, one_of
 from .layer import Array, Layer
+from .special import normal_cdf
 
 
 class ReLU(Layer):
@@ -43,6 +46,236 @@ class ReLU(Layer):
         mask = np.negative((y > 0).view(np.int8))
         bits = np.dtype(f"i{y.itemsize}")
         return (grad.view(bits) & mask).view(y.dtype)
+
+
+class LeakyReLU(Layer):
+    """ReLU with a small slope on the left: ``y = x`` for x > 0, ``y = negative_slope · x`` else.
+
+    Parameters
+    ----------
+    negative_slope : float, default 0.01
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = dL/dy · (1 if x > 0 else negative_slope)
+
+    References
+    ----------
+    A. Maas, A. Hannun, A. Ng, "Rectifier nonlinearities improve neural network acoustic models",
+    ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.LeakyReLU(0.5)(np.array([-2.0, 0.0, 2.0]))
+    array([-1.,  0.,  2.])
+    """
+
+    negative_slope: float
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        self.negative_slope = number(negative_slope, "LeakyReLU: negative_slope")
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        self.cache(x)
+        return x * self._slope(x)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad * self._slope(x) if input_grad else None
+
+    def _slope(self, x: Array) -> Array:
+        return np.where(x > 0, x.dtype.type(1), x.dtype.type(self.negative_slope))
+
+
+class ELU(Layer):
+    """Exponential linear unit: ``y = x`` for x > 0, ``y = alpha (exp(x) - 1)`` else.
+
+    Parameters
+    ----------
+    alpha : float, default 1
+        Minus the limit on the left.
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = dL/dy · (1 if x > 0 else y + alpha)
+
+    References
+    ----------
+    D. Clevert, T. Unterthiner, S. Hochreiter, "Fast and accurate deep network learning by
+    exponential linear units", ICLR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.ELU()(np.array([-1000.0, 0.0, 2.0]))
+    array([-1.,  0.,  2.])
+    """
+
+    alpha: float
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = number(alpha, "ELU: alpha")
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        y: Array = np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
+        self.cache(x, y)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        x, y = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad * np.where(x > 0, 1, y + self.alpha) if input_grad else None
+
+
+class SiLU(Layer):
+    """Sigmoid linear unit, also called swish: ``y = x σ(x)``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. With s = σ(x)::
+
+        dL/dx = dL/dy · s (1 + x (1 - s))
+
+    References
+    ----------
+    S. Elfwing, E. Uchibe, K. Doya, "Sigmoid-weighted linear units for neural network function
+    approximation in reinforcement learning", Neural Networks 107, 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.SiLU()(np.array([0.0, 1000.0]))
+    array([   0., 1000.])
+    """
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        s = sigmoid(x)
+        self.cache(x, s)
+        return x * s
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        x, s = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad * (s * (1 + x * (1 - s))) if input_grad else None
+
+
+class Softplus(Layer):
+    """Smooth ReLU: ``y = log(1 + exp(beta · x)) / beta``.
+
+    Parameters
+    ----------
+    beta : float, default 1
+        How sharp the bend is; above 0.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. Nothing overflows, so no threshold is needed for large inputs::
+
+        dL/dx = dL/dy · σ(beta · x)
+
+    References
+    ----------
+    C. Dugas et al., "Incorporating second-order functional knowledge for better option pricing",
+    NeurIPS 2000.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Softplus()(np.array([-1000.0, 1000.0]))
+    array([   0., 1000.])
+    """
+
+    beta: float
+
+    def __init__(self, beta: float = 1.0) -> None:
+        self.beta = number(beta, "Softplus: beta", minimum=0)
+        if not self.beta:
+            raise ValueError("Softplus: beta must be above 0, got 0")
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        self.cache(x)
+        return np.maximum(x, 0) + np.log1p(np.exp(-self.beta * np.abs(x))) / self.beta
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad * sigmoid(self.beta * x) if input_grad else None
+
+
+class GELU(Layer):
+    """Gaussian error linear unit: ``y = x Φ(x)``, with Φ the normal distribution function.
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+        Whether to use Φ itself, or a curve of the hyperbolic tangent near it.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. With the normal density φ(x) = exp(-x²/2) / √(2π)::
+
+        Φ(x) = (1 + erf(x / √2)) / 2        dL/dx = dL/dy · (Φ(x) + x φ(x))
+
+    and for "tanh", with u = √(2/π) (x + 0.044715 x³) and t = tanh(u)::
+
+        y = x (1 + t) / 2       dL/dx = dL/dy · ((1 + t) / 2 + x (1 - t²) u' / 2)
+
+    References
+    ----------
+    D. Hendrycks, K. Gimpel, "Gaussian error linear units", arXiv:1606.08415.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.GELU()(np.array([-10.0, 0.0, 10.0])).round(6)
+    array([-0.,  0., 10.])
+    """
+
+    approximate: str
+
+    def __init__(self, approximate: str = "none") -> None:
+        self.approximate = one_of(approximate, ("none", "tanh"), "GELU: approximate")
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        if self.approximate == "none":
+            share = normal_cdf(x)
+        else:
+            share = 0.5 * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBE * x**3)))
+        self.cache(x, share)
+        return x * share
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        x, share = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        if not input_grad:
+            return None
+        if self.approximate == "none":
+            slope = np.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+        else:
+            # share = (1 + t) / 2, so that (1 - t²) / 2 = 2 share (1 - share).
+            inner = _GELU_SCALE * (1 + 3 * _GELU_CUBE * x * x)
+            slope = 2 * share * (1 - share) * inner
+        return grad * (share + x * slope)
+
+
+_GELU_SCALE = math.sqrt(2 / math.pi)
+_GELU_CUBE = 0.044715
 
 
 class Sigmoid(Layer):
@@ -148,9 +381,7 @@ class Softmax(Layer):
         self.dim = integer(dim, "Softmax: dim", minimum=-64)
 
     def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        if not -x.ndim <= self.dim < x.ndim:
-            raise ValueError(f"{self}: an input of shape {x.shape} has no axis {self.dim}")
+        x = _with_axis(self, as_floats(self, x), self.dim)
         y: Array = np.exp(x - x.max(axis=self.dim, keepdims=True))
         y /= y.sum(axis=self.dim, keepdims=True)
         self.cache(y)
@@ -163,3 +394,57 @@ class Softmax(Layer):
             return None
         grad_input: Array = y * (grad - np.sum(grad * y, axis=self.dim, keepdims=True))
         return grad_input
+
+
+class LogSoftmax(Layer):
+    """Logarithm of the softmax along an axis: ``y_i = x_i - log Σ_j exp(x_j)``.
+
+    Parameters
+    ----------
+    dim : int, default -1
+        The axis along which the exponentials of the outputs sum to 1.
+
+    Raises
+    ------
+    ValueError
+        If the input has no axis `dim`.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. The largest input is subtracted first::
+
+        dL/dx = dL/dy - exp(y) · Σ_j dL/dy_j
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.LogSoftmax()(np.array([[0.0, -1000.0]]))
+    array([[    0., -1000.]])
+    """
+
+    dim: int
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = integer(dim, "LogSoftmax: dim", minimum=-64)
+
+    def forward(self, x: Array) -> Array:
+        x = _with_axis(self, as_floats(self, x), self.dim)
+        y = x - x.max(axis=self.dim, keepdims=True)
+        y -= np.log(np.exp(y).sum(axis=self.dim, keepdims=True))
+        self.cache(y)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (y,) = self.cached()
+        grad = as_output_grad(self, grad, y.shape, y.dtype)
+        if not input_grad:
+            return None
+        return grad - np.exp(y) * grad.sum(axis=self.dim, keepdims=True)
+
+
+def _with_axis(layer: Layer, x: Array, dim: int) -> Array:
+    """Return `x`, having checked that it has the axis `dim`."""
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"{layer}: an input of shape {x.shape} has no axis {dim}")
+    return x
