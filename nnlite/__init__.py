@@ -33,12 +33,13 @@ from .arithmetic import (
     Sum,
     Weight,
 )
-from .containers import Sequential
+from .containers import Residual, Sequential
 from .data import DataLoader
+from .dropout import Dropout
 from .gradcheck import gradcheck
 from .graph import Graph
 from .layer import Layer, Parameter, is_grad_enabled, no_grad
-from .linear import Linear
+from .linear import Embedding, Linear
 from .losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -48,10 +49,11 @@ from .losses import (
     MeanSquaredError,
     NegativeLogLikelihood,
 )
+from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .random import seed
 from .serialization import load_state, save
-from .shape import Flatten
+from .shape import Flatten, Identity, Reshape
 from .training import accuracy, predict
 
 __version__ = "0.1.0"
@@ -64,15 +66,21 @@ __all__ = [
     "Adam",
     "AdamW",
     "Add",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "BinaryCrossEntropy",
     "CrossEntropy",
     "DataLoader",
     "Divide",
+    "Dropout",
+    "Embedding",
     "Exp",
     "Flatten",
     "Graph",
     "Huber",
+    "Identity",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "Log",
@@ -93,6 +101,8 @@ __all__ = [
     "RMSprop",
     "ReLU",
     "Reciprocal",
+    "Reshape",
+    "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",

@@ -6,6 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
+import numpy as np
+
+from .checks import as_output_grad
 from .layer import Array, Layer
 
 
@@ -127,6 +130,72 @@ class Sequential(Layer):
             return "Sequential()"
         lines = "".join(f"{layer!r},\n" for layer in self._layers)
         return f"Sequential(\n{textwrap.indent(lines, '    ')})"
+
+
+class Residual(Layer):
+    """A layer with a shortcut around it: ``y = x + body(x)``.
+
+    Parameters
+    ----------
+    *layers : Layer
+        The body: one layer, or several in sequence. Its output has the shape of its input.
+
+    Attributes
+    ----------
+    body : Sequential
+
+    Raises
+    ------
+    ValueError
+        If the body changes the shape.
+
+    Notes
+    -----
+    Shapes: x and y alike, any that the body takes. The gradient goes both ways::
+
+        dL/dx = dL/dy + body.backward(dL/dy)
+
+    A `Graph` does the same, and more, with an `Add` node.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", CVPR 2016.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> block = nn.Residual(nn.Linear(4, 4), nn.ReLU())
+    >>> block(np.ones((2, 4), dtype=np.float32)).shape
+    (2, 4)
+    >>> list(block.state_dict())
+    ['body.0.weight', 'body.0.bias']
+    """
+
+    body: Sequential
+
+    def __init__(self, *layers: Layer) -> None:
+        self.body = Sequential(*layers)
+
+    def forward(self, x: Array) -> Array:
+        output: Array = self.body.forward(x)
+        self._cache = None  # the body has another one now
+        if output.shape != np.shape(x):
+            raise ValueError(
+                f"Residual: the body turned shape {np.shape(x)} into {output.shape}, but its "
+                f"output is added to its input and must have the same shape"
+            )
+        self.cache(output.shape, output.dtype)
+        return output + np.asarray(x, output.dtype)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        through = self.body.backward(grad, input_grad)
+        return grad + through if input_grad else None
+
+    def __repr__(self) -> str:
+        return repr(self.body).replace("Sequential", "Residual", 1)
 
 
 def _checked(layers: list[Layer]) -> list[Layer]:

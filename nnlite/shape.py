@@ -61,3 +61,77 @@ class Flatten(Layer):
         shape, output_shape, dtype = self.cached()
         grad = as_output_grad(self, grad, output_shape, dtype)
         return grad.reshape(shape) if input_grad else None
+
+
+class Reshape(Layer):
+    """Give each sample the shape `shape`.
+
+    Parameters
+    ----------
+    *shape : int
+        Sizes of the axes after the batch axis; one of them may be -1, for what is left.
+
+    Raises
+    ------
+    ValueError
+        If the values of a sample do not fit into the shape.
+
+    Notes
+    -----
+    Shapes: x (N, …) becomes y (N, *shape). The gradient gets the input's shape back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Reshape(1, 28, 28)(np.zeros((32, 784))).shape
+    (32, 1, 28, 28)
+    """
+
+    shape: tuple[int, ...]
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = tuple(integer(size, "Reshape: a size", minimum=-1) for size in shape)
+        if self.shape.count(-1) > 1 or 0 in self.shape:
+            raise ValueError(f"Reshape: sizes must be above 0, and one may be -1; got {shape}")
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        try:
+            y = x.reshape(len(x) if x.ndim else -1, *self.shape)
+        except ValueError:
+            raise ValueError(
+                f"{self}: a sample of shape {x.shape[1:]} does not fit into shape {self.shape}"
+            ) from None
+        self.cache(x.shape, y.shape, x.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, output_shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, output_shape, dtype)
+        return grad.reshape(shape) if input_grad else None
+
+    def __repr__(self) -> str:
+        return f"Reshape({', '.join(str(size) for size in self.shape)})"
+
+
+class Identity(Layer):
+    """Hand on the input: ``y = x`` and ``dL/dx = dL/dy``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Identity()(np.ones(3))
+    array([1., 1., 1.])
+    """
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        self.cache(x.shape, x.dtype)
+        return x
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        return grad if input_grad else None

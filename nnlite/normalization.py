@@ -1,0 +1,327 @@
+"""Normalisation: activations shifted and scaled to mean 0 and variance 1, then as is learned."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from .checks import as_floats, as_output_grad, integer, number
+from .layer import Array, Layer, Parameter
+
+
+class _BatchNorm(Layer):
+    """What `BatchNorm1d` and `BatchNorm2d` share: all but the shape of their input."""
+
+    num_features: int
+    eps: float
+    momentum: float | None
+    affine: bool
+    track_running_stats: bool
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Array | None
+    running_var: Array | None
+    num_batches_tracked: Array | None
+
+    _buffer_names = ("running_mean", "running_var", "num_batches_tracked")
+    _ranks: ClassVar[tuple[int, ...]]
+    _expected: ClassVar[str]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        name = type(self).__name__
+        self.num_features = integer(num_features, f"{name}: num_features")
+        self.eps = number(eps, f"{name}: eps", minimum=0)
+        self.momentum = momentum
+        if momentum is not None:
+            self.momentum = number(momentum, f"{name}: momentum", minimum=0, maximum=1)
+        self.affine = bool(affine)
+        self.track_running_stats = bool(track_running_stats)
+        self.weight = Parameter(np.ones(self.num_features, np.float32)) if affine else None
+        self.bias = Parameter(np.zeros(self.num_features, np.float32)) if affine else None
+        self.running_mean = self.running_var = self.num_batches_tracked = None
+        if track_running_stats:
+            self.running_mean = np.zeros(self.num_features, np.float32)
+            self.running_var = np.ones(self.num_features, np.float32)
+            self.num_batches_tracked = np.zeros((), np.int64)
+
+    def forward(self, x: Array) -> Array:
+        dtype = None if self.weight is None else self.weight.dtype
+        x = as_floats(self, x, dtype)
+        if x.ndim not in self._ranks or x.shape[1] != self.num_features:
+            raise ValueError(
+                f"{self.label}: expected input of shape {self._expected} with "
+                f"{self.num_features} features, got {x.shape}"
+            )
+        axes = (0, *range(2, x.ndim))
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        of_batch = self.training or self.running_mean is None
+        if of_batch:
+            count = x.size // self.num_features
+            if count == 1 and self.training:
+                raise ValueError(
+                    f"{self.label}: one value for each feature has no variance to train with, "
+                    f"got an input of shape {x.shape}; use a larger batch, or drop_last=True"
+                )
+            mean = x.mean(axis=axes)
+            normalized = x - mean.reshape(shape)
+            variance = np.square(normalized).mean(axis=axes)
+            if self.training:
+                self._track(mean, variance * (count / (count - 1)))
+        else:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            mean, variance = (
+                buffer.astype(x.dtype, copy=False)
+                for buffer in (self.running_mean, self.running_var)
+            )
+            normalized = x - mean.reshape(shape)
+        deviation = np.sqrt(variance + x.dtype.type(self.eps)).reshape(shape)
+        normalized /= deviation
+        self.cache(normalized, deviation, of_batch)
+        if self.weight is None or self.bias is None:
+            return normalized.copy("K")
+        y = normalized * self.weight.data.reshape(shape)
+        y += self.bias.data.reshape(shape)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        normalized, deviation, of_batch = self.cached()
+        grad = as_output_grad(self, grad, normalized.shape, normalized.dtype)
+        axes = (0, *range(2, grad.ndim))
+        d_bias = grad.sum(axis=axes)
+        d_weight = (grad * normalized).sum(axis=axes)
+        scale = 1 / deviation
+        if self.weight is not None and self.bias is not None:
+            self.weight.accumulate(d_weight)
+            self.bias.accumulate(d_bias)
+            scale = self.weight.data.reshape(deviation.shape) * scale
+        if not input_grad:
+            return None
+        if not of_batch:
+            return grad * scale
+        count = grad.size // self.num_features
+        dx = normalized * (d_weight / -count).reshape(deviation.shape)
+        dx += grad
+        dx -= (d_bias / count).reshape(deviation.shape)
+        dx *= scale
+        return dx
+
+    def _track(self, mean: Array, variance: Array) -> None:
+        """Move the running statistics towards those of a batch, in place."""
+        if (
+            self.running_mean is None
+            or self.running_var is None
+            or self.num_batches_tracked is None
+        ):
+            return
+        self.num_batches_tracked += 1
+        share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean += share * (mean - self.running_mean)
+        self.running_var += share * (variance - self.running_var)
+
+
+class BatchNorm1d(_BatchNorm):
+    """Normalise each feature over the batch, and over the length if there is one.
+
+    Parameters
+    ----------
+    num_features : int
+        Size C of the second axis.
+    eps : float, default 1e-5
+        Added to the variance, so that nothing is divided by 0.
+    momentum : float or None, default 0.1
+        Share of the latest batch in the running statistics; None for their plain average.
+    affine : bool, default True
+        Whether to learn a `weight` and a `bias` for each feature.
+    track_running_stats : bool, default True
+        Whether to keep running statistics for evaluation. Without them the batch's serve.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (C,), or None
+        Initially 1 and 0.
+    running_mean, running_var : ndarray of shape (C,), or None
+        Of the training batches; the variance is the unbiased one.
+
+    Raises
+    ------
+    ValueError
+        If the input has another shape, or in training one value for each feature only.
+
+    Notes
+    -----
+    Shapes: x and y (N, C) or (N, C, L). In training, with the mean μ and the biased variance σ²
+    over the M values of a feature::
+
+        x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias
+
+        dL/dweight = Σ G x̂                  dL/dbias = Σ G                for G = dL/dy
+        dL/dx = weight / √(σ² + eps) · (G - (Σ G) / M - x̂ (Σ G x̂) / M)
+
+    The last two terms come from μ and σ², which depend on x too. In evaluation μ and σ² are the
+    running statistics, which do not, and ``dL/dx = weight / √(σ² + eps) · G``.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> norm = nn.BatchNorm1d(1)
+    >>> norm(np.array([[1.0], [3.0]], dtype=np.float32)).round(3)
+    array([[-1.],
+           [ 1.]], dtype=float32)
+    """
+
+    _ranks = (2, 3)
+    _expected = "(N, C) or (N, C, L)"
+
+
+class BatchNorm2d(_BatchNorm):
+    """Normalise each channel over the batch and the image.
+
+    Parameters, attributes, formulas and errors are those of `BatchNorm1d`.
+
+    Notes
+    -----
+    Shapes: x and y (N, C, H, W).
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing
+    internal covariate shift", ICML 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> norm = nn.BatchNorm2d(3)
+    >>> norm(np.ones((2, 3, 4, 4), dtype=np.float32)).shape
+    (2, 3, 4, 4)
+    """
+
+    _ranks = (4,)
+    _expected = "(N, C, H, W)"
+
+
+class LayerNorm(Layer):
+    """Normalise each sample over its last axes.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        The sizes of the last axes, which are normalised together.
+    eps : float, default 1e-5
+        Added to the variance, so that nothing is divided by 0.
+    elementwise_affine : bool, default True
+        Whether to learn a `weight`, and a `bias`, of the normalised shape.
+    bias : bool, default True
+        Whether to learn a bias beside the weight.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape `normalized_shape`, or None
+        Initially 1 and 0.
+
+    Raises
+    ------
+    ValueError
+        If the last axes of the input have other sizes.
+
+    Notes
+    -----
+    Shapes: x and y alike, (N, …, *normalized_shape). With the mean μ and the biased variance σ²
+    over the M values of a sample, G = dL/dy and H = G · weight::
+
+        x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias
+
+        dL/dweight = Σ_n G x̂                dL/dbias = Σ_n G
+        dL/dx = (H - (Σ H) / M - x̂ (Σ H x̂) / M) / √(σ² + eps)
+
+    References
+    ----------
+    J. Ba, J. Kiros, G. Hinton, "Layer normalization", arXiv:1607.06450.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.LayerNorm(2)(np.array([[1.0, 3.0]], dtype=np.float32)).round(3)
+    array([[-1.,  1.]], dtype=float32)
+    """
+
+    normalized_shape: tuple[int, ...]
+    eps: float
+    elementwise_affine: bool
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+    ) -> None:
+        sizes = (
+            normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        )
+        self.normalized_shape = tuple(integer(s, "LayerNorm: normalized_shape") for s in sizes)
+        if not self.normalized_shape:
+            raise ValueError("LayerNorm: normalized_shape must have one size at least")
+        self.eps = number(eps, "LayerNorm: eps", minimum=0)
+        self.elementwise_affine = bool(elementwise_affine)
+        self.weight = self.bias = None
+        if elementwise_affine:
+            self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
+            if bias:
+                self.bias = Parameter(np.zeros(self.normalized_shape, np.float32))
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
+        rank = len(self.normalized_shape)
+        if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
+            sizes = ", ".join(str(size) for size in self.normalized_shape)
+            raise ValueError(f"{self}: expected input of shape (N, …, {sizes}), got {x.shape}")
+        axes = tuple(range(-rank, 0))
+        normalized = x - x.mean(axis=axes, keepdims=True)
+        variance = np.square(normalized).mean(axis=axes, keepdims=True)
+        deviation = np.sqrt(variance + x.dtype.type(self.eps))
+        normalized /= deviation
+        self.cache(normalized, deviation)
+        y = normalized.copy("K") if self.weight is None else normalized * self.weight.data
+        if self.bias is not None:
+            y += self.bias.data
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        normalized, deviation = self.cached()
+        grad = as_output_grad(self, grad, normalized.shape, normalized.dtype)
+        rank = len(self.normalized_shape)
+        axes, samples = tuple(range(-rank, 0)), tuple(range(grad.ndim - rank))
+        if self.weight is not None:
+            self.weight.accumulate((grad * normalized).sum(axis=samples))
+            if self.bias is not None:
+                self.bias.accumulate(grad.sum(axis=samples))
+            if input_grad:
+                grad = grad * self.weight.data
+        if not input_grad:
+            return None
+        count = math.prod(self.normalized_shape)
+        dx = normalized * ((grad * normalized).sum(axis=axes, keepdims=True) / -count)
+        dx += grad
+        dx -= grad.sum(axis=axes, keepdims=True) / count
+        dx /= deviation
+        return dx
