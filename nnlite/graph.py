@@ -29,7 +29,7 @@ class Graph(Layer):
 
     Parameters
     ----------
-    nodes : mapping of str to (Layer, *inputs)
+    nodes : mapping of str to ``(Layer, *inputs)``
         The nodes, in any order. Each input is the name of a node, the name of an input of the
         graph, or a number. A layer without inputs, such as `Weight`, may stand alone. Of a node
         that returns a tuple, ``"name.0"`` is the first item; if that node is a `Graph`, its

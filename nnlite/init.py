@@ -38,7 +38,7 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
 def fans(parameter: Parameter) -> tuple[int, int]:
     """Return how many inputs feed an output (fan-in) and how many outputs an input feeds (fan-out).
 
-    A weight is (out, in, *kernel): fan-in is in × kernel size, fan-out is out × kernel size.
+    A weight is ``(out, in, *kernel)``: fan-in is in × kernel size, fan-out is out × kernel size.
 
     Raises
     ------
