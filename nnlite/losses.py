@@ -39,6 +39,17 @@ class Loss(Layer):
     Notes
     -----
     With losses ℓ_n and weights w_n, "sum" is Σ w_n ℓ_n and "mean" is Σ w_n ℓ_n / Σ w_n.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> loss = nn.MeanSquaredError(reduction="mean")
+    >>> prediction, target = np.array([1.0, 3.0]), np.array([0.0, 0.0])
+    >>> loss(prediction, target)
+    5.0
+    >>> loss(prediction, target, sample_weight=[3, 1])  # (3 · 1² + 1 · 3²) / (3 + 1)
+    3.0
     """
 
     reduction: str

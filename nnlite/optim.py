@@ -51,6 +51,32 @@ class Optimizer:
     ValueError
         If there are no parameters, if one is given twice, or if an option is unknown or out of
         range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> class SignDescent(nn.Optimizer):
+    ...     def __init__(self, params, lr=0.1):
+    ...         super().__init__(params, {"lr": lr})
+    ...     def update(self, group, step, value, grad):
+    ...         value -= group["lr"] * np.sign(grad)
+    >>> p = nn.Parameter([1.0, 2.0])
+    >>> optimizer = SignDescent([p])
+    >>> p.accumulate([0.01, -50.0])
+    >>> optimizer.step()
+    >>> p.data
+    array([0.9, 2.1], dtype=float32)
+
+    Groups have options of their own:
+
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    >>> optimizer = nn.SGD([
+    ...     {"params": model[0].parameters(), "lr": 0.01},
+    ...     {"params": model[1].parameters()},
+    ... ], lr=0.1)
+    >>> [group["lr"] for group in optimizer.param_groups]
+    [0.01, 0.1]
     """
 
     state_names: tuple[str, ...] = ()

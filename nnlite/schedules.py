@@ -33,6 +33,21 @@ class Schedule:
         The learning rate of each group when the schedule was made.
     count : int
         How often `step` was called.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> class InverseTime(nn.Schedule):
+    ...     def factor(self, count):
+    ...         return 1 / (1 + count)
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = InverseTime(optimizer)
+    >>> rates = []
+    >>> for epoch in range(3):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.333333]
     """
 
     optimizer: Optimizer
@@ -134,6 +149,18 @@ class MultiStepLR(Schedule):
     After t steps, of which m milestones are at most t::
 
         lr = base · gamma^m
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.5, 0.25]
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
@@ -158,6 +185,18 @@ class ExponentialLR(Schedule):
     After t steps::
 
         lr = base · gamma^t
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.ExponentialLR(optimizer, gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(3):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25]
     """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
@@ -235,6 +274,18 @@ class CosineAnnealingLR(Schedule):
     References
     ----------
     I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.CosineAnnealingLR(optimizer, T_max=4)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.853553, 0.5, 0.146447, 0.0]
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
@@ -274,6 +325,18 @@ class OneCycleLR(Schedule):
     ----------
     L. Smith, N. Topin, "Super-convergence: very fast training of neural networks using large
     learning rates", 2018.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.OneCycleLR(optimizer, max_lr=1.0, total_steps=5, pct_start=0.6)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [0.04, 0.52, 1.0, 0.500002, 4e-06]
     """
 
     def __init__(
