@@ -1,0 +1,61 @@
+"""The cases: the rows of the table, and the ratio that each is to reach.
+
+A case for another layer is a line here, and a network in `networks`; another kind of step is a
+module like `training`.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+
+from .case import Case
+from .inference import Inference
+from .mnist_epoch import Epoch, Import
+from .networks import MLP, ExampleCNN, LeNet, RowRNN
+from .sigmoid_gradient import SigmoidGradient
+from .training import Training
+
+TINY = MLP(784, 32, 10)
+SMALL = MLP(784, 128, 10)
+MEDIUM = MLP(784, 256, 128, 10)
+WIDE = MLP(784, 1024, 1024, 10)
+
+CASES: list[Case] = [
+    *[Training(TINY, batch_size, goal=2.5) for batch_size in (1, 32, 64)],
+    *[Training(SMALL, batch_size, goal=2.5) for batch_size in (1, 32, 64)],
+    Training(MEDIUM, 128, goal=1.7),
+    Training(WIDE, 128, goal=1.0),
+    Training(WIDE, 512, goal=1.0),
+    Training(LeNet(), 64, goal=2.0),
+    Training(ExampleCNN(), 64, goal=1.4),
+    Training(RowRNN(), 64, goal=1.2),
+    *[
+        Inference(network, batch_size, goal=1.5)
+        for network in (TINY, SMALL, MEDIUM, WIDE, LeNet(), ExampleCNN(), RowRNN())
+        for batch_size in (1, 256)
+    ],
+    SigmoidGradient(goal=3.0),
+    Epoch("torchvision", goal=25.0),
+    Epoch("torch"),
+    Import(goal=10.0),
+    Epoch("torchvision", whole_process=True, goal=10.0),
+    Epoch("torch", whole_process=True),
+]
+
+
+def select(patterns: list[str]) -> list[Case]:
+    """Return the cases whose name contains, or as a glob matches, one of the patterns; or all.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches no case.
+    """
+    chosen = set()
+    for pattern in map(str.lower, patterns):
+        names = {case.name for case in CASES}
+        matched = {name for name in names if fnmatch(name.lower(), f"*{pattern}*")}
+        if not matched:
+            raise ValueError(f"no case matches {pattern!r}; --list shows their names")
+        chosen |= matched
+    return [case for case in CASES if not patterns or case.name in chosen]

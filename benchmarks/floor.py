@@ -1,0 +1,144 @@
+"""The floor: what a step in NumPy cannot do without.
+
+Besides its matrix products, these are the passes over memory for each bias, activation, loss and
+parameter. The side "floor" makes just these calls, one after the other, on arrays that lie ready
+and into memory that is used again: no layers, no checks, no new arrays, and of a convolution not
+even the copies that turn it into a matrix product. Its time is what remains of a step when all is
+taken away that can be; the numbers that it computes mean nothing.
+
+There is a function for each kind of layer. It returns the calls of the forward and of the backward
+pass; they need no arguments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .products import Call, Shape, layers_of
+
+Array = NDArray[Any]
+Calls = tuple[list[Call], list[Call]]
+
+_PIECE = 32768  # elements of a long vector that stay in the cache from one call to the next
+
+
+def of_model(model: Any, shape: Shape, backward: bool = True) -> list[Call]:
+    """Return the passes of an nnlite model, without its matrix products.
+
+    Raises
+    ------
+    NotImplementedError
+        If `_LAYERS` does not say what the passes of a layer are.
+    """
+    calls: list[Call] = []
+    for layer, given, output in layers_of(model, shape):
+        name = type(layer).__name__
+        if name not in _LAYERS:
+            raise NotImplementedError(f"benchmarks/floor.py does not know the passes of {name}")
+        forward, back = _LAYERS[name](layer, given, output)
+        calls += forward + back if backward else forward
+    return calls
+
+
+def of_cross_entropy(samples: int, classes: int) -> list[Call]:
+    """Return the passes of the loss and of its gradient with respect to the logits."""
+    x, row = _array(samples, classes), _array(samples, 1)
+    return [
+        partial(np.max, x, 1, row, keepdims=True),
+        partial(np.subtract, x, row, x),
+        partial(np.exp, x, x),
+        partial(np.sum, x, 1, None, row, keepdims=True),
+        partial(np.log, row, row),
+        partial(np.multiply, x, row, x),
+    ]
+
+
+def of_sgd(size: int) -> list[Call]:
+    """Return the passes of SGD with momentum over `size` parameters in a row."""
+    calls: list[Call] = []
+    value, grad, direction = _array(size), _array(size), _array(size)
+    factor = np.float32(0.5)
+    for start in range(0, size, _PIECE):
+        v, g, d = (array[start : start + _PIECE] for array in (value, grad, direction))
+        scaled = np.empty_like(v)
+        calls += [
+            partial(np.multiply, d, factor, d),
+            partial(np.add, d, g, d),
+            partial(np.multiply, d, factor, scaled),
+            partial(np.subtract, v, scaled, v),
+        ]
+    return calls
+
+
+def _of_linear(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the addition of the bias; and the sum that is its gradient, as a product."""
+    rows, columns = math.prod(output[:-1]), output[-1]
+    y, bias, ones = _array(rows, columns), _array(columns), _array(1, rows)
+    return [partial(np.add, y, bias, y)], [partial(np.dot, ones, y, _array(1, columns))]
+
+
+def _of_convolution(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the same, with the channels outermost."""
+    channels, places = output[1], output[0] * math.prod(output[2:])
+    y, bias, ones = _array(channels, places), _array(channels, 1), _array(places, 1)
+    return [partial(np.add, y, bias, y)], [partial(np.dot, y, ones, _array(channels, 1))]
+
+
+def _of_relu(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the maximum; the mask, and the product with it."""
+    y, mask = _array(*output), np.empty(output, bool)
+    return (
+        [partial(np.maximum, y, np.float32(0), y)],
+        [partial(np.greater, y, np.float32(0), mask), partial(np.multiply, y, mask, y)],
+    )
+
+
+def _of_pooling(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the maxima over a window; for each of its places the mask, and the product with it."""
+    y, mask = _array(*output), np.empty(output, bool)
+    window = math.prod(given) // math.prod(output)
+    return (
+        [partial(np.maximum, y, y, y)] * (window - 1),
+        [partial(np.equal, y, y, mask), partial(np.multiply, y, mask, y)] * window,
+    )
+
+
+def _of_recurrent(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return, for each step, the sum and tanh; the factor 1 - h², and the sum of both gradients."""
+    samples, steps = given[:2]
+    state, grad = _array(samples, layer.hidden_size), _array(samples, layer.hidden_size)
+    everything, ones = _array(samples * steps, layer.hidden_size), _array(1, samples * steps)
+    forward: list[Call] = [partial(np.add, state, state, state), partial(np.tanh, state, state)]
+    backward: list[Call] = [
+        partial(np.multiply, state, state, grad),
+        partial(np.subtract, np.float32(1), grad, grad),
+        partial(np.multiply, grad, state, grad),
+        partial(np.add, grad, state, grad),
+    ]
+    bias_grad = partial(np.dot, ones, everything, _array(1, layer.hidden_size))
+    return forward * steps, [*backward * steps, bias_grad]
+
+
+def _of_flatten(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return nothing: it is another view of the same memory."""
+    return [], []
+
+
+_LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
+    "Linear": _of_linear,
+    "Conv2d": _of_convolution,
+    "ReLU": _of_relu,
+    "MaxPool2d": _of_pooling,
+    "Flatten": _of_flatten,
+    "RNN": _of_recurrent,
+}
+
+
+def _array(*shape: int) -> Array:
+    return np.full(shape, 0.5, np.float32)

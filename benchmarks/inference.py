@@ -1,0 +1,119 @@
+"""Inference: the outputs of a network in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import floor
+from .case import Array, Batch, BlasRunner, Case, FloorRunner, Runner
+from .networks import Network
+from .products import Call, Product, products_of
+from .sides import JaxRunner, NnliteRunner, TorchRunner
+
+
+@dataclass(frozen=True)
+class Inference(Case):
+    """Send batches of random inputs through a network."""
+
+    network: Network
+    batch_size: int
+    goal: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.network.name}, predict, batch {self.batch_size}"
+
+    @property
+    def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
+        return {
+            "nnlite": NnliteInference,
+            "torch": TorchInference,
+            "torch.compile": CompiledInference,
+            "jax": JaxInference,
+            "blas": BlasRunner,
+            "floor": FloorRunner,
+        }
+
+    def batches(self, rng: np.random.Generator) -> list[Batch]:
+        return [(rng.standard_normal(self._shape, np.float32),) for _ in range(8)]
+
+    def products(self) -> list[Product]:
+        import nnlite
+
+        return products_of(self.network.nnlite(nnlite), self._shape, backward=False)
+
+    def passes(self) -> list[Call]:
+        import nnlite
+
+        return floor.of_model(self.network.nnlite(nnlite), self._shape, backward=False)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.batch_size, *self.network.input_shape)
+
+
+class InferenceRunner(Runner):
+    """What the sides have in common: a step returns the outputs."""
+
+    def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
+        return {"the output": np.array(self.step(*batches[0]))}
+
+
+class NnliteInference(NnliteRunner, InferenceRunner):
+    """nnlite: ``predict`` sees to the evaluation mode, and keeps no caches."""
+
+    def __init__(self, case: Inference) -> None:
+        import nnlite as nn
+
+        self.model = case.network.nnlite(nn)
+        self.predict = nn.predict
+
+    def step(self, *batch: Any) -> Any:
+        (x,) = batch
+        return self.predict(self.model, x)
+
+
+class TorchInference(TorchRunner, InferenceRunner):
+    """PyTorch in evaluation mode, within ``inference_mode``."""
+
+    def __init__(self, case: Inference) -> None:
+        import torch
+
+        self.inference_mode = torch.inference_mode
+        self.model = case.network.torch(torch.nn).eval()
+        self.forward = self.model
+
+    def step(self, *batch: Any) -> Any:
+        (x,) = batch
+        with self.inference_mode():
+            return self.forward(x)
+
+
+class CompiledInference(TorchInference):
+    """PyTorch with the model compiled by ``torch.compile``."""
+
+    def __init__(self, case: Inference) -> None:
+        super().__init__(case)
+        import torch
+
+        self.forward = torch.compile(self.model)
+
+    def to_float64(self) -> bool:
+        return False  # it would compile everything once more
+
+
+class JaxInference(JaxRunner, InferenceRunner):
+    """JAX under ``jit``."""
+
+    def __init__(self, case: Inference) -> None:
+        import jax
+
+        self.forward = jax.jit(lambda weights, x: case.network.jax(jax, weights, x))
+
+    def step(self, *batch: Any) -> Any:
+        (x,) = batch
+        return self.forward(self.weights, x).block_until_ready()

@@ -1,0 +1,147 @@
+"""From the start of Python to a trained network: imports, data, and one epoch of MNIST.
+
+What is run lies in `scripts`, written as people write it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from .case import Array, Batch, Case, Runner, as_number
+from .sides import NnliteRunner, TorchRunner
+
+
+@dataclass(frozen=True)
+class Import(Case):
+    """Start Python and import the library."""
+
+    goal: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "import, whole process"
+
+    @property
+    def in_process(self) -> bool:
+        return False
+
+    @property
+    def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
+        return {
+            "nnlite": lambda case: Process("-c", "import nnlite"),
+            "torch": lambda case: Process("-c", "import torch"),
+        }
+
+
+class Process(Runner):
+    """A step is a Python process with these arguments, from its start to its end."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.command = [sys.executable, *arguments]
+
+    def step(self, *batch: Any) -> None:
+        subprocess.run(self.command, check=True, stdin=subprocess.DEVNULL)
+
+
+@dataclass(frozen=True)
+class Epoch(Case):
+    """Load MNIST and train a network for one epoch.
+
+    `rival` is "torchvision", or "torch" for PyTorch without it. With `whole_process` the start of
+    Python and the imports count too.
+    """
+
+    rival: str
+    whole_process: bool = False
+    goal: float | None = None
+
+    @property
+    def name(self) -> str:
+        what = "first MNIST epoch, whole process" if self.whole_process else "MNIST epoch"
+        return f"{what}, with {'torchvision' if self.rival == 'torchvision' else 'tensors'}"
+
+    @property
+    def in_process(self) -> bool:
+        return not self.whole_process
+
+    @property
+    def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
+        rivals: dict[str, Callable[[Any], Runner]] = {
+            "torch": TorchEpoch,
+            "torchvision": TorchvisionEpoch,
+        }
+        return {"nnlite": NnliteEpoch, self.rival: rivals[self.rival]}
+
+
+class EpochRunner(Runner):
+    """What the sides have in common: a script that makes a loader and a model, and trains it."""
+
+    model: Any
+
+    def __init__(self, case: Epoch, script: str, *arguments: str) -> None:
+        name = f"{__package__}.scripts.{script}"
+        self.script = importlib.import_module(name)
+        self.arguments = arguments
+        self.model = self.script.make_model()
+        self.process = Process("-m", name, *arguments) if case.whole_process else None
+
+    def step(self, *batch: Any) -> None:
+        if self.process is not None:
+            self.process.step()
+        else:
+            loader = self.script.make_loader(*self.arguments)
+            self.script.train_epoch(self.script.make_model(), loader)
+
+    def to_float64(self) -> bool:
+        return False  # the images are float32
+
+    def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
+        """Return the loss and the weights after some steps on the images in their own order."""
+        loader = self.script.make_loader(*self.arguments, shuffle=False)
+        loss = self.script.train_epoch(self.model, islice(loader, 10))
+        results = {"the loss of step 10": as_number(loss)}
+        return results | {f"{name} after step 10": value for name, value in self.state().items()}
+
+
+class NnliteEpoch(EpochRunner, NnliteRunner):
+    """nnlite."""
+
+    def __init__(self, case: Epoch) -> None:
+        super().__init__(case, "mnist_nnlite")
+
+
+class TorchEpoch(EpochRunner, TorchRunner):
+    """PyTorch alone, on the files that nnlite comes with."""
+
+    def __init__(self, case: Epoch) -> None:
+        super().__init__(case, "mnist_torch", str(_bundled_files()))
+
+
+class TorchvisionEpoch(EpochRunner, TorchRunner):
+    """PyTorch with torchvision, which reads the same files unpacked."""
+
+    def __init__(self, case: Epoch) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        raw = Path(self.folder.name, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for file in _bundled_files().glob("*.gz"):
+            (raw / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
+        super().__init__(case, "mnist_torchvision", self.folder.name)
+
+
+def _bundled_files() -> Path:
+    """Return the folder of nnlite's copy of MNIST, without importing nnlite."""
+    found = importlib.util.find_spec("nnlite")
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    return Path(found.submodule_search_locations[0], "datasets")

@@ -1,0 +1,156 @@
+"""The networks of the cases, as each library writes them.
+
+nnlite has PyTorch's names, so that most networks are the same lines on both sides: `build` gets
+``nnlite`` or ``torch.nn``. The weights have the same names too. JAX has no layers: its functions
+take the weights by the names of the state dict.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+Weights = Mapping[str, Any]
+
+
+class Network(ABC):
+    """A classifier of ten classes.
+
+    Attributes
+    ----------
+    name : str
+    input_shape : tuple of int
+        The shape of one sample.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+
+    def build(self, nn: Any) -> Any:
+        """Return the model in nnlite or in PyTorch, where these are the same lines."""
+        raise NotImplementedError(f"{self.name}: define build, or nnlite and torch")
+
+    def nnlite(self, nn: Any) -> Any:
+        """Return the nnlite model; `nn` is the module ``nnlite``."""
+        return self.build(nn)
+
+    def torch(self, nn: Any) -> Any:
+        """Return the PyTorch model; `nn` is the module ``torch.nn``."""
+        return self.build(nn)
+
+    @abstractmethod
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        """Return the logits in JAX; `jax` is the module."""
+
+
+class MLP(Network):
+    """A multilayer perceptron: linear layers of these sizes, with ReLU in between."""
+
+    def __init__(self, *sizes: int) -> None:
+        self.sizes = sizes
+        self.name = f"MLP {'-'.join(map(str, sizes))}"
+        self.input_shape = sizes[:1]
+
+    def build(self, nn: Any) -> Any:
+        layers: list[Any] = []
+        for in_features, out_features in pairwise(self.sizes):
+            layers += [nn.Linear(in_features, out_features), nn.ReLU()]
+        return nn.Sequential(*layers[:-1])
+
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        *hidden, last = range(0, 2 * len(self.sizes) - 2, 2)
+        for layer in hidden:
+            x = jax.nn.relu(_linear(weights, layer, x))
+        return _linear(weights, last, x)
+
+
+class LeNet(Network):
+    """Two convolutions with pooling and three linear layers.
+
+    After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+    recognition", Proceedings of the IEEE 86, 1998; with ReLU and maxima, as it is written today.
+    """
+
+    name = "LeNet"
+    input_shape = (1, 28, 28)
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 10),
+        )  # fmt: skip
+
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        x = _pooled(jax, jax.nn.relu(_convolution(jax, weights, 0, x, padding=2)))
+        x = _pooled(jax, jax.nn.relu(_convolution(jax, weights, 3, x)))
+        x = jax.nn.relu(_linear(weights, 7, x.reshape(len(x), -1)))
+        return _linear(weights, 9, x)
+
+
+class ExampleCNN(Network):
+    """The network of PyTorch's own MNIST example, without its dropout.
+
+    See https://github.com/pytorch/examples/blob/main/mnist/main.py
+    """
+
+    name = "PyTorch example CNN"
+    input_shape = (1, 28, 28)
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3), nn.ReLU(),
+            nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10),
+        )  # fmt: skip
+
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        x = jax.nn.relu(_convolution(jax, weights, 0, x))
+        x = _pooled(jax, jax.nn.relu(_convolution(jax, weights, 2, x)))
+        x = jax.nn.relu(_linear(weights, 6, x.reshape(len(x), -1)))
+        return _linear(weights, 8, x)
+
+
+class RowRNN(Network):
+    """An RNN that reads an image row by row; the last state is classified."""
+
+    name = "RNN 28x28-128-10"
+    input_shape = (28, 28)
+
+    def nnlite(self, nn: Any) -> Any:
+        return nn.Sequential(nn.RNN(28, 128, outputs="last"), nn.Linear(128, 10))
+
+    def torch(self, nn: Any) -> Any:
+        class LastOutput(nn.RNN):  # type: ignore[misc]
+            def forward(self, x: Any) -> Any:
+                outputs, _ = super().forward(x)
+                return outputs[:, -1]
+
+        return nn.Sequential(LastOutput(28, 128, batch_first=True), nn.Linear(128, 10))
+
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        inputs = x @ weights["0.weight_ih_l0"].T + weights["0.bias_ih_l0"]
+
+        def advance(state: Any, given: Any) -> Any:
+            state = given + state @ weights["0.weight_hh_l0"].T + weights["0.bias_hh_l0"]
+            return jax.numpy.tanh(state), None
+
+        first = jax.numpy.zeros((len(x), 128), x.dtype)
+        last, _ = jax.lax.scan(advance, first, inputs.swapaxes(0, 1))
+        return _linear(weights, 1, last)
+
+
+def _linear(weights: Weights, layer: int, x: Any) -> Any:
+    return x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
+
+
+def _convolution(jax: Any, weights: Weights, layer: int, x: Any, padding: int = 0) -> Any:
+    x = jax.lax.conv_general_dilated(x, weights[f"{layer}.weight"], (1, 1), [(padding,) * 2] * 2)
+    return x + weights[f"{layer}.bias"][:, None, None]
+
+
+def _pooled(jax: Any, x: Any) -> Any:
+    window = (1, 1, 2, 2)
+    return jax.lax.reduce_window(x, -jax.numpy.inf, jax.lax.max, window, window, "VALID")

@@ -1,0 +1,159 @@
+"""The matrix products of a step, and how fast NumPy's BLAS is on them alone.
+
+Whatever a library does in NumPy, it cannot be faster than its matrix products. The side "BLAS" of a
+case does these and nothing else, on operands that lie ready; its time over that of the whole step
+is the share of the BLAS limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Product:
+    """``left @ right`` of the shapes (rows, inner) and (inner, columns), `times` over.
+
+    A transposed operand is a view of an array in C order, as the layer has it.
+    """
+
+    rows: int
+    inner: int
+    columns: int
+    left_transposed: bool = False
+    right_transposed: bool = False
+    times: int = 1
+
+    @property
+    def operations(self) -> int:
+        """Floating-point operations: a multiplication and an addition for each term."""
+        return 2 * self.rows * self.inner * self.columns * self.times
+
+    def calls(self, rng: np.random.Generator) -> list[Call]:
+        """Return calls that do the product, on operands of their own, as often as it is done."""
+        left = _matrix(rng, self.rows, self.inner, self.left_transposed)
+        right = _matrix(rng, self.inner, self.columns, self.right_transposed)
+        out = np.empty((self.rows, self.columns), np.float32)
+        return [partial(np.dot, left, right, out)] * self.times
+
+
+def _matrix(rng: np.random.Generator, rows: int, columns: int, transposed: bool) -> Array:
+    if transposed:
+        return _matrix(rng, columns, rows, False).T
+    return rng.standard_normal((rows, columns), np.float32)
+
+
+def products_of(
+    model: Any, shape: Shape, backward: bool = True, input_grad: bool = False
+) -> list[Product]:
+    """Return the matrix products of a forward, and backward, pass through an nnlite model.
+
+    Parameters
+    ----------
+    model : nnlite.Sequential
+    shape : tuple of int
+        The shape of its input.
+    backward : bool, default True
+        False for the forward pass alone.
+    input_grad : bool, default False
+        Whether the backward pass goes on to the gradient of the input of the first such layer.
+
+    Raises
+    ------
+    NotImplementedError
+        If a layer has matrices, but `_LAYERS` does not say what is done with them.
+    """
+    products: list[Product] = []
+    for layer, given, output in layers_of(model, shape):
+        needed = _products_of_layer(layer, given, output)
+        if needed is None:
+            continue
+        first = not products
+        products += needed.forward
+        if backward:
+            products += needed.backward
+            if input_grad or not first:
+                products += needed.input_grad
+    return products
+
+
+def layers_of(model: Any, shape: Shape) -> Iterator[tuple[Any, Shape, Shape]]:
+    """Yield each layer of a model, the shape that it is given, and that of its output."""
+    x: Any = np.zeros(shape, np.float32)
+    for layer in model:
+        given, x = x.shape, layer(x)
+        yield layer, given, x.shape
+
+
+class _LayerProducts(NamedTuple):
+    """The products of one layer: `input_grad` holds those that only the layer below needs."""
+
+    forward: list[Product]
+    backward: list[Product]
+    input_grad: list[Product]
+
+
+def _products_of_layer(layer: Any, given: Shape, output: Shape) -> _LayerProducts | None:
+    name = type(layer).__name__
+    if name in _LAYERS:
+        return _LAYERS[name](layer, given, output)
+    if any(parameter.data.ndim > 1 for parameter in layer.parameters()):
+        raise NotImplementedError(f"benchmarks/products.py does not know the products of {name}")
+    return None
+
+
+def _of_linear(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return ``x Wᵀ``; ``Gᵀ x``; ``G W``."""
+    rows, inputs, outputs = math.prod(given[:-1]), given[-1], output[-1]
+    return _LayerProducts(
+        [Product(rows, inputs, outputs, right_transposed=True)],
+        [Product(outputs, rows, inputs, left_transposed=True)],
+        [Product(rows, outputs, inputs)],
+    )
+
+
+def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return, as im2col has them, ``W columns``; ``G columnsᵀ``; ``Wᵀ G``."""
+    channels, places = output[1], output[0] * math.prod(output[2:])
+    window = layer.weight.size // channels
+    return _LayerProducts(
+        [Product(channels, window, places)],
+        [Product(channels, places, window, right_transposed=True)],
+        [Product(window, channels, places, left_transposed=True)],
+    )
+
+
+def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return those of the input, all steps at once, and of the state, from the second step on."""
+    samples, steps = given[0], given[1]
+    needed = _LayerProducts([], [], [])
+    for name, parameter in layer.named_parameters():
+        if not name.startswith("weight_"):
+            continue
+        gates, inputs = parameter.shape
+        rows, times = (samples, steps - 1) if "_hh_" in name else (samples * steps, 1)
+        needed.forward.append(Product(rows, inputs, gates, right_transposed=True, times=times))
+        needed.backward.append(Product(gates, rows * times, inputs, left_transposed=True))
+        below = needed.input_grad if "_ih_l0" in name else needed.backward
+        below.append(Product(rows, gates, inputs, times=times))
+    return needed
+
+
+_LAYERS = {
+    "Linear": _of_linear,
+    "Conv2d": _of_convolution,
+    "RNN": _of_recurrent,
+    "LSTM": _of_recurrent,
+    "GRU": _of_recurrent,
+}

@@ -1,0 +1,100 @@
+"""The gradient of the logarithm of a network of two sigmoid layers, as a textbook exercise has it.
+
+l(x) = log σ(W₂ σ(W₁ x + b₁) + b₂) for one x of two features and a hidden layer of three. Wanted are
+the gradients of all weights and of x. There is next to nothing to compute: the case measures what a
+library adds to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .case import Array, Batch, Case, Runner
+
+X0 = [0.5, -0.5]
+W1 = [[0.5, -2.5], [1.2, 0.1], [-0.7, -1.2]]
+B1 = [-1.5, -1.3, 2.0]
+W2 = [[-1.5, 0.2, 0.5]]
+B2 = [1.0]
+
+
+@dataclass(frozen=True)
+class SigmoidGradient(Case):
+    """Forward and backward, the gradient of the input included."""
+
+    goal: float | None = None
+
+    @property
+    def name(self) -> str:
+        return "log of two sigmoid layers, gradient"
+
+    @property
+    def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
+        return {"nnlite": NnliteGradient, "torch": TorchGradient}
+
+
+class NnliteGradient(Runner):
+    """nnlite: layers in a row, and a batch of one."""
+
+    def __init__(self, case: SigmoidGradient) -> None:
+        import nnlite as nn
+
+        self.model = nn.Sequential(
+            nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 1), nn.Sigmoid(), nn.Log()
+        )
+        weights: dict[str, Any] = {"0.weight": W1, "0.bias": B1, "2.weight": W2, "2.bias": B2}
+        self.model.load_state_dict(weights)
+        self.x = np.array([X0], np.float32)
+        self.one = np.ones((1, 1), np.float32)
+
+    def step(self, *batch: Any) -> Any:
+        value = self.model(self.x)
+        self.model.zero_grad()
+        self.x_grad = self.model.backward(self.one)
+        return value
+
+    def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
+        value = self.step()
+        grads = {name: parameter.grad for name, parameter in self.model.named_parameters()}
+        return _named(value, self.x_grad, *grads.values())
+
+
+class TorchGradient(Runner):
+    """PyTorch: products of matrices with column vectors, and a tape."""
+
+    def __init__(self, case: SigmoidGradient) -> None:
+        import torch
+
+        self.torch = torch
+        self.inputs = [
+            torch.tensor(value).reshape(shape).requires_grad_()
+            for value, shape in [
+                (X0, (2, 1)), (W1, (3, 2)), (B1, (3, 1)), (W2, (1, 3)), (B2, (1, 1)),
+            ]
+        ]  # fmt: skip
+
+    def step(self, *batch: Any) -> Any:
+        torch = self.torch
+        x, w1, b1, w2, b2 = self.inputs
+        for array in self.inputs:
+            array.grad = None
+        x1 = torch.sigmoid(torch.matmul(w1, x) + b1)
+        x2 = torch.sigmoid(torch.matmul(w2, x1) + b2)
+        value = torch.log(x2)
+        value.backward()
+        return value
+
+    def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
+        value = self.step().detach()
+        return _named(value, *[array.grad for array in self.inputs])
+
+
+def _named(value: Any, *grads: Any) -> dict[str, Array]:
+    """Name the results alike, and leave the difference between rows and columns out of them."""
+    names = ["the gradient of " + name for name in ("x", "W₁", "b₁", "W₂", "b₂")]
+    results = dict(zip(["the value", *names], [value, *grads], strict=True))
+    return {name: np.array(array).reshape(-1) for name, array in results.items()}

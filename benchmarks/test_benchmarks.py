@@ -1,0 +1,33 @@
+"""The steps of nnlite as pytest-benchmark tests, to follow them over time.
+
+They are no part of the test suite, and assert no times. They need ``pip install
+pytest-benchmark``, and are run from the root of the repository. Keep the figures of one commit,
+check out another, and compare::
+
+    python -m pytest benchmarks/test_benchmarks.py --benchmark-autosave
+    python -m pytest benchmarks/test_benchmarks.py --benchmark-compare
+
+``-k "LeNet and train"`` selects cases. On a machine that does other things too, ``python -m
+benchmarks --against COMMIT`` is the better comparison, since both commits then take turns.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .case import Case
+from .cases import CASES
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.in_process], ids=lambda case: case.name
+)
+def test_step(benchmark: Any, case: Case) -> None:
+    """Time one step, going round the batches of the case."""
+    runner = case.runners["nnlite"](case)
+    batches = itertools.cycle(case.batches(np.random.default_rng(0)))
+    benchmark(lambda: runner.step(*next(batches)))
