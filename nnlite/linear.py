@@ -85,7 +85,12 @@ class Linear(Layer):
         if x.ndim < 2 or x.shape[-1] != self.in_features:
             raise ValueError(self._shape_fault(x.shape))
         rows = x if x.ndim == 2 else x.reshape(-1, self.in_features)
-        output: Array = np.dot(rows, weight.T)
+        # BLAS packs the transposed matrix, so let it be the smaller one.
+        output: Array
+        if 1 < len(rows) < self.out_features:
+            output = np.dot(weight, rows.T).T
+        else:
+            output = np.dot(rows, weight.T)
         if self.bias is not None:
             output += self.bias.data
         self.cache(x.shape, rows)

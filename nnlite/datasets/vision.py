@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from tqdm import tqdm
 
 
 class MapDataset(Protocol):
@@ -91,6 +90,8 @@ def from_torchvision(
         raise ValueError(f"from_torchvision: {name} is empty")
 
     labels = np.empty(count, np.int64)
+    from tqdm import tqdm  # here, so that importing nnlite need not wait for it
+
     for index in tqdm(range(count), desc=name, unit="image", disable=not progress):
         sample = dataset[index]
         where = f"from_torchvision: sample {index} of {name}"
