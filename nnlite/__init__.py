@@ -34,6 +34,7 @@ from .arithmetic import (
     Weight,
 )
 from .containers import Residual, Sequential
+from .convolution import AvgPool2d, Conv2d, MaxPool2d
 from .data import DataLoader
 from .dropout import Dropout
 from .gradcheck import gradcheck
@@ -52,6 +53,7 @@ from .losses import (
 from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .random import seed
+from .recurrent import GRU, LSTM, RNN
 from .schedules import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -65,6 +67,7 @@ from .schedules import (
 )
 from .serialization import load_state, save
 from .shape import Flatten, Identity, Reshape
+from .trace import trace
 from .training import accuracy, predict
 
 __version__ = "0.1.0"
@@ -72,14 +75,19 @@ __version__ = "0.1.0"
 __all__ = [
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Abs",
     "Adam",
     "AdamW",
     "Add",
+    "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "Conv2d",
     "CosineAnnealingLR",
     "CrossEntropy",
     "DataLoader",
@@ -101,6 +109,7 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MatMul",
+    "MaxPool2d",
     "Maximum",
     "Mean",
     "MeanAbsoluteError",
@@ -146,4 +155,5 @@ __all__ = [
     "predict",
     "save",
     "seed",
+    "trace",
 ]

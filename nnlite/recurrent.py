@@ -1,0 +1,976 @@
+"""Recurrent layers: the same weights at every step of a sequence, and backpropagation through time.
+
+A batch of sequences is (N, L, features) for whoever uses it. Inside, time comes first, (L, N, …),
+so that what belongs to one step lies together. Only the product with the previous state has to wait
+for the previous step; everything else is done for many steps at once:
+
+- forward: one product of all inputs with the input weights, then step by step one product of the
+  state with the recurrent weights, and the formula of the cell;
+- backward: the local derivatives for a block of steps that fits into the processor's cache, then
+  step by step, from the last to the first, one product back; and at the end one product for each
+  weight gradient, over all steps.
+
+`_Recurrent` does all of this, and stacks layers and directions: the reverse direction is the same
+cell on the sequence turned round. `RNN`, `LSTM` and `GRU` hold the formulas of one step: `_step`,
+`_local_derivatives` and `_step_back`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import init
+from .checks import as_floats, as_output_grad, integer, number, one_of
+from .layer import Array, Layer, Parameter
+from .memory import empty
+from .random import RandomState, generator
+
+# How many elements of its gates a block of steps may have; half a megabyte, with what goes with it.
+_BLOCK = 1 << 16
+# From how many rows on a product with the transposed weight gains more than a copy of it costs.
+_MANY_ROWS = 128
+
+
+Arrays = tuple[Any, ...]
+
+
+class _Weights(NamedTuple):
+    """The parameters of one layer in one direction."""
+
+    ih: Parameter
+    hh: Parameter
+    bias_ih: Parameter | None
+    bias_hh: Parameter | None
+
+
+class _Run(NamedTuple):
+    """What the forward of one layer in one direction leaves for its backward.
+
+    Time runs as the direction does: ``states[k][t + 1]`` is the state after step t, and
+    ``states[k][0]`` the initial one. ``states[0]`` is the hidden state, the output.
+    """
+
+    weights: _Weights
+    rows: Array  # (L·N, features)
+    states: Arrays  # of shape (L + 1, N, H)
+    kept: Arrays  # what else the cell's backward needs
+    started: bool  # whether an initial state was given
+    absent: Array | None  # (L, N, 1): where the state stands still
+
+
+class _Recurrent(Layer):
+    """What `RNN`, `LSTM` and `GRU` share: layers, directions, the initial and the final state."""
+
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    dropout: float
+    bidirectional: bool
+    outputs: str
+    truncate: int | None
+    last_state: Any
+    weight_ih_l0: Parameter
+    weight_hh_l0: Parameter
+
+    # How many blocks of hidden_size rows a weight has.
+    _gates: ClassVar[int]
+    # The arrays that a state consists of.
+    _state_names: ClassVar[tuple[str, ...]] = ("h0",)
+    # Whether the hidden state enters the next one directly too, not only through the product.
+    _has_direct_path: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        *,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        outputs: str = "all",
+        truncate: int | None = None,
+        rng: RandomState = None,
+    ) -> None:
+        name = type(self).__name__
+        self.input_size = integer(input_size, f"{name}: input_size")
+        self.hidden_size = integer(hidden_size, f"{name}: hidden_size")
+        self.num_layers = integer(num_layers, f"{name}: num_layers")
+        self.bias = bool(bias)
+        self.dropout = number(dropout, f"{name}: dropout", 0, 1)
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                f"{name}: dropout acts between layers, so dropout={dropout} with num_layers=1 "
+                f"drops nothing; put nn.Dropout({dropout}) behind it",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.bidirectional = bool(bidirectional)
+        self.outputs = one_of(outputs, ("all", "last"), f"{name}: outputs")
+        self.truncate = truncate if truncate is None else integer(truncate, f"{name}: truncate")
+        self.last_state = None
+        self._rng = rng if rng is None else generator(rng)
+        rows = self._gates * self.hidden_size
+        for layer in range(self.num_layers):
+            features = self._directions * self.hidden_size if layer else self.input_size
+            for direction in range(self._directions):
+                shapes: dict[str, tuple[int, ...]] = {
+                    "weight_ih": (rows, features),
+                    "weight_hh": (rows, self.hidden_size),
+                }
+                if self.bias:
+                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                for kind, shape in shapes.items():
+                    parameter = Parameter(np.empty(shape, np.float32))
+                    init.default_(parameter, self.hidden_size, rng=self._rng)
+                    setattr(self, _key(kind, layer, direction), parameter)
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _weights(self, layer: int, direction: int) -> _Weights:
+        biases = ("bias_ih", "bias_hh")
+        return _Weights(
+            getattr(self, _key("weight_ih", layer, direction)),
+            getattr(self, _key("weight_hh", layer, direction)),
+            *(getattr(self, _key(kind, layer, direction), None) for kind in biases),
+        )
+
+    # ---- the formulas of one step, which each cell defines ----
+
+    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
+        """Return the array for the inputs' share of the gates, the states, and what else is kept.
+
+        The first is of shape (gates, L, N, H) and gets ``x_t W_ihᵀ`` and the biases.
+        """
+        raise NotImplementedError
+
+    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+        """Compute the states after `step`, for `product` = h_{t-1} W_hhᵀ, (gates, N, H).
+
+        `product` may be written into.
+        """
+        raise NotImplementedError
+
+    def _begin_back(self, length: int, batch: int) -> Arrays:
+        """Return the arrays for the gradients of the inputs' share and of the product, and more."""
+        d_gates = empty((self._gates, length, batch, self.hidden_size), self.weight_hh_l0.dtype)
+        return d_gates, d_gates
+
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
+        """Write into `d`, for `steps`, the factors that do not depend on later steps."""
+        raise NotImplementedError
+
+    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
+        """Turn the factors of `step` into gradients, for `carried` = dL/d(states after it).
+
+        It leaves in `carried` what of the gradient reaches the states before the step without the
+        product; the hidden state's share only where there is a direct path.
+        """
+        raise NotImplementedError
+
+    def _common_bias(self, weights: _Weights) -> Array:
+        """Return the biases that can be added for all steps at once."""
+        assert weights.bias_ih is not None
+        assert weights.bias_hh is not None
+        total: Array = weights.bias_ih.data + weights.bias_hh.data
+        return total
+
+    # ---- forward ----
+
+    def forward(self, x: Array, *state: Any, mask: ArrayLike | None = None) -> Array:
+        """Return the outputs for the sequences `x`.
+
+        Parameters
+        ----------
+        x : ndarray of shape (N, L, input_size)
+        *state : ndarray of shape (num_layers · directions, N, hidden_size), optional
+            The initial state: ``h0``; for an `LSTM` ``h0, c0``, or both in a tuple, as in
+            `last_state`. Left out, or None, it is zero.
+        mask : array_like of bool, shape (N, L), optional
+            False where a shorter sequence is padded: there the state stands still, the output is
+            0, and what the input holds does not matter.
+
+        Returns
+        -------
+        ndarray of shape (N, L, directions · hidden_size) or (N, directions · hidden_size)
+            As `outputs` says.
+
+        Raises
+        ------
+        ValueError
+            If the shape of the input, the state or the mask does not fit, or if the sequences
+            have no step.
+        TypeError
+            If the input or the state is not of floats, or the mask not of booleans.
+        """
+        x = self._sequences(x)
+        initial = self._states(state, len(x), "the initial state")
+        absent = self._absent(mask, x.shape)
+        # The memory of the last forward is free for this one, unless somebody holds the outputs.
+        self._cache = None
+
+        sequence = x.transpose(1, 0, 2)
+        if absent is not None:
+            sequence = np.where(absent, 0, sequence)
+        runs: list[_Run] = []
+        kept_features: list[Array | None] = []
+        for layer in range(self.num_layers):
+            sequence, keep = self._drop(sequence) if layer else (sequence, None)
+            kept_features.append(keep)
+            hidden = []
+            for direction in range(self._directions):
+                turn = _turn(direction)
+                run = self._run(
+                    self._weights(layer, direction),
+                    sequence[turn],
+                    [array[len(runs)] for array in initial],
+                    None if absent is None else absent[turn],
+                )
+                runs.append(run)
+                hidden.append(run.states[0][1:][turn])
+            sequence = hidden[0] if len(hidden) == 1 else np.concatenate(hidden, axis=2)
+
+        final = tuple(
+            np.stack([run.states[k][-1] for run in runs]) for k in range(len(self._state_names))
+        )
+        self.last_state = final if len(final) > 1 else final[0]
+        self.cache(x.shape, state, runs, kept_features, absent)
+        if self.outputs == "last":
+            return np.concatenate(final[0][-self._directions :], axis=1)
+        if absent is not None:
+            sequence = np.where(absent, 0, sequence)
+        return sequence.transpose(1, 0, 2)
+
+    def _run(
+        self, weights: _Weights, sequence: Array, start: list[Array], absent: Array | None
+    ) -> _Run:
+        """Run one layer in one direction over `sequence` (L, N, features)."""
+        length, batch, features = sequence.shape
+        rows = _contiguous(sequence).reshape(length * batch, features)
+        inputs, states, kept = self._begin(weights, length, batch)
+        _multiply(
+            rows,
+            self._by_gate(weights.ih.data).swapaxes(1, 2),
+            inputs.reshape(self._gates, length * batch, self.hidden_size),
+        )
+        if self.bias:
+            inputs += self._common_bias(weights).reshape(self._gates, 1, 1, self.hidden_size)
+        for index, state in enumerate(states):
+            state[0] = start[index] if start else 0
+
+        hidden = states[0]
+        recurrent = self._by_gate(weights.hh.data).swapaxes(1, 2)
+        if length * batch >= _MANY_ROWS:
+            recurrent = np.ascontiguousarray(recurrent)
+        product = np.zeros((self._gates, batch, self.hidden_size), recurrent.dtype)
+        for step in range(length):
+            if step or start:
+                _multiply(hidden[step], recurrent, product)
+            self._step(step, product, states, kept)
+            if absent is not None:
+                for state in states:
+                    np.copyto(state[step + 1], state[step], where=absent[step])
+        return _Run(weights, rows, states, kept, bool(start), absent)
+
+    # ---- backward ----
+
+    def backward(self, grad: Array, input_grad: bool = True, state_grad: Any = None) -> Any:
+        """Return dL/dx, and the gradient of the initial state if `forward` was given one.
+
+        Parameters
+        ----------
+        grad : ndarray
+            dL/d(output), of the shape of the output.
+        input_grad : bool, default True
+            False skips the work that only the gradients of the inputs need, and returns None.
+        state_grad : ndarray or tuple of ndarray, optional
+            dL/d(`last_state`), where the loss depends on the final state too: because it is the
+            initial state of another layer, say.
+
+        Returns
+        -------
+        ndarray, tuple, or None
+            dL/dx alone; or (dL/dx, dL/dh0); for an `LSTM` (dL/dx, dL/dh0, dL/dc0), or
+            (dL/dx, (dL/dh0, dL/dc0)) if the state was given as a tuple.
+
+        Raises
+        ------
+        RuntimeError
+            If `forward` was not called before.
+        ValueError
+            If a gradient has another shape than what it is the gradient of.
+        """
+        shape, state, runs, kept_features, absent = self.cached()
+        batch, length, _ = shape
+        width = self._directions * self.hidden_size
+        last_only = self.outputs == "last"
+        output_shape = (batch, width) if last_only else (batch, length, width)
+        grad = as_output_grad(self, grad, output_shape, self.weight_hh_l0.dtype)
+        # dL/d(state) of each run: first of its final state, and of its initial one in the end.
+        carried = self._final_gradients(state_grad, batch)
+        flow = None
+        if last_only:
+            for direction in range(self._directions):
+                carried[0][direction - self._directions] += grad[:, self._part(direction)]
+        else:
+            flow = grad.transpose(1, 0, 2)
+            if absent is not None:
+                flow = np.where(absent, 0, flow)
+
+        for layer in reversed(range(self.num_layers)):
+            below: Array | None = None
+            for direction in range(self._directions):
+                index = layer * self._directions + direction
+                turn = _turn(direction)
+                d_sequence = self._run_back(
+                    runs[index],
+                    None if flow is None else flow[turn, :, self._part(direction)],
+                    [array[index] for array in carried],
+                    start_grad=input_grad and runs[index].started,
+                    input_grad=input_grad or layer > 0,
+                )
+                if below is None:
+                    below = d_sequence
+                elif d_sequence is not None:
+                    below += d_sequence[turn]
+            flow = below
+            if flow is not None and kept_features[layer] is not None:
+                flow *= kept_features[layer]
+
+        if flow is None:
+            return None
+        dx = flow.transpose(1, 0, 2)
+        if not state:
+            return dx
+        if state[0] is None:
+            return dx, None
+        return (dx, tuple(carried)) if isinstance(state[0], tuple) else (dx, *carried)
+
+    def _run_back(
+        self,
+        run: _Run,
+        grads: Array | None,
+        carried: list[Array],
+        start_grad: bool,
+        input_grad: bool,
+    ) -> Array | None:
+        """Backpropagate through one layer in one direction; return dL/d(sequence) if wanted.
+
+        `grads` is dL/d(outputs), None for zero; `carried`, arrays (N, H) that are written into,
+        goes from dL/d(final state) to dL/d(initial state).
+        """
+        hidden = run.states[0]
+        length, batch = len(hidden) - 1, hidden.shape[1]
+        d = self._begin_back(length, batch)
+        d_inputs, d_products = d[:2]
+        recurrent = self._by_gate(run.weights.hh.data)
+        product = np.empty_like(carried[0])
+        block = max(1, _BLOCK // d_inputs[:, 0].size)
+        for stop in range(length, 0, -block):
+            steps = slice(max(stop - block, 0), stop)
+            self._local_derivatives(steps, run.states, run.kept, d)
+            for step in reversed(range(length)[steps]):
+                if grads is not None:
+                    carried[0] += grads[step]
+                after = [array.copy() for array in carried] if run.absent is not None else []
+                self._step_back(step, carried, run.kept, d)
+                if step and self.truncate and (length - step) % self.truncate == 0:
+                    for array in carried:
+                        array.fill(0)
+                    continue
+                if step or start_grad:
+                    if self._has_direct_path:
+                        _multiply_and_sum(d_products[:, step], recurrent, product)
+                        carried[0] += product
+                    else:
+                        _multiply_and_sum(d_products[:, step], recurrent, carried[0])
+                for array, unchanged in zip(carried, after, strict=False):
+                    np.copyto(array, unchanged, where=run.absent[step])  # type: ignore[index]
+
+        if run.absent is not None:
+            for gradient in (d_inputs, d_products):
+                np.copyto(gradient, 0, where=run.absent)
+        d_inputs = d_inputs.reshape(self._gates, length * batch, -1)
+        d_products = d_products.reshape(self._gates, length * batch, -1)
+        # A first state of zero has no share in the gradient.
+        first = 0 if run.started else batch
+        before = hidden[:-1].reshape(length * batch, -1)
+        self._accumulate(run.weights.ih, run.weights.bias_ih, d_inputs, run.rows)
+        self._accumulate(run.weights.hh, run.weights.bias_hh, d_products, before, first)
+        if not input_grad:
+            return None
+        d_rows = empty(run.rows.shape, hidden.dtype)
+        _multiply_and_sum(d_inputs, self._by_gate(run.weights.ih.data), d_rows)
+        return d_rows.reshape(length, batch, -1)
+
+    def _accumulate(
+        self, weight: Parameter, bias: Parameter | None, d: Array, rows: Array, first: int = 0
+    ) -> None:
+        """Add to the gradients of a weight, which multiplied `rows` from the first on, and bias."""
+        weight.accumulate(
+            np.matmul(d[:, first:].swapaxes(1, 2), rows[first:]).reshape(weight.shape)
+        )
+        if bias is not None:
+            ones = np.ones((1, len(rows)), rows.dtype)
+            bias.accumulate(np.matmul(ones, d).reshape(bias.shape))
+
+    # ---- inputs ----
+
+    def _sequences(self, x: Array) -> Array:
+        """Return the input as an array (N, L, input_size) of the parameters' dtype."""
+        shape = np.shape(x)
+        if len(shape) == 3 and shape[1] == 0:
+            raise ValueError(
+                f"{self.label}: expected sequences of one step at least, got input of shape {shape}, "
+                f"which is empty"
+            )
+        x = as_floats(self, x, self.weight_ih_l0.dtype)
+        if x.ndim != 3 or shape[2] != self.input_size:
+            raise ValueError(self._shape_fault(shape))
+        return x
+
+    def _shape_fault(self, shape: tuple[int, ...]) -> str:
+        fault = f"{self.label}: expected input of shape (N, L, {self.input_size}), got {shape}"
+        if len(shape) == 2 and shape[1] == self.input_size:
+            return f"{fault}; add a batch axis: x[None]"
+        if len(shape) == 4 and shape[1] == 1 and shape[3] == self.input_size:
+            return f"{fault}; take the rows of the images as steps: x[:, 0]"
+        if len(shape) == 3 and shape[1] == self.input_size:
+            return f"{fault}; put the features last: x.swapaxes(1, 2)"
+        return fault
+
+    def _states(self, values: tuple[Any, ...], batch: int, what: str) -> list[Array]:
+        """Return the arrays of a state, or of its gradient, checked; none for None."""
+        if len(values) == 1 and (values[0] is None or isinstance(values[0], tuple)):
+            values = values[0] or ()
+        names = self._state_names
+        if values and len(values) != len(names):
+            raise ValueError(
+                f"{self.label}: expected {what} as {' and '.join(names)}, got {len(values)} "
+                f"array{'s' * (len(values) > 1)}; they are what last_state holds"
+            )
+        shape = (self.num_layers * self._directions, batch, self.hidden_size)
+        arrays = []
+        for name, value in zip(names, values, strict=False):
+            array = as_floats(self, value, self.weight_hh_l0.dtype, f"{what} {name}")
+            if array.shape != shape:
+                raise ValueError(
+                    f"{self.label}: expected {what} {name} of shape {shape} "
+                    f"(layers × directions, N, hidden_size), got {array.shape}"
+                )
+            arrays.append(array)
+        return arrays
+
+    def _final_gradients(self, state_grad: Any, batch: int) -> list[Array]:
+        """Return dL/d(last_state), as arrays that are ours to write into."""
+        given = self._states((state_grad,), batch, "state_grad, the gradient of last_state,")
+        if given:
+            return [np.array(array, order="C") for array in given]
+        shape = (self.num_layers * self._directions, batch, self.hidden_size)
+        return [np.zeros(shape, self.weight_hh_l0.dtype) for _ in self._state_names]
+
+    def _absent(self, mask: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
+        """Return where there is no step, (L, N, 1), or None if every sequence has all of them."""
+        if mask is None:
+            return None
+        present = np.asarray(mask)
+        if present.dtype != np.bool_:
+            raise TypeError(
+                f"{self.label}: expected a mask of booleans, got dtype {present.dtype}; "
+                f"from lengths, it is np.arange(L) < lengths[:, None]"
+            )
+        if present.shape != shape[:2]:
+            raise ValueError(
+                f"{self.label}: input of shape {shape} needs a mask of shape {shape[:2]}, "
+                f"got {present.shape}"
+            )
+        return None if present.all() else ~present.T[:, :, None]
+
+    # ---- gates, layers and directions ----
+
+    def _by_gate(self, weight: Array) -> Array:
+        """Return a weight (gates·H, features) as (gates, H, features)."""
+        return weight.reshape(self._gates, self.hidden_size, -1)
+
+    def _drop(self, sequence: Array) -> tuple[Array, Array | None]:
+        """Return what is left of one layer's outputs for the next, and the factors it was by."""
+        if not (self.dropout and self.training):
+            return sequence, None
+        draws = generator(self._rng).random(sequence.shape, np.float32)
+        factor = 1 / (1 - self.dropout) if self.dropout < 1 else 0.0
+        kept: Array = np.where(draws < self.dropout, 0, sequence.dtype.type(factor))
+        return sequence * kept, kept
+
+    def _part(self, direction: int) -> slice:
+        """Return which of the output's features are those of `direction`."""
+        return slice(direction * self.hidden_size, (direction + 1) * self.hidden_size)
+
+
+def _key(kind: str, layer: int, direction: int) -> str:
+    return f"{kind}_l{layer}{'_reverse' if direction else ''}"
+
+
+def _turn(direction: int) -> slice:
+    """Return the slice that puts a sequence into the order of `direction`, or back."""
+    return slice(None, None, -1 if direction else 1)
+
+
+def _contiguous(array: Array) -> Array:
+    if array.flags.c_contiguous:
+        return array
+    copy = empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def _multiply(rows: Array, weights: Array, out: Array) -> None:
+    """Compute ``out[g] = rows @ weights[g]`` for each gate g."""
+    if len(weights) == 1:
+        np.dot(rows, weights[0], out=out[0])
+    else:
+        np.matmul(rows, weights, out=out)
+
+
+def _multiply_and_sum(d: Array, weights: Array, out: Array) -> None:
+    """Compute ``out = Σ_g d[g] @ weights[g]`` over the gates g."""
+    if len(weights) == 1:
+        np.dot(d[0], weights[0], out=out)
+    else:
+        np.add.reduce(np.matmul(d, weights), axis=0, out=out)
+
+
+class RNN(_Recurrent):
+    """Elman's recurrent layer: ``h_t = tanh(x_t W_ihᵀ + b_ih + h_{t-1} W_hhᵀ + b_hh)``.
+
+    Parameters
+    ----------
+    input_size : int
+        Features of a step of the input.
+    hidden_size : int
+        Features of the state.
+    num_layers : int, default 1
+        Each layer after the first takes the outputs of the one before it as its input.
+    nonlinearity : {"tanh", "relu"}
+        What stands around the sum.
+    bias : bool, default True
+        Whether there are the biases b_ih and b_hh.
+    dropout : float, default 0
+        Share of the features that are set to 0 between one layer and the next, while training.
+    bidirectional : bool, default False
+        Whether each layer also runs from the last step to the first, with weights of its own. Its
+        outputs are the features of both directions, the forward ones first.
+    outputs : {"all", "last"}
+        What forward returns: the hidden state of the last layer after every step, (N, L, features);
+        or the one after the last step, (N, features). The reverse direction's last step is the
+        first of the sequence.
+    truncate : int, optional
+        Truncates backpropagation through time: the sequence counts as chunks of so many steps,
+        from its end on (the first may be shorter), and no gradient goes back from one chunk to the
+        chunk before it. Layers above and below are still reached at every step. None goes back all
+        the way.
+    rng : int, numpy.random.Generator or None
+        Source of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the dropout.
+
+    Attributes
+    ----------
+    weight_ih_l0 : Parameter of shape (hidden_size, input_size)
+        For layer k, ``weight_ih_l{k}``, of shape (hidden_size, directions · hidden_size) for k > 0;
+        with the suffix ``_reverse`` for the reverse direction. The names are PyTorch's.
+    weight_hh_l0 : Parameter of shape (hidden_size, hidden_size)
+    bias_ih_l0, bias_hh_l0 : Parameter of shape (hidden_size,)
+    last_state : ndarray of shape (num_layers · directions, N, hidden_size), or None
+        The state after the last step of the latest forward: the initial state for the chunk that
+        comes next. None before the first forward.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; by `forward`, if its inputs do not fit.
+
+    Notes
+    -----
+    Shapes: x (N, L, input_size), h0 (num_layers · directions, N, hidden_size), as PyTorch has them
+    with ``batch_first=True``. With a_t the sum under the tanh and G_t = dL/dh_t, that is the
+    gradient of the output at step t plus what comes back from step t + 1::
+
+        dL/da_t = G_t · (1 - h_t²)          relu: G_t · [h_t > 0]
+        G_{t-1} = dL/dy_{t-1} + dL/da_t W_hh
+        dL/dx_t = dL/da_t W_ih
+        dL/dW_ih = Σ_t dL/da_tᵀ x_t         dL/dW_hh = Σ_t dL/da_tᵀ h_{t-1}
+        dL/db_ih = dL/db_hh = Σ_t Σ_n dL/da_t
+
+    References
+    ----------
+    J. Elman, "Finding structure in time", Cognitive Science 14, 1990.
+    P. Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the
+    IEEE 78, 1990.
+    R. Williams, J. Peng, "An efficient gradient-based algorithm for on-line training of recurrent
+    network trajectories", Neural Computation 2, 1990 (truncation).
+
+    Examples
+    --------
+    The rows of an image as a sequence, classified by the state after the last one:
+
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> images = np.zeros((64, 28, 28), dtype=np.float32)
+    >>> model = nn.Sequential(nn.RNN(28, 128, outputs="last"), nn.Linear(128, 10))
+    >>> model(images).shape
+    (64, 10)
+
+    A long sequence in chunks, each started from where the last one ended:
+
+    >>> rnn = nn.RNN(3, 5)
+    >>> state = None
+    >>> for chunk in np.split(np.zeros((2, 40, 3), dtype=np.float32), 4, axis=1):
+    ...     y = rnn(chunk, state)
+    ...     state = rnn.last_state
+    >>> y.shape, state.shape
+    ((2, 10, 5), (1, 2, 5))
+    """
+
+    nonlinearity: str
+
+    _gates = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        *,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        outputs: str = "all",
+        truncate: int | None = None,
+        rng: RandomState = None,
+    ) -> None:
+        self.nonlinearity = one_of(nonlinearity, ("tanh", "relu"), "RNN: nonlinearity")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            outputs=outputs,
+            truncate=truncate,
+            rng=rng,
+        )
+
+    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
+        hidden = empty((length + 1, batch, self.hidden_size), weights.hh.dtype)
+        # The state of a step takes the place of the sum that it is the tanh of.
+        return hidden[None, 1:], (hidden,), ()
+
+    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+        h = states[0][step + 1]
+        h += product[0]
+        if self.nonlinearity == "tanh":
+            np.tanh(h, out=h)
+        else:
+            np.maximum(h, 0, out=h)
+
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
+        h, d_sum = states[0][1:][steps], d[0][0, steps]
+        if self.nonlinearity == "tanh":
+            np.multiply(h, h, out=d_sum)
+            np.subtract(1, d_sum, out=d_sum)
+        else:
+            np.greater(h, 0, out=d_sum)
+
+    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
+        d_sum = d[0][0, step]
+        d_sum *= carried[0]
+
+
+class LSTM(_Recurrent):
+    """Long short-term memory: a state that is kept, forgotten and read through gates.
+
+    Parameters
+    ----------
+    input_size : int
+        Features of a step of the input.
+    hidden_size : int
+        Features of the hidden state h and of the cell state c.
+    num_layers : int, default 1
+        Each layer after the first takes the outputs of the one before it as its input.
+    bias : bool, default True
+        Whether there are the biases b_ih and b_hh.
+    dropout : float, default 0
+        Share of the features that are set to 0 between one layer and the next, while training.
+    bidirectional : bool, default False
+        Whether each layer also runs from the last step to the first: see `RNN`.
+    outputs : {"all", "last"}
+        Whether forward returns the hidden state after every step or after the last: see `RNN`.
+    truncate : int, optional
+        How many steps a chunk has, from which no gradient goes back: see `RNN`.
+    rng : int, numpy.random.Generator or None
+        Source of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the dropout.
+
+    Attributes
+    ----------
+    weight_ih_l0 : Parameter of shape (4 · hidden_size, input_size)
+        The rows of the gates i, f, g, o, in this order. For layer k, ``weight_ih_l{k}``; with the
+        suffix ``_reverse`` for the reverse direction. The names are PyTorch's.
+    weight_hh_l0 : Parameter of shape (4 · hidden_size, hidden_size)
+    bias_ih_l0, bias_hh_l0 : Parameter of shape (4 · hidden_size,)
+    last_state : tuple of two ndarray of shape (num_layers · directions, N, hidden_size), or None
+        h and c after the last step of the latest forward: the initial state for the chunk that
+        comes next. None before the first forward.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; by `forward`, if its inputs do not fit.
+
+    Notes
+    -----
+    Shapes: x (N, L, input_size); h0 and c0 (num_layers · directions, N, hidden_size). With σ the
+    logistic function, and the four blocks of ``a_t = x_t W_ihᵀ + b_ih + h_{t-1} W_hhᵀ + b_hh``::
+
+        i, f, o = σ(a_i), σ(a_f), σ(a_o)    g = tanh(a_g)
+        c_t = f c_{t-1} + i g               h_t = o tanh(c_t)
+
+    Backward, with dh = dL/dh_t and dc = dL/dc_t, both with what comes back from step t + 1::
+
+        dc += dh o (1 - tanh²(c_t))
+        dL/da_i = dc g i (1 - i)            dL/da_f = dc c_{t-1} f (1 - f)
+        dL/da_g = dc i (1 - g²)             dL/da_o = dh tanh(c_t) o (1 - o)
+        dL/dc_{t-1} = dc f                  dL/dh_{t-1} = dL/dy_{t-1} + dL/da_t W_hh
+
+    The gradients of x, W_ih, W_hh and of both biases follow from dL/da_t as in `RNN`.
+
+    References
+    ----------
+    S. Hochreiter, J. Schmidhuber, "Long short-term memory", Neural Computation 9, 1997.
+    F. Gers, J. Schmidhuber, F. Cummins, "Learning to forget: continual prediction with LSTM",
+    Neural Computation 12, 2000 (the gate f).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> lstm = nn.LSTM(28, 128, num_layers=2, bidirectional=True)
+    >>> lstm(np.zeros((64, 7, 28), dtype=np.float32)).shape
+    (64, 7, 256)
+    >>> h, c = lstm.last_state
+    >>> h.shape, c.shape
+    ((4, 64, 128), (4, 64, 128))
+    """
+
+    _gates = 4
+    _state_names = ("h0", "c0")
+
+    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
+        shape, dtype = (length, batch, self.hidden_size), weights.hh.dtype
+        gates = empty((4, *shape), dtype)
+        hidden, cells = (empty((length + 1, *shape[1:]), dtype) for _ in range(2))
+        tanh_cells = empty(shape, dtype)
+        # σ(a) = ½ tanh(½ a) + ½: with a factor of ½ for i, f, o and of 1 for g, one tanh does all.
+        factor = np.array([0.5, 0.5, 1, 0.5], dtype).reshape(4, 1, 1)
+        kept = (gates, tanh_cells, factor, 1 - factor, np.empty(shape[1:], dtype))
+        return gates, (hidden, cells), kept
+
+    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+        hidden, cells = states
+        gates, tanh_cells, factor, shift, work = kept
+        now = gates[:, step]
+        a = product
+        a += now
+        a *= factor
+        np.tanh(a, out=a)
+        a *= factor
+        np.add(a, shift, out=now)
+        i, f, g, o = now
+        c, tanh_c = cells[step + 1], tanh_cells[step]
+        np.multiply(f, cells[step], out=c)
+        np.multiply(i, g, out=work)
+        c += work
+        np.tanh(c, out=tanh_c)
+        np.multiply(o, tanh_c, out=hidden[step + 1])
+
+    def _begin_back(self, length: int, batch: int) -> Arrays:
+        d_gates, _ = super()._begin_back(length, batch)
+        return d_gates, d_gates, empty(d_gates.shape[1:], d_gates.dtype)
+
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
+        gates, tanh_c = kept[0][:, steps], kept[1][steps]
+        i, _, g, o = gates
+        d_gates, through_tanh = d[0][:, steps], d[2][steps]
+        d_i, d_f, d_g, d_o = d_gates
+        np.subtract(1, gates, out=d_gates)
+        d_gates *= gates
+        d_i *= g
+        d_f *= states[1][:-1][steps]
+        np.multiply(g, g, out=d_g)
+        np.subtract(1, d_g, out=d_g)
+        d_g *= i
+        d_o *= tanh_c
+        np.multiply(tanh_c, tanh_c, out=through_tanh)
+        np.subtract(1, through_tanh, out=through_tanh)
+        through_tanh *= o
+
+    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
+        dh, dc = carried
+        d_gates, through_tanh = d[0][:, step], d[2][step]
+        d_gates[3] *= dh
+        through_tanh *= dh
+        dc += through_tanh
+        d_gates[:3] *= dc
+        dc *= kept[0][1, step]
+
+
+class GRU(_Recurrent):
+    """Gated recurrent unit: a state that moves towards a new value as far as a gate lets it.
+
+    Parameters
+    ----------
+    input_size : int
+        Features of a step of the input.
+    hidden_size : int
+        Features of the state.
+    num_layers : int, default 1
+        Each layer after the first takes the outputs of the one before it as its input.
+    bias : bool, default True
+        Whether there are the biases b_ih and b_hh.
+    dropout : float, default 0
+        Share of the features that are set to 0 between one layer and the next, while training.
+    bidirectional : bool, default False
+        Whether each layer also runs from the last step to the first: see `RNN`.
+    outputs : {"all", "last"}
+        Whether forward returns the hidden state after every step or after the last: see `RNN`.
+    truncate : int, optional
+        How many steps a chunk has, from which no gradient goes back: see `RNN`.
+    rng : int, numpy.random.Generator or None
+        Source of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the dropout.
+
+    Attributes
+    ----------
+    weight_ih_l0 : Parameter of shape (3 · hidden_size, input_size)
+        The rows of r, z and n, in this order. For layer k, ``weight_ih_l{k}``; with the suffix
+        ``_reverse`` for the reverse direction. The names are PyTorch's.
+    weight_hh_l0 : Parameter of shape (3 · hidden_size, hidden_size)
+    bias_ih_l0, bias_hh_l0 : Parameter of shape (3 · hidden_size,)
+    last_state : ndarray of shape (num_layers · directions, N, hidden_size), or None
+        The state after the last step of the latest forward: the initial state for the chunk that
+        comes next. None before the first forward.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; by `forward`, if its inputs do not fit.
+
+    Notes
+    -----
+    Shapes: x (N, L, input_size), h0 (num_layers · directions, N, hidden_size). With σ the logistic
+    function, and u_t = x_t W_ihᵀ + b_ih and v_t = h_{t-1} W_hhᵀ + b_hh in blocks r, z, n::
+
+        r = σ(u_r + v_r)                    z = σ(u_z + v_z)
+        n = tanh(u_n + r v_n)               h_t = (1 - z) n + z h_{t-1}
+
+    The reset gate r acts after the product with the recurrent weights, as in PyTorch; in the paper
+    it acts before. Backward, with dh = dL/dh_t, with what comes back from step t + 1::
+
+        dL/du_n = dh (1 - z) (1 - n²)       dL/dv_n = dL/du_n r
+        dL/du_r = dL/du_n v_n r (1 - r)     = dL/dv_r
+        dL/du_z = dh (h_{t-1} - n) z (1 - z)     = dL/dv_z
+        dL/dh_{t-1} = dL/dy_{t-1} + dh z + dL/dv_t W_hh
+
+    The gradients of x, W_ih and b_ih follow from dL/du_t as in `RNN`, those of W_hh and b_hh from
+    dL/dv_t.
+
+    References
+    ----------
+    K. Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation", EMNLP 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> gru = nn.GRU(3, 5, outputs="last")
+    >>> x, h0 = np.zeros((2, 7, 3), dtype=np.float32), np.ones((1, 2, 5), dtype=np.float32)
+    >>> gru(x, h0).shape
+    (2, 5)
+    >>> dx, dh0 = gru.backward(np.ones((2, 5), dtype=np.float32))
+    >>> dx.shape, dh0.shape
+    ((2, 7, 3), (1, 2, 5))
+    """
+
+    _gates = 3
+    _has_direct_path = True
+
+    def _common_bias(self, weights: _Weights) -> Array:
+        # r scales v_n with its bias, which therefore has to wait for the step.
+        assert weights.bias_ih is not None
+        total = super()._common_bias(weights)
+        total[2 * self.hidden_size :] = weights.bias_ih.data[2 * self.hidden_size :]
+        return total
+
+    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
+        shape, dtype = (length, batch, self.hidden_size), weights.hh.dtype
+        gates = empty((3, *shape), dtype)
+        hidden = empty((length + 1, *shape[1:]), dtype)
+        v_n = empty(shape, dtype)
+        bias_n = 0 if weights.bias_hh is None else self._by_gate(weights.bias_hh.data)[2].T
+        return gates, (hidden,), (gates, v_n, bias_n, np.empty(shape[1:], dtype))
+
+    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+        (hidden,) = states
+        gates, v_n, bias_n, work = kept
+        # σ(a) = ½ tanh(½ a) + ½
+        r_and_z = gates[:2, step]
+        r_and_z += product[:2]
+        r_and_z *= 0.5
+        np.tanh(r_and_z, out=r_and_z)
+        r_and_z *= 0.5
+        r_and_z += 0.5
+        r, z, n = gates[:, step]
+        np.add(product[2], bias_n, out=v_n[step])
+        np.multiply(r, v_n[step], out=work)
+        n += work
+        np.tanh(n, out=n)
+        h = hidden[step + 1]
+        np.subtract(hidden[step], n, out=h)
+        h *= z
+        h += n
+
+    def _begin_back(self, length: int, batch: int) -> Arrays:
+        d_u, _ = super()._begin_back(length, batch)
+        d_v, _ = super()._begin_back(length, batch)
+        return d_u, d_v
+
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
+        gates, v_n = kept[0][:, steps], kept[1][steps]
+        n = gates[2]
+        d_u = d[0][:, steps]
+        d_r, d_z, d_n = d_u
+        np.subtract(1, gates, out=d_u)
+        np.multiply(n, n, out=d_n)
+        np.subtract(1, d_n, out=d_n)
+        d_n *= d_z
+        d_u[:2] *= gates[:2]
+        d_r *= v_n
+        d_z *= states[0][:-1][steps] - n
+
+    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
+        (dh,) = carried
+        r, z, _ = kept[0][:, step]
+        d_u, d_v = d[0][:, step], d[1][:, step]
+        d_r, d_z, d_n = d_u
+        d_n *= dh
+        d_r *= d_n
+        d_z *= dh
+        d_v[:2] = d_u[:2]
+        np.multiply(d_n, r, out=d_v[2])
+        dh *= z

@@ -1,0 +1,68 @@
+"""Tables that a person reads: aligned text in a terminal, HTML in a notebook."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+
+
+class Table:
+    """Rows of cells under a header, with lines of text above and below.
+
+    Parameters
+    ----------
+    header : sequence of str
+        The names of the columns.
+    rows : iterable of sequence of str
+        The cells.
+    numeric : container of str
+        The columns that are aligned at the right.
+    title : str
+        What stands above the table.
+    notes : iterable of str
+        What stands below it, a line each.
+    """
+
+    def __init__(
+        self,
+        header: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        numeric: Iterable[str] = (),
+        title: str = "",
+        notes: Iterable[str] = (),
+    ) -> None:
+        self.header = tuple(header)
+        self.rows = [tuple(row) for row in rows]
+        self.numeric = frozenset(numeric)
+        self.title = title
+        self.notes = tuple(notes)
+
+    def __str__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        lines = [self._line(row, widths) for row in (self.header, *self.rows)]
+        return "\n".join([self.title] * bool(self.title) + lines + list(self.notes))
+
+    def _line(self, row: Sequence[str], widths: Sequence[int]) -> str:
+        cells = (
+            cell.rjust(width) if name in self.numeric else cell.ljust(width)
+            for name, cell, width in zip(self.header, row, widths, strict=True)
+        )
+        return "  ".join(cells).rstrip()
+
+    def to_html(self) -> str:
+        """Return the table as HTML, with every text escaped."""
+        aligns = ["right" if name in self.numeric else "left" for name in self.header]
+
+        def row_of(tag: str, cells: Sequence[str]) -> str:
+            return "".join(
+                f'<{tag} style="text-align: {align}">{html.escape(cell)}</{tag}>'
+                for align, cell in zip(aligns, cells, strict=True)
+            )
+
+        body = "\n".join(f"<tr>{row_of('td', row)}</tr>" for row in self.rows)
+        title = f"<caption>{html.escape(self.title)}</caption>\n" if self.title else ""
+        notes = "".join(f"\n<p>{html.escape(note)}</p>" for note in self.notes)
+        return (
+            f"<table>\n{title}<thead><tr>{row_of('th', self.header)}</tr></thead>\n"
+            f"<tbody>\n{body}\n</tbody>\n</table>{notes}"
+        )

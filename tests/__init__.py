@@ -1,0 +1,1 @@
+"""The tests of nnlite: one file for each module, and what they share."""

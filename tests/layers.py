@@ -1,0 +1,357 @@
+"""Every public layer and loss, for the tests of what they all promise.
+
+A new layer joins with one line in `LAYERS`, a new loss with one line in `LOSSES`: the tests of the
+contract in ``test_layer.py`` and ``test_losses.py`` then run for it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import nnlite as nn
+
+Array = NDArray[Any]
+Inputs = Callable[[np.random.Generator, int], tuple[Array, ...]]
+
+
+def normal(*shapes: tuple[int, ...]) -> Inputs:
+    """Make inputs of normal draws: for each shape, one float64 array (batch, *shape)."""
+
+    def inputs(rng: np.random.Generator, batch: int) -> tuple[Array, ...]:
+        return tuple(rng.normal(size=(batch, *shape)) for shape in shapes)
+
+    return inputs
+
+
+def above_zero(*shapes: tuple[int, ...]) -> Inputs:
+    """Make inputs as `normal` does, of draws between 1/2 and 2."""
+
+    def inputs(rng: np.random.Generator, batch: int) -> tuple[Array, ...]:
+        return tuple(rng.uniform(0.5, 2, size=(batch, *shape)) for shape in shapes)
+
+    return inputs
+
+
+def away_from(*kinks: float, shape: tuple[int, ...]) -> Inputs:
+    """Make one input of normal draws, none closer than 0.05 to a point without a derivative."""
+
+    def inputs(rng: np.random.Generator, batch: int) -> tuple[Array, ...]:
+        x = rng.normal(size=(batch, *shape))
+        for kink in kinks:
+            x = np.where(np.abs(x - kink) < 0.05, kink + 0.05, x)
+        return (x,)
+
+    return inputs
+
+
+def indices(below: int, *shape: int) -> Inputs:
+    """Make one input of integers (batch, *shape) from 0 up to, but not including, `below`."""
+    return lambda rng, batch: (rng.integers(below, size=(batch, *shape)),)
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """A layer, and inputs that it takes.
+
+    Attributes
+    ----------
+    name : str
+        What the test is called.
+    make : callable
+        Returns a new layer, with the same values each time.
+    inputs : callable
+        ``inputs(rng, batch)`` returns the inputs of `forward`, float64, batch axis first.
+    per_sample : bool
+        Whether a sample's output depends on that sample alone: not so for normalisation over a
+        batch, or where each call draws anew.
+    takes_floats : bool
+        Whether the inputs are floats: not so for indices.
+    hands_on_views : bool
+        Whether the output is a view of the input, as with layers that only change the shape.
+    spreads_nan : bool
+        Whether a NaN anywhere in a sample shows in its output.
+    repeats_itself : bool
+        Whether the same inputs give the same output again: not so where each call draws anew.
+    """
+
+    name: str
+    make: Callable[[], nn.Layer]
+    inputs: Inputs
+    per_sample: bool = True
+    takes_floats: bool = True
+    hands_on_views: bool = False
+    spreads_nan: bool = True
+    repeats_itself: bool = True
+
+
+LAYERS = [
+    LayerCase("Linear", lambda: nn.Linear(4, 3, rng=0), normal((4,))),
+    LayerCase("Linear without bias", lambda: nn.Linear(4, 3, bias=False, rng=0), normal((4,))),
+    LayerCase("Linear on sequences", lambda: nn.Linear(4, 3, rng=0), normal((5, 4))),
+    LayerCase("Linear, tied", lambda: nn.Linear(4, 3, rng=0).tied(), normal((4,))),
+    LayerCase("ReLU", nn.ReLU, away_from(0, shape=(2, 3))),
+    LayerCase("LeakyReLU", lambda: nn.LeakyReLU(0.1), away_from(0, shape=(2, 3))),
+    LayerCase("ELU", lambda: nn.ELU(0.5), away_from(0, shape=(2, 3))),
+    LayerCase("SiLU", nn.SiLU, normal((2, 3))),
+    LayerCase("Softplus", lambda: nn.Softplus(2.0), normal((2, 3))),
+    LayerCase("GELU", nn.GELU, normal((2, 3))),
+    LayerCase("GELU of tanh", lambda: nn.GELU("tanh"), normal((2, 3))),
+    LayerCase("Sigmoid", nn.Sigmoid, normal((2, 3))),
+    LayerCase("Tanh", nn.Tanh, normal((2, 3))),
+    LayerCase("Softmax", nn.Softmax, normal((4,))),
+    LayerCase("Softmax over channels", lambda: nn.Softmax(dim=1), normal((3, 2, 2))),
+    LayerCase("LogSoftmax", nn.LogSoftmax, normal((4,))),
+    LayerCase("LogSoftmax over channels", lambda: nn.LogSoftmax(dim=1), normal((3, 2, 2))),
+    LayerCase("Flatten", nn.Flatten, normal((3, 2, 2)), hands_on_views=True),
+    LayerCase(
+        "Flatten of two axes", lambda: nn.Flatten(1, 2), normal((3, 2, 2)), hands_on_views=True
+    ),
+    LayerCase(
+        "Sequential without parameters",
+        lambda: nn.Sequential(nn.Tanh(), nn.Softmax()),
+        normal((3,)),
+    ),
+    LayerCase(
+        "Sequential",
+        lambda: nn.Sequential(
+            nn.Linear(6, 4, rng=0), nn.Tanh(), nn.Sequential(nn.Linear(4, 3, rng=1), nn.Softmax())
+        ),
+        normal((6,)),
+    ),
+    LayerCase(
+        "Sequential of a Flatten first",
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4, rng=0), nn.Sigmoid()),
+        normal((2, 3)),
+    ),
+    LayerCase("Reshape", lambda: nn.Reshape(3, -1), normal((2, 6)), hands_on_views=True),
+    LayerCase("Identity", nn.Identity, normal((2, 3)), hands_on_views=True),
+    LayerCase(
+        "BatchNorm1d of sequences", lambda: nn.BatchNorm1d(2), normal((2, 4)), per_sample=False
+    ),
+    LayerCase("BatchNorm2d", lambda: nn.BatchNorm2d(3), normal((3, 2, 2)), per_sample=False),
+    LayerCase(
+        "BatchNorm2d without parameters",
+        lambda: nn.BatchNorm2d(3, eps=0.1, momentum=None, affine=False),
+        normal((3, 2, 2)),
+        per_sample=False,
+    ),
+    LayerCase(
+        "BatchNorm2d without running statistics",
+        lambda: nn.BatchNorm2d(3, track_running_stats=False),
+        normal((3, 2, 2)),
+        per_sample=False,
+    ),
+    LayerCase("LayerNorm", lambda: nn.LayerNorm(4), normal((4,))),
+    LayerCase("LayerNorm of two axes", lambda: nn.LayerNorm((2, 3)), normal((5, 2, 3))),
+    LayerCase("LayerNorm without bias", lambda: nn.LayerNorm(4, bias=False), normal((3, 4))),
+    LayerCase(
+        "LayerNorm without parameters",
+        lambda: nn.LayerNorm(4, elementwise_affine=False),
+        normal((4,)),
+    ),
+    LayerCase(
+        "Dropout",
+        lambda: nn.Dropout(0.5, rng=0),
+        normal((2, 3)),
+        per_sample=False,
+        repeats_itself=False,
+    ),
+    LayerCase("Dropout of nothing", lambda: nn.Dropout(0.0), normal((2, 3)), hands_on_views=True),
+    LayerCase("Embedding", lambda: nn.Embedding(6, 3, rng=0), indices(6, 4), takes_floats=False),
+    LayerCase("Residual", lambda: nn.Residual(nn.Linear(4, 4, rng=0), nn.Tanh()), normal((4,))),
+    LayerCase(
+        "Residual of a Residual",
+        lambda: nn.Residual(
+            nn.Linear(4, 3, rng=0),
+            nn.Tanh(),
+            nn.Residual(nn.Linear(3, 3, rng=1)),
+            nn.Linear(3, 4, rng=2),
+        ),
+        normal((4,)),
+    ),
+    LayerCase("Conv2d", lambda: nn.Conv2d(2, 3, 3, rng=0), normal((2, 5, 4))),
+    LayerCase(
+        "Conv2d with padding, stride and dilation",
+        lambda: nn.Conv2d(2, 3, (2, 3), stride=2, padding=1, dilation=(2, 1), bias=False, rng=0),
+        normal((2, 5, 6)),
+    ),
+    LayerCase("MaxPool2d", lambda: nn.MaxPool2d(2), normal((2, 4, 6))),
+    LayerCase("MaxPool2d that overlaps", lambda: nn.MaxPool2d(3, 1, 1), normal((2, 4, 3))),
+    LayerCase("AvgPool2d", lambda: nn.AvgPool2d(2), normal((2, 4, 6))),
+    LayerCase("RNN", lambda: nn.RNN(3, 4, rng=0), normal((5, 3))),
+    LayerCase(
+        "RNN of two layers, the last output",
+        lambda: nn.RNN(3, 2, num_layers=2, outputs="last", rng=0),
+        normal((4, 3)),
+    ),
+    LayerCase("LSTM", lambda: nn.LSTM(3, 4, rng=0), normal((5, 3))),
+    LayerCase(
+        "LSTM in both directions",
+        lambda: nn.LSTM(3, 2, bidirectional=True, rng=0),
+        normal((4, 3)),
+    ),
+    LayerCase("GRU", lambda: nn.GRU(3, 4, rng=0), normal((5, 3))),
+    LayerCase("Add", nn.Add, normal((3,), (3,), (3,)), hands_on_views=True),
+    LayerCase("Subtract", nn.Subtract, normal((3,), (3,)), hands_on_views=True),
+    LayerCase("Multiply", nn.Multiply, normal((3,), (3,), (3,))),
+    LayerCase("Divide", nn.Divide, above_zero((3,), (3,))),
+    LayerCase("Maximum", nn.Maximum, normal((3,), (3,))),
+    LayerCase("Minimum", nn.Minimum, normal((3,), (3,))),
+    LayerCase("MatMul", nn.MatMul, normal((2, 3), (3, 2))),
+    LayerCase("Negative", nn.Negative, normal((2, 3))),
+    LayerCase("Abs", nn.Abs, away_from(0, shape=(2, 3))),
+    LayerCase("Reciprocal", nn.Reciprocal, above_zero((2, 3))),
+    LayerCase("Square", nn.Square, normal((2, 3))),
+    LayerCase("Sqrt", nn.Sqrt, above_zero((2, 3))),
+    LayerCase("Power", lambda: nn.Power(3), normal((2, 3))),
+    LayerCase("Exp", nn.Exp, normal((2, 3))),
+    LayerCase("Log", nn.Log, above_zero((2, 3))),
+    LayerCase("Sum", lambda: nn.Sum(dim=1), normal((2, 3))),
+    LayerCase("Mean", lambda: nn.Mean(dim=-1), normal((2, 3))),
+    LayerCase(
+        "Graph",
+        lambda: nn.Graph(
+            {
+                "h": (nn.Linear(4, 3, rng=0), "x"),
+                "a": (nn.Tanh(), "h"),
+                "r": (nn.Linear(3, 4, rng=1), "a"),
+                "y": (nn.Add(), "x", "r"),
+            }
+        ),
+        normal((4,)),
+    ),
+    LayerCase(
+        "Graph of two inputs",
+        lambda: nn.Graph(
+            {
+                "h": (nn.Linear(4, 3, rng=0), "x"),
+                "y": (nn.Multiply(), "h", "z"),
+            },
+            inputs=("x", "z"),
+        ),
+        normal((4,), (3,)),
+    ),
+]
+
+
+@dataclass(frozen=True)
+class LossCase:
+    """A loss, and what it takes.
+
+    Attributes
+    ----------
+    name : str
+        What the test is called.
+    make : callable
+        Returns a new loss.
+    prediction, target : callable
+        ``prediction(rng, batch)`` returns predictions, float64, batch axis first.
+    weight : callable
+        ``weight(target)`` returns the sum of the weights that the mean over `target` divides by.
+    """
+
+    name: str
+    make: Callable[[], nn.Layer]
+    prediction: Callable[[np.random.Generator, int], Array]
+    target: Callable[[np.random.Generator, int], Array]
+    weight: Callable[[Array], float] = lambda target: target.size
+
+
+Draw = Callable[[np.random.Generator, int], Array]
+
+
+def _numbers(*shape: int) -> Draw:
+    return lambda rng, batch: rng.normal(size=(batch, *shape))
+
+
+def _fractions(*shape: int) -> Draw:
+    return lambda rng, batch: rng.uniform(0.1, 0.9, size=(batch, *shape))
+
+
+def _distributions(*shape: int) -> Draw:
+    def draw(rng: np.random.Generator, batch: int) -> Array:
+        p = rng.uniform(0.1, 1, size=(batch, *shape))
+        return p / p.sum(axis=1, keepdims=True)
+
+    return draw
+
+
+def _labels(classes: int, *shape: int) -> Draw:
+    return lambda rng, batch: rng.integers(classes, size=(batch, *shape))
+
+
+def _labels_but_the_last(classes: int) -> Draw:
+    def draw(rng: np.random.Generator, batch: int) -> Array:
+        labels = rng.integers(classes, size=batch)
+        labels[max(1, batch - 1) :] = -100
+        return labels
+
+    return draw
+
+
+CLASS_WEIGHTS = np.array([0.5, 1.0, 2.0, 0.25, 1.5])
+
+LOSSES = [
+    LossCase("CrossEntropy", nn.CrossEntropy, _numbers(5), _labels(5)),
+    LossCase("CrossEntropy, sum", lambda: nn.CrossEntropy("sum"), _numbers(5), _labels(5)),
+    LossCase("CrossEntropy, none", lambda: nn.CrossEntropy("none"), _numbers(5), _labels(5)),
+    LossCase("CrossEntropy of pixels", nn.CrossEntropy, _numbers(3, 2, 2), _labels(3, 2, 2)),
+    LossCase(
+        "CrossEntropy of probabilities",
+        lambda: nn.CrossEntropy(from_logits=False),
+        _distributions(5),
+        _labels(5),
+    ),
+    LossCase(
+        "CrossEntropy of probabilities of pixels, none",
+        lambda: nn.CrossEntropy("none", from_logits=False),
+        _distributions(3, 2),
+        _labels(3, 2),
+    ),
+    LossCase(
+        "CrossEntropy with class weights and label smoothing",
+        lambda: nn.CrossEntropy(weight=CLASS_WEIGHTS, label_smoothing=0.1),
+        _numbers(5),
+        _labels(5),
+        weight=lambda target: CLASS_WEIGHTS[target].sum(),
+    ),
+    LossCase(
+        "CrossEntropy with ignored labels",
+        nn.CrossEntropy,
+        _numbers(5),
+        _labels_but_the_last(5),
+        weight=lambda target: (target != -100).sum(),
+    ),
+    LossCase("NegativeLogLikelihood", nn.NegativeLogLikelihood, _numbers(5), _labels(5)),
+    LossCase(
+        "NegativeLogLikelihood with class weights, none",
+        lambda: nn.NegativeLogLikelihood("none", weight=CLASS_WEIGHTS),
+        _numbers(5, 2),
+        _labels(5, 2),
+    ),
+    LossCase("MeanSquaredError", nn.MeanSquaredError, _numbers(2, 3), _numbers(2, 3)),
+    LossCase("MeanAbsoluteError", nn.MeanAbsoluteError, _numbers(3), _numbers(3)),
+    LossCase(
+        "MeanAbsoluteError, none", lambda: nn.MeanAbsoluteError("none"), _numbers(), _numbers()
+    ),
+    LossCase("Huber", lambda: nn.Huber(delta=0.5), _numbers(3), _numbers(3)),
+    LossCase("Huber, sum", lambda: nn.Huber("sum", delta=2.0), _numbers(3), _numbers(3)),
+    LossCase("BinaryCrossEntropy", nn.BinaryCrossEntropy, _numbers(3), _fractions(3)),
+    LossCase(
+        "BinaryCrossEntropy of probabilities",
+        lambda: nn.BinaryCrossEntropy("sum", from_logits=False),
+        _fractions(3),
+        _fractions(3),
+    ),
+    LossCase(
+        "BinaryCrossEntropy with a weight of positives, none",
+        lambda: nn.BinaryCrossEntropy("none", pos_weight=3.0),
+        _numbers(3),
+        _labels(2, 3),
+    ),
+]

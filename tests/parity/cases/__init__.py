@@ -1,0 +1,48 @@
+"""All comparisons, by the name of the file that their figures are recorded in.
+
+A new module joins in three steps: write its cases beside the others, name them here, and record
+them with ``python -m tests.parity.record``.
+"""
+
+from __future__ import annotations
+
+from ..case import Case, OptimizerCase
+from . import (
+    activations,
+    containers,
+    embedding,
+    linear,
+    losses,
+    normalization,
+    optimizers,
+    shape,
+)
+
+LAYERS: dict[str, list[Case]] = {
+    "linear": linear.CASES,
+    "activations": activations.CASES,
+    "shape": shape.CASES,
+    "normalization": normalization.CASES,
+    "embedding": embedding.CASES,
+    "containers": containers.CASES,
+    "losses": losses.CASES,
+}
+
+OPTIMIZERS: dict[str, list[OptimizerCase]] = {
+    "optimizers": optimizers.CASES,
+}
+
+# Strategies that draw cases of random shapes and options, for the comparison with live PyTorch.
+DRAWN_LAYERS = {
+    "linear": linear.drawn(),
+    "activations": activations.drawn(),
+    "shape": shape.drawn(),
+    "normalization": normalization.drawn(),
+    "embedding": embedding.drawn(),
+    "containers": containers.drawn(),
+    "losses": losses.drawn(),
+}
+
+DRAWN_OPTIMIZERS = {
+    "optimizers": optimizers.drawn(),
+}

@@ -1,0 +1,1022 @@
+"""The contract of all layers, `Parameter`, and what `Layer` does for a layer of one's own."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import nnlite as nn
+
+from .layers import LAYERS, LOSSES, Array, LayerCase
+
+every_layer = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
+every_float_layer = pytest.mark.parametrize(
+    "case", [case for case in LAYERS if case.takes_floats], ids=lambda case: case.name
+)
+
+# For what only a layer that does the same again can be held to.
+every_layer_that_repeats_itself = pytest.mark.parametrize(
+    "case", [case for case in LAYERS if case.repeats_itself], ids=lambda case: case.name
+)
+
+
+def in_float64(case: LayerCase) -> nn.Layer:
+    return case.make().astype(np.float64)
+
+
+def as_tuple(values: Any) -> tuple[Any, ...]:
+    return values if isinstance(values, tuple) else (values,)
+
+
+def gradients(layer: nn.Layer) -> dict[str, Array]:
+    """Return copies of the gradients of all parameters."""
+    return {
+        name: np.array(parameter.grad)
+        for name, parameter in layer.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def assert_same(
+    actual: dict[str, Array], expected: dict[str, Array], rtol: float = 1e-12, atol: float = 1e-14
+) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_allclose(actual[name], value, rtol=rtol, atol=atol, err_msg=name)
+
+
+def named(layer: nn.Layer) -> str:
+    """Return a pattern for the start of a message: the class of the layer or of one inside it."""
+    return f"^({'|'.join({type(part).__name__ for _, part in layer.named_layers()})})\\b"
+
+
+def grad_like(output: Array, seed: int = 1) -> Array:
+    return np.random.default_rng(seed).normal(size=output.shape)
+
+
+def test_every_public_layer_is_held_to_the_contract() -> None:
+    # `Weight` has no inputs, and is tested with the other nodes of a `Graph`.
+    public = {value for name in nn.__all__ if isinstance(value := getattr(nn, name), type)}
+    expected = {kind for kind in public if issubclass(kind, nn.Layer)}
+    expected -= {nn.Layer, nn.Loss, nn.Weight}
+    assert {type(case.make()) for case in (*LAYERS, *LOSSES)} >= expected
+
+
+# ---- backward ----
+
+
+@every_layer
+@pytest.mark.parametrize("input_grad", [True, False])
+def test_backward_before_forward_is_an_error_that_says_so(
+    case: LayerCase, input_grad: bool, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    grad = np.ones_like(in_float64(case)(*case.inputs(rng, 2)))
+    with pytest.raises(RuntimeError, match=named(layer) + ".*call forward"):
+        layer.backward(grad, input_grad)
+    assert not gradients(layer)
+
+
+@every_layer
+@pytest.mark.parametrize("input_grad", [True, False])
+@pytest.mark.parametrize(
+    "misshapen",
+    [
+        lambda grad: grad[None],
+        lambda grad: grad[..., None],
+        lambda grad: grad[:1],
+        lambda grad: np.concatenate([grad, grad]),
+        lambda grad: grad.reshape(-1),
+        lambda grad: grad.sum(axis=-1, keepdims=True),
+        lambda grad: grad.sum(),
+    ],
+    ids=["axis in front", "axis behind", "one sample", "two batches", "flat", "row sums", "number"],
+)
+def test_a_gradient_of_the_wrong_shape_is_an_error_and_changes_nothing(
+    case: LayerCase,
+    misshapen: Callable[[Array], Array],
+    input_grad: bool,
+    rng: np.random.Generator,
+) -> None:
+    layer = in_float64(case)
+    output = layer(*case.inputs(rng, 3))
+    grad = grad_like(output)
+    wrong = misshapen(grad)
+    if wrong.shape == grad.shape:
+        wrong = grad[..., None]
+    for before in ({}, None):
+        if before is None:
+            layer.backward(grad)
+            before = gradients(layer)
+        with pytest.raises(ValueError, match=named(layer) + ".*gradient.*shape"):
+            layer.backward(wrong, input_grad)
+        assert_same(gradients(layer), before, rtol=0, atol=0)
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, object, np.complex128])
+def test_a_gradient_that_is_not_of_floats_is_an_error_and_changes_nothing(
+    case: LayerCase, dtype: Any, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    output = layer(*case.inputs(rng, 2))
+    with pytest.raises(TypeError, match=named(layer) + ".*gradient.*floats"):
+        layer.backward(np.ones(output.shape, dtype))
+    assert not gradients(layer)
+
+
+@every_layer
+def test_a_second_backward_gives_the_same_input_gradient_and_doubles_the_parameters(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    grad = grad_like(layer(*case.inputs(rng, 3)))
+    first, once = layer.backward(grad), gradients(layer)
+    second, twice = layer.backward(grad), gradients(layer)
+    for a, b in zip(as_tuple(first), as_tuple(second), strict=True):
+        assert_array_equal(a, b)
+    assert_same(twice, {name: 2 * value for name, value in once.items()})
+
+
+@every_layer
+def test_gradients_add_up_until_zero_grad(case: LayerCase, rng: np.random.Generator) -> None:
+    layer = in_float64(case)
+    batches = [case.inputs(rng, 3), case.inputs(rng, 2)]
+    alone = []
+    for inputs in batches:
+        fresh = in_float64(case)
+        fresh.backward(grad_like(fresh(*inputs)))
+        alone.append(gradients(fresh))
+        layer.backward(grad_like(layer(*inputs)))
+    assert_same(gradients(layer), {name: alone[0][name] + alone[1][name] for name in alone[0]})
+    layer.zero_grad()
+    assert all(parameter.grad is None for parameter in layer.parameters())
+
+
+@every_layer
+def test_without_input_grad_backward_returns_none_and_the_same_parameter_gradients(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    grad = grad_like(layer(*case.inputs(rng, 3)))
+    layer.backward(grad)
+    expected = gradients(layer)
+    layer.zero_grad()
+    assert layer.backward(grad, input_grad=False) is None
+    assert_same(gradients(layer), expected)
+
+
+@every_layer
+def test_frozen_parameters_take_no_gradient_and_change_none(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer, frozen = in_float64(case), in_float64(case)
+    for parameter in frozen.parameters():
+        parameter.requires_grad = False
+    inputs = case.inputs(rng, 3)
+    grad = grad_like(layer(*inputs))
+    frozen(*inputs)
+    for a, b in zip(as_tuple(layer.backward(grad)), as_tuple(frozen.backward(grad)), strict=True):
+        assert_array_equal(a, b)
+    assert not gradients(frozen)
+    assert frozen.backward(grad, input_grad=False) is None
+
+
+@every_layer
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_gradient_agrees_with_central_differences(
+    case: LayerCase, batch: int, rng: np.random.Generator
+) -> None:
+    assert nn.gradcheck(case.make(), *case.inputs(rng, batch)).passed
+
+
+# ---- inputs ----
+
+
+@every_float_layer
+@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, object, np.complex64, "U3"])
+def test_an_input_that_is_not_of_floats_is_an_error_that_names_the_cure(
+    case: LayerCase, dtype: Any, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    inputs = case.inputs(rng, 2)
+    for index, x in enumerate(inputs):
+        wrong = [*inputs[:index], np.ones(x.shape).astype(dtype), *inputs[index + 1 :]]
+        with pytest.raises(TypeError, match=named(layer) + r".*floats.*\.astype\(numpy\.float32\)"):
+            layer(*wrong)
+
+
+@every_layer
+def test_an_empty_batch_is_an_error(case: LayerCase, rng: np.random.Generator) -> None:
+    layer = in_float64(case)
+    with pytest.raises(ValueError, match=named(layer) + ".*empty"):
+        layer(*(x[:0] for x in case.inputs(rng, 2)))
+
+
+@every_float_layer
+def test_a_forward_that_fails_changes_nothing(case: LayerCase, rng: np.random.Generator) -> None:
+    layer = in_float64(case)
+    inputs = case.inputs(rng, 3)
+    grad = grad_like(layer(*inputs))
+    expected, state = layer.backward(grad), layer.state_dict()
+    before = gradients(layer)
+    with pytest.raises(TypeError):
+        layer(*(np.ones(x.shape, np.int64) for x in inputs))
+    with pytest.raises(ValueError, match="empty"):
+        layer(*(x[:0] for x in inputs))
+    assert_same(layer.state_dict(), state, rtol=0, atol=0)
+    assert_same(gradients(layer), before, rtol=0, atol=0)
+    for a, b in zip(as_tuple(layer.backward(grad)), as_tuple(expected), strict=True):
+        assert_array_equal(a, b)
+
+
+@every_float_layer
+def test_nan_and_infinity_pass_through_a_layer_to_their_own_sample_only(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    inputs = case.inputs(rng, 3)
+    clean = in_float64(case)(*inputs)
+    for value in (np.nan, np.inf, -np.inf):
+        for x in inputs:
+            spoilt = [np.array(other) for other in inputs]
+            spoilt[[other is x for other in inputs].index(True)][1] = value
+            with np.errstate(all="ignore"):
+                output = in_float64(case)(*spoilt)
+            if np.isnan(value) and case.spreads_nan:
+                assert np.isnan(output[1]).any()
+            if case.per_sample:
+                assert_allclose(output[[0, 2]], clean[[0, 2]], rtol=1e-12)
+
+
+# ---- dtype ----
+
+
+@every_float_layer
+def test_float32_stays_float32_whatever_the_gradient(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = case.make()
+    output = layer(*(x.astype(np.float32) for x in case.inputs(rng, 3)))
+    assert output.dtype == np.float32
+    for x_grad in as_tuple(layer.backward(grad_like(output))):
+        assert x_grad.dtype == np.float32
+    assert {grad.dtype.name for grad in gradients(layer).values()} <= {"float32"}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.longdouble, ">f8", ">f4"])
+@pytest.mark.parametrize(
+    "case",
+    [case for case in LAYERS if list(case.make().parameters())],
+    ids=lambda case: case.name,
+)
+def test_a_stray_dtype_never_changes_a_float32_network(
+    case: LayerCase, dtype: Any, rng: np.random.Generator
+) -> None:
+    layer, reference = case.make(), case.make()
+    stray = [x.astype(dtype) if case.takes_floats else x for x in case.inputs(rng, 3)]
+    native = [x.astype(np.float32) if case.takes_floats else x for x in stray]
+    output, expected = layer(*stray), reference(*native)
+    assert output.dtype == np.float32
+    assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+    layer.backward(grad_like(output))
+    reference.backward(grad_like(expected))
+    assert {grad.dtype.name for grad in gradients(layer).values()} == {"float32"}
+    assert_same(gradients(layer), gradients(reference), rtol=1e-4, atol=1e-5)
+
+
+@every_layer
+def test_astype_makes_everything_float64(case: LayerCase, rng: np.random.Generator) -> None:
+    layer = case.make()
+    assert layer.astype(np.float64) is layer
+    assert {value.dtype.kind + str(value.itemsize) for value in layer.state_dict().values()} <= {
+        "f8",
+        "i8",
+    }
+    output = layer(*case.inputs(rng, 3))
+    assert output.dtype == np.float64
+    for x_grad in as_tuple(layer.backward(grad_like(output).astype(np.float32))):
+        assert x_grad is None or x_grad.dtype == np.float64
+    assert {grad.dtype.name for grad in gradients(layer).values()} <= {"float64"}
+
+
+@every_layer
+def test_astype_keeps_values_and_gradients_and_forgets_the_cache(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = case.make()
+    grad = grad_like(layer(*case.inputs(rng, 3)))
+    layer.backward(grad)
+    state, before = layer.state_dict(), gradients(layer)
+    layer.astype(np.float64)
+    assert_same(layer.state_dict(), state, rtol=0, atol=0)
+    assert_same(gradients(layer), before, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="call forward"):
+        layer.backward(grad)
+
+
+# ---- memory ----
+
+
+@every_layer
+def test_a_layer_writes_into_nothing_that_it_got_or_gave(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    seen: list[tuple[str, Array, Array]] = []
+    for batch in (3, 3, 2, 3):
+        inputs = case.inputs(rng, batch)
+        handed: list[tuple[str, Any]] = [("input", x) for x in inputs]
+        handed = [(name, array, array.copy()) for name, array in handed]
+        seen += handed
+        output = layer(*inputs)
+        seen.append(("output", output, output.copy()))
+        grad = grad_like(output, batch)
+        seen.append(("output gradient", grad, grad.copy()))
+        for x_grad in as_tuple(layer.backward(grad)):
+            if x_grad is not None:
+                seen.append(("input gradient", x_grad, x_grad.copy()))
+        for name, parameter in layer.named_parameters():
+            if parameter.grad is not None:
+                seen.append((f"gradient of {name}", parameter.grad, parameter.grad.copy()))
+        layer.zero_grad()
+        for name, array, before in seen:
+            assert_array_equal(array, before, err_msg=name)
+
+
+@every_layer
+def test_writing_into_all_that_a_layer_got_and_gave_changes_nothing_later(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer, untouched = in_float64(case), in_float64(case)
+    for batch in (3, 3, 2, 3):
+        inputs = case.inputs(rng, batch)
+        theirs = tuple(x.copy() for x in inputs)
+        output, expected = layer(*theirs), untouched(*inputs)
+        grad = grad_like(expected, batch)
+        my_grad = grad.copy()
+        x_grads = as_tuple(layer.backward(my_grad))
+        expected_x_grads = as_tuple(untouched.backward(grad))
+        assert_allclose(output, expected, rtol=1e-12)
+        for x_grad, expected_x_grad in zip(x_grads, expected_x_grads, strict=True):
+            if expected_x_grad is not None:
+                assert_allclose(x_grad, expected_x_grad, rtol=1e-12)
+        assert_same(gradients(layer), gradients(untouched))
+        parameter_grads = [p.grad for p in layer.parameters() if p.grad is not None]
+        layer.zero_grad()
+        untouched.zero_grad()
+        for array in (*theirs, output, my_grad, *x_grads, *parameter_grads):
+            if array is not None and array.flags.writeable:
+                array[...] = 0 if array.dtype.kind in "iu" else np.nan
+        assert_same(layer.state_dict(), untouched.state_dict(), rtol=0, atol=0)
+
+
+@every_layer
+def test_outputs_and_gradients_are_memory_of_their_own(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    inputs = case.inputs(rng, 3)
+    output = layer(*inputs)
+    grad = grad_like(output)
+    results = [output] * (not case.hands_on_views)
+    results += [x_grad for x_grad in as_tuple(layer.backward(grad)) if x_grad is not None]
+    given = [] if case.hands_on_views else [*inputs, grad]
+    given += [parameter.data for parameter in layer.parameters()]
+    given += [parameter.grad for parameter in layer.parameters() if parameter.grad is not None]
+    for result in results:
+        for array in given:
+            assert not np.shares_memory(result, array)
+
+
+def _spread_out(x: Array) -> Array:
+    wide = np.zeros([2 * size for size in x.shape], x.dtype)
+    every_other = (slice(None, None, 2),) * x.ndim
+    wide[every_other] = x
+    return wide[every_other]
+
+
+def _read_only(x: Array) -> Array:
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+class Subclass(np.ndarray):  # type: ignore[type-arg]
+    """An array of another class, with the same values."""
+
+
+MEMORY_LAYOUTS: dict[str, Callable[[Array], Any]] = {
+    "Fortran order": np.asfortranarray,
+    "negative strides": lambda x: np.flip(np.flip(x).copy()),
+    "every other element": _spread_out,
+    "batch innermost": lambda x: np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0),
+    "one sample broadcast": lambda x: np.broadcast_to(x[:1], x.shape),
+    "read-only": _read_only,
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+    "unaligned": lambda x: np.frombuffer(b"\0" + x.tobytes(), x.dtype, x.size, 1).reshape(x.shape),
+    "subclass": lambda x: x.view(Subclass),
+    "nested list": lambda x: x.tolist(),
+}
+
+
+@every_layer
+@pytest.mark.parametrize("layout", MEMORY_LAYOUTS.values(), ids=MEMORY_LAYOUTS.keys())
+def test_results_do_not_depend_on_how_the_arrays_lie_in_memory(
+    case: LayerCase, layout: Callable[[Array], Any], rng: np.random.Generator
+) -> None:
+    layer, reference = in_float64(case), in_float64(case)
+    inputs = [layout(x) for x in case.inputs(rng, 3)]
+    output, expected = layer(*inputs), reference(*(np.array(x).tolist() for x in inputs))
+    assert type(output) is np.ndarray
+    assert output.dtype == np.dtype(np.float64)
+    assert_allclose(output, expected, rtol=1e-12)
+    grad = layout(grad_like(expected))
+    x_grads = as_tuple(layer.backward(grad))
+    expected_grads = as_tuple(reference.backward(np.array(grad).tolist()))
+    for x_grad, expected_grad in zip(x_grads, expected_grads, strict=True):
+        if expected_grad is not None:
+            assert type(x_grad) is np.ndarray
+            assert_allclose(x_grad, expected_grad, rtol=1e-12)
+    assert_same(gradients(layer), gradients(reference))
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+@pytest.mark.parametrize(
+    "case",
+    [case for case in LAYERS if {x.ndim for x in case.inputs(np.random.default_rng(), 1)} == {2}],
+    ids=lambda case: case.name,
+)
+def test_a_matrix_is_taken_as_the_array_it_is(case: LayerCase, rng: np.random.Generator) -> None:
+    inputs = case.inputs(rng, 3)
+    output = in_float64(case)(*(np.asmatrix(x) for x in inputs))
+    assert type(output) is np.ndarray
+    assert_allclose(output, in_float64(case)(*inputs), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in LAYERS if case.per_sample], ids=lambda case: case.name
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_results_do_not_depend_on_how_samples_are_split_into_batches(
+    case: LayerCase, dtype: Any, rng: np.random.Generator
+) -> None:
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-12}
+    whole, parts = case.make().astype(dtype), case.make().astype(dtype)
+    inputs = case.inputs(rng, 7)
+    if case.takes_floats:
+        inputs = tuple(x.astype(dtype) for x in inputs)
+    output = whole(*inputs)
+    grad = grad_like(output).astype(dtype)
+    x_grads = as_tuple(whole.backward(grad))
+    for part in (slice(0, 4), slice(4, 5), slice(5, 7)):
+        assert_allclose(parts(*(x[part] for x in inputs)), output[part], **tolerance)
+        for part_grad, x_grad in zip(as_tuple(parts.backward(grad[part])), x_grads, strict=True):
+            if x_grad is not None:
+                assert_allclose(part_grad, x_grad[part], **tolerance)
+    assert_same(gradients(parts), gradients(whole), **tolerance)
+
+
+@every_layer
+def test_no_grad_gives_the_same_output_and_keeps_no_cache(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    inputs = case.inputs(rng, 3)
+    expected = in_float64(case)(*inputs)
+    with nn.no_grad():
+        output = layer(*inputs)
+    assert_array_equal(output, expected)
+    with pytest.raises(RuntimeError, match="no_grad"):
+        layer.backward(grad_like(output))
+    layer.backward(grad_like(layer(*inputs)))
+
+
+# ---- copies ----
+
+
+@every_layer
+def test_repr_can_be_typed_back_in(case: LayerCase, rng: np.random.Generator) -> None:
+    layer = case.make()
+    typed = eval(repr(layer), dict(vars(nn)))
+    assert type(typed) is type(layer)
+    assert repr(typed) == repr(layer)
+    typed.load_state_dict(layer.state_dict())
+    inputs = case.inputs(rng, 3)
+    assert_array_equal(typed.eval()(*inputs), layer.eval()(*inputs))
+
+
+@every_layer_that_repeats_itself
+def test_tied_shares_the_parameters_and_nothing_else(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer, first, second = in_float64(case), in_float64(case), in_float64(case)
+    a, b = case.inputs(rng, 3), case.inputs(rng, 2)
+    twin = layer.tied()
+    assert all(p is q for p, q in zip(layer.parameters(), twin.parameters(), strict=True))
+    # Two layers with values of their own have the gradients that add up in the shared ones.
+    output_a, output_b = layer(*a), twin(*b)
+    assert_allclose(output_a, first(*a), rtol=1e-12)
+    assert_allclose(output_b, second(*b), rtol=1e-12)
+    for mine, alone, output in ((twin, second, output_b), (layer, first, output_a)):
+        grad = grad_like(output)
+        for x_grad, expected in zip(
+            as_tuple(mine.backward(grad)), as_tuple(alone.backward(grad)), strict=True
+        ):
+            if expected is not None:
+                assert_allclose(x_grad, expected, rtol=1e-12)
+    from_first, from_second = gradients(first), gradients(second)
+    assert_same(
+        gradients(layer), {name: from_first[name] + from_second[name] for name in from_first}
+    )
+
+
+@every_layer
+def test_tied_begins_without_a_cache(case: LayerCase, rng: np.random.Generator) -> None:
+    layer = in_float64(case)
+    output = layer(*case.inputs(rng, 2))
+    twin = layer.tied()
+    with pytest.raises(RuntimeError, match="call forward"):
+        twin.backward(grad_like(output))
+    layer.backward(grad_like(output))
+
+
+@every_layer_that_repeats_itself
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))],
+    ids=["deepcopy", "pickle"],
+)
+def test_a_copy_is_equal_and_shares_nothing(
+    case: LayerCase, duplicate: Callable[[nn.Layer], nn.Layer], rng: np.random.Generator
+) -> None:
+    layer = in_float64(case)
+    inputs = case.inputs(rng, 3)
+    grad = grad_like(layer(*inputs))
+    x_grads = as_tuple(layer.backward(grad))
+    before, state = gradients(layer), layer.state_dict()
+    twin = duplicate(layer)
+    assert repr(twin) == repr(layer)
+    assert_same(twin.state_dict(), state, rtol=0, atol=0)
+    assert_same(gradients(twin), before, rtol=0, atol=0)
+    for p, q in zip(layer.parameters(), twin.parameters(), strict=True):
+        assert p is not q
+        assert not np.shares_memory(p.data, q.data)
+        assert not np.shares_memory(p.grad, q.grad)
+    for _ in range(2):
+        twin(*inputs)
+        for a, b in zip(as_tuple(twin.backward(grad)), x_grads, strict=True):
+            if b is not None:
+                assert_allclose(a, b, rtol=1e-12)
+    for parameter in twin.parameters():
+        parameter.data += 1.0
+    assert_same(layer.state_dict(), state, rtol=0, atol=0)
+    assert_same(gradients(layer), before, rtol=0, atol=0)
+
+
+@every_layer
+def test_train_and_eval_reach_every_layer_and_return_the_layer(case: LayerCase) -> None:
+    layer = case.make()
+    assert layer.training
+    assert layer.eval() is layer
+    assert not any(part.training for _, part in layer.named_layers())
+    assert layer.train() is layer
+    assert all(part.training for _, part in layer.named_layers())
+
+
+@every_layer
+def test_state_dict_is_copies_that_load_into_another_layer(
+    case: LayerCase, rng: np.random.Generator
+) -> None:
+    layer, other = case.make(), case.make()
+    for parameter in other.parameters():
+        parameter.data += 1.0
+    state = layer.state_dict()
+    assert other.load_state_dict(state) == ([], [])
+    inputs = case.inputs(rng, 3)
+    assert_array_equal(other(*inputs), layer(*inputs))
+    for value in state.values():
+        value[...] = 7
+    assert_array_equal(other(*inputs), layer(*inputs))
+    assert all((value != 7).any() for value in layer.state_dict().values())
+
+
+# ---- Parameter ----
+
+
+def test_a_parameter_copies_its_data() -> None:
+    data = np.ones(3, np.float32)
+    parameter = nn.Parameter(data)
+    data[...] = 5
+    assert_array_equal(parameter.data, [1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.float32, "float32"),
+        (np.float64, "float64"),
+        (np.float16, "float32"),
+        (">f4", "float32"),
+        (">f8", "float64"),
+    ],
+)
+def test_a_parameter_is_float32_unless_it_is_given_as_float64(given: Any, kept: str) -> None:
+    parameter = nn.Parameter(np.ones(2, given))
+    assert parameter.dtype.name == kept
+    assert parameter.data.dtype.isnative
+
+
+def test_a_list_of_floats_is_a_float32_parameter() -> None:
+    # As the docstring's example has it: Python floats are a way to write numbers, not a dtype.
+    assert nn.Parameter([1.0, 2.0]).dtype == np.float32
+
+
+@pytest.mark.parametrize("data", [[1, 2], [True], ["a"], [None], [1j]])
+def test_a_parameter_of_anything_but_floats_is_an_error(data: Any) -> None:
+    with pytest.raises(TypeError, match=r"Parameter: expected .* floats"):
+        nn.Parameter(data)
+
+
+def test_parameter_gradients_add_up() -> None:
+    parameter = nn.Parameter(np.zeros((1, 2), np.float32))
+    assert parameter.grad is None
+    parameter.accumulate(np.array([[1.0, 2.0]]))
+    parameter.accumulate(np.array([[0.5, 0.25]], np.float32))
+    assert_array_equal(parameter.grad, [[1.5, 2.25]])
+    assert parameter.grad.dtype == np.float32
+    parameter.zero_grad()
+    assert parameter.grad is None
+
+
+def test_a_gradient_product_adds_the_matrix_product(rng: np.random.Generator) -> None:
+    left, right = rng.normal(size=(2, 5)), rng.normal(size=(5, 6))
+    parameter = nn.Parameter(np.zeros((2, 3, 2)))
+    for times in (1, 2, 3):
+        parameter.accumulate_product(left, right)
+        expected = times * np.einsum("ij,jk->ik", left, right).reshape(2, 3, 2)
+        assert_allclose(parameter.grad, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (2,), (), (4, 2), (2, 2, 1)])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_gradient_of_another_shape_than_the_parameter_is_an_error(
+    shape: tuple[int, ...], again: bool
+) -> None:
+    parameter = nn.Parameter(np.zeros((2, 2)))
+    if again:
+        parameter.accumulate(np.ones((2, 2)))
+    with pytest.raises(ValueError, match="shape"):
+        parameter.accumulate(np.ones(shape))
+    assert (parameter.grad is None) if not again else (parameter.grad == 1).all()
+
+
+def test_a_gradient_is_not_the_array_that_was_added() -> None:
+    parameter, grad = nn.Parameter(np.zeros(2)), np.ones(2)
+    parameter.accumulate(grad)
+    parameter.accumulate(grad)
+    assert_array_equal(grad, [1, 1])
+    grad[...] = 9
+    assert_array_equal(parameter.grad, [2, 2])
+
+
+@pytest.mark.parametrize("what", ["data", "grad"])
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (2,), (), (4,), (2, 2, 1), (0, 2)])
+def test_a_value_or_gradient_of_another_shape_cannot_be_assigned(
+    what: str, shape: tuple[int, ...]
+) -> None:
+    parameter = nn.Parameter(np.zeros((2, 2)))
+    parameter.accumulate(np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"shape=\(2, 2\).* of shape \("):
+        setattr(parameter, what, np.ones(shape))
+    assert_array_equal(parameter.data, np.zeros((2, 2)))
+    assert_array_equal(parameter.grad, np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("what", ["data", "grad"])
+@pytest.mark.parametrize("value", [["a", "b"], [None, None], [1j, 1j], [True, False]])
+def test_what_is_assigned_to_a_parameter_must_be_numbers(what: str, value: Any) -> None:
+    parameter = nn.Parameter(np.zeros(2))
+    with pytest.raises(TypeError, match=r"^Parameter\(.*\): expected numbers"):
+        setattr(parameter, what, value)
+    assert_array_equal(parameter.data, [0, 0])
+    assert parameter.grad is None
+
+
+@pytest.mark.parametrize("what", ["data", "grad"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_assigned_to_a_parameter_is_copied_in_its_dtype(what: str, dtype: Any) -> None:
+    parameter = nn.Parameter(np.zeros(2, dtype))
+    for value in (
+        np.ones(2, np.float32),
+        np.ones(2),
+        np.ones(2, ">f8"),
+        np.ones(2, int),
+        [1.0, 1.0],
+        np.ones(4)[::-2],
+    ):
+        setattr(parameter, what, value)
+        kept = getattr(parameter, what)
+        assert kept.dtype == np.dtype(dtype)
+        assert kept.dtype.isnative
+        if isinstance(value, np.ndarray):
+            assert not np.shares_memory(kept, value)
+        assert_array_equal(kept, [1, 1])
+        parameter.zero_grad()
+
+
+def test_parameters_change_in_place_where_python_says_so() -> None:
+    parameter = nn.Parameter(np.ones(2))
+    parameter.accumulate(np.ones(2))
+    data, grad = parameter.data, parameter.grad
+    parameter.data *= 3
+    parameter.grad *= 5
+    assert parameter.data is data
+    assert parameter.grad is grad
+    assert_array_equal(data, [3, 3])
+    assert_array_equal(grad, [5, 5])
+
+
+def test_a_frozen_parameter_takes_no_gradient() -> None:
+    parameter = nn.Parameter(np.zeros((2, 2)), requires_grad=False)
+    parameter.accumulate(np.ones((2, 2)))
+    parameter.accumulate_product(np.ones((2, 3)), np.ones((3, 2)))
+    assert parameter.grad is None
+
+
+HOLDERS: dict[str, Callable[[Array], Any]] = {
+    "itself": lambda grad: grad,
+    "a view": lambda grad: grad[1:],
+    "a view of a view": lambda grad: grad[1:].T[:1],
+    "its transpose": lambda grad: grad.T,
+    "other bytes": lambda grad: grad.view(np.int32),
+    "a memoryview": memoryview,
+    "a buffer": lambda grad: np.frombuffer(grad.data, grad.dtype),
+    "a subclass": lambda grad: grad.view(Subclass),
+    "strides": lambda grad: np.lib.stride_tricks.as_strided(grad, (2,), (grad.itemsize,)),
+}
+
+
+@pytest.mark.parametrize("with_optimizer", [False, True])
+@pytest.mark.parametrize("hold", HOLDERS.values(), ids=HOLDERS.keys())
+def test_an_old_gradient_that_is_still_held_never_changes(
+    hold: Callable[[Array], Any], with_optimizer: bool
+) -> None:
+    params = [nn.Parameter(np.zeros(shape, np.float32)) for shape in ((3, 2), (2,))]
+    optimizer = nn.SGD(params, lr=0.1, momentum=0.9) if with_optimizer else None
+    kept: list[tuple[Any, Array]] = []
+    for step in range(1, 5):
+        for parameter in params:
+            parameter.accumulate(np.full(parameter.shape, float(step)))
+        kept.append((hold(params[0].grad), np.array(hold(params[0].grad))))
+        if optimizer is not None:
+            optimizer.step()
+        for parameter in params:
+            parameter.zero_grad()
+        for held, value in kept:
+            assert_array_equal(np.asarray(held), value)
+
+
+def test_the_gradient_memory_is_used_again_when_nobody_holds_it() -> None:
+    parameter = nn.Parameter(np.zeros((300, 300), np.float32))
+    addresses = set()
+    for _ in range(5):
+        parameter.accumulate(np.ones((300, 300)))
+        addresses.add(parameter.grad.ctypes.data)
+        parameter.zero_grad()
+    assert len(addresses) == 1
+
+
+def test_a_parameter_survives_copies() -> None:
+    parameter = nn.Parameter(np.ones((2, 2)))
+    parameter.accumulate(np.ones((2, 2)))
+    for twin in (copy.deepcopy(parameter), pickle.loads(pickle.dumps(parameter))):
+        twin.accumulate(np.ones((2, 2)))
+        twin.data += 1
+        assert_array_equal(twin.grad, np.full((2, 2), 2.0))
+        assert_array_equal(parameter.grad, np.ones((2, 2)))
+        assert_array_equal(parameter.data, np.ones((2, 2)))
+
+
+# ---- a layer of one's own ----
+
+
+class Scale(nn.Layer):
+    """Multiply by one learned factor."""
+
+    def __init__(self, factor: float = 2.0, note: str = "") -> None:
+        self.factor = nn.Parameter(np.array([factor]))
+        self.note = note
+
+    def forward(self, x: Array) -> Array:
+        self.cache(x)
+        return self.factor.data * x
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        self.factor.accumulate(np.sum(grad * x).reshape(1))
+        return self.factor.data * grad if input_grad else None
+
+
+class Branches(nn.Layer):
+    """A layer that keeps sub-layers in every way that is allowed, and a buffer."""
+
+    _buffer_names = ("running_mean", "count", "absent")
+
+    def __init__(self) -> None:
+        self.alone = nn.Linear(2, 2, rng=0)
+        self.offset = nn.Parameter(np.zeros(2))
+        self.rows = [Scale(1.0), Scale(2.0)]
+        self.pair = (Scale(3.0), "a string")
+        self.named = {"up": Scale(4.0), "down": nn.ReLU()}
+        self.running_mean = np.zeros(2, np.float32)
+        self.count = np.array(3)
+        self.absent = None
+
+
+def test_sub_layers_are_found_in_attributes_lists_tuples_and_dicts() -> None:
+    layer = Branches()
+    assert [name for name, _ in layer.named_children()] == [
+        "alone",
+        "rows.0",
+        "rows.1",
+        "pair.0",
+        "named.up",
+        "named.down",
+    ]
+    assert [name for name, _ in layer.named_parameters()] == [
+        "offset",
+        "alone.weight",
+        "alone.bias",
+        "rows.0.factor",
+        "rows.1.factor",
+        "pair.0.factor",
+        "named.up.factor",
+    ]
+
+
+def test_what_a_layer_caches_is_not_a_part_of_it() -> None:
+    class Caching(nn.Layer):
+        def __init__(self) -> None:
+            self.inner = nn.Linear(2, 2, rng=0)
+
+        def forward(self, x: Array) -> Array:
+            self.cache(self.inner, x)
+            return self.inner(x)
+
+    layer = Caching()
+    keys = list(layer.state_dict())
+    layer(np.ones((1, 2)))
+    assert list(layer.state_dict()) == keys == ["inner.weight", "inner.bias"]
+
+
+def test_a_shared_parameter_is_listed_once() -> None:
+    first, second = Scale(), Scale()
+    second.factor = first.factor
+    assert [name for name, _ in nn.Sequential(first, second).named_parameters()] == ["0.factor"]
+
+
+def test_the_state_dict_holds_the_buffers_that_there_are() -> None:
+    state = Branches().state_dict()
+    assert state["count"] == 3
+    assert_array_equal(state["running_mean"], [0, 0])
+    assert "absent" not in state
+
+
+def test_load_state_dict_fills_buffers_and_keeps_their_dtype() -> None:
+    layer = Branches()
+    state = layer.state_dict()
+    state["running_mean"], state["count"] = np.array([1.0, 2.0]), np.array(9)
+    layer.load_state_dict(state)
+    assert_array_equal(layer.running_mean, [1, 2])
+    assert layer.running_mean.dtype == np.float32
+    assert layer.count == 9
+
+
+def test_astype_converts_float_buffers_only() -> None:
+    layer = Branches().astype(np.float64)
+    assert layer.running_mean.dtype == np.float64
+    assert layer.count.dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float16, np.complex64, bool, ">f4"])
+def test_astype_takes_float32_and_float64_only(dtype: Any) -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"^Linear\(2, 2\): dtype must be float32 or float64"):
+        layer.astype(dtype)
+    assert layer.weight.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda s: s.pop("1.bias"), ValueError, r"lacks '1\.bias'.*strict=False"),
+        (lambda s: s.update(extra=s["1.bias"]), ValueError, r"unknown 'extra'.*strict=False"),
+        (
+            lambda s: s.update({"1.weight": np.zeros((2, 5), np.float32)}),
+            ValueError,
+            r"'1\.weight'.*\(3, 4\).*\(2, 5\)",
+        ),
+        (
+            # It would broadcast.
+            lambda s: s.update({"1.weight": np.zeros((1, 4), np.float32)}),
+            ValueError,
+            r"'1\.weight'.*\(3, 4\).*\(1, 4\)",
+        ),
+        (
+            lambda s: s.update({"1.bias": np.zeros(3, np.int64)}),
+            TypeError,
+            r"'1\.bias'.*float32.*int64",
+        ),
+        (
+            lambda s: s.update({"1.bias": np.array([None] * 3)}),
+            TypeError,
+            r"'1\.bias'.*float32.*object",
+        ),
+        (
+            lambda s: s.update({"1.bias": np.array(["a"] * 3)}),
+            TypeError,
+            r"'1\.bias'.*float32.*<U1",
+        ),
+    ],
+    ids=["missing", "surplus", "misshapen", "broadcastable", "integers", "objects", "strings"],
+)
+def test_a_state_dict_that_does_not_fit_is_an_error_and_loads_nothing(
+    change: Callable[[dict[str, Any]], Any], error: type[Exception], message: str
+) -> None:
+    model = nn.Sequential(nn.Linear(4, 4, rng=0), nn.Linear(4, 3, rng=1))
+    before = model.state_dict()
+    state: dict[str, Any] = {name: value + 1 for name, value in before.items()}
+    change(state)
+    with pytest.raises(error, match=message) as caught:
+        model.load_state_dict(state)
+    assert "\n" not in str(caught.value)
+    assert re.match(r"Sequential", str(caught.value))
+    assert_same(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("state", [None, [1], "weights.npz", 3])
+def test_a_state_dict_must_be_a_mapping(state: Any) -> None:
+    with pytest.raises(TypeError, match=r"^Linear\(2, 2\): expected a state dict"):
+        nn.Linear(2, 2).load_state_dict(state)
+
+
+def test_without_strict_what_fits_is_loaded_and_the_rest_is_told() -> None:
+    model = nn.Sequential(nn.Linear(2, 2, rng=0), nn.Linear(2, 1, rng=1))
+    untouched = model[1].state_dict()
+    ones = {"0.weight": np.ones((2, 2)), "0.bias": np.ones(2), "9.weight": np.ones(3)}
+    keys = model.load_state_dict(ones, strict=False)
+    assert keys.missing_keys == ["1.weight", "1.bias"]
+    assert keys.unexpected_keys == ["9.weight"]
+    assert_array_equal(model[0].weight.data, np.ones((2, 2)))
+    assert_same(model[1].state_dict(), untouched, rtol=0, atol=0)
+
+
+def test_loading_copies_and_keeps_the_dtype() -> None:
+    layer = nn.Linear(2, 1)
+    values = {"weight": np.array([[0.1, 0.2]]), "bias": np.array([0.3])}
+    layer.load_state_dict(values)
+    values["weight"][...] = 9
+    assert layer.weight.dtype == np.float32
+    assert_array_equal(layer.weight.data, np.array([[0.1, 0.2]], np.float32))
+
+
+def test_the_repr_of_a_layer_of_ones_own_shows_what_differs_from_the_defaults() -> None:
+    class Sized(nn.Layer):
+        def __init__(self, size: int, name: str = "a", flag: bool = False) -> None:
+            self.size, self.name, self.flag = size, name, flag
+
+    assert repr(Sized(3)) == "Sized(3)"
+    assert repr(Sized(3, flag=True)) == "Sized(3, flag=True)"
+    assert repr(Sized(3, "b")) == "Sized(3, name='b')"
+
+
+def test_a_layer_without_forward_or_backward_says_which_is_missing() -> None:
+    class Empty(nn.Layer):
+        pass
+
+    with pytest.raises(NotImplementedError, match="Empty does not define forward"):
+        Empty()(1)
+    with pytest.raises(NotImplementedError, match="Empty does not define backward"):
+        Empty().backward(np.ones(1))
+
+
+def test_a_layer_with_a_long_repr_is_named_by_its_class_in_errors() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(10)))
+    assert model.label == "Sequential"
+    assert nn.Linear(4, 4).label == "Linear(4, 4)"
+
+
+def test_trainable_says_whether_anything_takes_a_gradient() -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Linear(2, 2))
+    assert model.trainable()
+    assert not nn.ReLU().trainable()
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    assert not model.trainable()

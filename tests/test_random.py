@@ -1,0 +1,92 @@
+"""Randomness: one seed for the package, and generators that are passed in."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import nnlite as nn
+from nnlite.random import generator
+
+
+def test_the_package_seed_decides_all_that_is_random_after_it() -> None:
+    def draw() -> list[Any]:
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        loader = nn.DataLoader(np.arange(20), batch_size=6, shuffle=True)
+        return [*model.state_dict().values(), *loader]
+
+    nn.seed(7)
+    first = draw()
+    nn.seed(7)
+    for a, b in zip(first, draw(), strict=True):
+        assert_array_equal(a, b)
+    assert any((a != b).any() for a, b in zip(first, draw(), strict=True))
+    nn.seed(8)
+    assert any((a != b).any() for a, b in zip(first, draw(), strict=True))
+
+
+def test_a_generator_of_ones_own_leaves_the_package_generator_alone() -> None:
+    nn.seed(0)
+    expected = nn.Linear(3, 3).weight.data
+    nn.seed(0)
+    nn.Linear(3, 3, rng=1)
+    nn.Linear(3, 3, rng=np.random.default_rng(1))
+    assert_array_equal(nn.Linear(3, 3).weight.data, expected)
+
+
+def test_numpys_global_seed_has_no_part_in_it() -> None:
+    nn.seed(0)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is the point
+    expected = nn.Linear(3, 3).weight.data
+    assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    nn.seed(0)
+    np.random.seed(5)  # noqa: NPY002
+    assert_array_equal(nn.Linear(3, 3).weight.data, expected)
+
+
+def test_without_a_seed_every_run_is_another() -> None:
+    code = "import nnlite as nn; print(nn.Linear(3, 3).weight.data.tobytes())"
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert runs[0] != runs[1]
+
+
+def test_a_seed_gives_the_same_bits_in_another_process() -> None:
+    code = "import nnlite as nn; nn.seed(3); print(nn.Linear(3, 3).weight.data.tobytes().hex())"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    nn.seed(3)
+    assert run.stdout.strip() == nn.Linear(3, 3).weight.data.tobytes().hex()
+
+
+def test_an_int_a_generator_or_nothing_stand_for_a_generator() -> None:
+    mine = np.random.default_rng(5)
+    assert generator(mine) is mine
+    assert generator(5).random() == np.random.default_rng(5).random()
+    assert generator(np.int64(5)).random() == np.random.default_rng(5).random()
+    assert generator() is generator(None)
+
+
+@pytest.mark.parametrize(
+    "rng",
+    ["0", 1.5, True, [1], np.random, np.random.RandomState(0)],
+)
+def test_nothing_else_does(rng: Any) -> None:
+    with pytest.raises(TypeError, match=r"rng must be an int or a numpy\.random\.Generator, got"):
+        generator(rng)
+
+
+@pytest.mark.parametrize(("seed", "error"), [(-1, ValueError), (1.5, TypeError), ("a", TypeError)])
+def test_a_seed_must_be_a_non_negative_int(seed: Any, error: type[Exception]) -> None:
+    nn.seed(0)
+    expected = nn.Linear(2, 2).weight.data
+    nn.seed(0)
+    with pytest.raises(error):
+        nn.seed(seed)
+    assert_array_equal(nn.Linear(2, 2).weight.data, expected)

@@ -1,0 +1,474 @@
+"""Schedules: their formulas by hand, and PyTorch's learning rates over hundreds of steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+import nnlite as nn
+
+BASES = [0.5, 0.02]
+
+
+def optimizer(*lrs: float) -> nn.SGD:
+    """Return an optimizer of one group for each learning rate."""
+    lrs = lrs or (1.0,)
+    return nn.SGD([{"params": [nn.Parameter([0.0])], "lr": lr} for lr in lrs])
+
+
+def rates(of: Any) -> list[float]:
+    return [group["lr"] for group in of.param_groups]
+
+
+def course(schedule: nn.Schedule, steps: int) -> list[list[float]]:
+    """Return the learning rates of all groups before each of so many steps."""
+    seen = []
+    for _ in range(steps):
+        seen.append(rates(schedule.optimizer))
+        schedule.step()
+    return seen
+
+
+def first_rates(schedule: nn.Schedule, steps: int) -> list[float]:
+    return [lrs[0] for lrs in course(schedule, steps)]
+
+
+EVERY: dict[str, Callable[[nn.Optimizer], nn.Schedule]] = {
+    "StepLR": lambda o: nn.StepLR(o, 3, 0.5),
+    "MultiStepLR": lambda o: nn.MultiStepLR(o, [2, 5, 6], 0.5),
+    "ExponentialLR": lambda o: nn.ExponentialLR(o, 0.9),
+    "LinearLR": lambda o: nn.LinearLR(o, 0.1, 0.8, 6),
+    "CosineAnnealingLR": lambda o: nn.CosineAnnealingLR(o, 7, 0.01),
+    "OneCycleLR": lambda o: nn.OneCycleLR(o, 0.3, 30),
+    "SequentialLR": lambda o: nn.SequentialLR(
+        o, [nn.LinearLR(o, 0.1, total_iters=4), nn.CosineAnnealingLR(o, 9)], [4]
+    ),
+}
+every_schedule = pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
+
+
+# ---- by hand ----
+
+
+def test_step_by_hand() -> None:
+    assert first_rates(nn.StepLR(optimizer(), 2, 0.5), 6) == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_milestones_by_hand_in_any_order_and_twice() -> None:
+    schedule = nn.MultiStepLR(optimizer(), [4, 1, 4], gamma=0.5)
+    assert first_rates(schedule, 6) == [1, 0.5, 0.5, 0.5, 0.125, 0.125]
+
+
+def test_exponential_by_hand() -> None:
+    assert first_rates(nn.ExponentialLR(optimizer(), 0.5), 4) == [1, 0.5, 0.25, 0.125]
+    assert first_rates(nn.ExponentialLR(optimizer(), 0.0), 3) == [1, 0, 0]
+
+
+def test_linear_by_hand() -> None:
+    assert first_rates(nn.LinearLR(optimizer(), 0.25, 1.0, 3), 5) == [0.25, 0.5, 0.75, 1, 1]
+    assert first_rates(nn.LinearLR(optimizer(), 1.0, 0.0, 2), 4) == [1, 0.5, 0, 0]
+
+
+def test_cosine_by_hand_there_and_back() -> None:
+    # (1 + cos(πt/3)) / 2 is 1, 3/4, 1/4, 0, 1/4, 3/4, 1.
+    schedule = nn.CosineAnnealingLR(optimizer(), 3, eta_min=0.2)
+    expected = [0.2 + 0.8 * share for share in (1, 0.75, 0.25, 0, 0.25, 0.75, 1)]
+    assert_allclose(first_rates(schedule, 7), expected, rtol=1e-14)
+
+
+def test_one_cycle_by_hand() -> None:
+    # Up for 2 of 7 steps and down for 4, from 1/10 to 1 to 1/1000.
+    schedule = nn.OneCycleLR(
+        optimizer(),
+        max_lr=1.0,
+        total_steps=7,
+        pct_start=3 / 7,
+        anneal_strategy="linear",
+        div_factor=10,
+        final_div_factor=100,
+    )
+    low = 1e-3
+    expected = [0.1, 0.55, 1, *(1 - (1 - low) * k / 4 for k in (1, 2, 3)), low]
+    assert_allclose(first_rates(schedule, 7), expected, rtol=1e-13)
+
+
+def test_a_warm_up_and_then_a_decay_by_hand() -> None:
+    o = optimizer()
+    warm_up, decay = nn.LinearLR(o, 0.5, total_iters=2), nn.ExponentialLR(o, 0.5)
+    schedule = nn.SequentialLR(o, [warm_up, decay], milestones=[2])
+    assert first_rates(schedule, 5) == [0.5, 0.75, 1, 0.5, 0.25]
+
+
+def test_plateau_by_hand() -> None:
+    o = optimizer()
+    schedule = nn.ReduceLROnPlateau(o, factor=0.5, patience=1, cooldown=1)
+    seen = []
+    for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0):
+        schedule.step(loss)
+        seen.append(o.lr)
+    # Two bad steps reduce; then one is not counted, and two more reduce again.
+    assert seen == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+
+
+def test_the_optimizer_takes_the_steps_of_the_schedule() -> None:
+    p = nn.Parameter(np.zeros(1))
+    o = nn.SGD([p], lr=1.0)
+    schedule = nn.ExponentialLR(o, 0.5)
+    for expected in (-1.0, -1.5, -1.75):
+        p.grad = np.ones(1)
+        o.step()
+        schedule.step()
+        assert p.data == expected
+
+
+# ---- beside PyTorch ----
+
+
+def torch_optimizer(torch: Any, lrs: list[float], **options: Any) -> Any:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in lrs]
+    return torch.optim.SGD(groups, **options)
+
+
+def torch_course(theirs: Any, of: Any, steps: int) -> list[list[float]]:
+    seen = []
+    for _ in range(steps):
+        seen.append(rates(of))
+        of.step()  # PyTorch warns if no optimizer's step comes before the schedule's
+        theirs.step()
+    return seen
+
+
+_gammas = st.floats(0.5, 1.0)
+_small = st.integers(1, 40)
+_factors = st.floats(0.01, 1)
+ARGUMENTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
+    "StepLR": st.fixed_dictionaries({"step_size": _small, "gamma": _gammas}),
+    "MultiStepLR": st.fixed_dictionaries(
+        {"milestones": st.lists(st.integers(0, 100), max_size=5), "gamma": _gammas}
+    ),
+    "ExponentialLR": st.fixed_dictionaries({"gamma": _gammas}),
+    "LinearLR": st.fixed_dictionaries(
+        {"start_factor": _factors, "end_factor": st.floats(0, 1), "total_iters": _small}
+    ),
+    "CosineAnnealingLR": st.fixed_dictionaries(
+        {"T_max": st.integers(1, 150), "eta_min": st.floats(0, 0.3)}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+@given(data=st.data())
+def test_the_learning_rates_are_pytorchs_for_all_options(name: str, data: st.DataObject) -> None:
+    torch = pytest.importorskip("torch")
+    options = data.draw(ARGUMENTS[name])
+    mine = course(getattr(nn, name)(optimizer(*BASES), **options), 200)
+    of = torch_optimizer(torch, BASES)
+    theirs = torch_course(getattr(torch.optim.lr_scheduler, name)(of, **options), of, 200)
+    # PyTorch's are made from one another, and gather rounding errors.
+    assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@given(
+    total=st.integers(2, 200),
+    pct_start=st.floats(0, 0.95),
+    strategy=st.sampled_from(["cos", "linear"]),
+    div_factor=st.floats(1, 50),
+    final_div_factor=st.floats(1, 1e5),
+)
+def test_one_cycle_is_pytorchs_for_all_options(
+    total: int, pct_start: float, strategy: str, div_factor: float, final_div_factor: float
+) -> None:
+    torch = pytest.importorskip("torch")
+    if abs(pct_start * total - 1) < 1e-9:
+        pct_start += 1e-3  # PyTorch divides by zero if the rate rises for exactly no steps
+    options = {
+        "max_lr": 0.7,
+        "total_steps": total,
+        "pct_start": pct_start,
+        "anneal_strategy": strategy,
+        "div_factor": div_factor,
+        "final_div_factor": final_div_factor,
+    }
+    mine = course(nn.OneCycleLR(optimizer(*BASES), **options), total)
+    of = torch_optimizer(torch, BASES)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(of, **options, cycle_momentum=False)
+    assert_allclose(mine, torch_course(theirs, of, total), rtol=1e-9, atol=1e-12)
+
+
+@given(
+    warm=st.integers(1, 20),
+    middle=st.integers(1, 50),
+    start=st.floats(0.01, 0.9),
+    gamma=st.floats(0.5, 0.99),
+)
+def test_one_schedule_after_another_is_as_in_pytorch(
+    warm: int, middle: int, start: float, gamma: float
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    def both(of: Any, schedules: Any) -> Any:
+        parts = [
+            schedules.LinearLR(of, start, total_iters=warm),
+            schedules.CosineAnnealingLR(of, middle, 0.01),
+            schedules.ExponentialLR(of, gamma),
+        ]
+        return schedules.SequentialLR(of, parts, milestones=[warm, warm + middle])
+
+    mine = course(both(optimizer(*BASES), nn), 120)
+    of = torch_optimizer(torch, BASES)
+    theirs = torch_course(both(of, torch.optim.lr_scheduler), of, 120)
+    assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@given(
+    metrics=st.lists(st.floats(-2, 2), min_size=10, max_size=120),
+    mode=st.sampled_from(["min", "max"]),
+    factor=st.floats(0, 0.9),
+    patience=st.integers(0, 4),
+    threshold=st.sampled_from([0.0, 1e-4, 0.1]),
+    threshold_mode=st.sampled_from(["rel", "abs"]),
+    cooldown=st.integers(0, 3),
+    min_lr=st.sampled_from([0.0, 0.01]),
+    eps=st.sampled_from([1e-8, 1e-2]),
+)
+def test_plateau_is_pytorchs_for_all_options(metrics: list[float], **options: Any) -> None:
+    torch = pytest.importorskip("torch")
+    of, my_optimizer = torch_optimizer(torch, BASES), optimizer(*BASES)
+    mine = nn.ReduceLROnPlateau(my_optimizer, **options)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(of, **options)
+    for metric in metrics:
+        mine.step(metric)
+        theirs.step(metric)
+        assert_allclose(rates(my_optimizer), rates(of), rtol=1e-12)
+
+
+def test_plateau_counts_a_loss_of_nan_as_no_improvement() -> None:
+    o = optimizer()
+    schedule = nn.ReduceLROnPlateau(o, factor=0.5, patience=1)
+    for loss in (1.0, math.nan, math.nan):
+        schedule.step(loss)
+    assert o.lr == 0.5
+
+
+# ---- what they all promise ----
+
+
+@every_schedule
+def test_groups_keep_their_proportions_or_share_a_rate(make: Callable[..., nn.Schedule]) -> None:
+    alone = [course(make(optimizer(lr)), 25) for lr in BASES]
+    together = course(make(optimizer(*BASES)), 25)
+    assert together == [[a, b] for (a,), (b,) in zip(*alone, strict=True)]
+
+
+@every_schedule
+def test_the_learning_rate_depends_on_the_number_of_steps_alone(
+    make: Callable[..., nn.Schedule],
+) -> None:
+    o = optimizer(*BASES)
+    schedule, expected = make(o), course(make(optimizer(*BASES)), 20)
+    for lrs in expected:
+        assert rates(o) == lrs
+        o.lr = 123.0  # what somebody sets holds until the next step
+        schedule.step()
+
+
+@every_schedule
+@pytest.mark.parametrize("stop", [0, 3, 4, 11])
+def test_a_schedule_goes_on_from_its_state(make: Callable[..., nn.Schedule], stop: int) -> None:
+    expected = course(make(optimizer(*BASES)), 25)
+    schedule = make(optimizer(*BASES))
+    course(schedule, stop)
+    state = schedule.state_dict()
+    other = optimizer(9.0, 9.0)
+    resumed = make(other)
+    resumed.load_state_dict(state)
+    assert resumed.count == stop
+    assert course(resumed, 25 - stop) == expected[stop:]
+
+
+def test_plateau_goes_on_from_its_state() -> None:
+    losses = np.random.default_rng(0).normal(size=40).tolist()
+    o, other = optimizer(), optimizer()
+    schedule = nn.ReduceLROnPlateau(o, patience=2, cooldown=2, factor=0.5)
+    resumed = nn.ReduceLROnPlateau(other, patience=2, cooldown=2, factor=0.5)
+    for loss in losses[:17]:
+        schedule.step(loss)
+    resumed.load_state_dict(schedule.state_dict())
+    other.lr = o.lr
+    for loss in losses[17:]:
+        schedule.step(loss)
+        resumed.step(loss)
+        assert other.lr == o.lr
+    assert o.lr < 1
+
+
+@every_schedule
+@pytest.mark.parametrize(
+    "duplicate",
+    [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))],
+    ids=["deepcopy", "pickle"],
+)
+def test_a_schedule_and_its_optimizer_can_be_copied_together(
+    make: Callable[..., nn.Schedule], duplicate: Callable[[Any], Any]
+) -> None:
+    expected = course(make(optimizer(*BASES)), 25)
+    o = optimizer(*BASES)
+    schedule = make(o)
+    course(schedule, 6)
+    other, twin = duplicate((o, schedule))
+    assert twin.optimizer is other
+    assert course(twin, 19) == expected[6:]
+    assert rates(o) == expected[6]
+
+
+def test_a_schedule_inside_a_schedule() -> None:
+    o = optimizer(2.0)
+    inner = nn.SequentialLR(o, [nn.ExponentialLR(o, 0.5), nn.ExponentialLR(o, 0.1)], [2])
+    outer = nn.SequentialLR(o, [inner, nn.ExponentialLR(o, 0.0)], [4])
+    assert_allclose(first_rates(outer, 7), [2, 1, 2, 0.2, 2, 0, 0], rtol=1e-14)
+
+
+def test_a_schedule_of_ones_own_defines_factor_or_learning_rate() -> None:
+    class Root(nn.Schedule):
+        def factor(self, count: int) -> float:
+            return 1 / math.sqrt(1 + count)
+
+    assert_allclose(first_rates(Root(optimizer(2.0)), 4), 2 / np.sqrt([1, 2, 3, 4]))
+    with pytest.raises(NotImplementedError, match="^Schedule does not define factor"):
+        nn.Schedule(optimizer())
+
+
+def test_a_rate_of_zero_stops_the_training_and_no_more() -> None:
+    p = nn.Parameter(np.ones(2))
+    o = nn.AdamW([p], lr=0.1)
+    nn.MultiStepLR(o, [0], gamma=0.0)
+    p.grad = np.ones(2)
+    o.step()
+    assert_array_equal(p.data, [1, 1])
+
+
+# ---- what they refuse ----
+
+
+def test_one_cycle_ends_with_an_error_that_says_how_long_it_is() -> None:
+    schedule = nn.OneCycleLR(optimizer(), 1.0, total_steps=3)
+    course(schedule, 3)
+    message = "^OneCycleLR: the cycle has total_steps=3 and this is step 4; .*epochs times batches"
+    with pytest.raises(ValueError, match=message):
+        schedule.step()
+
+
+@every_schedule
+@pytest.mark.parametrize("wrong", [None, 0.1, nn.Linear(2, 2), [nn.Parameter([0.0])]], ids=str)
+def test_what_is_no_optimizer_is_an_error(make: Callable[..., Any], wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"^\w+LR: expected an optimizer, got \w+$"):
+        make(wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda o: nn.StepLR(o, 0), ValueError, "StepLR: step_size must be at least 1, got 0"),
+        (lambda o: nn.StepLR(o, 1.5), TypeError, "StepLR: step_size must be an int, got 1.5"),
+        (lambda o: nn.StepLR(o, 1, -0.1), ValueError, "StepLR: gamma must be at least 0"),
+        (lambda o: nn.MultiStepLR(o, [-1]), ValueError, "MultiStepLR: a milestone must be at"),
+        (lambda o: nn.MultiStepLR(o, [0.5]), TypeError, "MultiStepLR: a milestone must be an int"),
+        (lambda o: nn.ExponentialLR(o, math.nan), ValueError, "ExponentialLR: gamma must be fin"),
+        (lambda o: nn.ExponentialLR(o, None), TypeError, "ExponentialLR: gamma must be a number"),
+        (lambda o: nn.LinearLR(o, -0.1), ValueError, "LinearLR: start_factor must be at least 0"),
+        (lambda o: nn.LinearLR(o, 0.1, "1"), TypeError, "LinearLR: end_factor must be a number"),
+        (
+            lambda o: nn.LinearLR(o, total_iters=0),
+            ValueError,
+            "LinearLR: total_iters must be at least 1, got 0",
+        ),
+        (
+            lambda o: nn.CosineAnnealingLR(o, 0),
+            ValueError,
+            "CosineAnnealingLR: T_max must be at least 1, got 0",
+        ),
+        (
+            lambda o: nn.CosineAnnealingLR(o, 10, -1),
+            ValueError,
+            "CosineAnnealingLR: eta_min must be at least 0",
+        ),
+        (lambda o: nn.OneCycleLR(o, -1, 9), ValueError, "OneCycleLR: max_lr must be at least 0"),
+        (lambda o: nn.OneCycleLR(o, 1, 0), ValueError, "OneCycleLR: total_steps must be at least"),
+        (
+            lambda o: nn.OneCycleLR(o, 1, 9, pct_start=1.0),
+            ValueError,
+            "OneCycleLR: pct_start must be below 1",
+        ),
+        (
+            lambda o: nn.OneCycleLR(o, 1, 9, anneal_strategy="square"),
+            ValueError,
+            "OneCycleLR: anneal_strategy must be one of 'cos', 'linear'; got 'square'",
+        ),
+        (lambda o: nn.OneCycleLR(o, 1, 9, div_factor=0), ValueError, "OneCycleLR: div_factor must"),
+        (lambda o: nn.SequentialLR(o, [], []), ValueError, "SequentialLR: 0 schedules need one"),
+        (
+            lambda o: nn.SequentialLR(o, [nn.StepLR(o, 1), nn.StepLR(o, 1)], []),
+            ValueError,
+            "SequentialLR: 2 schedules need one milestone less, got 0",
+        ),
+        (
+            lambda o: nn.SequentialLR(o, [nn.StepLR(o, 1) for _ in range(3)], [4, 4]),
+            ValueError,
+            r"SequentialLR: milestones must increase, got \[4, 4\]",
+        ),
+        (
+            lambda o: nn.SequentialLR(o, [nn.StepLR(o, 1), nn.StepLR(optimizer(), 1)], [4]),
+            ValueError,
+            "SequentialLR: every schedule must be of the same optimizer",
+        ),
+        (lambda o: nn.ReduceLROnPlateau(o, "low"), ValueError, "ReduceLROnPlateau: mode must be"),
+        (
+            lambda o: nn.ReduceLROnPlateau(o, factor=1.0),
+            ValueError,
+            "ReduceLROnPlateau: factor must be below 1",
+        ),
+        (
+            lambda o: nn.ReduceLROnPlateau(o, patience=-1),
+            ValueError,
+            "ReduceLROnPlateau: patience must be at least 0",
+        ),
+        (
+            lambda o: nn.ReduceLROnPlateau(o, threshold_mode="both"),
+            ValueError,
+            "ReduceLROnPlateau: threshold_mode must be one of 'rel', 'abs'",
+        ),
+        (
+            lambda o: nn.ReduceLROnPlateau(o, min_lr=-1),
+            ValueError,
+            "ReduceLROnPlateau: min_lr must be at least 0",
+        ),
+    ],
+)
+def test_options_out_of_range_are_an_error(
+    make: Callable[[nn.Optimizer], Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        make(optimizer())
+
+
+@every_schedule
+def test_a_state_of_another_number_of_groups_is_an_error_and_changes_nothing(
+    make: Callable[..., nn.Schedule],
+) -> None:
+    o = optimizer(*BASES)
+    schedule = make(o)
+    course(schedule, 3)
+    before = rates(o)
+    with pytest.raises(ValueError, match=r"^\w+: the state is of 1 parameter groups, the .* has 2"):
+        schedule.load_state_dict(make(optimizer()).state_dict())
+    assert rates(o) == before
+    assert schedule.count == 3
