@@ -43,7 +43,8 @@ class ReLU(Layer):
         if not input_grad:
             return None
         # Not a product: an infinite gradient times 0 would be NaN. True is 1, and -1 all bits set.
-        mask = np.negative((y > 0).view(np.int8))
+        # y is 0 or above, or NaN, which lets the gradient pass.
+        mask = np.negative((y != 0).view(np.int8))
         bits = np.dtype(f"i{y.itemsize}")
         return (grad.view(bits) & mask).view(y.dtype)
 
@@ -256,7 +257,7 @@ class GELU(Layer):
         if self.approximate == "none":
             share = normal_cdf(x)
         else:
-            share = 0.5 * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBE * x**3)))
+            share = 0.5 * (1 + np.tanh(_GELU_SCALE * (x + _GELU_CUBE * x * x * x)))
         self.cache(x, share)
         return x * share
 

@@ -63,8 +63,7 @@ class Sequential(Layer):
             inputs = (layer.forward(*inputs),)
             self._cache = None  # should a later layer fail, the caches are of two forwards
         self.cache(True)
-        (output,) = inputs
-        return output
+        return inputs[0] if len(inputs) == 1 else inputs
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
         self.cached()
@@ -126,10 +125,7 @@ class Sequential(Layer):
             yield str(index), layer
 
     def __repr__(self) -> str:
-        if not self._layers:
-            return "Sequential()"
-        lines = "".join(f"{layer!r},\n" for layer in self._layers)
-        return f"Sequential(\n{textwrap.indent(lines, '    ')})"
+        return _constructor_call(type(self).__name__, self._layers)
 
 
 class Residual(Layer):
@@ -195,7 +191,13 @@ class Residual(Layer):
         return grad + through if input_grad else None
 
     def __repr__(self) -> str:
-        return repr(self.body).replace("Sequential", "Residual", 1)
+        return _constructor_call(type(self).__name__, self.body)
+
+
+def _constructor_call(name: str, layers: Iterable[Layer]) -> str:
+    """Return a constructor call with one layer on each line."""
+    lines = "".join(f"{layer!r},\n" for layer in layers)
+    return f"{name}(\n{textwrap.indent(lines, '    ')})" if lines else f"{name}()"
 
 
 def _checked(layers: list[Layer]) -> list[Layer]:

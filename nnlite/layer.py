@@ -10,7 +10,7 @@ import contextlib
 import copy
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -21,6 +21,7 @@ from .memory import is_held
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
+Member = TypeVar("Member")
 
 
 class _Mode(threading.local):
@@ -242,8 +243,8 @@ class Layer:
 
     A layer of your own defines these two. `forward` hands what `backward` needs to `cache`;
     `backward` gets it from `cached`, adds to its parameters' gradients and returns dL/d(input).
-    Parameters and sub-layers are plain attributes (or lists and dicts of layers): they are found
-    in the order in which they were set.
+    Parameters and sub-layers are plain attributes, or items of lists and dicts that are: they are
+    found in the order in which they were set.
 
     Attributes
     ----------
@@ -332,18 +333,7 @@ class Layer:
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
         for name, value in vars(self).items():
-            if isinstance(value, Layer):
-                yield name, value
-            elif name == "_cache":
-                continue
-            elif isinstance(value, (list, tuple)):
-                for index, item in enumerate(value):
-                    if isinstance(item, Layer):
-                        yield f"{name}.{index}", item
-            elif isinstance(value, dict):
-                for key, item in value.items():
-                    if isinstance(item, Layer):
-                        yield f"{name}.{key}", item
+            yield from _members(name, value, Layer)
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """Yield the dotted name and the layer of this layer (named `prefix`) and all below it."""
@@ -353,8 +343,7 @@ class Layer:
 
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield name, value
+            yield from _members(name, value, Parameter)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the dotted name and the parameter of each parameter, a shared one once."""
@@ -475,13 +464,17 @@ class Layer:
         wanted = np.dtype(dtype)
         if wanted not in FLOATS:
             raise TypeError(f"{self.label}: dtype must be float32 or float64, got {wanted}")
+        # By identity, so that buffers that tied layers share stay shared.
+        converted: dict[int, Array] = {}
         for _, layer in self.named_layers():
             for _, parameter in layer._own_parameters():
                 parameter.astype(wanted)
             for name in layer._buffer_names:
                 buffer = getattr(layer, name)
                 if buffer is not None and buffer.dtype.kind == "f":
-                    setattr(layer, name, buffer.astype(wanted, copy=False))
+                    new = converted.setdefault(id(buffer), buffer.astype(wanted, copy=False))
+                    converted[id(new)] = new
+                    setattr(layer, name, new)
             layer._cache = None
         return self
 
@@ -513,7 +506,8 @@ class Layer:
         """
         twin = copy.copy(self)
         for name, value in vars(self).items():
-            vars(twin)[name] = _map_layers(value, Layer.tied)
+            if name != "_cache":
+                vars(twin)[name] = _tied(value)
         twin._cache = None
         return twin
 
@@ -540,21 +534,40 @@ class Layer:
                 value = value.tolist()
             elif value is None and isinstance(option.default, bool):
                 value = False
-            if option.default is option.empty:
+            if value is option.empty:
+                arguments.append(f"{name}=...")
+            elif option.default is option.empty:
                 arguments.append(repr(value))
             elif value is not option.default and value != option.default:
                 arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-def _map_layers(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Return `value` with `function` applied to each layer that it is or contains."""
+def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, Member]]:
+    """Yield what is of `kind` in an attribute: the value, or items of lists and dicts.
+
+    Private lists and dicts are left out: caches, and what a container keeps in its own order.
+    """
+    if isinstance(value, kind):
+        yield name, value
+    elif name.startswith("_"):
+        return
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _members(f"{name}.{index}", item, kind)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _members(f"{name}.{key}", item, kind)
+
+
+def _tied(value: Any) -> Any:
+    """Return `value` with each layer that it is or contains tied."""
     if isinstance(value, Layer):
-        return function(value)
-    if isinstance(value, (list, tuple)) and any(isinstance(item, Layer) for item in value):
-        return type(value)(_map_layers(item, function) for item in value)
-    if isinstance(value, dict) and any(isinstance(item, Layer) for item in value.values()):
-        return {key: _map_layers(item, function) for key, item in value.items()}
+        return value.tied()
+    if type(value) in (list, tuple):
+        return type(value)(_tied(item) for item in value)
+    if type(value) is dict:
+        return {key: _tied(item) for key, item in value.items()}
     return value
 
 

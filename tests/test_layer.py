@@ -1020,3 +1020,42 @@ def test_trainable_says_whether_anything_takes_a_gradient() -> None:
     for parameter in model.parameters():
         parameter.requires_grad = False
     assert not model.trainable()
+
+
+class Ensemble(nn.Layer):
+    """Members in lists, nested lists and dicts; `size` is kept under another name."""
+
+    def __init__(self, size: int) -> None:
+        self.width = size
+        self.scales = [nn.Parameter(np.ones(size)), nn.Parameter(np.zeros(size))]
+        self.members = [[nn.Linear(size, 1, rng=0)], {"second": nn.Linear(size, 1, rng=1)}]
+
+
+def test_parameters_and_layers_are_found_in_lists_and_dicts_however_nested() -> None:
+    ensemble = Ensemble(2)
+    expected = ["scales.0", "scales.1"]
+    expected += ["members.0.0.weight", "members.0.0.bias"]
+    expected += ["members.1.second.weight", "members.1.second.bias"]
+    assert [name for name, _ in ensemble.named_parameters()] == expected
+    assert list(ensemble.state_dict()) == expected
+
+
+def test_tied_ties_layers_in_nested_lists_and_dicts() -> None:
+    ensemble = Ensemble(2)
+    twin = ensemble.tied()
+    assert twin.members[0][0] is not ensemble.members[0][0]
+    assert twin.members[0][0].weight is ensemble.members[0][0].weight
+    assert twin.members[1]["second"].bias is ensemble.members[1]["second"].bias
+
+
+def test_an_argument_that_a_layer_does_not_keep_shows_as_dots() -> None:
+    assert repr(Ensemble(2)) == "Ensemble(size=...)"
+
+
+def test_buffers_of_tied_layers_stay_shared_when_converted() -> None:
+    norm = nn.BatchNorm1d(2)
+    model = nn.Sequential(norm, norm.tied()).astype(np.float64)
+    assert model[0].running_mean is model[1].running_mean
+    assert model[0].running_mean.dtype == np.float64
+    model(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    assert_array_equal(model[0].num_batches_tracked, 2)
