@@ -175,8 +175,8 @@ def gradcheck(
         F(θ) = Σ w · y(θ)            ∂F/∂θ_i, analytic: backward(w)
                                      numeric: (F(θ + h e_i) - F(θ - h e_i)) / 2h
 
-    for every element of every input and parameter θ, with h ≈ ∛ε · max(1, |θ_i|), which balances
-    truncation and rounding. The relative error is::
+    for every element of every input and parameter θ, with the step ``h ≈ ∛ε · max(1, |θ_i|)``,
+    which balances truncation and rounding. The relative error is::
 
         |analytic - numeric| / max(|analytic|, |numeric|, floor)
 

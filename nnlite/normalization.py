@@ -242,8 +242,8 @@ class LayerNorm(Layer):
 
     Notes
     -----
-    Shapes: x and y alike, (N, …, *normalized_shape). With the mean μ and the biased variance σ²
-    over the M values of a sample, G = dL/dy and H = G · weight::
+    Shapes: x and y alike, (N, …) and then `normalized_shape`. With the mean μ and the biased
+    variance σ² over the M values of a sample, G = dL/dy and H = G · weight::
 
         x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias
 

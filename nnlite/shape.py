@@ -78,7 +78,7 @@ class Reshape(Layer):
 
     Notes
     -----
-    Shapes: x (N, …) becomes y (N, *shape). The gradient gets the input's shape back.
+    Shapes: x (N, …) becomes y (N, …). The gradient gets the input's shape back.
 
     Examples
     --------
