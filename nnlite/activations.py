@@ -106,7 +106,7 @@ class ELU(Layer):
     -----
     Shapes: x and y alike, any::
 
-        dL/dx = dL/dy · (1 if x > 0 else y + alpha)
+        dL/dx = dL/dy · (1 if x > 0 else alpha exp(x))
 
     References
     ----------
@@ -129,13 +129,15 @@ class ELU(Layer):
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)
         y: Array = np.where(x > 0, x, self.alpha * np.expm1(np.minimum(x, 0)))
-        self.cache(x, y)
+        self.cache(x)
         return y
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        x, y = self.cached()
+        (x,) = self.cached()
         grad = as_output_grad(self, grad, x.shape, x.dtype)
-        return grad * np.where(x > 0, 1, y + self.alpha) if input_grad else None
+        if not input_grad:
+            return None
+        return grad * np.where(x > 0, 1, self.alpha * np.exp(np.minimum(x, 0)))
 
 
 class SiLU(Layer):

@@ -113,7 +113,8 @@ class Optimizer:
             raise TypeError(
                 f'{self._name}: expected parameters, or dicts with "params"; got {item!r}'
             )
-        unknown = [name for name in item if name != "params" and name not in defaults]
+        known = {"params", "initial_lr", *defaults}
+        unknown = [name for name in item if name not in known]
         if unknown:
             raise ValueError(
                 f"{self._name}: unknown option {unknown[0]!r}; it has {', '.join(defaults)}"
@@ -390,8 +391,13 @@ class Adam(Optimizer):
     ) -> None:
         first, second = group["betas"]
         change = grad - mean
-        change *= 1 - first
-        mean += change
+        # Of two ways to say the same, the one that keeps the smaller share of the rounding.
+        if first > 0.5:
+            change *= 1 - first
+            mean += change
+        else:
+            change *= first
+            np.subtract(grad, change, out=mean)
         np.multiply(grad, grad, out=change)
         change *= 1 - second
         square *= second
@@ -603,8 +609,8 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
         raise ValueError("clip_grad_norm: max_norm must be above 0, got 0")
     grads = _gradients(parameters, "clip_grad_norm")
     norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads))
-    if not math.isfinite(norm):
-        # The squares of a float32 overflow long before the float32 does.
+    if not norm or not math.isfinite(norm):
+        # The squares of a float32 leave its range long before the float32 does.
         norm = math.sqrt(sum(float(np.square(grad, dtype=np.float64).sum()) for grad in grads))
     if not math.isfinite(norm):
         raise ValueError(f"clip_grad_norm: the norm of the gradients is {norm}")
@@ -645,7 +651,17 @@ def clip_grad_value(parameters: Iterable[Parameter], clip_value: float) -> None:
 
 
 def _gradients(parameters: Iterable[Parameter], name: str) -> list[Array]:
-    parameters = [parameters] if isinstance(parameters, Parameter) else list(parameters)
+    if isinstance(parameters, Parameter):
+        parameters = [parameters]
+    if not isinstance(parameters, Iterable):
+        raise TypeError(
+            f"{name}: expected an iterable of parameters such as model.parameters(), "
+            f"got {type(parameters).__name__}"
+        )
+    parameters = list(parameters)
+    for parameter in parameters:
+        if not isinstance(parameter, Parameter):
+            raise TypeError(f"{name}: expected parameters, got {type(parameter).__name__}")
     if not parameters:
         raise ValueError(
             f"{name}: there are no parameters; model.parameters() can be iterated over once"

@@ -12,6 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from .checks import fraction, integer, number, one_of
 from .optim import Optimizer
 
@@ -19,18 +21,19 @@ from .optim import Optimizer
 class Schedule:
     """Base class: the learning rate of each group is its first one times `factor`.
 
-    A schedule of your own defines `factor`.
+    A schedule of your own defines `factor`. Several schedules of one optimizer multiply their
+    factors, and a learning rate that is changed by hand is scaled from there on, as in PyTorch.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Its present learning rates are what the factors multiply.
+        Its learning rates when it gets its first schedule are what the factors multiply.
 
     Attributes
     ----------
     optimizer : Optimizer
     base_lrs : list of float
-        The learning rate of each group when the schedule was made.
+        The first learning rate of each group.
     count : int
         How often `step` was called.
 
@@ -55,14 +58,13 @@ class Schedule:
     count: int
 
     def __init__(self, optimizer: Optimizer) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"{type(self).__name__}: expected an optimizer, got {type(optimizer).__name__}"
-            )
-        self.optimizer = optimizer
-        self.base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self.optimizer = _checked(optimizer, type(self).__name__)
+        self.base_lrs = [
+            float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups
+        ]
         self.count = 0
-        self._set()
+        self._last_lrs = self.base_lrs
+        self._move_to(0)
 
     def factor(self, count: int) -> float:
         """Return what the first learning rate is multiplied by after `count` steps."""
@@ -74,27 +76,42 @@ class Schedule:
 
     def step(self) -> None:
         """Count a step, and set the learning rates for the next one."""
-        self.count += 1
-        self._set()
+        self._move_to(self.count + 1)
 
-    def _set(self) -> None:
-        for group, base in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            group["lr"] = self.learning_rate(base, self.count)
+    def _move_to(self, count: int) -> None:
+        lrs = [self.learning_rate(base, count) for base in self.base_lrs]
+        for group, last, lr in zip(self.optimizer.param_groups, self._last_lrs, lrs, strict=True):
+            # Whoever else has changed the rate since the last step has their factor in it.
+            alone = group["lr"] == last or last == 0
+            group["lr"] = lr if alone else group["lr"] * (lr / last)
+        self.count, self._last_lrs = count, lrs
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on from here."""
         return {"count": self.count, "base_lrs": list(self.base_lrs)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
-        base_lrs = [float(lr) for lr in state_dict["base_lrs"]]
+        """Go on from where `state_dict` was taken.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not the state of such a schedule. Nothing is changed then.
+        """
+        name = type(self).__name__
+        if not isinstance(state_dict, Mapping) or not {"count", "base_lrs"} <= set(state_dict):
+            raise TypeError(f"{name}: expected the state_dict of a schedule, got {state_dict!r}")
+        count = integer(state_dict["count"], f"{name}: the count of the state", 0)
+        base_lrs = [number(lr, f"{name}: a rate of the state", 0) for lr in state_dict["base_lrs"]]
         if len(base_lrs) != len(self.base_lrs):
             raise ValueError(
-                f"{type(self).__name__}: the state is of {len(base_lrs)} parameter groups, "
+                f"{name}: the state is of {len(base_lrs)} parameter groups, "
                 f"the optimizer has {len(self.base_lrs)}"
             )
-        self.count, self.base_lrs = int(state_dict["count"]), base_lrs
-        self._set()
+        lrs = [self.learning_rate(base, count) for base in base_lrs]
+        for group, base, lr in zip(self.optimizer.param_groups, base_lrs, lrs, strict=True):
+            group["initial_lr"], group["lr"] = base, lr
+        self.count, self.base_lrs, self._last_lrs = count, base_lrs, lrs
 
 
 class StepLR(Schedule):
@@ -419,14 +436,17 @@ class SequentialLR(Schedule):
             )
         if self.milestones != sorted(set(self.milestones)):
             raise ValueError(f"SequentialLR: milestones must increase, got {self.milestones}")
-        if any(schedule.optimizer is not optimizer for schedule in self.schedulers):
-            raise ValueError("SequentialLR: every schedule must be of the same optimizer")
-        # Each schedule has changed the rates when it was made; the first was made from the others'.
-        base_lrs = self.schedulers[0].base_lrs
         for schedule in self.schedulers:
-            schedule.base_lrs = list(base_lrs)
-        for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-            group["lr"] = lr
+            if not isinstance(schedule, Schedule):
+                raise TypeError(
+                    f"SequentialLR: expected schedules that count steps, "
+                    f"got {type(schedule).__name__}"
+                )
+            if schedule.optimizer is not optimizer:
+                raise ValueError("SequentialLR: every schedule must be of the same optimizer")
+        # Each of the schedules has changed the rates when it was made.
+        for group in _checked(optimizer, "SequentialLR").param_groups:
+            group["lr"] = group["initial_lr"]
         super().__init__(optimizer)
 
     def learning_rate(self, base: float, count: int) -> float:
@@ -480,7 +500,7 @@ class ReduceLROnPlateau:
         min_lr: float = 0.0,
         eps: float = 1e-8,
     ) -> None:
-        self.optimizer = optimizer
+        self.optimizer = _checked(optimizer, "ReduceLROnPlateau")
         self.mode = one_of(mode, ("min", "max"), "ReduceLROnPlateau: mode")
         self.factor = fraction(factor, "ReduceLROnPlateau: factor")
         self.patience = integer(patience, "ReduceLROnPlateau: patience", 0)
@@ -497,6 +517,8 @@ class ReduceLROnPlateau:
 
     def step(self, metric: float) -> None:
         """Take note of `metric`, and reduce the learning rates if it is time."""
+        if isinstance(metric, str) or np.ndim(metric) != 0 or metric is None:
+            raise TypeError(f"ReduceLROnPlateau: the metric must be a number, got {metric!r}")
         metric = float(metric)
         if self._improves(metric):
             self.best, self.bad_steps = metric, 0
@@ -528,6 +550,12 @@ class ReduceLROnPlateau:
         """Go on from where `state_dict` was taken; the optimizer has the learning rates."""
         self.best = float(state_dict["best"])
         self.bad_steps, self.rest = int(state_dict["bad_steps"]), int(state_dict["rest"])
+
+
+def _checked(optimizer: Any, name: str) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name}: expected an optimizer, got {type(optimizer).__name__}")
+    return optimizer
 
 
 def _half_cosine(share: float) -> float:

@@ -66,5 +66,13 @@ def normal_cdf(x: Array) -> Array:
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], v: Array) -> Array:
-    numerator, denominator = (np.polyval(polynomial, v) for polynomial in coefficients)
+    numerator, denominator = (_polynomial(powers, v) for powers in coefficients)
     return numerator / denominator
+
+
+def _polynomial(coefficients: tuple[float, ...], v: Array) -> Array:
+    value = np.full_like(v, coefficients[0])
+    for coefficient in coefficients[1:]:
+        value *= v
+        value += coefficient
+    return value

@@ -262,3 +262,9 @@ def test_softmax_over_an_axis_that_is_not_there_is_an_error(kind: Any, dim: int)
     message = rf"^{kind.__name__}\(dim={dim}\): an input of shape \(2, 3\) has no axis {dim}$"
     with pytest.raises(ValueError, match=message):
         kind(dim)(np.ones((2, 3)))
+
+
+def test_the_gradient_of_elu_keeps_its_precision_far_to_the_left() -> None:
+    elu = nn.ELU()
+    elu(np.array([-30.0, -10.0], np.float32))
+    assert_allclose(elu.backward(np.ones(2, np.float32)), np.exp([-30.0, -10.0]), rtol=1e-5)

@@ -379,6 +379,17 @@ def test_one_value_for_each_feature_is_an_error_in_training(
 
 
 @pytest.mark.parametrize(
+    ("norm", "shape"), [(nn.BatchNorm1d(3), (1, 3, 2)), (nn.BatchNorm2d(3), (1, 3, 2, 1))], ids=str
+)
+def test_one_sample_of_several_values_for_each_feature_is_a_batch(
+    norm: nn.Layer, shape: tuple[int, ...]
+) -> None:
+    # Two values, which become -1 and 1.
+    y = norm(drawn(shape).astype(np.float32))
+    assert_allclose(np.abs(y), 1, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
     ("norm", "shape", "message"),
     [
         (nn.BatchNorm1d(3), (4, 2), r"BatchNorm1d\(3\): expected input of shape \(N, C\) or"),

@@ -119,6 +119,27 @@ def test_plateau_by_hand() -> None:
     assert seen == [1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
 
 
+@pytest.mark.parametrize(
+    ("mode", "threshold_mode", "short", "beyond"),
+    [
+        ("min", "rel", 1.85, 1.75),
+        ("min", "abs", 1.95, 1.85),
+        ("max", "rel", 2.15, 2.25),
+        ("max", "abs", 2.05, 2.15),
+    ],
+)
+def test_an_improvement_is_a_change_beyond_the_threshold(
+    mode: str, threshold_mode: str, short: float, beyond: float
+) -> None:
+    # A tenth of 2, or 0.1.
+    for metric, expected in ((short, 0.5), (beyond, 1.0)):
+        o = optimizer()
+        schedule = nn.ReduceLROnPlateau(o, mode, 0.5, 0, 0.1, threshold_mode)
+        schedule.step(2.0)
+        schedule.step(metric)
+        assert o.lr == expected
+
+
 def test_the_optimizer_takes_the_steps_of_the_schedule() -> None:
     p = nn.Parameter(np.zeros(1))
     o = nn.SGD([p], lr=1.0)
@@ -269,16 +290,66 @@ def test_groups_keep_their_proportions_or_share_a_rate(make: Callable[..., nn.Sc
     assert together == [[a, b] for (a,), (b,) in zip(*alone, strict=True)]
 
 
-@every_schedule
-def test_the_learning_rate_depends_on_the_number_of_steps_alone(
-    make: Callable[..., nn.Schedule],
-) -> None:
-    o = optimizer(*BASES)
-    schedule, expected = make(o), course(make(optimizer(*BASES)), 20)
-    for lrs in expected:
-        assert rates(o) == lrs
-        o.lr = 123.0  # what somebody sets holds until the next step
+def test_two_schedules_of_one_optimizer_multiply_their_factors() -> None:
+    o = optimizer(1.0)
+    schedules, seen = [nn.ExponentialLR(o, 0.9), nn.StepLR(o, 2, 0.5)], []
+    for _ in range(4):
+        for schedule in schedules:
+            schedule.step()
+        seen.append(o.lr)
+    assert_allclose(seen, [0.9, 0.405, 0.3645, 0.164025], rtol=1e-12)  # PyTorch's
+
+
+def test_a_warm_up_beside_a_plateau_does_not_undo_its_reductions() -> None:
+    o = optimizer(1.0)
+    warm_up = nn.LinearLR(o, 0.5, total_iters=2)
+    plateau = nn.ReduceLROnPlateau(o, patience=0, factor=0.1)
+    seen = []
+    for _ in range(6):
+        warm_up.step()
+        plateau.step(1.0)
+        seen.append(o.lr)
+    assert_allclose(seen, [0.75, 0.1, 0.01, 1e-3, 1e-4, 1e-5], rtol=1e-6)  # PyTorch's
+
+
+def test_the_order_in_which_schedules_are_made_does_not_matter() -> None:
+    o = optimizer(1.0)
+    second = nn.LinearLR(o, 0.5, total_iters=2)
+    first = nn.ExponentialLR(o, 0.9)
+    nn.SequentialLR(o, [first, second], [2])
+    assert o.lr == 1.0
+
+
+def test_a_plateau_cannot_stand_in_a_sequence() -> None:
+    o = optimizer(1.0)
+    with pytest.raises(TypeError, match="^SequentialLR: expected schedules that count steps"):
+        nn.SequentialLR(o, [nn.LinearLR(o, 0.5), nn.ReduceLROnPlateau(o)], [1])
+
+
+@pytest.mark.parametrize("wrong", [None, "0.5", [0.5], np.ones(2)], ids=str)
+def test_a_metric_that_is_no_number_is_an_error(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="^ReduceLROnPlateau: the metric must be a number"):
+        nn.ReduceLROnPlateau(optimizer(1.0)).step(wrong)
+
+
+def test_a_step_that_is_refused_does_not_count() -> None:
+    schedule = nn.OneCycleLR(optimizer(1.0), 1.0, 3)
+    for _ in range(3):
         schedule.step()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="this is step 4"):
+            schedule.step()
+    assert schedule.count == 3
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"count": 1}, [1], None, {"count": -3, "base_lrs": [1.0]}], ids=str
+)
+def test_a_state_that_is_none_is_an_error_and_changes_nothing(state: Any) -> None:
+    schedule = nn.StepLR(optimizer(1.0), 2)
+    with pytest.raises((ValueError, TypeError), match="^StepLR: "):
+        schedule.load_state_dict(state)
+    assert (schedule.count, schedule.base_lrs) == (0, [1.0])
 
 
 @every_schedule
