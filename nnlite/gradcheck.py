@@ -165,7 +165,8 @@ def gradcheck(
     TypeError
         If `layer` is not a layer.
     ValueError
-        If an input is not finite, or if there is no input of floats and no parameter to check.
+        If an input or a parameter is not finite, if there is no input of floats and no parameter
+        to check, or if a constant is no position of an input.
 
     Notes
     -----
@@ -232,6 +233,11 @@ def gradcheck(
         raise TypeError(f"gradcheck: expected a layer, a model or a loss, got {got}")
     tolerance = number(tolerance, "gradcheck: tolerance", minimum=1e-12)
     max_elements = integer(max_elements, "gradcheck: max_elements")
+    for position in constants:
+        if position not in range(len(inputs)):
+            raise ValueError(
+                f"gradcheck: of {len(inputs)} inputs, none has the position {position}"
+            )
     with package_generator_kept():
         # Of its own, since the package's generator is set back before every forward.
         draws = np.random.default_rng(generator(rng).integers(2**63))
@@ -479,10 +485,10 @@ class _Check:
         index = ... if slope.where is None else slope.where
         return self._probe.along((subject.array, index, slope.direction))
 
-    def _judge(self, subject: _Subject, slopes: list[_Slope]) -> list[_Slope]:
-        """Look closer at `slopes`, until one is wrong; return those that are on a kink."""
+    def _judge(self, subject: _Subject, doubtful: list[_Slope]) -> list[_Slope]:
+        """Look closer at what is doubtful, until one is wrong; return those that are on a kink."""
         on_kink = []
-        for slope in slopes:
+        for slope in doubtful:
             analytic, floor = subject.derivative(slope)
             verdict, numeric, error = judge(
                 self._outputs(subject, slope),
@@ -540,7 +546,7 @@ class _Check:
         moves, gradients, step = [], [], 0.0
         for subject in pending:
             elements = [slope.where for slope in subject.on_kink if slope.where is not None]
-            index = tuple(np.array(elements, dtype=int).reshape(len(elements), -1).T)
+            index = tuple(np.array(elements, int).reshape(len(elements), subject.array.ndim).T)
             moves.append((subject.array, index, 1.0))
             if subject.gradient is not None:
                 gradients.append(np.ravel(subject.gradient[index]))

@@ -57,7 +57,7 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
     Parameters
     ----------
     model_or_state : Layer, or mapping of str to array_like
-        A model, whose `~Layer.state_dict` is taken; or a state dict: arrays of numbers by name.
+        A model, whose `Layer.state_dict` is taken; or a state dict: arrays of numbers by name.
     path : str or path-like
         The file. Its name has to end in ``.npz``; nothing is appended to it.
 

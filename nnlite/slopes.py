@@ -20,7 +20,7 @@ Values = Sequence[Array]
 Outputs = Callable[[float], Values | None]
 
 # Near ∛ε, where rounding (ε/h) and truncation (h²) are about equal; a power of two, so that
-# x + h and x - h are exact.
+# x + h and x - h are hardly rounded.
 STEP = 2.0**-17
 _EPSILON = float(np.finfo(np.float64).eps)
 # By how much rounding inside the function may exceed the rounding of its values.
@@ -150,8 +150,9 @@ def _size_of_what_changes(weights: Values, base: Values, *others: Values | None)
 
 def _is_kink(tried: list[Slopes], rounding: float, tolerance: float, floor: float) -> bool:
     finite = [found for found in tried if math.isfinite(found.jump)]
+    widest = max((found.jump for found in finite), default=0.0)
     steepest = max((found.steepness for found in finite), default=0.0)
-    meaningful = [found for found in finite if rounding / found.step <= 0.01 * steepest]
+    meaningful = [found for found in finite if rounding / found.step <= 0.01 * widest]
     jumps = [found.right - found.left for found in meaningful[-3:]]
     if len(jumps) < 3:
         return False

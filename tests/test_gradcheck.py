@@ -327,6 +327,11 @@ def test_the_worst_element_is_named_with_both_derivatives() -> None:
     assert 1.5 <= abs(worst.numeric) <= 3  # a weight of magnitude ½ to 1, times 3
 
 
+def test_of_several_wrong_elements_the_worst_is_named() -> None:
+    wrong = np.array([[0.01, 0, 0], [0, 1, 0.1]])
+    assert row(nn.gradcheck(Function(lambda x: x, lambda x: 1 + wrong), X)).where == (1, 1)
+
+
 def test_one_wrong_element_of_many_is_found_though_not_all_are_tried() -> None:
     class OneWrong(Affine):
         def backward(self, grad: Array, input_grad: bool = True) -> Any:
@@ -527,6 +532,14 @@ def test_a_wrong_number_of_gradients_is_a_fault() -> None:
     assert result.faults == ("backward returns 3 gradients for 2 inputs",)
 
 
+def test_one_gradient_for_two_inputs_is_a_fault() -> None:
+    class One(Product):
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            return super().backward(grad)[0]
+
+    assert nn.gradcheck(One(), X, X).faults == ("backward returns 1 gradients for 2 inputs",)
+
+
 def test_a_loss_has_to_be_differentiated_without_a_gradient_too() -> None:
     result = nn.gradcheck(LossThatNeedsItsGrad(), X, X[::-1])
     assert any("backward without a gradient" in fault for fault in result.faults)
@@ -596,6 +609,49 @@ def test_giving_the_whole_gradient_to_all_that_tie_fails() -> None:
     result = nn.gradcheck(everything, np.array([[3.0, 3.0, 1.0]]))
     assert not result
     assert "where values tie" in result.faults[0]
+
+
+def test_a_direction_through_kinks_is_compared_nearby() -> None:
+    def wrong_near_zero(x: Array) -> Any:
+        return np.where(np.abs(x) < 0.01, -1, 1) * np.sign(x)
+
+    x = np.ones(1000)
+    x[::100] = 0
+    assert nn.gradcheck(Function(np.abs, np.sign), x, max_elements=2)
+    assert not nn.gradcheck(Function(np.abs, wrong_near_zero), x, max_elements=2)
+
+
+def test_a_parameter_on_a_kink_is_compared_nearby() -> None:
+    class AbsoluteFactor(nn.Layer):
+        def __init__(self, sign: float) -> None:
+            self.sign = sign
+            self.weight = nn.Parameter(np.zeros(3))
+
+        def forward(self, x: Array) -> Any:
+            self.cache(x)
+            return np.abs(self.weight.data) * x
+
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            (x,) = self.cached()
+            self.weight.accumulate(self.sign * np.sum(grad * x, axis=0) * np.sign(self.weight.data))
+            return grad * np.abs(self.weight.data)
+
+    result = nn.gradcheck(AbsoluteFactor(1), X)
+    assert result
+    assert row(result, "weight").kinks == 3
+    assert row(nn.gradcheck(AbsoluteFactor(-1), X), "weight").verdict == "FAIL"
+
+
+def test_a_kink_with_nothing_to_compare_nearby_does_not_pass() -> None:
+    def only_near_zero(x: Array) -> Any:
+        if np.max(np.abs(x)) > 2e-5:
+            raise ValueError("outside of the domain")
+        return np.abs(x)
+
+    result = nn.gradcheck(Function(only_near_zero, np.sign), np.zeros(4))
+    assert not result
+    assert (row(result).verdict, row(result).compared, row(result).kinks) == ("kink", 0, 0)
+    assert "no derivative to compare with" in str(result)
 
 
 def test_a_network_is_checked_although_all_its_units_are_on_a_kink() -> None:
@@ -884,6 +940,7 @@ def test_the_table_is_html_in_a_notebook() -> None:
         (lambda: nn.gradcheck(nn.ReLU(), np.array([np.nan])), ValueError, "input.*not finite"),
         (lambda: nn.gradcheck(nn.ReLU(), np.array([1, 2])), ValueError, "no input of floats"),
         (lambda: nn.gradcheck(nn.ReLU(), X, tolerance=0), ValueError, "tolerance"),
+        (lambda: nn.gradcheck(nn.ReLU(), X, constants=[1]), ValueError, "position 1"),
         (lambda: nn.gradcheck(nn.ReLU(), X, max_elements=0), ValueError, "max_elements"),
         (lambda: nn.gradcheck(nn.Linear(4, 2), X), ValueError, r"Linear\(4, 2\).*\(2, 3\)"),
     ],

@@ -553,6 +553,17 @@ def test_a_compressed_bomb_is_not_unpacked(path: Path) -> None:
         nn.load_state(path)
 
 
+@pytest.mark.parametrize(("mebibytes", "accepted"), [(8, True), (12, False)])
+def test_a_compressed_file_may_hold_a_hundred_times_its_size(
+    path: Path, mebibytes: int, accepted: bool
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 100_000, np.uint8)
+    np.savez_compressed(path, noise=noise, zeros=np.zeros(mebibytes * MIB, np.uint8))
+    found = read_or_reason(path)
+    assert ("zeros" in found) is accepted
+    assert ("claims to unpack" in found) is not accepted
+
+
 def test_entries_that_share_their_bytes_are_refused(path: Path) -> None:
     # Every entry of the directory points to the same data: small on the disk, large in memory.
     write_zip(path, {"w.npy": npy(described("'|u1'", "(100000,)"), bytes(100_000))})

@@ -318,6 +318,32 @@ def test_a_layer_that_is_not_called_is_there_without_a_value() -> None:
     assert "none" in str(t)
 
 
+def test_a_layer_that_is_called_twice_shows_its_last_call() -> None:
+    class Again(nn.Layer):
+        def __init__(self) -> None:
+            self.step = Times(3)
+            self.other = Times(1)
+
+        def forward(self, x: Array) -> Any:
+            return self.step(self.other(self.step(x)))
+
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            return self.step.backward(self.other.backward(self.step.backward(grad)))
+
+    t = nn.trace(Again(), floats(1))
+    assert list(t) == ["input", "other", "step", "output"]
+    assert t["step"].value == 9
+
+
+def test_gradients_that_do_not_fit_the_inputs_are_left_out() -> None:
+    class Three(nn.Multiply):
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            return grad, grad, grad
+
+    t = nn.trace(Three(), floats(2), floats(3))
+    assert [entry.grad for entry in t.inputs] == [None, None]
+
+
 # ---- the table ----
 
 
@@ -379,6 +405,12 @@ def test_the_first_value_that_is_not_finite_is_found(
     assert str(t).count("\n! ") == len(t.problems())
 
 
+def test_a_layer_is_not_blamed_for_its_parameter() -> None:
+    t = nn.trace(nn.Sequential(Times(2), nn.Sequential(Scale(np.nan))), floats(1))
+    assert not any("makes" in problem.message for problem in t.problems())
+    assert str(t.problems()[0]) == "1.0.weight has 1 NaN"
+
+
 @pytest.mark.parametrize(
     ("model", "problems"),
     [
@@ -390,6 +422,12 @@ def test_the_first_value_that_is_not_finite_is_found(
         ([Times(30), Times(30), Times(30), Times(30)], [("exploding", "1")]),
         ([Times(30), Times(30), nn.Sequential(Times(3000))], [("exploding", "2.0")]),
         ([Times(1), Times(1, back=1e-4), Times(1, back=1e-4)], [("vanishing", "1")]),
+        ([Times(40), Times(30)], [("exploding", "0")]),
+        ([Times(30), Times(30)], []),
+        (
+            [Both(Times(1, back=0), Times(1, back=0)), Times(1)],
+            [("dead", "0.f"), ("dead", "0.g")],
+        ),
         ([Times(1), Times(1)], []),
     ],
 )
@@ -397,6 +435,27 @@ def test_the_layer_at_which_a_gradient_goes_wrong_is_found(
     model: list[nn.Layer], problems: list[tuple[str, str]]
 ) -> None:
     assert kinds(nn.trace(nn.Sequential(*model), floats(1))) == problems
+
+
+def test_a_gradient_for_many_elements_is_no_larger_for_being_many() -> None:
+    class Total(Times):
+        """The sum of each row: its gradient is the same for all elements."""
+
+        def forward(self, x: Array) -> Any:
+            self.cache(x.shape)
+            return x.sum(axis=1, keepdims=True)
+
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            return np.broadcast_to(grad, *self.cached())
+
+    t = nn.trace(nn.Sequential(Total(1)), np.ones((2, 10_000), np.float32))
+    assert kinds(t, exploding=1.5, vanishing=0.5) == []
+
+
+def test_the_sentence_has_the_factor() -> None:
+    t = nn.trace(nn.Sequential(Times(40), Times(30)), floats(1), grad=floats(0.5))
+    assert "Times" in str(t.problems()[0])
+    assert "1.2e+03 times that of the output" in str(t.problems()[0])
 
 
 def test_a_parameter_whose_gradient_is_not_finite_is_found() -> None:
