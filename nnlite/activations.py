@@ -8,6 +8,7 @@ import numpy as np
 
 from .checks import as_floats, as_output_grad, integer, number, one_of
 from .layer import Array, Layer
+from .memory import empty_like
 from .special import normal_cdf
 
 
@@ -33,7 +34,8 @@ class ReLU(Layer):
     """
 
     def forward(self, x: Array) -> Array:
-        y = np.maximum(as_floats(self, x), 0)
+        x = as_floats(self, x)
+        y: Array = np.maximum(x, 0, out=empty_like(x))
         self.cache(y)
         return y
 
@@ -46,7 +48,9 @@ class ReLU(Layer):
         # y is 0 or above, or NaN, which lets the gradient pass.
         mask = np.negative((y != 0).view(np.int8))
         bits = np.dtype(f"i{y.itemsize}")
-        return (grad.view(bits) & mask).view(y.dtype)
+        result = empty_like(y)
+        np.bitwise_and(grad.view(bits), mask, out=result.view(bits))
+        return result
 
 
 class LeakyReLU(Layer):

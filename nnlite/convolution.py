@@ -1,15 +1,15 @@
 """Convolution and pooling of images, row by row.
 
-A batch of images has the shape (N, C, H, W). In memory its rows lie outermost and the batch
-innermost: (H, C, W, N). Layers hand on transposed views of such arrays; they take any other order
-too, at the price of a copy. In this order matrix products do nearly all of the work:
+A batch of images has the shape (N, C, H, W). In memory, convolution keeps its rows outermost and
+the batch innermost: (H, C, W, N). Layers hand on transposed views of such arrays, and take any
+other order at the price of a copy. In this order matrix products do nearly all of the work:
 
 - **Forward.** An output row depends on kH rows of the image, and in each of these, what meets
   column j of the kernel is the row itself, shifted by j. `_windows` copies the image kW times, so
   shifted, into ``lines[h, c, j, w, n]``. The kH lines that an output row depends on then follow
   each other in memory: they are a matrix of kH·C·kW rows and W·N columns, ready for the product
-  with the weight. The matrices of neighbouring output rows overlap. (The usual way, im2col, copies
-  the image kH·kW times.)
+  with the weight, and the matrices of neighbouring output rows overlap. (The usual way, im2col,
+  copies the image kH·kW times.)
 - **Weight gradient.** The same matrices, times the output gradient of their row.
 - **Input gradient.** An image row meets kH rows of the output gradient, and these are such a matrix
   as they lie. One product sums over output channels and kernel rows. It gives kW shifted lines,
@@ -74,7 +74,7 @@ class _Axis(NamedTuple):
     def is_tiled(self) -> bool:
         """Whether every input lies in exactly one window."""
         covered = self.inputs == self.outputs * self.stride and not self.is_padded
-        return covered and self.taps == self.span == self.stride
+        return covered and self.taps == self.stride
 
 
 @functools.lru_cache(maxsize=256)
@@ -379,7 +379,7 @@ class MaxPool2d(_Pool2d):
         y[n, c, i, j]     = max_uv x[n, c, h, w]
         dL/dx[n, c, h, w] = Σ_ij dL/dy[n, c, i, j] [the first maximum of (i, j) is at (h, w)]
 
-    where "first" is meant row by row. A window with a NaN gives NaN, and passes no gradient.
+    where "first" is meant row by row. NaN counts as larger than every number.
 
     References
     ----------
@@ -423,6 +423,7 @@ class MaxPool2d(_Pool2d):
             return None
         y, grad = np.ascontiguousarray(y), np.ascontiguousarray(_by_rows(grad))
         pending = np.ones(y.shape, bool)  # the windows whose maximum is still to come
+        with_nan = np.isnan(y).any()
         result = empty(image.shape, image.dtype)
         tiled = rows.is_tiled and columns.is_tiled
         if not tiled:
@@ -430,6 +431,8 @@ class MaxPool2d(_Pool2d):
         for i, h in _by_tap(rows):
             for j, w in _by_tap(columns):
                 found = image[h, :, w] == y[i, :, j]
+                if with_nan:
+                    found |= np.isnan(image[h, :, w])
                 found &= pending[i, :, j]
                 pending[i, :, j] ^= found
                 if tiled:

@@ -105,8 +105,10 @@ class Linear(Layer):
             self.bias.accumulate_product(_ones(len(grad), grad.dtype), grad)
         if not input_grad:
             return None
-        result: Array = np.dot(grad, self.weight.data).reshape(shape)
-        return result
+        if rows.flags.c_contiguous:
+            return np.dot(grad, self.weight.data).reshape(shape)
+        # The gradient in the memory order of the input: whoever gets it can read both alike.
+        return np.dot(self.weight.data.T, grad.T).T.reshape(shape)
 
     def _shape_fault(self, shape: tuple[int, ...]) -> str:
         fault = f"{self}: expected input of shape (N, …, {self.in_features}), got {shape}"

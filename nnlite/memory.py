@@ -120,6 +120,18 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     return array
 
 
+def empty_like(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an uninitialised array, as `numpy.empty_like`, in used memory where there is any.
+
+    Its axes lie in memory in the same order as those of `array`.
+    """
+    if array.nbytes < _SMALL:
+        return np.empty_like(array)
+    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    fresh = empty(tuple(array.shape[axis] for axis in order), array.dtype)
+    return fresh.transpose(np.argsort(order))
+
+
 def _give_back() -> None:
     """Let go of the buffers that no call has used for long; who holds one of them keeps it."""
     oldest = _pool.calls - _PATIENCE

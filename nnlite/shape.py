@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from .checks import as_floats, as_output_grad, integer
 from .layer import Array, Layer
 
@@ -53,7 +55,12 @@ class Flatten(Layer):
                 f"{self.start_dim} to {self.end_dim} to merge"
             )
         merged = math.prod(x.shape[start : end + 1])
-        y = x.reshape((*x.shape[:start], merged, *x.shape[end + 1 :]))
+        shape = (*x.shape[:start], merged, *x.shape[end + 1 :])
+        if start and x.strides[0] == x.itemsize:
+            # With the batch innermost in memory it stays there: copies are of long stretches.
+            y = np.moveaxis(np.moveaxis(x, 0, -1).reshape(*shape[1:], len(x)), -1, 0)
+        else:
+            y = x.reshape(shape)
         self.cache(x.shape, y.shape, x.dtype)
         return y
 

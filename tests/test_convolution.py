@@ -304,12 +304,15 @@ def test_a_window_of_negative_pixels_and_padding_has_a_negative_maximum() -> Non
     assert_array_equal(nn.MaxPool2d(2, padding=1)(x)[0, 0], [[-1, -2], [-3, -4]])
 
 
-def test_a_window_with_a_nan_gives_nan_and_passes_no_gradient() -> None:
-    x = np.array([[[[np.nan, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]]])
-    layer = nn.MaxPool2d(2)
-    assert_array_equal(layer(x)[0, 0], [[np.nan, 7]])
-    x_grad = layer.backward(np.array([[[[2.0, 3.0]]]]))
-    assert_array_equal(x_grad[0, 0], [[0, 0, 0, 0], [0, 0, 0, 3]])
+@pytest.mark.parametrize("stride", [2, 1], ids=["windows side by side", "windows that overlap"])
+def test_nan_counts_as_larger_than_every_number(stride: int) -> None:
+    x = np.array([[[[9.0, np.nan, 2.0, 3.0], [np.nan, 5.0, 6.0, 7.0]]]])
+    layer = nn.MaxPool2d(2, (2, stride))
+    # The two windows of stride 2, or these and the one between them.
+    expected = [np.nan, 7] if stride == 2 else [np.nan, np.nan, 7]
+    assert_array_equal(layer(x)[0, 0], [expected])
+    x_grad = layer.backward(np.ones((1, 1, 1, len(expected))))
+    assert_array_equal(x_grad[0, 0], [[0, len(expected) - 1, 0, 0], [0, 0, 0, 1]])
 
 
 @pytest.mark.parametrize("stride", [2, 1], ids=["windows side by side", "windows that overlap"])
