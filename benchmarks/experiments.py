@@ -1,7 +1,7 @@
 """The ideas behind the speed, one at a time: ``python -m benchmarks.experiments``.
 
 Each experiment does the same work in two ways, in turn in one process, and compares the medians.
-The first way is the plain one, the second the one that nnlite takes.
+The first way is the plain one, or one that was tried; the second is the one that nnlite takes.
 """
 
 from __future__ import annotations
@@ -68,8 +68,89 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.maximum.reduce(scores, axis=1),
         lambda: np.maximum.reduce(by_class, axis=0),
     )
+    yield from _of_convolution(normal)
+    yield from _of_relu(normal)
     yield from _of_optimizer(normal)
     yield from _of_memory()
+
+
+def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Shifted lines in the order (H, C, W, N), against the usual columns and against others."""
+    x, grad = normal(64, 32, 26, 26), normal(64, 64, 24, 24)
+    by_rows = _with_rows_outermost(x)
+    conv = nn.Conv2d(32, 64, 3)
+    weight = conv.weight.data
+
+    def columns_forward() -> Array:
+        windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+        columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(64, 32 * 9, 24 * 24)
+        return np.matmul(weight.reshape(64, -1), columns).reshape(64, 64, 24, 24)
+
+    yield Experiment(
+        "rows outermost, kW shifted copies",
+        "32 to 64 channels, 3×3, batch 64, forward",
+        columns_forward,
+        lambda: conv(by_rows),
+    )
+
+    def columns_input_grad() -> Array:
+        columns = np.matmul(weight.reshape(64, -1).T, grad.reshape(64, 64, -1))
+        columns = columns.reshape(64, 32, 3, 3, 24, 24)
+        dx = np.zeros_like(x)
+        for i in range(3):
+            for j in range(3):
+                dx[:, :, i : i + 24, j : j + 24] += columns[:, :, i, j]
+        return dx
+
+    backward = nn.Conv2d(32, 64, 3)
+    for parameter in backward.parameters():
+        parameter.requires_grad = False  # so that the input gradient is all there is to do
+    backward(by_rows)
+    grad_by_rows = _with_rows_outermost(grad)
+    yield Experiment(
+        "no scattered sums over the kernel's rows",
+        "the same, input gradient",
+        columns_input_grad,
+        lambda: backward.backward(grad_by_rows),
+    )
+    correlation = nn.Conv2d(64, 32, 3, padding=2, bias=False)
+    yield Experiment(
+        "tried: the input gradient as a convolution",
+        "the same, input gradient",
+        lambda: correlation(grad_by_rows),
+        lambda: backward.backward(grad_by_rows),
+    )
+
+
+def _with_rows_outermost(images: Array) -> Array:
+    return np.ascontiguousarray(images.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
+
+
+def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Ways to let a gradient pass where the output is positive."""
+    relu, grad = nn.ReLU(), normal(128, 256)
+    y = relu(normal(128, 256))
+    zero = np.float32(0)
+    yield Experiment(
+        "masking bits of the gradient of ReLU",
+        "128×256, against np.where",
+        lambda: np.where(y > 0, grad, zero),
+        lambda: relu.backward(grad),
+    )
+    yield Experiment(
+        "tried: a product with the mask, which makes NaN of ∞ · 0",
+        "128×256",
+        lambda: grad * (y > 0),
+        lambda: relu.backward(grad),
+    )
+    x, weight = normal(32, 784), normal(128, 784)
+    layer = nn.Linear(784, 128)
+    yield Experiment(
+        "tried: a transposed copy of the weight for each forward",
+        "32×784 by 784×128",
+        lambda: np.dot(x, np.ascontiguousarray(weight.T)),
+        lambda: layer(x),
+    )
 
 
 def _of_optimizer(normal: Callable[..., Array]) -> Iterator[Experiment]:

@@ -333,7 +333,15 @@ class Layer:
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
         for name, value in vars(self).items():
-            yield from _members(name, value, Layer)
+            if isinstance(value, (Layer, *_COLLECTIONS)):
+                yield from _members(name, value, Layer)
+
+    def layers(self) -> list[Layer]:
+        """Return this layer and all below it, as `named_layers` yields them."""
+        found: list[Layer] = [self]
+        for _, child in self.named_children():
+            found += child.layers()
+        return found
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
         """Yield the dotted name and the layer of this layer (named `prefix`) and all below it."""
@@ -343,7 +351,8 @@ class Layer:
 
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for name, value in vars(self).items():
-            yield from _members(name, value, Parameter)
+            if isinstance(value, (Parameter, *_COLLECTIONS)):
+                yield from _members(name, value, Parameter)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the dotted name and the parameter of each parameter, a shared one once."""
@@ -482,7 +491,7 @@ class Layer:
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put the layer and all below it into training mode; return the layer."""
-        for _, layer in self.named_layers():
+        for layer in self.layers():
             layer.training = mode
         return self
 
@@ -541,6 +550,9 @@ class Layer:
             elif value is not option.default and value != option.default:
                 arguments.append(f"{name}={value!r}")
         return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+_COLLECTIONS = (list, tuple, dict)
 
 
 def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, Member]]:

@@ -18,7 +18,6 @@ cell on the sequence turned round. `RNN`, `LSTM` and `GRU` hold the formulas of 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -83,6 +82,8 @@ class _Recurrent(Layer):
     _state_names: ClassVar[tuple[str, ...]] = ("h0",)
     # Whether the hidden state enters the next one directly too, not only through the product.
     _has_direct_path: ClassVar[bool] = False
+    # Whether the inputs' share and the product have gradients of their own, not being in one sum.
+    _has_two_sums: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -153,26 +154,28 @@ class _Recurrent(Layer):
         raise NotImplementedError
 
     def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
-        """Compute the states after `step`, for `product` = h_{t-1} W_hhᵀ, (gates, N, H).
-
-        `product` may be written into.
-        """
+        """Compute the states after `step`, for `product` = h_{t-1} W_hhᵀ, (gates, N, H)."""
         raise NotImplementedError
 
-    def _begin_back(self, length: int, batch: int) -> Arrays:
-        """Return the arrays for the gradients of the inputs' share and of the product, and more."""
-        d_gates = empty((self._gates, length, batch, self.hidden_size), self.weight_hh_l0.dtype)
-        return d_gates, d_gates
-
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
-        """Write into `d`, for `steps`, the factors that do not depend on later steps."""
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
+        """Return the factors of the gradients that do not depend on later steps, time first."""
         raise NotImplementedError
 
-    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
-        """Turn the factors of `step` into gradients, for `carried` = dL/d(states after it).
+    def _step_back(
+        self,
+        step: int,
+        factors: list[Array],
+        kept: Arrays,
+        carried: list[Array],
+        d_inputs: Array,
+        d_product: Array,
+    ) -> None:
+        """Compute the gradients of the inputs' share and of the product, each (gates, N, H).
 
-        It leaves in `carried` what of the gradient reaches the states before the step without the
-        product; the hidden state's share only where there is a direct path.
+        The two are one array where both stand in one sum. `factors` are those of the step, and
+        `carried` is dL/d(states after it). What is left in `carried` is the gradient that reaches
+        the states before the step without the product; the hidden state's only where there is a
+        direct path.
         """
         raise NotImplementedError
 
@@ -261,7 +264,7 @@ class _Recurrent(Layer):
         inputs, states, kept = self._begin(weights, length, batch)
         np.matmul(
             rows,
-            self._by_gate(weights.ih.data).swapaxes(1, 2),
+            weights.ih.data.reshape(self._gates, self.hidden_size, features).swapaxes(1, 2),
             out=inputs.reshape(self._gates, length * batch, self.hidden_size),
         )
         if self.bias:
@@ -270,19 +273,15 @@ class _Recurrent(Layer):
             state[0] = start[index] if start else 0
 
         hidden = states[0]
-        recurrent = self._by_gate(weights.hh.data).swapaxes(1, 2)
+        recurrent = weights.hh.data.T
         if length * batch >= _MANY_ROWS:
             recurrent = np.ascontiguousarray(recurrent)
-        product = np.zeros((self._gates, batch, self.hidden_size), recurrent.dtype)
-        # dot takes half a microsecond less than matmul, but no stack of matrices.
-        multiply: Callable[..., Any] = np.matmul
-        out = product
-        if self._gates == 1:
-            multiply, recurrent, out = np.dot, recurrent[0], product[0]
+        product = np.zeros((batch, recurrent.shape[1]), recurrent.dtype)
+        by_gate = self._by_gate(product)
         for step in range(length):
             if step or start:
-                multiply(hidden[step], recurrent, out=out)
-            self._step(step, product, states, kept)
+                np.dot(hidden[step], recurrent, out=product)
+            self._step(step, by_gate, states, kept)
             if absent is not None:
                 for state in states:
                     np.copyto(state[step + 1], state[step], where=absent[step])
@@ -373,62 +372,57 @@ class _Recurrent(Layer):
         `grads` is dL/d(outputs), None for zero; `carried`, arrays (N, H) that are written into,
         goes from dL/d(final state) to dL/d(initial state).
         """
-        hidden = run.states[0]
+        weights, rows, states, kept, started, absent = run
+        hidden = states[0]
         length, batch = len(hidden) - 1, hidden.shape[1]
-        d = self._begin_back(length, batch)
-        d_inputs, d_products = d[:2]
-        recurrent = self._by_gate(run.weights.hh.data)
-        products = np.empty(d_products[:, 0].shape, hidden.dtype)
-        total = np.empty_like(carried[0])
-        block = max(1, _BLOCK // products.size)
+        width = self._gates * self.hidden_size
+        d_inputs = d_products = empty((length, batch, width), hidden.dtype)
+        if self._has_two_sums:
+            d_products = empty(d_inputs.shape, hidden.dtype)
+        d_by_gate = self._by_gate(d_inputs), self._by_gate(d_products)
+        through_product = np.empty((batch, self.hidden_size), hidden.dtype)
+        block = max(1, _BLOCK // (batch * width))
         for stop in range(length, 0, -block):
-            steps = slice(max(stop - block, 0), stop)
-            self._local_derivatives(steps, run.states, run.kept, d)
-            for step in reversed(range(length)[steps]):
+            first = max(stop - block, 0)
+            factors = self._local_derivatives(slice(first, stop), states, kept)
+            for step in reversed(range(first, stop)):
                 if grads is not None:
                     carried[0] += grads[step]
-                after = [] if run.absent is None else [array.copy() for array in carried]
-                self._step_back(step, carried, run.kept, d)
+                after = [] if absent is None else [array.copy() for array in carried]
+                now = [factor[step - first] for factor in factors]
+                self._step_back(step, now, kept, carried, *(d[step] for d in d_by_gate))
                 if step or start_grad:
                     if self._has_direct_path:
-                        _multiply_and_sum(d_products[:, step], recurrent, products, out=total)
-                        carried[0] += total
+                        np.dot(d_products[step], weights.hh.data, out=through_product)
+                        carried[0] += through_product
                     else:
-                        _multiply_and_sum(d_products[:, step], recurrent, products, out=carried[0])
-                if run.absent is not None:
+                        np.dot(d_products[step], weights.hh.data, out=carried[0])
+                if absent is not None:
                     for array, unchanged in zip(carried, after, strict=True):
-                        np.copyto(array, unchanged, where=run.absent[step])
+                        np.copyto(array, unchanged, where=absent[step])
                 if step and self.truncate and (length - step) % self.truncate == 0:
                     for array in carried:
                         array.fill(0)
 
-        if run.absent is not None:
-            for gradient in (d_inputs, d_products):
-                np.copyto(gradient, 0, where=run.absent)
-        d_inputs = d_inputs.reshape(self._gates, length * batch, -1)
-        d_products = d_products.reshape(self._gates, length * batch, -1)
+        if absent is not None:
+            np.copyto(d_inputs, 0, where=absent)
+            np.copyto(d_products, 0, where=absent)
+        inputs_matrix = d_inputs.reshape(length * batch, width)
+        products_matrix = d_products.reshape(length * batch, width)
+        weights.ih.accumulate_product(inputs_matrix.T, rows)
         # A first state of zero has no share in the gradient.
-        first = 0 if run.started else batch
-        before = hidden[:-1].reshape(length * batch, -1)
-        self._accumulate(run.weights.ih, run.weights.bias_ih, d_inputs, run.rows)
-        self._accumulate(run.weights.hh, run.weights.bias_hh, d_products, before, first)
+        skipped = 0 if started else batch
+        before = hidden[:-1].reshape(length * batch, self.hidden_size)
+        weights.hh.accumulate_product(products_matrix[skipped:].T, before[skipped:])
+        ones = np.ones((1, length * batch), hidden.dtype)
+        for bias, matrix in ((weights.bias_ih, inputs_matrix), (weights.bias_hh, products_matrix)):
+            if bias is not None:
+                bias.accumulate_product(ones, matrix)
         if not input_grad:
             return None
-        d_rows = empty(run.rows.shape, hidden.dtype)
-        products = empty((self._gates, *d_rows.shape), hidden.dtype)
-        _multiply_and_sum(d_inputs, self._by_gate(run.weights.ih.data), products, out=d_rows)
+        d_rows = empty(rows.shape, hidden.dtype)
+        np.dot(inputs_matrix, weights.ih.data, out=d_rows)
         return d_rows.reshape(length, batch, -1)
-
-    def _accumulate(
-        self, weight: Parameter, bias: Parameter | None, d: Array, rows: Array, first: int = 0
-    ) -> None:
-        """Add to the gradients of a weight, which multiplied `rows` from the first on, and bias."""
-        weight.accumulate(
-            np.matmul(d[:, first:].swapaxes(1, 2), rows[first:]).reshape(weight.shape)
-        )
-        if bias is not None:
-            ones = np.ones((1, len(rows)), rows.dtype)
-            bias.accumulate(np.matmul(ones, d).reshape(bias.shape))
 
     # ---- inputs ----
 
@@ -506,9 +500,11 @@ class _Recurrent(Layer):
 
     # ---- gates, layers and directions ----
 
-    def _by_gate(self, weight: Array) -> Array:
-        """Return a weight (gates·H, features) as (gates, H, features)."""
-        return weight.reshape(self._gates, self.hidden_size, -1)
+    def _by_gate(self, rows: Array) -> Array:
+        """Return a view (…, gates, N, H) of an array (…, N, gates·H)."""
+        split = rows.reshape(*rows.shape[:-1], self._gates, self.hidden_size)
+        by_gate: Array = split.swapaxes(-3, -2)
+        return by_gate
 
     def _drop(self, sequence: Array) -> tuple[Array, Array | None]:
         """Return what the dropout leaves of `sequence`, and the factors by which it does so."""
@@ -547,18 +543,6 @@ def _contiguous(array: Array) -> Array:
     copy = empty(array.shape, array.dtype)
     copy[...] = array
     return copy
-
-
-def _multiply_and_sum(d: Array, weights: Array, products: Array, out: Array) -> None:
-    """Compute ``out = Σ_g products[g]`` over the gates g, with ``products[g] = d[g] @ weights[g]``.
-
-    With one gate, `products` is left as it was.
-    """
-    if len(weights) == 1:
-        np.dot(d[0], weights[0], out=out)
-    else:
-        np.matmul(d, weights, out=products)
-        np.add.reduce(products, axis=0, out=out)
 
 
 class RNN(_Recurrent):
@@ -695,17 +679,27 @@ class RNN(_Recurrent):
         else:
             np.maximum(h, 0, out=h)
 
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
-        h, d_sum = states[0][1:][steps], d[0][0, steps]
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
+        h = states[0][1:][steps]
+        slope = empty(h.shape, h.dtype)
         if self.nonlinearity == "tanh":
-            np.multiply(h, h, out=d_sum)
-            np.subtract(1, d_sum, out=d_sum)
+            np.multiply(h, h, out=slope)
+            np.subtract(1, slope, out=slope)
         else:
-            np.greater(h, 0, out=d_sum)
+            np.greater(h, 0, out=slope)
+        return (slope,)
 
-    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
-        d_sum = d[0][0, step]
-        d_sum *= carried[0]
+    def _step_back(
+        self,
+        step: int,
+        factors: list[Array],
+        kept: Arrays,
+        carried: list[Array],
+        d_inputs: Array,
+        d_product: Array,
+    ) -> None:
+        (slope,), (dh,) = factors, carried
+        np.multiply(slope, dh, out=d_inputs[0])
 
 
 class LSTM(_Recurrent):
@@ -800,11 +794,11 @@ class LSTM(_Recurrent):
         hidden, cells = states
         gates, tanh_cells, factor, shift, work = kept
         now = gates[:, step]  # the inputs' share of a_t, in whose place come i, f, g and o
-        product += now
-        product *= factor
-        np.tanh(product, out=product)
-        product *= factor
-        np.add(product, shift, out=now)
+        now += product
+        now *= factor
+        np.tanh(now, out=now)
+        now *= factor
+        now += shift
         i, f, g, o = now
         c, tanh_c = cells[step + 1], tanh_cells[step]
         np.multiply(f, cells[step], out=c)
@@ -813,35 +807,40 @@ class LSTM(_Recurrent):
         np.tanh(c, out=tanh_c)
         np.multiply(o, tanh_c, out=hidden[step + 1])
 
-    def _begin_back(self, length: int, batch: int) -> Arrays:
-        d_gates, _ = super()._begin_back(length, batch)
-        return d_gates, d_gates, empty(d_gates.shape[1:], d_gates.dtype)
-
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
         gates, tanh_c = kept[0][:, steps], kept[1][steps]
-        i, _, g, o = gates
-        d_gates, through_tanh = d[0][:, steps], d[2][steps]
-        d_i, d_f, d_g, d_o = d_gates
-        np.subtract(1, gates, out=d_gates)
-        d_gates *= gates
-        d_i *= g
-        d_f *= states[1][:-1][steps]
-        np.multiply(g, g, out=d_g)
-        np.subtract(1, d_g, out=d_g)
-        d_g *= i
-        d_o *= tanh_c
-        np.multiply(tanh_c, tanh_c, out=through_tanh)
-        np.subtract(1, through_tanh, out=through_tanh)
-        through_tanh *= o
+        i, f, g, o = gates
+        h, c_before = states[0][1:][steps], states[1][:-1][steps]
+        factors = empty((len(h), *gates[:, 0].shape), h.dtype)
+        da_i, da_f, da_g, da_o = by_gate = factors.swapaxes(0, 1)
+        through_tanh, added = (empty(h.shape, h.dtype) for _ in range(2))
+        np.multiply(i, g, out=added)
+        np.subtract(1, gates, out=by_gate)
+        da_i *= added
+        da_f *= f
+        da_f *= c_before
+        da_o *= h
+        np.multiply(added, g, out=da_g)
+        np.subtract(i, da_g, out=da_g)
+        np.multiply(h, tanh_c, out=through_tanh)
+        np.subtract(o, through_tanh, out=through_tanh)
+        return factors, through_tanh
 
-    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
-        dh, dc = carried
+    def _step_back(
+        self,
+        step: int,
+        factors: list[Array],
+        kept: Arrays,
+        carried: list[Array],
+        d_inputs: Array,
+        d_product: Array,
+    ) -> None:
+        (by_gate, through_tanh), (dh, dc) = factors, carried
         _, f, _, _ = kept[0][:, step]
-        d_gates, through_tanh = d[0][:, step], d[2][step]
-        d_gates[3] *= dh
         through_tanh *= dh
         dc += through_tanh
-        d_gates[:3] *= dc
+        np.multiply(by_gate[:3], dc, out=d_inputs[:3])
+        np.multiply(by_gate[3], dh, out=d_inputs[3])
         dc *= f
 
 
@@ -924,6 +923,7 @@ class GRU(_Recurrent):
 
     _gates = 3
     _has_direct_path = True
+    _has_two_sums = True
 
     def _common_bias(self, weights: _Weights) -> Array:
         # r scales v_n with its bias, which therefore has to wait for the step.
@@ -960,32 +960,33 @@ class GRU(_Recurrent):
         h *= z
         h += n
 
-    def _begin_back(self, length: int, batch: int) -> Arrays:
-        d_u, _ = super()._begin_back(length, batch)
-        d_v, _ = super()._begin_back(length, batch)
-        return d_u, d_v
-
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays, d: Arrays) -> None:
+    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
         gates, v_n = kept[0][:, steps], kept[1][steps]
-        n = gates[2]
-        d_u = d[0][:, steps]
-        d_r, d_z, d_n = d_u
-        np.subtract(1, gates, out=d_u)
-        np.multiply(n, n, out=d_n)
-        np.subtract(1, d_n, out=d_n)
-        d_n *= d_z
-        d_u[:2] *= gates[:2]
-        d_r *= v_n
-        d_z *= states[0][:-1][steps] - n
+        n, h_before = gates[2], states[0][:-1][steps]
+        factors = empty((len(n), *gates[:, 0].shape), n.dtype)
+        du_r, du_z, du_n = by_gate = factors.swapaxes(0, 1)
+        np.subtract(1, gates, out=by_gate)
+        np.multiply(n, n, out=du_n)
+        np.subtract(1, du_n, out=du_n)
+        du_n *= du_z
+        by_gate[:2] *= gates[:2]
+        du_r *= v_n
+        du_z *= h_before - n
+        return (factors,)
 
-    def _step_back(self, step: int, carried: list[Array], kept: Arrays, d: Arrays) -> None:
-        (dh,) = carried
+    def _step_back(
+        self,
+        step: int,
+        factors: list[Array],
+        kept: Arrays,
+        carried: list[Array],
+        d_inputs: Array,
+        d_product: Array,
+    ) -> None:
+        (by_gate,), (dh,) = factors, carried
         r, z, _ = kept[0][:, step]
-        d_u, d_v = d[0][:, step], d[1][:, step]
-        d_r, d_z, d_n = d_u
-        d_n *= dh
-        d_r *= d_n
-        d_z *= dh
-        d_v[:2] = d_u[:2]
-        np.multiply(d_n, r, out=d_v[2])
+        np.multiply(by_gate[1:], dh, out=d_inputs[1:])
+        np.multiply(by_gate[0], d_inputs[2], out=d_inputs[0])
+        d_product[:2] = d_inputs[:2]
+        np.multiply(d_inputs[2], r, out=d_product[2])
         dh *= z

@@ -16,15 +16,14 @@ from .layer import Array, Layer, no_grad
 @contextlib.contextmanager
 def evaluating(model: Layer) -> Iterator[None]:
     """Context in which the model is in evaluation mode; every layer gets its own mode back."""
-    layers = [layer for _, layer in model.named_layers()]
-    modes = [layer.training for layer in layers]
-    for layer in layers:
+    in_training = [layer for layer in model.layers() if layer.training]
+    for layer in in_training:
         layer.training = False
     try:
         yield
     finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
+        for layer in in_training:
+            layer.training = True
 
 
 def predict(model: Layer, inputs: ArrayLike, batch_size: int = 256) -> Array:

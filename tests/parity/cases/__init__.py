@@ -10,11 +10,13 @@ from ..case import Case, OptimizerCase
 from . import (
     activations,
     containers,
+    convolution,
     embedding,
     linear,
     losses,
     normalization,
     optimizers,
+    recurrent,
     shape,
 )
 
@@ -22,6 +24,8 @@ LAYERS: dict[str, list[Case]] = {
     "linear": linear.CASES,
     "activations": activations.CASES,
     "shape": shape.CASES,
+    "convolution": convolution.CASES,
+    "recurrent": recurrent.CASES,
     "normalization": normalization.CASES,
     "embedding": embedding.CASES,
     "containers": containers.CASES,
@@ -37,6 +41,8 @@ DRAWN_LAYERS = {
     "linear": linear.drawn(),
     "activations": activations.drawn(),
     "shape": shape.drawn(),
+    "convolution": convolution.drawn(),
+    "recurrent": recurrent.drawn(),
     "normalization": normalization.drawn(),
     "embedding": embedding.drawn(),
     "containers": containers.drawn(),
