@@ -124,6 +124,13 @@ class Sequential(Layer):
         for index, layer in enumerate(self._layers):
             yield str(index), layer
 
+    def layers(self) -> list[Layer]:
+        """Return this layer and all below it."""
+        found: list[Layer] = [self]
+        for layer in self._layers:
+            found += layer.layers()
+        return found
+
     def __repr__(self) -> str:
         return _constructor_call(type(self).__name__, self._layers)
 

@@ -333,7 +333,7 @@ class Layer:
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
         for name, value in vars(self).items():
-            if isinstance(value, (Layer, *_COLLECTIONS)):
+            if isinstance(value, _LAYER_HOLDERS):
                 yield from _members(name, value, Layer)
 
     def layers(self) -> list[Layer]:
@@ -351,7 +351,7 @@ class Layer:
 
     def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for name, value in vars(self).items():
-            if isinstance(value, (Parameter, *_COLLECTIONS)):
+            if isinstance(value, _PARAMETER_HOLDERS):
                 yield from _members(name, value, Parameter)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -552,7 +552,8 @@ class Layer:
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-_COLLECTIONS = (list, tuple, dict)
+_LAYER_HOLDERS = (Layer, list, tuple, dict)
+_PARAMETER_HOLDERS = (Parameter, list, tuple, dict)
 
 
 def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, Member]]:
