@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import memory
 
 Array = NDArray[Any]
 Work = Callable[[], object]
@@ -71,7 +70,6 @@ def experiments() -> Iterator[Experiment]:
     yield from _of_convolution(normal)
     yield from _of_relu(normal)
     yield from _of_optimizer(normal)
-    yield from _of_memory()
 
 
 def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
@@ -170,20 +168,6 @@ def _of_optimizer(normal: Callable[..., Array]) -> Iterator[Experiment]:
             lambda single=single: [optimizer.step() for optimizer in single],  # type: ignore[misc]
             flat.step,
         )
-
-
-def _of_memory() -> Iterator[Experiment]:
-    """Arrays in memory that is used again, against fresh ones."""
-    for megabytes in (0.5, 9):
-        shape, dtype = (int(megabytes * 2**18),), np.dtype(np.float32)
-
-        def fresh(shape: Any = shape, dtype: Any = dtype) -> None:
-            np.empty(shape, dtype).fill(1)
-
-        def reused(shape: Any = shape, dtype: Any = dtype) -> None:
-            memory.empty(shape, dtype).fill(1)
-
-        yield Experiment("memory that is used again", f"fill {megabytes:g} MiB", fresh, reused)
 
 
 def compare(experiment: Experiment, rounds: int = 15, seconds: float = 0.02) -> tuple[float, float]:

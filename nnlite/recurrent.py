@@ -10,6 +10,10 @@ for the previous step; everything else is done for many steps at once:
   step by step, from the last to the first, one product back; and at the end one product for each
   weight gradient, over all steps.
 
+The gates of a cell lie one after the other, (gates, L, N, H), so that its formulas run over
+contiguous memory; their gradients lie side by side, (L, N, gates·H), as the rows of one matrix: one
+large product is faster than one for each gate.
+
 `_Recurrent` does all of this, and stacks layers and directions: the reverse direction is the same
 cell on the sequence turned round. `RNN`, `LSTM` and `GRU` hold the formulas of one step: `_step`,
 `_local_derivatives` and `_step_back`.
@@ -29,7 +33,7 @@ from .layer import Array, Layer, Parameter
 from .memory import empty
 from .random import RandomState, generator
 
-# How many elements of its gates a block of steps may have; half a megabyte, with what goes with it.
+# How many elements the gates of a block of steps may have: with their factors, half a megabyte.
 _BLOCK = 1 << 16
 # From how many rows on a product with the transposed weight gains more than a copy of it costs.
 _MANY_ROWS = 24
