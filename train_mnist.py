@@ -36,7 +36,10 @@ def main():
 
     print(f"test accuracy {accuracy_on(test, model):.2%}")
     if options.save:
-        nn.save(model, options.save)
+        try:
+            nn.save(model, options.save)
+        except OSError as error:
+            return fail(error)
         say(options, f"parameters saved to {options.save}")
     return status
 
@@ -124,6 +127,8 @@ def parse_arguments():
     options = parser.parse_args()
     if options.download and not options.data_dir:
         parser.error("--download needs --data-dir")
+    if options.save and options.save.suffix != ".npz":
+        parser.error(f"--save: the name of the file has to end in .npz, got {options.save}")
     if options.save and not options.save.absolute().parent.is_dir():
         parser.error(f"--save: there is no folder {options.save.absolute().parent}")
     return options
@@ -149,4 +154,7 @@ def at_least(minimum):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # before or after the training
+        sys.exit(130)
