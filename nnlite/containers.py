@@ -209,8 +209,7 @@ def _constructor_call(name: str, layers: Iterable[Layer]) -> str:
 
 def _checked(layers: list[Layer]) -> list[Layer]:
     """Return `layers`, having checked that they are layers and that none stands in them twice."""
-    places: dict[int, int] = {}
-    for index, layer in enumerate(layers):
+    for layer in layers:
         if not isinstance(layer, Layer):
             got, cure = type(layer).__name__, ""
             if isinstance(layer, (list, tuple)):
@@ -218,11 +217,18 @@ def _checked(layers: list[Layer]) -> list[Layer]:
             elif isinstance(layer, type):
                 got, cure = f"the class {layer.__name__}", f"; write {layer.__name__}()"
             raise TypeError(f"Sequential: expected layers, got {got}{cure}")
-        for _, part in layer.named_layers():
-            if id(part) in places:
+    check_used_once("Sequential", [(f"at {index}", layer) for index, layer in enumerate(layers)])
+    return layers
+
+
+def check_used_once(container: str, places: Iterable[tuple[str, Layer]]) -> None:
+    """Raise a ValueError if a layer, or one below it, stands in two of the `places`."""
+    found: dict[int, str] = {}
+    for place, layer in places:
+        for part in layer.layers():
+            if id(part) in found:
                 raise ValueError(
-                    f"Sequential: {part.label} stands at {places[id(part)]} and again at {index}, "
+                    f"{container}: {part.label} stands {found[id(part)]} and again {place}, "
                     f"but a layer keeps the cache of one forward only; use layer.tied() there"
                 )
-            places[id(part)] = index
-    return layers
+            found[id(part)] = place

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .checks import as_floats, as_output_grad, number
+from .containers import check_used_once
 from .layer import Array, Layer, Parameter
 
 # What a node takes: the name of a value, or a number that stands for itself.
@@ -140,7 +141,9 @@ class Graph(Layer):
                 raise ValueError(
                     f"Graph: {name!r} is the name of an input and of a node; rename one"
                 )
-        _check_no_layer_twice(self._layers)
+        check_used_once(
+            "Graph", [(f"in node {name!r}", layer) for name, layer in self._layers.items()]
+        )
         # In a tuple, so that it does not count as a parameter of the graph itself.
         self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
 
@@ -515,19 +518,6 @@ def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
             f"Graph: node {name!r} gives {len(arguments)} input(s) to {layer.label}: {error}"
         ) from None
     return layer, tuple(arguments)
-
-
-def _check_no_layer_twice(layers: Mapping[str, Layer]) -> None:
-    places: dict[int, str] = {}
-    for name, layer in layers.items():
-        for _, part in layer.named_layers():
-            if id(part) in places:
-                raise ValueError(
-                    f"Graph: {part.label} stands in node {places[id(part)]!r} and again in node "
-                    f"{name!r}, but a layer keeps the cache of one forward only; "
-                    f"use layer.tied() there"
-                )
-            places[id(part)] = name
 
 
 def _add_node(error: Exception, name: str) -> None:

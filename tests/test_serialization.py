@@ -313,15 +313,15 @@ def test_the_data_are_on_the_disk_before_the_name_is(
     ("call", "error", "message"),
     [
         (lambda p: nn.save(STATE, p / "absent" / "x.npz"), FileNotFoundError, "absent"),
-        (lambda p: nn.save(p / "x.npz", nn.ReLU()), TypeError, "model first"),  # type: ignore
-        (lambda p: nn.save([1.0], p / "x.npz"), TypeError, "state dict, got list"),  # type: ignore
-        (lambda p: nn.save({1: np.ones(2)}, p / "x.npz"), TypeError, "must be str"),  # type: ignore
+        (lambda p: nn.save(p / "x.npz", nn.ReLU()), TypeError, "model first"),
+        (lambda p: nn.save([1.0], p / "x.npz"), TypeError, "state dict, got list"),
+        (lambda p: nn.save({1: np.ones(2)}, p / "x.npz"), TypeError, "must be str"),
         (lambda p: nn.save({"": np.ones(2)}, p / "x.npz"), ValueError, "''"),
         (lambda p: nn.save({"a\0b": np.ones(2)}, p / "x.npz"), ValueError, "name of an entry"),
         (lambda p: nn.save({"\ud800": np.ones(2)}, p / "x.npz"), ValueError, "name of an entry"),
         (lambda p: nn.save({"a" * 65536: np.ones(2)}, p / "x.npz"), ValueError, "name of an"),
         (lambda p: nn.save({"a": "text"}, p / "x.npz"), TypeError, "'a'.*numbers"),
-        (lambda p: nn.save({"a": None}, p / "x.npz"), TypeError, "'a'.*object"),  # type: ignore
+        (lambda p: nn.save({"a": None}, p / "x.npz"), TypeError, "'a'.*object"),
     ],
 )
 def test_bad_arguments_are_one_clear_sentence_and_write_nothing(

@@ -627,8 +627,8 @@ def test_numpy_does_not_warn_of_what_the_trace_tells() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nn.trace(nn.ReLU, floats(1)), TypeError, "the model, got the class ReLU"),  # type: ignore
-        (lambda: nn.trace(Times(1), floats(1), loss=np.sum), TypeError, "the loss, got"),  # type: ignore
+        (lambda: nn.trace(nn.ReLU, floats(1)), TypeError, "the model, got the class ReLU"),
+        (lambda: nn.trace(Times(1), floats(1), loss=np.sum), TypeError, "the loss, got"),
         (lambda: nn.trace(Times(1), floats(1), target=floats(1)), TypeError, "needs a loss"),
         (
             lambda: nn.trace(Times(1), floats(1), loss=HalfSquare(), grad=floats(1)),
