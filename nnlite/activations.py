@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .checks import as_floats, as_output_grad, integer, number, one_of
+from .checks import as_floats, as_output_grad, integer, number, one_of, positive
 from .layer import Array, Layer
 from .memory import empty_like
 from .special import normal_cdf
@@ -208,9 +208,7 @@ class Softplus(Layer):
     beta: float
 
     def __init__(self, beta: float = 1.0) -> None:
-        self.beta = number(beta, "Softplus: beta", minimum=0)
-        if not self.beta:
-            raise ValueError("Softplus: beta must be above 0, got 0")
+        self.beta = positive(beta, "Softplus: beta")
 
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)

@@ -106,6 +106,14 @@ def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = m
     return result
 
 
+def positive(value: Any, what: str) -> float:
+    """Return `value` as a finite float above 0, or raise an error that names it `what`."""
+    result = number(value, what, minimum=0)
+    if not result:
+        raise ValueError(f"{what} must be above 0, got 0")
+    return result
+
+
 def fraction(value: Any, what: str) -> float:
     """Return `value` as a float in [0, 1), or raise an error that names it `what`."""
     result = number(value, what, minimum=0, maximum=1)

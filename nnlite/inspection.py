@@ -17,7 +17,7 @@ AnyLayer = TypeVar("AnyLayer", bound=Layer)
 
 def isolated_copy(layer: AnyLayer) -> AnyLayer:
     """Return a deep copy of `layer` that has neither caches nor gradients yet."""
-    left_out: list[Any] = [part._cache for _, part in layer.named_layers() if part._cache]
+    left_out: list[Any] = [part._cache for part in layer.layers() if part._cache]
     for parameter in layer.parameters():
         left_out += [parameter.grad, parameter._storage]
     return copy.deepcopy(layer, {id(value): None for value in left_out})

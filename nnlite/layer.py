@@ -475,7 +475,7 @@ class Layer:
             raise TypeError(f"{self.label}: dtype must be float32 or float64, got {wanted}")
         # By identity, so that buffers that tied layers share stay shared.
         converted: dict[int, Array] = {}
-        for _, layer in self.named_layers():
+        for layer in self.layers():
             for _, parameter in layer._own_parameters():
                 parameter.astype(wanted)
             for name in layer._buffer_names:

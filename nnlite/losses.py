@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .activations import sigmoid
-from .checks import as_floats, as_output_grad, integer, number, one_of
+from .checks import as_floats, as_output_grad, integer, number, one_of, positive
 from .layer import Array, Layer
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -633,9 +633,7 @@ class Huber(ElementwiseLoss):
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction)
-        self.delta = number(delta, "Huber: delta", minimum=0)
-        if not self.delta:
-            raise ValueError("Huber: delta must be above 0, got 0")
+        self.delta = positive(delta, "Huber: delta")
 
     def losses(self, prediction: Array, target: Array) -> Array:
         distance = np.abs(prediction - target)

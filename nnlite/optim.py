@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .checks import fraction, number
+from .checks import fraction, number, positive
 from .layer import Array, Parameter
 from .memory import lay_out
 
@@ -604,9 +604,7 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     >>> p.grad
     array([0.6, 0.8], dtype=float32)
     """
-    limit = number(max_norm, "clip_grad_norm: max_norm", minimum=0)
-    if not limit:
-        raise ValueError("clip_grad_norm: max_norm must be above 0, got 0")
+    limit = positive(max_norm, "clip_grad_norm: max_norm")
     grads = _gradients(parameters, "clip_grad_norm")
     norm = math.sqrt(sum(float(np.vdot(grad, grad)) for grad in grads))
     if not norm or not math.isfinite(norm):
@@ -643,9 +641,7 @@ def clip_grad_value(parameters: Iterable[Parameter], clip_value: float) -> None:
     >>> p.grad
     array([ 1. , -0.5], dtype=float32)
     """
-    limit = number(clip_value, "clip_grad_value: clip_value", minimum=0)
-    if not limit:
-        raise ValueError("clip_grad_value: clip_value must be above 0, got 0")
+    limit = positive(clip_value, "clip_grad_value: clip_value")
     for grad in _gradients(parameters, "clip_grad_value"):
         np.clip(grad, -limit, limit, out=grad)
 

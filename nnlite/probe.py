@@ -38,7 +38,7 @@ class Probe:
         self.inputs = map_leaves(_as_float64, inputs)
         self.parameters = dict(self.layer.named_parameters())
         self._options = copy.deepcopy(dict(options))
-        parts = [part for _, part in self.layer.named_layers()]
+        parts = self.layer.layers()
         self._buffers = [
             (part, name, copy.copy(getattr(part, name)))
             for part in parts
