@@ -295,35 +295,37 @@ class LayerNorm(Layer):
         if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
             sizes = ", ".join(str(size) for size in self.normalized_shape)
             raise ValueError(f"{self}: expected input of shape (N, …, {sizes}), got {x.shape}")
-        axes = tuple(range(-rank, 0))
-        normalized = x - x.mean(axis=axes, keepdims=True)
-        variance = np.square(normalized).mean(axis=axes, keepdims=True)
-        deviation = np.sqrt(variance + x.dtype.type(self.eps))
-        normalized /= deviation
-        self.cache(normalized, deviation)
+        # One row for each sample. Sums along rows and columns are products, which BLAS is fast at.
+        rows = x.reshape(-1, math.prod(self.normalized_shape))
+        count = rows.shape[1]
+        normalized = rows - (rows @ np.ones(count, rows.dtype) / count)[:, None]
+        variance = np.einsum("ij,ij->i", normalized, normalized) / count
+        scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))[:, None]
+        normalized *= scale
+        self.cache(normalized, scale, x.shape)
         if self.weight is None:
-            return normalized
-        y = normalized * self.weight.data
+            return normalized.reshape(x.shape)
+        y = normalized * self.weight.data.reshape(-1)
         if self.bias is not None:
-            y += self.bias.data
-        return y
+            y += self.bias.data.reshape(-1)
+        return y.reshape(x.shape)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        normalized, deviation = self.cached()
-        grad = as_output_grad(self, grad, normalized.shape, normalized.dtype)
-        rank = len(self.normalized_shape)
-        axes, samples = tuple(range(-rank, 0)), tuple(range(grad.ndim - rank))
+        normalized, scale, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, normalized.dtype).reshape(normalized.shape)
+        samples, count = normalized.shape
+        products = grad * normalized
+        weight = np.ones(count, grad.dtype)
         if self.weight is not None:
-            self.weight.accumulate((grad * normalized).sum(axis=samples))
+            of_samples = np.ones(samples, grad.dtype)
+            self.weight.accumulate((of_samples @ products).reshape(self.normalized_shape))
             if self.bias is not None:
-                self.bias.accumulate(grad.sum(axis=samples))
-            if input_grad:
-                grad = grad * self.weight.data
+                self.bias.accumulate((of_samples @ grad).reshape(self.normalized_shape))
+            weight = self.weight.data.reshape(-1)
         if not input_grad:
             return None
-        count = math.prod(self.normalized_shape)
-        dx = normalized * ((grad * normalized).sum(axis=axes, keepdims=True) / -count)
-        dx += grad
-        dx -= grad.sum(axis=axes, keepdims=True) / count
-        dx /= deviation
-        return dx
+        dx = normalized * (products @ weight / -count)[:, None]
+        dx -= (grad @ weight / count)[:, None]
+        dx += grad if self.weight is None else np.multiply(grad, weight, out=products)
+        dx *= scale
+        return dx.reshape(shape)

@@ -44,12 +44,41 @@ _FAR = (
     ),
 )  # fmt: skip
 
+# Φ(-a) exp(a²/2) / t in t = 1 / (1 + 0.27 a), for a from 0 to 14.5: interpolated at Chebyshev
+# nodes, with a relative error of 3e-8. Beyond, Φ(-a) is 0 in float32.
+_SINGLE_SCALE = 0.27
+_SINGLE = (
+    2.92058334e-2, -1.27722557e-1, 1.72436097e-1, -7.23445620e-2, 1.10054217e-1,
+    7.10775826e-2, 1.02063549e-1, 1.07507093e-1, 1.07722758e-1,
+)  # fmt: skip
+
 
 def normal_cdf(x: Array) -> Array:
     """Return Φ(x), the probability that a standard normal variable is below x.
 
     The error is a few units in the last place, in the left tail too but for that of exp(-x²/2).
     """
+    return _single(x) if x.dtype == np.float32 else _double(x)
+
+
+def _single(x: Array) -> Array:
+    tail, t = np.empty_like(x), np.empty_like(x)
+    np.abs(x, out=tail)
+    np.minimum(tail, 15, out=tail)
+    np.multiply(tail, _SINGLE_SCALE, out=t)
+    t += 1
+    np.divide(1, t, out=t)
+    tail *= tail
+    tail *= -0.5
+    np.exp(tail, out=tail)
+    tail *= t
+    tail *= _polynomial(_SINGLE, t)
+    # For x above 0 it is 1 - tail. This is several times as fast as numpy.where.
+    np.subtract(x > 0, tail, out=tail)
+    return np.abs(tail, out=tail)
+
+
+def _double(x: Array) -> Array:
     z = np.abs(x) * math.sqrt(0.5)
     tail = np.empty_like(z)  # erfc(z)
     near, far = z <= 0.46875, z > 4
