@@ -35,8 +35,10 @@ from .arithmetic import (
 )
 from .containers import Residual, Sequential
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
+from .convolution1d import AvgPool1d, Conv1d, MaxPool1d
 from .data import DataLoader
 from .dropout import Dropout
+from .function import Lambda
 from .gradcheck import gradcheck
 from .graph import Graph
 from .layer import Layer, Parameter, is_grad_enabled, no_grad
@@ -52,6 +54,7 @@ from .losses import (
 )
 from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
+from .pooling import GlobalAvgPool2d, GlobalMaxPool2d
 from .random import seed
 from .recurrent import GRU, LSTM, RNN
 from .schedules import (
@@ -83,10 +86,12 @@ __all__ = [
     "Adam",
     "AdamW",
     "Add",
+    "AvgPool1d",
     "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
     "CrossEntropy",
@@ -97,9 +102,12 @@ __all__ = [
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
     "Graph",
     "Huber",
     "Identity",
+    "Lambda",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -109,6 +117,7 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MatMul",
+    "MaxPool1d",
     "MaxPool2d",
     "Maximum",
     "Mean",

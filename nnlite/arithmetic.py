@@ -429,6 +429,11 @@ class MatMul(Layer):
         right_grad = _summed_to(right.shape, np.matmul(left.swapaxes(-1, -2), grad))
         return left_grad.reshape(a_shape), right_grad.reshape(b_shape)
 
+    def multiply_adds(
+        self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod(output_shape) * input_shapes[0][-1]
+
 
 # ---- one operand, element by element ----
 

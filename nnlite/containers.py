@@ -96,7 +96,7 @@ class Sequential(Layer):
     def __setitem__(self, index: int, layer: Layer) -> None:
         layers = list(self._layers)
         layers[index] = layer
-        self._layers = _checked(layers)
+        self._layers = _checked("Sequential", layers)
 
     def __delitem__(self, index: int | slice) -> None:
         layers = list(self._layers)
@@ -109,14 +109,14 @@ class Sequential(Layer):
 
     def extend(self, layers: Iterable[Layer]) -> Sequential:
         """Add layers at the end; return the container."""
-        self._layers = _checked([*self._layers, *layers])
+        self._layers = _checked("Sequential", [*self._layers, *layers])
         return self
 
     def insert(self, index: int, layer: Layer) -> Sequential:
         """Put a layer before the one at `index`; return the container."""
         layers = list(self._layers)
         layers.insert(index, layer)
-        self._layers = _checked(layers)
+        self._layers = _checked("Sequential", layers)
         return self
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
@@ -178,7 +178,7 @@ class Residual(Layer):
     body: Sequential
 
     def __init__(self, *layers: Layer) -> None:
-        self.body = Sequential(*layers)
+        self.body = Sequential(*_checked("Residual", list(layers)))
 
     def forward(self, x: Array) -> Array:
         output: Array = self.body.forward(x)
@@ -207,17 +207,17 @@ def _constructor_call(name: str, layers: Iterable[Layer]) -> str:
     return f"{name}(\n{textwrap.indent(lines, '    ')})" if lines else f"{name}()"
 
 
-def _checked(layers: list[Layer]) -> list[Layer]:
+def _checked(container: str, layers: list[Layer]) -> list[Layer]:
     """Return `layers`, having checked that they are layers and that none stands in them twice."""
     for layer in layers:
         if not isinstance(layer, Layer):
             got, cure = type(layer).__name__, ""
             if isinstance(layer, (list, tuple)):
-                cure = "; write Sequential(*layers)"
+                cure = f"; write {container}(*layers)"
             elif isinstance(layer, type):
                 got, cure = f"the class {layer.__name__}", f"; write {layer.__name__}()"
-            raise TypeError(f"Sequential: expected layers, got {got}{cure}")
-    check_used_once("Sequential", [(f"at {index}", layer) for index, layer in enumerate(layers)])
+            raise TypeError(f"{container}: expected layers, got {got}{cure}")
+    check_used_once(container, [(f"at {index}", layer) for index, layer in enumerate(layers)])
     return layers
 
 

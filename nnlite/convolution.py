@@ -303,6 +303,11 @@ class Conv2d(_SlidingWindow):
         result = _input_grad(lines, self.weight.data, image.shape, rows, columns)
         return result.transpose(3, 1, 0, 2)
 
+    def multiply_adds(
+        self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod(output_shape) * math.prod(self.weight.shape[1:])
+
     def _shape_fault(self, shape: tuple[int, ...]) -> str:
         fault = f"{self.label}: expected images of shape (N, {self.in_channels}, H, W), got {shape}"
         if len(shape) == 4 and shape[3] == self.in_channels:

@@ -11,13 +11,16 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from .checks import FLOATS
 from .memory import is_held
+
+if TYPE_CHECKING:
+    from .summary import Summary
 
 Array = NDArray[Any]
 Self = TypeVar("Self", bound="Layer")
@@ -521,6 +524,62 @@ class Layer:
         return twin
 
     # ---- how it shows ----
+
+    def multiply_adds(
+        self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
+    ) -> int:
+        """Return how many multiply-adds `forward` takes for inputs and an output of these shapes.
+
+        As is usual, it is those of matrix products and convolutions that count: 0 for a layer
+        without any, as here, and without those of the layers in it.
+        """
+        return 0
+
+    def summary(self, input_shape: Any, batch_size: int = 1, dtype: Any = None) -> Summary:
+        """Return a table of all layers: output shapes, parameters, multiply-adds and memory.
+
+        Parameters
+        ----------
+        input_shape : int, tuple of int, or list of these
+            The shape of a sample, without the batch axis; for several inputs, a list of shapes.
+        batch_size : int, default 1
+            How many samples go through the model.
+        dtype : dtype or list of dtype, optional
+            The dtype of the input, or of each: integers for an `Embedding`. Left out, that of the
+            parameters.
+
+        Returns
+        -------
+        Summary
+            It prints as the table, shows as HTML in a notebook, and has the numbers as attributes.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the shape, batch size or dtype makes no sense. If a layer does not take what it
+            gets, its own error, with its name in the model in front.
+
+        See Also
+        --------
+        nnlite.summary.Summary : What is counted, and how.
+
+        Examples
+        --------
+        >>> import nnlite as nn
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+        >>> print(model.summary((1, 28, 28)))
+        summary of Sequential for input (1, 1, 28, 28) of float32
+        name  layer              output shape  parameters  multiply-adds  memory
+              Sequential         (1, 10)
+        0       Flatten()        (1, 784)               0              0     0 B
+        1       Linear(784, 10)  (1, 10)            7,850          7,840    40 B
+        7,850 parameters: 7,850 trainable
+        7,840 multiply-adds for one forward of the batch
+        31.4 kB of parameters and buffers, 3.18 kB of inputs and outputs of layers
+        """
+        from .summary import summarize
+
+        return summarize(self, input_shape, batch_size, dtype)
 
     @property
     def label(self) -> str:

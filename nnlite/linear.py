@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,11 @@ class Linear(Layer):
             return np.dot(grad, self.weight.data).reshape(shape)
         # The gradient in the memory order of the input: whoever gets it can read both alike.
         return np.dot(self.weight.data.T, grad.T).T.reshape(shape)
+
+    def multiply_adds(
+        self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod(output_shape) * self.in_features
 
     def _shape_fault(self, shape: tuple[int, ...]) -> str:
         fault = f"{self}: expected input of shape (N, …, {self.in_features}), got {shape}"

@@ -430,6 +430,13 @@ class _Recurrent(Layer):
 
     # ---- inputs ----
 
+    def multiply_adds(
+        self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
+    ) -> int:
+        batch, length, _ = input_shapes[0]
+        # Every weight meets every step once.
+        return batch * length * sum(p.size for p in self.parameters() if len(p.shape) == 2)
+
     def _sequences(self, x: Array) -> Array:
         """Return the input as an array (N, L, input_size) of the parameters' dtype."""
         shape = np.shape(x)

@@ -54,6 +54,11 @@ def indices(below: int, *shape: int) -> Inputs:
     return lambda rng, batch: (rng.integers(below, size=(batch, *shape)),)
 
 
+def sine_vjp(x: Array, grad: Array) -> Array:
+    """Return the gradient of the sine of x."""
+    return grad * np.cos(x)
+
+
 @dataclass(frozen=True)
 class LayerCase:
     """A layer, and inputs that it takes.
@@ -183,6 +188,17 @@ LAYERS = [
     LayerCase("MaxPool2d", lambda: nn.MaxPool2d(2), normal((2, 4, 6))),
     LayerCase("MaxPool2d that overlaps", lambda: nn.MaxPool2d(3, 1, 1), normal((2, 4, 3))),
     LayerCase("AvgPool2d", lambda: nn.AvgPool2d(2), normal((2, 4, 6))),
+    LayerCase("GlobalAvgPool2d", nn.GlobalAvgPool2d, normal((2, 4, 3))),
+    LayerCase("GlobalMaxPool2d", nn.GlobalMaxPool2d, normal((2, 4, 3))),
+    LayerCase("Conv1d", lambda: nn.Conv1d(2, 3, 3, rng=0), normal((2, 5))),
+    LayerCase(
+        "Conv1d with padding, stride and dilation",
+        lambda: nn.Conv1d(2, 3, 3, stride=2, padding=1, dilation=2, bias=False, rng=0),
+        normal((2, 6)),
+    ),
+    LayerCase("MaxPool1d", lambda: nn.MaxPool1d(2), normal((2, 6))),
+    LayerCase("MaxPool1d that overlaps", lambda: nn.MaxPool1d(3, 1, 1), normal((2, 4))),
+    LayerCase("AvgPool1d", lambda: nn.AvgPool1d(3, 2, 1), normal((2, 6))),
     LayerCase("RNN", lambda: nn.RNN(3, 4, rng=0), normal((5, 3))),
     LayerCase(
         "RNN of two layers, the last output",
@@ -196,6 +212,8 @@ LAYERS = [
         normal((4, 3)),
     ),
     LayerCase("GRU", lambda: nn.GRU(3, 4, rng=0), normal((5, 3))),
+    LayerCase("Lambda", lambda: nn.Lambda(np.sin, np.cos), normal((2, 3))),
+    LayerCase("Lambda with a vjp", lambda: nn.Lambda(np.sin, vjp=sine_vjp), normal((2, 3))),
     LayerCase("Add", nn.Add, normal((3,), (3,), (3,)), hands_on_views=True),
     LayerCase("Subtract", nn.Subtract, normal((3,), (3,)), hands_on_views=True),
     LayerCase("Multiply", nn.Multiply, normal((3,), (3,), (3,))),

@@ -130,7 +130,7 @@ def test_an_error_inside_the_body_is_that_of_the_layer(rng: np.random.Generator)
     ("layers", "error", "message"),
     [
         ([5], TypeError, "expected layers, got int"),
-        ([[nn.ReLU()]], TypeError, "expected layers, got list"),
+        ([[nn.ReLU()]], TypeError, r"expected layers, got list; write Residual\(\*layers\)"),
         ([nn.ReLU], TypeError, r"expected layers, got the class ReLU; write ReLU\(\)"),
         ([None], TypeError, "expected layers, got NoneType"),
         ([layer := nn.ReLU(), layer], ValueError, "ReLU.* stands at 0 and again at 1"),
@@ -140,7 +140,7 @@ def test_an_error_inside_the_body_is_that_of_the_layer(rng: np.random.Generator)
 def test_what_is_not_a_body_is_an_error(
     layers: list[Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=f"^Residual: {message}"):
         nn.Residual(*layers)
 
 
