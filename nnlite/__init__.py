@@ -33,6 +33,7 @@ from .arithmetic import (
     Sum,
     Weight,
 )
+from .checkpoint import load_checkpoint, save_checkpoint
 from .containers import Residual, Sequential
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
 from .convolution1d import AvgPool1d, Conv1d, MaxPool1d
@@ -159,10 +160,12 @@ __all__ = [
     "gradcheck",
     "init",
     "is_grad_enabled",
+    "load_checkpoint",
     "load_state",
     "no_grad",
     "predict",
     "save",
+    "save_checkpoint",
     "seed",
     "trace",
 ]

@@ -82,6 +82,9 @@ class Optimizer:
     state_names: tuple[str, ...] = ()
     param_groups: list[dict[str, Any]]
 
+    # Options of PyTorch's that have one value here.
+    _implied: Mapping[str, Any] = {}
+
     def __init__(
         self,
         params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
@@ -192,6 +195,144 @@ class Optimizer:
             A piece of the parameters, of their gradients and of each array of `state_names`.
         """
         raise NotImplementedError(f"{self._name} does not define update")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here, laid out as in PyTorch.
+
+        Returns
+        -------
+        dict
+            "state": for the index of each parameter that has moved, "step" and a copy of each array
+            of `state_names`. "param_groups": the options of each group, with the indices of its
+            parameters as "params".
+
+        Examples
+        --------
+        >>> import nnlite as nn
+        >>> p = nn.Parameter([1.0, 2.0])
+        >>> optimizer = nn.SGD([p], lr=0.1, momentum=0.9)
+        >>> p.accumulate([1.0, -1.0])
+        >>> optimizer.step()
+        >>> optimizer.state_dict()["state"]
+        {0: {'step': 1, 'momentum_buffer': array([ 1., -1.], dtype=float32)}}
+        """
+        index = {id(parameter): place for place, parameter in enumerate(self._parameters())}
+        state = {}
+        for block in itertools.chain.from_iterable(self._blocks):
+            for parameter, step, (start, stop) in zip(
+                block.parameters, block.steps, block.bounds, strict=True
+            ):
+                parts = [array[start:stop].reshape(parameter.shape) for array in block.state]
+                if step or any(part.any() for part in parts):
+                    arrays = {
+                        name: part.copy()
+                        for name, part in zip(self.state_names, parts, strict=True)
+                    }
+                    state[index[id(parameter)]] = {"step": step, **arrays}
+        groups = []
+        for group in self.param_groups:
+            options = {name: value for name, value in group.items() if name != "params"}
+            options["params"] = [index[id(parameter)] for parameter in group["params"]]
+            groups.append(options)
+        return {"state": dict(sorted(state.items())), "param_groups": groups}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, with its options in every group.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            As `state_dict` returns it; or that of the same optimizer of PyTorch. Options that only
+            PyTorch has must be off.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not the state of such an optimizer of as many parameters, of the same shapes
+            and in the same groups. Nothing is changed then.
+        """
+        groups, indices = self._checked_groups(state_dict)
+        states = self._checked_states(state_dict["state"], indices)
+        for group, options in zip(self.param_groups, groups, strict=True):
+            group.clear()
+            group.update(options)
+        for block in itertools.chain.from_iterable(self._blocks):
+            for place, (parameter, (start, stop)) in enumerate(
+                zip(block.parameters, block.bounds, strict=True)
+            ):
+                block.steps[place], arrays = states[id(parameter)]
+                for flat, array in zip(block.state, arrays, strict=True):
+                    flat[start:stop] = 0 if array is None else array.reshape(-1)
+
+    def _parameters(self) -> list[Parameter]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def _checked_groups(self, state_dict: Any) -> tuple[list[dict[str, Any]], list[Any]]:
+        """Return the groups as they will be, and the state's index of each parameter."""
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+            raise TypeError(f"{self._name}: expected the state_dict of an optimizer")
+        given = state_dict["param_groups"]
+        if not isinstance(given, (list, tuple)) or len(given) != len(self.param_groups):
+            count = len(given) if isinstance(given, (list, tuple)) else "no"
+            raise ValueError(
+                f"{self._name}: the state is of {count} parameter groups, "
+                f"the optimizer has {len(self.param_groups)}"
+            )
+        groups: list[dict[str, Any]] = []
+        indices: list[Any] = []
+        for place, (item, group) in enumerate(zip(given, self.param_groups, strict=True)):
+            what = f"{self._name}: group {place} of the state"
+            numbers = item.get("params") if isinstance(item, Mapping) else None
+            if not isinstance(numbers, (list, tuple)) or len(numbers) != len(group["params"]):
+                count = len(numbers) if isinstance(numbers, (list, tuple)) else "no"
+                raise ValueError(
+                    f"{what} has {count} parameters, that of the optimizer {len(group['params'])}"
+                )
+            options = {name: value for name, value in item.items() if name != "params"}
+            for name in set(options) - {*group, "initial_lr"}:
+                # What is off in PyTorch, or is what this optimizer always does.
+                if not any(options[name] is off for off in (False, None, self._implied.get(name))):
+                    raise ValueError(f"{what} has the unknown option {name!r}")
+                del options[name]
+            for name, value in group.items():
+                if name in ("params", "initial_lr"):
+                    continue
+                if name not in options:
+                    raise ValueError(f"{what} lacks the option {name!r}")
+                if isinstance(value, bool) != isinstance(options[name], bool):
+                    raise TypeError(f"{what}: {name} cannot be {options[name]!r:.80}")
+            if "initial_lr" in options:
+                options["initial_lr"] = number(options["initial_lr"], f"{what}: initial_lr", 0)
+            options = {"params": group["params"], **options}
+            self.check(options)
+            groups.append(options)
+            indices += numbers
+        return groups, indices
+
+    def _checked_states(
+        self, given: Any, indices: list[Any]
+    ) -> dict[int, tuple[int, list[Array | None]]]:
+        """Return, by the id of each parameter, its number of steps and its arrays."""
+        known = set(indices) if all(isinstance(index, int) for index in indices) else set()
+        if len(known) != len(indices) or not isinstance(given, Mapping) or set(given) - known:
+            raise ValueError(f"{self._name}: the state is not of the parameters that it lists")
+        states = {}
+        for place, (index, parameter) in enumerate(zip(indices, self._parameters(), strict=True)):
+            what = f"{self._name}: the state of parameter {place}"
+            entry = given.get(index, {})
+            if not isinstance(entry, Mapping):
+                raise TypeError(f"{what} is no mapping")
+            arrays = [
+                _checked_part(entry.get(name), parameter, f"{what}: {name}")
+                for name in self.state_names
+            ]
+            # PyTorch's SGD does not count.
+            step = entry.get("step", int(any(array is not None for array in arrays)))
+            steps = number(step, f"{what}: step", minimum=0)
+            if steps != int(steps):
+                raise ValueError(f"{what}: step must be a whole number, got {steps}")
+            states[id(parameter)] = int(steps), arrays
+        return states
 
     def __repr__(self) -> str:
         options = [
@@ -442,6 +583,8 @@ class AdamW(Adam):
     >>> p.data  # 1 - 0.1 · 0.5
     array([0.95], dtype=float32)
     """
+
+    _implied: Mapping[str, Any] = {"decoupled_weight_decay": True}
 
     def __init__(
         self,
@@ -753,6 +896,20 @@ class _Block:
         self.grads, views = lay_out(self.shapes, self.values.dtype)
         for parameter, view in zip(self.parameters, views, strict=True):
             parameter.keep_in(grad=view)
+
+
+def _checked_part(value: Any, parameter: Parameter, what: str) -> Array | None:
+    """Return an array of a state, or None where it has none, having checked that it fits."""
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{what} must be of floats, got dtype {array.dtype}")
+    if array.shape != parameter.shape:
+        raise ValueError(
+            f"{what} is of shape {array.shape}, the parameter of shape {parameter.shape}"
+        )
+    return array
 
 
 def _by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:

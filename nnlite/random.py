@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 RandomState = int | np.random.Generator | None
@@ -45,3 +49,43 @@ def generator(rng: RandomState = None) -> np.random.Generator:
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         return np.random.default_rng(int(rng))
     raise TypeError(f"rng must be an int or a numpy.random.Generator, got {rng!r}")
+
+
+def generator_state(rng: np.random.Generator) -> dict[str, Any]:
+    """Return the state of a generator, from which it can go on: numbers and arrays by name."""
+    return dict(rng.bit_generator.state)
+
+
+def checked_generator_state(rng: np.random.Generator, state: Any) -> dict[str, Any]:
+    """Return `state` if it is one that `rng` can be in, and raise a ValueError otherwise."""
+    kind = type(rng.bit_generator).__name__
+    given = state.get("bit_generator") if isinstance(state, Mapping) else type(state).__name__
+    if given != kind:
+        raise ValueError(f"expected the state of a {kind} generator, got {given!r:.80}")
+    trial = copy.deepcopy(rng.bit_generator)
+    try:
+        trial.state = dict(state)
+        reached: Any = trial.state
+    except Exception as error:
+        raise ValueError(f"this is no state of a {kind} generator: {error}") from None
+    # Two kinds keep a place in a buffer, and read there without another look.
+    place, length = {
+        "MT19937": (reached["state"].get("pos", 0), 624),
+        "Philox": (reached.get("buffer_pos", 0), 4),
+    }.get(kind, (0, 0))
+    if not 0 <= place <= length:
+        raise ValueError(f"this is no state of a {kind} generator: it is at {place} of {length}")
+    return dict(state)
+
+
+def load_generator_state(rng: np.random.Generator, state: Any) -> None:
+    """Let a generator go on from `state`; a ValueError leaves it as it is."""
+    rng.bit_generator.state = checked_generator_state(rng, state)
+
+
+def own_generators(owner: object) -> dict[str, np.random.Generator]:
+    """Return the generators that are attributes of an object, by name."""
+    attributes = getattr(owner, "__dict__", {})
+    return {
+        name: value for name, value in attributes.items() if isinstance(value, np.random.Generator)
+    }

@@ -100,7 +100,9 @@ class Schedule:
         """
         name = type(self).__name__
         if not isinstance(state_dict, Mapping) or not {"count", "base_lrs"} <= set(state_dict):
-            raise TypeError(f"{name}: expected the state_dict of a schedule, got {state_dict!r}")
+            raise TypeError(
+                f"{name}: expected the state_dict of a schedule, got {state_dict!r:.80}"
+            )
         count = integer(state_dict["count"], f"{name}: the count of the state", 0)
         base_lrs = [number(lr, f"{name}: a rate of the state", 0) for lr in state_dict["base_lrs"]]
         if len(base_lrs) != len(self.base_lrs):
@@ -547,9 +549,24 @@ class ReduceLROnPlateau:
         return {"best": self.best, "bad_steps": self.bad_steps, "rest": self.rest}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken; the optimizer has the learning rates."""
-        self.best = float(state_dict["best"])
-        self.bad_steps, self.rest = int(state_dict["bad_steps"]), int(state_dict["rest"])
+        """Go on from where `state_dict` was taken; the optimizer has the learning rates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not the state of such a schedule. Nothing is changed then.
+        """
+        name = type(self).__name__
+        if not isinstance(state_dict, Mapping) or not set(self.state_dict()) <= set(state_dict):
+            raise TypeError(
+                f"{name}: expected the state_dict of a schedule, got {state_dict!r:.80}"
+            )
+        best = state_dict["best"]
+        if isinstance(best, bool) or not isinstance(best, (int, float)):
+            raise TypeError(f"{name}: the best of the state must be a number, got {best!r:.80}")
+        bad_steps = integer(state_dict["bad_steps"], f"{name}: the bad_steps of the state", 0)
+        rest = integer(state_dict["rest"], f"{name}: the rest of the state", 0)
+        self.best, self.bad_steps, self.rest = float(best), bad_steps, rest
 
 
 def _checked(optimizer: Any, name: str) -> Optimizer:

@@ -1,55 +1,29 @@
-"""Files: state dicts as ``.npz``, without pickle, written so that a crash leaves no half file.
+"""Files of state dicts: ``.npz`` and ``.safetensors``, written so that a crash leaves no half file.
 
-What a file says of itself is only a claim. Every size in it is checked against the size of the
-file before memory is taken for it, and nothing in it is ever executed.
+What a file holds is recognised by its content. The formats themselves are in ``npz`` and
+``safetensors_files``, which are imported when the first file is written or read.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 import os
-import re
-import secrets
-import shutil
 import stat
-import struct
-import textwrap
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .layer import Array, Layer
 
-_NUMBERS = "biufc"
-_CHUNK = 1 << 20
-
-# The header of an array of numbers is far shorter.
-_LONGEST_HEADER = 4096
-_PAIR = r"""\s*['"](\w+)['"]\s*:\s*('[^']*'|"[^"]*"|True|False|\([\d,\s]*\))"""
-_HEADER = re.compile(rf"\{{{_PAIR}\s*,{_PAIR}\s*,{_PAIR}\s*(?:,\s*)?\}}\s*")
-_DTYPE = re.compile(rf"[<>|=]?[{_NUMBERS}]\d{{1,2}}")
-_MOST_AXES = 64
-_LENGTH = re.compile(r"\d{1,19}")
-
-# Bits of the flags that ZIP gives to an entry.
-_ENCRYPTED, _UTF8 = 0x1, 0x800
-
-# The record at the end of a ZIP archive: signature, number of entries, length of a comment.
-_END = struct.Struct("<4s6xH8xH")
-
-# A compressed file may unpack to so many times its size, and to so many bytes in any case.
-_EXPANSION = 100
-_ALWAYS_ALLOWED = 1 << 20
+# The entry of a checkpoint that is no array, and the names of its model's arrays.
+CHECKPOINT = "checkpoint.json"
+MODEL = "model/"
 
 
 def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> None:
-    """Write the state dict of a model, or any state dict, to a ``.npz`` file.
+    """Write the state dict of a model, or any state dict, to a file.
 
     The file at `path` is replaced in one step when the new one is complete and on the disk: a
     crash at any moment leaves the old file or the new one, and no half of either.
@@ -59,27 +33,33 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
     model_or_state : Layer, or mapping of str to array_like
         A model, whose `Layer.state_dict` is taken; or a state dict: arrays of numbers by name.
     path : str or path-like
-        The file. Its name has to end in ``.npz``; nothing is appended to it.
+        The file. Its name ends in ``.npz``, or in ``.safetensors`` for a file that PyTorch and
+        others can read; nothing is appended to it.
 
     Raises
     ------
     ValueError
-        If the name of the file does not end in ``.npz``, or if the name of an entry is empty or
-        cannot stand in the file.
+        If the name of the file has another ending, or if the name of an entry is empty or cannot
+        stand in the file.
     TypeError
-        If something is neither a model nor a state dict, or if an entry is not made of numbers.
+        If something is neither a model nor a state dict, or if an entry is not made of numbers
+        that the format has.
+    ImportError
+        If the package that ``.safetensors`` needs is missing: it comes with
+        ``pip install nnlite[safetensors]``.
     OSError
         If the file cannot be written. What was there before is then left as it was.
 
     See Also
     --------
     load_state : The way back.
+    save_checkpoint : A file from which training goes on.
 
     Notes
     -----
-    The format is that of `numpy.savez`: a ZIP archive of one ``.npy`` file for each entry, of the
-    entry's name, shape and dtype, not compressed. `numpy.load` reads it too. The same state gives
-    the same bytes. Files of many entries or of gigabytes are ZIP64.
+    The format ``.npz`` is that of `numpy.savez`: a ZIP archive of one ``.npy`` file for each entry,
+    of the entry's name, shape and dtype, not compressed. `numpy.load` reads it too. The same state
+    gives the same bytes. Files of many entries or of gigabytes are ZIP64.
 
     The new file is written beside the old one, under a name that begins with ``.nnlite-``, and
     then renamed. Only a process that is killed while it writes leaves a file of such a name; it
@@ -88,6 +68,7 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
     References
     ----------
     R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1, 2007.
+    Hugging Face, "Safetensors: a simple, safe way to store and distribute tensors", 2022.
 
     Examples
     --------
@@ -118,27 +99,42 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
         raise TypeError(
             f"save: expected a model or a state dict, got {type(model_or_state).__name__}"
         )
-    if Path(path).suffix.lower() != ".npz":
-        raise ValueError(f"save: the name of the file has to end in .npz, got {path!r}")
-    arrays = {_checked_name(name): _checked_array(name, value) for name, value in state.items()}
-    with _replacing(path) as file:
-        _write_npz(file, arrays)
+    from . import npz, replacing
+
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".npz", ".safetensors"):
+        raise ValueError(
+            f"save: the name of the file has to end in .npz or .safetensors, got {path!r}"
+        )
+    arrays = {name: checked_array(value, repr(name)) for name, value in state.items()}
+    if suffix == ".npz":
+        _check_names(arrays, npz.fits)
+        with replacing.replacing(path) as file:
+            npz.write(file, arrays)
+    else:
+        from . import safetensors_files
+
+        _check_names(arrays, safetensors_files.fits)
+        with replacing.replacing(path) as file:
+            safetensors_files.write(file, arrays)
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read the arrays in a ``.npz`` file, which may come from anywhere.
+    """Read the arrays in a file, which may come from anywhere.
 
     Parameters
     ----------
     path : str or path-like
-        A file that `save` has written, or `numpy.savez` or `numpy.savez_compressed` without
-        objects. It is recognised by its content, not by its name.
+        A file that `save` has written; or `numpy.savez` or `numpy.savez_compressed`, without
+        objects; or ``safetensors.torch.save_file``; or `save_checkpoint`, whose model is read. It
+        is recognised by its content, not by its name.
 
     Returns
     -------
     dict of str to ndarray
         The entries in the order of the file, with their names, shapes and dtypes, for
-        `Layer.load_state_dict`. The arrays can be written to.
+        `Layer.load_state_dict`. The arrays can be written to. Those of bfloat16, which NumPy does
+        not have, are of float32.
 
     Raises
     ------
@@ -148,6 +144,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
         If it is no such file: truncated, altered, of another kind, with objects or names that
         occur twice, or with sizes that contradict each other. The message names the file and the
         entry.
+    ImportError
+        If the package that ``.safetensors`` needs is missing.
 
     See Also
     --------
@@ -156,11 +154,12 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
     Notes
     -----
     No code in the file is run: pickled objects are refused, and headers are not evaluated. The
-    memory taken is at most the size of the file; of a compressed file, which may hold what is
-    very regular, it is at most 100 times that and 1 MiB.
+    memory taken is about the size of the file, twice that for ``.safetensors``; of a compressed
+    ``.npz`` file, which may hold what is very regular, it is at most 100 times that and 1 MiB.
 
-    A changed byte in an array or in its name is found by the checksums of the format. They protect
-    against accidents: whoever can change the file can also change them.
+    In ``.npz``, a changed byte in an array or in its name is found by the checksums of the format.
+    They protect against accidents: whoever can change the file can also change them. In
+    ``.safetensors`` there are none, and only a changed header is found.
 
     Examples
     --------
@@ -176,133 +175,45 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
            [0., 1.]]), 'steps': array(7)}
     """
     path = os.fspath(path)
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-        raise ValueError(f"{path}: expected a .npz file, this is {kind}")
+    start = checked_start(path)
     with open(path, "rb") as file:
         try:
-            return _read_npz(file)
-        except _BROKEN as error:
-            raise ValueError(f"{path}: {_reason(error)}") from None
+            if start[:4] in ZIP:
+                from . import npz
+
+                arrays, text = npz.read(file, CHECKPOINT)
+                if text is None:
+                    return arrays
+                return {
+                    name.removeprefix(MODEL): array
+                    for name, array in arrays.items()
+                    if name.startswith(MODEL)
+                }
+            if start[8:9] == b"{":
+                from . import safetensors_files
+
+                return safetensors_files.read(file)
+            raise ValueError(f"expected a .npz or .safetensors file, {kind(start)}")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
 
-# ---- writing ----
+# How a .npz file begins: with its first entry, or with its end where there is none.
+ZIP = (b"PK\3\4", b"PK\5\6")
 
 
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"save: the names of the entries must be str, got {name!r}")
-    member = f"{name}.npy"
-    try:
-        # ZipInfo cuts names at a null character, and replaces separators of the system.
-        fits = zipfile.ZipInfo(member).filename == member and len(member.encode()) < 1 << 16
-    except UnicodeEncodeError:
-        fits = False
-    if not name or not fits:
-        raise ValueError(f"save: {name[:80]!r} cannot be the name of an entry in a file")
-    return name
+def checked_start(path: str) -> bytes:
+    """Return the first bytes of a file, having checked that it is one."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise ValueError(f"{path}: expected a file of arrays, this is {what}")
+    with open(path, "rb") as file:
+        return file.read(9)
 
 
-def _checked_array(name: str, value: ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in _NUMBERS:
-        raise TypeError(f"save: expected {name!r} to be an array of numbers, got {array.dtype}")
-    return array
-
-
-@contextlib.contextmanager
-def _replacing(path: str) -> Iterator[BinaryIO]:
-    """Context with a new file that takes the place of the one at `path` if all goes well."""
-    target = Path(path).resolve()
-    if target.is_dir():
-        raise IsADirectoryError(f"{path}: this is a directory, and no file to be written")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
-    temporary = target.with_name(f".nnlite-{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(target.parent)
-
-
-def _sync_directory(folder: Path) -> None:
-    """Bring the new name onto the disk as well, where the system can do that."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _write_npz(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            # The time in it is fixed, so that the same state gives the same bytes.
-            member = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(member, "w", force_zip64=True) as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-
-
-# ---- reading ----
-
-# What zipfile raises for a broken file; a ValueError is also how this module says so.
-_BROKEN = (
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-)
-
-
-def _reason(error: Exception) -> str:
-    if type(error) is ValueError:
-        return str(error)
-    # zipfile may quote long stretches of the file.
-    return f"damaged or truncated: {textwrap.shorten(str(error), 120, placeholder=' …')}"
-
-
-def _read_npz(file: BinaryIO) -> dict[str, Array]:
-    start = file.read(8)
-    if start[:4] not in (b"PK\3\4", b"PK\5\6"):
-        raise ValueError(f"expected a .npz file, {_kind(start)}")
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END.size))
-    end = file.read(_END.size)
-    state: dict[str, Array] = {}
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        _check_end(end, members)
-        _check_sizes(members, size)
-        for member in members:
-            name = member.filename.removesuffix(".npy")
-            try:
-                _check_member(member, size)
-                if name in state:
-                    raise ValueError("the name occurs twice")
-                with archive.open(member) as stream:
-                    state[name] = _read_array(stream, member.file_size)
-            except _BROKEN as error:
-                raise ValueError(f"entry {name[:80]!r}: {_reason(error)}") from error
-    return state
-
-
-def _kind(start: bytes) -> str:
+def kind(start: bytes) -> str:
+    """Say what a file of another kind is, by its first bytes."""
     if not start:
         return "this one is empty"
     if start.startswith(b"\x93NUMPY"):
@@ -312,110 +223,17 @@ def _kind(start: bytes) -> str:
     return f"this one begins with {start!r}"
 
 
-def _check_end(end: bytes, members: list[zipfile.ZipInfo]) -> None:
-    """Check that there is nothing before or after the archive, and that no entry is lost."""
-    signature, count, comment_length = _END.unpack(end)
-    begins = min((member.header_offset for member in members), default=0)
-    if signature != b"PK\5\6" or comment_length or begins != 0:
-        raise ValueError("damaged or truncated: it does not begin and end as a .npz file does")
-    # Of more entries than two bytes can count, the record has the largest such number.
-    if count != min(len(members), 0xFFFF):
-        raise ValueError(f"damaged or truncated: of {count} entries {len(members)} are found")
+def checked_array(value: ArrayLike, what: str) -> Array:
+    """Return `value` as an array, or raise a TypeError if it is not made of numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"save: expected {what} to be an array of numbers, got {array.dtype}")
+    return array
 
 
-def _check_sizes(members: list[zipfile.ZipInfo], size: int) -> None:
-    """Check that what the entries take, in the file and in memory, fits the size of the file."""
-    if sum(member.compress_size for member in members) > size:
-        raise ValueError(f"its entries claim more than the {size} bytes of the file")
-    unpacked = sum(member.file_size for member in members)
-    if unpacked > _EXPANSION * size + _ALWAYS_ALLOWED:
-        raise ValueError(
-            f"it claims to unpack from {size} to {unpacked} bytes; "
-            f"write what is so regular with numpy.savez, which does not compress"
-        )
-
-
-def _check_member(member: zipfile.ZipInfo, size: int) -> None:
-    if member.filename.endswith("/data.pkl"):
-        raise ValueError(
-            "this is a file of torch.save, whose pickled objects are never loaded; "
-            "write the arrays of the state dict with numpy.savez"
-        )
-    if not member.filename.endswith(".npy"):
-        raise ValueError("it is no .npy file")
-    if member.flag_bits & _ENCRYPTED:
-        raise ValueError("it is encrypted")
-    if not (member.filename.isascii() or member.flag_bits & _UTF8):
-        raise ValueError("its name is not in UTF-8")
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"it is compressed by method {member.compress_type}, which is not read")
-    stored = member.compress_type == zipfile.ZIP_STORED
-    if stored and member.compress_size != member.file_size:
-        raise ValueError(
-            f"it claims {member.file_size} bytes, of which the file has {member.compress_size}"
-        )
-    if not 0 <= member.header_offset < size:
-        raise ValueError("it claims to lie outside of the file")
-
-
-def _read_array(stream: IO[bytes], size: int) -> Array:
-    """Read a ``.npy`` file that has `size` bytes."""
-    magic = _read(stream, 8)
-    lengths = {b"\x93NUMPY\1\0": "<H", b"\x93NUMPY\2\0": "<I", b"\x93NUMPY\3\0": "<I"}
-    if magic not in lengths:
-        raise ValueError(f"expected a .npy file, this begins with {magic!r}")
-    length_format = lengths[magic]
-    length_size = struct.calcsize(length_format)
-    (length,) = struct.unpack(length_format, _read(stream, length_size))
-    if length > _LONGEST_HEADER:
-        raise ValueError(f"its header claims {length} bytes")
-    dtype, fortran_order, shape = _parsed(_read(stream, length))
-
-    count = math.prod(shape)
-    expected, given = count * dtype.itemsize, size - len(magic) - length_size - length
-    if expected != given:
-        raise ValueError(
-            f"its header claims {expected} bytes for {dtype} of shape {shape}, it has {given}"
-        )
-    array: Array = np.empty(count, dtype)
-    data = array.view(np.uint8)
-    filled = 0
-    while filled < expected:
-        chunk = _read(stream, min(_CHUNK, expected - filled))
-        data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
-        filled += len(chunk)
-    return array.reshape(shape, order="F" if fortran_order else "C")
-
-
-def _read(stream: IO[bytes], count: int) -> bytes:
-    data = stream.read(count)
-    if len(data) < count:
-        raise EOFError("it ends too early")
-    return data
-
-
-def _parsed(header: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Return dtype, order and shape of a header, which is the text of a dictionary."""
-    # A pattern, and not literal_eval, which a text of many brackets can crash.
-    text = header.decode("latin-1")
-    match = _HEADER.fullmatch(text)
-    pairs = dict(zip(match.groups()[::2], match.groups()[1::2], strict=True)) if match else {}
-    description = pairs.get("descr", "")[1:-1]
-    order, shape = pairs.get("fortran_order"), pairs.get("shape", "")
-    if order not in ("True", "False") or not shape.startswith("("):
-        if "'O" in text or "|O" in text:
-            raise ValueError("it has objects, which are never loaded")
-        raise ValueError(f"its header cannot be read: {text[:80]!r}")
-    if not _DTYPE.fullmatch(description):
-        what = "objects, which are never loaded" if "O" in description else repr(description)
-        raise ValueError(f"expected an array of numbers, it is of {what}")
-    try:
-        dtype = np.dtype(description)
-    except TypeError as error:
-        raise ValueError(f"its dtype {description!r} is unknown here") from error
-    lengths = [part.strip() for part in shape[1:-1].split(",")]
-    if lengths[-1] == "":
-        del lengths[-1]
-    if len(lengths) > _MOST_AXES or not all(map(_LENGTH.fullmatch, lengths)):
-        raise ValueError(f"its shape {shape[:80]} cannot be read")
-    return dtype, order == "True", tuple(map(int, lengths))
+def _check_names(names: Iterable[Any], fits: Callable[[str], bool]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"save: the names of the entries must be str, got {name!r}")
+        if not name or not fits(name):
+            raise ValueError(f"save: {name[:80]!r} cannot be the name of an entry in a file")

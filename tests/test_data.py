@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 from collections import Counter
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import nnlite as nn
+from nnlite.random import generator
 
 from .layers import Array
 
@@ -202,6 +204,193 @@ def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
     loader = nn.DataLoader(np.arange(3), batch_size=100)
     assert len(loader) == 1
     assert epoch(loader) == [0, 1, 2]
+
+
+# ---- its state ----
+
+
+class Noise:
+    """A transform that draws from a generator of its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def __call__(self, batch: Array) -> Array:
+        return batch + 100 * self.rng.integers(10, size=batch.shape)
+
+
+class Counting:
+    """A transform that has a state."""
+
+    def __init__(self, count: int = 0) -> None:
+        self.count = count
+
+    def __call__(self, batch: Array) -> Array:
+        self.count += 1
+        return batch + 1000 * self.count
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.count = state["count"]
+
+
+LOADERS: dict[str, Any] = {
+    "in order": lambda seed: {},
+    "package's generator": lambda seed: {"shuffle": True},
+    "own generator": lambda seed: {"shuffle": True, "rng": seed},
+    "drop last": lambda seed: {"shuffle": True, "drop_last": True, "rng": seed},
+    "noise": lambda seed: {"shuffle": True, "transform": Noise(seed)},
+    "counting": lambda seed: {"shuffle": True, "transform": Counting(seed)},
+}
+
+
+@pytest.mark.parametrize("options", LOADERS.values(), ids=LOADERS.keys())
+@pytest.mark.parametrize("batches", range(10))
+def test_a_loader_goes_on_with_the_very_next_batch(options: Any, batches: int) -> None:
+    def batches_of(loader: nn.DataLoader, epochs: int) -> Any:
+        while loader.epoch < epochs:
+            for batch in loader:
+                # What draws from the same generator as the loader does.
+                yield batch, generator().random(), loader
+
+    def new(seed: int) -> nn.DataLoader:
+        return nn.DataLoader(np.arange(14), batch_size=3, **options(seed))
+
+    state, package = new(1).state_dict(), generator().bit_generator.state
+    course = batches_of(new(1), 3)
+    for _, (_, _, loader) in zip(range(batches), course, strict=False):
+        state, package = loader.state_dict(), generator().bit_generator.state
+    expected = [(batch.tolist(), drawn) for batch, drawn, _ in course]
+
+    resumed = new(2)
+    epoch(resumed)
+    resumed.load_state_dict(state)
+    nn.seed(99)
+    generator().bit_generator.state = package
+    rest = [(batch.tolist(), drawn) for batch, drawn, _ in batches_of(resumed, 3)]
+    assert rest == expected
+    assert rest
+
+
+def test_the_state_within_an_epoch_and_between_two() -> None:
+    loader = nn.DataLoader(np.arange(5), batch_size=2, shuffle=True, rng=0)
+    seen: list[int] = []
+    for number, batch in enumerate(loader, start=1):
+        seen += batch.tolist()
+        state = loader.state_dict()
+        assert (state["epoch"], state["batches"]) == (0, number)
+        assert state["order"][: len(seen)].tolist() == seen
+        assert state["order"].dtype == np.uint8
+    state = loader.state_dict()
+    assert (state["epoch"], state["batches"], state["order"]) == (1, None, None)
+
+
+def test_a_state_taken_after_the_last_batch_ends_the_epoch_and_hands_out_nothing() -> None:
+    loader = nn.DataLoader(np.arange(5), batch_size=2)
+    for _ in loader:
+        state = loader.state_dict()
+    resumed = nn.DataLoader(np.arange(5), batch_size=2)
+    resumed.load_state_dict(state)
+    assert resumed.epoch == 0
+    assert list(resumed) == []
+    assert resumed.epoch == 1
+    assert epoch(resumed) == [0, 1, 2, 3, 4]
+
+
+def test_an_epoch_that_is_left_has_ended() -> None:
+    loader = nn.DataLoader(np.arange(5), batch_size=2)
+    for _ in loader:
+        break
+    assert loader.epoch == 1
+    assert loader.state_dict()["batches"] is None
+
+
+def test_a_loader_that_was_loaded_says_so_before_it_goes_on() -> None:
+    loader = nn.DataLoader(np.arange(9), batch_size=2, shuffle=True)
+    for _ in loader:
+        state = loader.state_dict()
+        break
+    other = nn.DataLoader(np.arange(9), batch_size=2, shuffle=True)
+    other.load_state_dict(state)
+    assert other.state_dict()["batches"] == 1
+    assert other.state_dict()["order"].tolist() == state["order"].tolist()
+
+
+def test_the_order_of_a_loaded_epoch_is_not_drawn_again() -> None:
+    loader = nn.DataLoader(np.arange(9), batch_size=2, shuffle=True)
+    for _ in loader:
+        state = loader.state_dict()
+        break
+    nn.seed(5)
+    loader.load_state_dict(state)
+    assert len(epoch(loader)) == 7
+    assert generator().random() == np.random.default_rng(5).random()
+
+
+def test_an_older_iteration_has_no_part_in_the_state() -> None:
+    loader = nn.DataLoader(np.arange(9), batch_size=2, shuffle=True)
+    older = iter(loader)
+    next(older)
+    for number, _ in enumerate(loader, start=1):
+        next(older, None)
+        assert loader.state_dict()["batches"] == number
+    assert loader.epoch == 1
+
+
+def test_a_copy_is_not_within_the_epoch_of_the_loader() -> None:
+    loader = nn.DataLoader(np.arange(9), batch_size=2, shuffle=True)
+    for _ in loader:
+        assert copy.deepcopy(loader).state_dict()["batches"] is None
+        assert loader.state_dict()["batches"] is not None
+
+
+def within() -> dict[str, Any]:
+    """Return the state of a loader of 5 samples after the first of 3 batches."""
+    loader = nn.DataLoader(np.arange(5), batch_size=2, shuffle=True, rng=0)
+    for _ in loader:
+        return loader.state_dict()
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples": 6}, "of a loader with samples=6, this one has 5"),
+        ({"batch_size": 3}, "of a loader with batch_size=3, this one has 2"),
+        ({"shuffle": False}, "of a loader with shuffle=False, this one has True"),
+        ({"drop_last": True}, "of a loader with drop_last=True, this one has False"),
+        ({"epoch": -1}, "the epoch of the state must be at least 0"),
+        ({"epoch": 0.5}, "the epoch of the state must be an int"),
+        ({"batches": 4}, "the state is 4 batches into an epoch of 3"),
+        ({"batches": "1"}, "the batches of the state must be an int"),
+        ({"order": None}, "has no order of 5 samples"),
+        ({"order": np.arange(4)}, "has no order of 5 samples"),
+        ({"order": np.array([0, 1, 2, 3, 3])}, "has no order of 5 samples"),
+        ({"order": np.array([0, 1, 2, 3, 5])}, "has no order of 5 samples"),
+        ({"order": np.array([-1, 0, 1, 2, 3])}, "has no order of 5 samples"),
+        ({"order": np.arange(5.0)}, "has no order of 5 samples"),
+        ({"rng": None}, "both have an rng of their own"),
+        ({"rng": {"bit_generator": "PCG64"}}, "no state of a PCG64 generator"),
+        ({"transform": {"rng": 1}}, "of another transform than NoneType"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_an_error_and_nothing_is_loaded(
+    change: dict[str, Any], message: str
+) -> None:
+    loader = nn.DataLoader(np.arange(5), batch_size=2, shuffle=True, rng=7)
+    epoch(loader)
+    before = repr(loader.state_dict())
+    with pytest.raises((TypeError, ValueError), match=message):
+        loader.load_state_dict({**within(), **change})
+    assert repr(loader.state_dict()) == before
+
+
+@pytest.mark.parametrize("state", [None, [1], {}, {"epoch": 0}])
+def test_what_is_no_state_is_an_error(state: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="^DataLoader: (expected|the state lacks)"):
+        nn.DataLoader(np.arange(5)).load_state_dict(state)
 
 
 # ---- what it refuses ----

@@ -761,6 +761,305 @@ def test_a_model_and_its_optimizer_can_be_copied_together(
         assert_array_equal(value, model.state_dict()[name])
 
 
+# ---- its state ----
+
+KINDS: dict[str, tuple[Callable[..., nn.Optimizer], dict[str, Any]]] = {
+    "SGD": (nn.SGD, {"lr": 0.1}),
+    "SGD with momentum": (nn.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.1}),
+    "SGD with Nesterov": (nn.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "Adam": (nn.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.1}),
+    "AdamW": (nn.AdamW, {"lr": 0.05}),
+    "RMSprop": (nn.RMSprop, {"lr": 0.02}),
+    "RMSprop with all": (nn.RMSprop, {"lr": 0.02, "momentum": 0.5, "centered": True}),
+}
+every_state = pytest.mark.parametrize(("kind", "options"), KINDS.values(), ids=KINDS.keys())
+SHAPES = [(2, 3), (4,), (), (0, 2)]
+
+
+def in_groups(params: list[Any]) -> list[dict[str, Any]]:
+    """Two groups that mix up the order, one with options of its own."""
+    return [
+        {"params": [params[2], params[0]], "weight_decay": 0.3, "lr": 0.03},
+        {"params": [params[1], params[3]]},
+    ]
+
+
+def grads_at(step: int) -> list[Array]:
+    rng = np.random.default_rng(step)
+    return [rng.normal(size=shape) for shape in SHAPES]
+
+
+def move(optimizer: nn.Optimizer, params: list[nn.Parameter], steps: range) -> None:
+    for step in steps:
+        given = grads_at(step)
+        # The second parameter joins late, and the first has no gradient now and then.
+        give(
+            params,
+            [None if step % 4 == 1 else given[0], given[1] if step > 2 else None, *given[2:]],
+        )
+        optimizer.step()
+
+
+@every_state
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_optimizer_goes_on_from_its_state_with_the_same_bits(
+    kind: Any, options: dict[str, Any], dtype: Any
+) -> None:
+    def new() -> tuple[list[nn.Parameter], nn.Optimizer]:
+        params = parameters(*SHAPES)
+        for parameter in params:
+            parameter.astype(dtype)
+        return params, kind(in_groups(params), **options)
+
+    params, optimizer = new()
+    move(optimizer, params, range(8))
+    for stop in (0, 2, 5):
+        first, before = new()
+        move(before, first, range(stop))
+        second, after = new()
+        for parameter, moved in zip(second, first, strict=True):
+            parameter.data = moved.data
+        after.load_state_dict(before.state_dict())
+        move(after, second, range(stop, 8))
+        for parameter, expected in zip(second, params, strict=True):
+            assert_array_equal(parameter.data, expected.data)
+
+
+@every_state
+def test_what_an_optimizer_has_done_before_it_is_loaded_leaves_no_trace(
+    kind: Any, options: dict[str, Any]
+) -> None:
+    params, others = parameters(*SHAPES), parameters(*SHAPES, seed=1)
+    optimizer, other = kind(in_groups(params), **options), kind(in_groups(others), **options)
+    move(optimizer, params, range(1))
+    move(other, others, range(5))
+    other.param_groups[0]["lr"] = 7.0
+    other.param_groups[1]["initial_lr"] = 7.0
+    other.load_state_dict(optimizer.state_dict())
+    assert repr(other.state_dict()) == repr(optimizer.state_dict())
+    assert other.param_groups[0]["params"] == [others[2], others[0]]
+
+
+def test_a_state_is_not_changed_by_later_steps() -> None:
+    params = parameters(*SHAPES)
+    optimizer = nn.Adam(params)
+    move(optimizer, params, range(4))
+    state = optimizer.state_dict()
+    before = copy.deepcopy(state)
+    move(optimizer, params, range(4, 6))
+    optimizer.lr = 3.0
+    assert repr(state) == repr(before)
+    optimizer.load_state_dict(state)
+    move(optimizer, params, range(4, 6))
+    assert repr(state) == repr(before)
+
+
+def test_the_state_follows_parameters_that_change_their_dtype() -> None:
+    params = parameters((3,), (2,))
+    optimizer = nn.Adam(params)
+    give(params, [np.ones(3), np.ones(2)])
+    optimizer.step()
+    state = optimizer.state_dict()
+    params[0].astype(np.float32)
+    optimizer.load_state_dict(state)
+    give(params, [np.ones(3), np.ones(2)])
+    optimizer.step()
+    assert optimizer.state_dict()["state"][0]["exp_avg"].dtype == np.float32
+    assert optimizer.state_dict()["state"][1]["exp_avg"].dtype == np.float64
+    assert [entry["step"] for entry in optimizer.state_dict()["state"].values()] == [2, 2]
+
+
+class TestBesidePyTorch:
+    """The layout is PyTorch's: either side goes on from the state of the other."""
+
+    def both(self, kind: Any, options: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
+        torch = pytest.importorskip("torch")
+        params = parameters(*SHAPES)
+        tensors = [torch.tensor(p.data, requires_grad=True) for p in params]
+        module = getattr(torch.optim, kind.__name__)(in_groups(tensors), **options)
+        return torch, params, kind(in_groups(params), **options), tensors, module
+
+    def move_torch(self, torch: Any, module: Any, tensors: list[Any], steps: range) -> None:
+        for step in steps:
+            for tensor, grad in zip(tensors, grads_at(step), strict=True):
+                tensor.grad = torch.tensor(grad)
+            module.step()
+
+    def move_nnlite(
+        self, optimizer: nn.Optimizer, params: list[nn.Parameter], steps: range
+    ) -> None:
+        for step in steps:
+            give(params, list(grads_at(step)))
+            optimizer.step()
+
+    @every_state
+    def test_the_names_of_pytorch_are_there(self, kind: Any, options: dict[str, Any]) -> None:
+        torch, params, optimizer, tensors, module = self.both(kind, options)
+        self.move_torch(torch, module, tensors, range(2))
+        self.move_nnlite(optimizer, params, range(2))
+        theirs, mine = module.state_dict(), optimizer.state_dict()
+        assert set(mine["state"]) >= set(theirs["state"])
+        for index, entry in theirs["state"].items():
+            assert {name for name, value in entry.items() if value is not None} <= set(
+                mine["state"][index]
+            )
+        for group, expected in zip(mine["param_groups"], theirs["param_groups"], strict=True):
+            for name in group:
+                assert group[name] == expected[name]
+
+    @every_state
+    def test_nnlite_goes_on_from_the_state_of_pytorch(
+        self, kind: Any, options: dict[str, Any]
+    ) -> None:
+        torch, params, optimizer, tensors, module = self.both(kind, options)
+        self.move_torch(torch, module, tensors, range(5))
+        optimizer.load_state_dict(module.state_dict())
+        for parameter, tensor in zip(params, tensors, strict=True):
+            parameter.data = tensor.detach().numpy()
+        self.move_torch(torch, module, tensors, range(5, 30))
+        self.move_nnlite(optimizer, params, range(5, 30))
+        assert_close(params, [tensor.detach().numpy() for tensor in tensors])
+
+    @every_state
+    def test_pytorch_goes_on_from_the_state_of_nnlite(
+        self, kind: Any, options: dict[str, Any]
+    ) -> None:
+        torch, params, optimizer, tensors, module = self.both(kind, options)
+        self.move_nnlite(optimizer, params, range(5))
+        state = optimizer.state_dict()
+        for entry in state["state"].values():
+            for name, value in entry.items():
+                entry[name] = torch.tensor(value)
+        # What only PyTorch has stays as it is.
+        for group, own in zip(
+            state["param_groups"], module.state_dict()["param_groups"], strict=True
+        ):
+            group.update({name: value for name, value in own.items() if name not in group})
+        module.load_state_dict(state)
+        for parameter, tensor in zip(params, tensors, strict=True):
+            tensor.data = torch.tensor(parameter.data)
+        self.move_torch(torch, module, tensors, range(5, 30))
+        self.move_nnlite(optimizer, params, range(5, 30))
+        assert_close(params, [tensor.detach().numpy() for tensor in tensors])
+
+
+def changed(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
+    """Return a function that puts something else in a place of a state."""
+
+    def change(state: dict[str, Any]) -> None:
+        inner: Any = state
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
+
+    return change
+
+
+def deleted(*path: Any) -> Callable[[dict[str, Any]], None]:
+    def change(state: dict[str, Any]) -> None:
+        inner: Any = state
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+
+    return change
+
+
+GROUP = ("param_groups", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (deleted("state"), TypeError, "expected the state_dict of an optimizer"),
+        (changed("param_groups", to=3), ValueError, "of no parameter groups, the optimizer has 2"),
+        (deleted(*GROUP), ValueError, "is of 1 parameter groups, the optimizer has 2"),
+        (changed(*GROUP, to=[1]), ValueError, "group 1 of the state has no parameters"),
+        (deleted(*GROUP, "params", 0), ValueError, "group 1 of the state has 1 parameters, .* 2"),
+        (changed(*GROUP, "params", 0, to=0), ValueError, "not of the parameters that it lists"),
+        (changed(*GROUP, "params", 0, to=[0]), ValueError, "not of the parameters that it lists"),
+        (changed("state", 9, to={}), ValueError, "not of the parameters that it lists"),
+        (changed("state", to=[1]), ValueError, "not of the parameters that it lists"),
+        (deleted(*GROUP, "lr"), ValueError, "group 1 of the state lacks the option 'lr'"),
+        (changed(*GROUP, "lr", to=-1.0), ValueError, "lr must be at least 0"),
+        (changed(*GROUP, "lr", to=True), TypeError, "lr must be a number|lr cannot be True"),
+        (changed(*GROUP, "initial_lr", to=-1.0), ValueError, "initial_lr must be at least 0"),
+        (changed(*GROUP, "betas", to=(0.9, 1.0)), ValueError, "second of betas must be below 1"),
+        (changed(*GROUP, "amsgrad", to=True), ValueError, "has the unknown option 'amsgrad'"),
+        (changed(*GROUP, "decoupled_weight_decay", to=True), ValueError, "unknown option 'decou"),
+        (changed("state", 0, to=3), TypeError, "the state of parameter 0 is no mapping"),
+        (changed("state", 0, "step", to=-1), ValueError, "0: step must be at least 0"),
+        (changed("state", 0, "step", to=1.5), ValueError, "0: step must be a whole number"),
+        (changed("state", 0, "step", to="x"), TypeError, "0: step must be a number"),
+        (
+            changed("state", 3, "exp_avg", to=np.ones(3)),
+            ValueError,
+            r"3: exp_avg .*\(3,\).*\(0, 2\)",
+        ),
+        (
+            changed("state", 1, "exp_avg", to=np.ones((2, 3), int)),
+            TypeError,
+            "of floats, got dtype",
+        ),
+        (changed("state", 1, "exp_avg_sq", to="text"), TypeError, "exp_avg_sq must be of floats"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_an_error_and_nothing_is_loaded(
+    change: Callable[[dict[str, Any]], None], error: type[Exception], message: str
+) -> None:
+    params = parameters(*SHAPES)
+    optimizer = nn.Adam(in_groups(params))
+    move(optimizer, params, range(4))
+    before = repr(optimizer.state_dict())
+    others = parameters(*SHAPES)
+    other = nn.Adam(in_groups(others), lr=0.5)
+    move(other, others, range(5))
+    state = copy.deepcopy(other.state_dict())
+    change(state)
+    with pytest.raises(error, match=f"^Adam: .*{message}"):
+        optimizer.load_state_dict(state)
+    assert repr(optimizer.state_dict()) == before
+
+
+def test_the_state_of_another_optimizer_is_an_error() -> None:
+    params = parameters((2,))
+    with pytest.raises(ValueError, match="^SGD: group 0 of the state has the unknown option"):
+        nn.SGD(params).load_state_dict(nn.Adam(params).state_dict())
+    with pytest.raises(TypeError, match="^SGD: group 0 of the state: nesterov cannot be 'yes'"):
+        nn.SGD(params).load_state_dict(
+            {
+                "state": {},
+                "param_groups": [
+                    {**nn.SGD(params).state_dict()["param_groups"][0], "nesterov": "yes"}
+                ],
+            }
+        )
+
+
+def test_an_optimizer_of_ones_own_has_a_state() -> None:
+    class Heavy(nn.Optimizer):
+        state_names = ("speed",)
+
+        def counts(self, group: dict[str, Any]) -> bool:
+            return False
+
+        def update(
+            self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
+        ) -> None:
+            (speed,) = state
+            speed += grad
+            value -= group["lr"] * speed
+
+    p, q = nn.Parameter(np.zeros(2)), nn.Parameter(np.zeros(2))
+    first, second = Heavy([p], {"lr": 1.0}), Heavy([q], {"lr": 0.5})
+    p.accumulate(np.array([1.0, 2.0]))
+    first.step()
+    second.load_state_dict(first.state_dict())
+    q.accumulate(np.zeros(2))
+    second.step()
+    assert_array_equal(q.data, [-1, -2])
+
+
 # ---- what it refuses ----
 
 

@@ -11,7 +11,13 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import nnlite as nn
-from nnlite.random import generator
+from nnlite.random import (
+    checked_generator_state,
+    generator,
+    generator_state,
+    load_generator_state,
+    own_generators,
+)
 
 
 def test_the_package_seed_decides_all_that_is_random_after_it() -> None:
@@ -90,3 +96,52 @@ def test_a_seed_must_be_a_non_negative_int(seed: Any, error: type[Exception]) ->
     with pytest.raises(error):
         nn.seed(seed)
     assert_array_equal(nn.Linear(2, 2).weight.data, expected)
+
+
+# ---- states of generators ----
+
+KINDS = [np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generator_goes_on_from_its_state(kind: Any) -> None:
+    first, second = np.random.Generator(kind(1)), np.random.Generator(kind(2))
+    first.random(5, np.float32)  # half of a draw of 64 bits is left over
+    load_generator_state(second, generator_state(first))
+    assert_array_equal(second.random(700, np.float32), first.random(700, np.float32))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: None,
+        lambda state: [1],
+        lambda state: {},
+        lambda state: {**state, "bit_generator": "Dice"},
+        lambda state: {"bit_generator": state["bit_generator"]},
+        lambda state: {**state, "state": None},
+        lambda state: {**state, "state": {}},
+        lambda state: {**state, "state": dict.fromkeys(state["state"], "x")},
+        lambda state: {**state, "state": dict.fromkeys(state["state"], 2**200)},
+        lambda state: {**state, "state": dict.fromkeys(state["state"], np.zeros(3, np.uint64))},
+    ],
+)
+def test_a_state_that_is_none_is_an_error_and_changes_nothing(kind: Any, change: Any) -> None:
+    rng, twin = np.random.Generator(kind(1)), np.random.Generator(kind(1))
+    with pytest.raises(ValueError, match=f"state of a {kind.__name__} generator"):
+        load_generator_state(rng, change(generator_state(rng)))
+    assert_array_equal(rng.random(5), twin.random(5))
+
+
+def test_a_state_can_be_checked_without_being_loaded() -> None:
+    rng, other = np.random.default_rng(1), np.random.default_rng(2)
+    checked_generator_state(rng, generator_state(other))
+    assert rng.random() == np.random.default_rng(1).random()
+
+
+def test_the_generators_that_an_object_keeps_are_found_by_name() -> None:
+    dropout = nn.Dropout(rng=3)
+    assert own_generators(dropout) == {"_rng": dropout._rng}
+    assert own_generators(nn.Dropout()) == {}
+    assert own_generators(np.negative) == {}

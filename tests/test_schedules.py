@@ -352,6 +352,23 @@ def test_a_state_that_is_none_is_an_error_and_changes_nothing(state: Any) -> Non
     assert (schedule.count, schedule.base_lrs) == (0, [1.0])
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"best": "0"}, {"best": True}, {"bad_steps": -1}, {"bad_steps": 0.5}, {"rest": None}],
+    ids=str,
+)
+def test_a_state_of_a_plateau_that_does_not_fit_is_an_error_and_changes_nothing(
+    change: dict[str, Any],
+) -> None:
+    schedule = nn.ReduceLROnPlateau(optimizer(1.0))
+    before = schedule.state_dict()
+    state = {"best": 0.5, "bad_steps": 1, "rest": 2}
+    for wrong in ({**state, **change}, {"best": 0.5}, None):
+        with pytest.raises((ValueError, TypeError), match="^ReduceLROnPlateau: "):
+            schedule.load_state_dict(wrong)  # type: ignore[arg-type]
+        assert schedule.state_dict() == before
+
+
 @every_schedule
 @pytest.mark.parametrize("stop", [0, 3, 4, 11])
 def test_a_schedule_goes_on_from_its_state(make: Callable[..., nn.Schedule], stop: int) -> None:

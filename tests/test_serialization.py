@@ -227,7 +227,7 @@ def test_the_file_is_at_the_path_and_nothing_else_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["model", "model.pt", "model.npz.bak", ".npz"])
 def test_another_ending_of_the_name_is_an_error(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match=r"end in \.npz, got '.*" + name):
+    with pytest.raises(ValueError, match=r"end in \.npz or \.safetensors, got '.*" + name):
         nn.save(STATE, tmp_path / name)
     assert listing(tmp_path) == []
 
