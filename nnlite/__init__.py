@@ -33,6 +33,7 @@ from .arithmetic import (
     Sum,
     Weight,
 )
+from .callbacks import Callback, Checkpoint, EarlyStopping, Training
 from .checkpoint import load_checkpoint, save_checkpoint
 from .containers import Residual, Sequential
 from .convolution import AvgPool2d, Conv2d, MaxPool2d
@@ -42,6 +43,7 @@ from .dropout import Dropout
 from .function import Lambda
 from .gradcheck import gradcheck
 from .graph import Graph
+from .history import History
 from .layer import Layer, Parameter, is_grad_enabled, no_grad
 from .linear import Embedding, Linear
 from .losses import (
@@ -53,6 +55,7 @@ from .losses import (
     MeanSquaredError,
     NegativeLogLikelihood,
 )
+from .metrics import accuracy, confusion_matrix, top_k_accuracy
 from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .pooling import GlobalAvgPool2d, GlobalMaxPool2d
@@ -72,7 +75,7 @@ from .schedules import (
 from .serialization import load_state, save
 from .shape import Flatten, Identity, Reshape
 from .trace import trace
-from .training import accuracy, predict
+from .training import evaluate, fit, predict
 
 __version__ = "0.1.0"
 
@@ -92,6 +95,8 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "Callback",
+    "Checkpoint",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
@@ -99,6 +104,7 @@ __all__ = [
     "DataLoader",
     "Divide",
     "Dropout",
+    "EarlyStopping",
     "Embedding",
     "Exp",
     "ExponentialLR",
@@ -106,6 +112,7 @@ __all__ = [
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
+    "History",
     "Huber",
     "Identity",
     "Lambda",
@@ -152,11 +159,15 @@ __all__ = [
     "Subtract",
     "Sum",
     "Tanh",
+    "Training",
     "Weight",
     "accuracy",
     "clip_grad_norm",
     "clip_grad_value",
+    "confusion_matrix",
     "datasets",
+    "evaluate",
+    "fit",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -167,5 +178,6 @@ __all__ = [
     "save",
     "save_checkpoint",
     "seed",
+    "top_k_accuracy",
     "trace",
 ]
