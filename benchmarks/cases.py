@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from .case import Case
 from .inference import Inference
 from .mnist_epoch import Epoch, Import
-from .networks import MLP, ExampleCNN, LeNet, RowRNN
+from .networks import MLP, ExampleCNN, LeNet, NormalizedCNN, RowLSTM, RowRNN
 from .sigmoid_gradient import SigmoidGradient
 from .training import Training
 
@@ -29,9 +29,12 @@ CASES: list[Case] = [
     Training(LeNet(), 64, goal=2.0),
     Training(ExampleCNN(), 64, goal=1.4),
     Training(RowRNN(), 64, goal=1.2),
+    Training(SMALL, 32, "Adam", goal=2.0),
+    Training(NormalizedCNN(), 64),
+    Training(RowLSTM(), 64, goal=1.0),
     *[
         Inference(network, batch_size, goal=1.5)
-        for network in (TINY, SMALL, MEDIUM, WIDE, LeNet(), ExampleCNN(), RowRNN())
+        for network in (TINY, SMALL, MEDIUM, WIDE, LeNet(), ExampleCNN(), RowRNN(), RowLSTM())
         for batch_size in (1, 256)
     ],
     SigmoidGradient(goal=3.0),

@@ -76,6 +76,34 @@ def of_sgd(size: int) -> list[Call]:
     return calls
 
 
+def of_adam(size: int) -> list[Call]:
+    """Return the passes of Adam over `size` parameters in a row."""
+    calls: list[Call] = []
+    value, grad, mean, square = _array(size), _array(size), _array(size), _array(size)
+    factor = np.float32(0.5)
+    for start in range(0, size, _PIECE):
+        v, g, m, s = (array[start : start + _PIECE] for array in (value, grad, mean, square))
+        work = np.empty_like(v)
+        calls += [
+            partial(np.subtract, g, m, work),
+            partial(np.multiply, work, factor, work),
+            partial(np.add, m, work, m),
+            partial(np.multiply, g, g, work),
+            partial(np.multiply, work, factor, work),
+            partial(np.multiply, s, factor, s),
+            partial(np.add, s, work, s),
+            partial(np.sqrt, s, work),
+            partial(np.add, work, factor, work),
+            partial(np.divide, m, work, work),
+            partial(np.multiply, work, factor, work),
+            partial(np.subtract, v, work, v),
+        ]
+    return calls
+
+
+OPTIMIZERS = {"SGD": of_sgd, "Adam": of_adam}
+
+
 def _of_linear(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return the addition of the bias; and the sum that is its gradient, as a product."""
     rows, columns = math.prod(output[:-1]), output[-1]
@@ -92,9 +120,9 @@ def _of_convolution(layer: Any, given: Shape, output: Shape) -> Calls:
 
 def _of_relu(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return the maximum; the mask, and the product with it."""
-    y, mask = _array(*output), np.empty(output, bool)
+    y, zeros, mask = _array(*output), np.zeros(output, np.float32), np.empty(output, bool)
     return (
-        [partial(np.maximum, y, np.float32(0), y)],
+        [partial(np.maximum, y, zeros, y)],
         [partial(np.greater, y, np.float32(0), mask), partial(np.multiply, y, mask, y)],
     )
 
@@ -125,6 +153,45 @@ def _of_recurrent(layer: Any, given: Shape, output: Shape) -> Calls:
     return forward * steps, [*backward * steps, bias_grad]
 
 
+def _of_lstm(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return, for each step, the passes of the gates and of both states."""
+    samples, steps = given[:2]
+    gates, sums = _array(4, samples, layer.hidden_size), _array(4, samples, layer.hidden_size)
+    state, grad = _array(samples, layer.hidden_size), _array(samples, layer.hidden_size)
+    everything, ones = _array(samples * steps, 4 * layer.hidden_size), _array(1, samples * steps)
+    forward: list[Call] = [
+        partial(np.add, gates, sums, gates),
+        partial(np.tanh, gates, gates),
+        partial(np.multiply, gates, np.float32(0.5), gates),  # from tanh to the logistic function
+        partial(np.add, gates, np.float32(0.5), gates),
+        *[partial(np.multiply, state, state, state)] * 3,
+        partial(np.add, state, state, state),
+        partial(np.tanh, state, state),
+    ]
+    backward: list[Call] = [
+        partial(np.subtract, np.float32(1), gates, sums),
+        *[partial(np.multiply, gates, sums, sums)] * 3,
+        *[partial(np.multiply, state, grad, grad)] * 2,
+        partial(np.add, state, grad, grad),
+    ]
+    bias_grad = partial(np.dot, ones, everything, _array(1, 4 * layer.hidden_size))
+    return forward * steps, [*backward * steps, bias_grad]
+
+
+def _of_batch_norm(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return both sums over a channel, and the affine map; and the same for the gradient."""
+    channels = output[1]
+    y, ones = _array(channels, math.prod(output) // channels), _array(math.prod(output) // channels)
+    column, sums = _array(channels, 1), _array(channels)
+    both: list[Call] = [
+        partial(np.dot, y, ones, sums),
+        partial(np.einsum, "ij,ij->i", y, y, out=sums),
+        partial(np.multiply, y, column, y),
+        partial(np.add, y, column, y),
+    ]
+    return both, [*both, partial(np.add, y, y, y)]
+
+
 def _of_flatten(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return nothing: it is another view of the same memory."""
     return [], []
@@ -136,7 +203,9 @@ _LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
     "ReLU": _of_relu,
     "MaxPool2d": _of_pooling,
     "Flatten": _of_flatten,
+    "BatchNorm2d": _of_batch_norm,
     "RNN": _of_recurrent,
+    "LSTM": _of_lstm,
 }
 
 

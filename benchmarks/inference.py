@@ -29,14 +29,14 @@ class Inference(Case):
 
     @property
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
-        return {
+        runners: dict[str, Callable[[Any], Runner]] = {
             "nnlite": NnliteInference,
             "torch": TorchInference,
             "torch.compile": CompiledInference,
-            "jax": JaxInference,
             "blas": BlasRunner,
             "floor": FloorRunner,
         }
+        return runners | {"jax": JaxInference} if self.network.has_jax else runners
 
     def batches(self, rng: np.random.Generator) -> list[Batch]:
         return [(rng.standard_normal(self._shape, np.float32),) for _ in range(8)]

@@ -7,7 +7,7 @@ take the weights by the names of the state dict.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -23,10 +23,13 @@ class Network(ABC):
     name : str
     input_shape : tuple of int
         The shape of one sample.
+    has_jax : bool
+        Whether there is a version in JAX.
     """
 
     name: str
     input_shape: tuple[int, ...]
+    has_jax: bool = True
 
     def build(self, nn: Any) -> Any:
         """Return the model in nnlite or in PyTorch, where these are the same lines."""
@@ -40,9 +43,9 @@ class Network(ABC):
         """Return the PyTorch model; `nn` is the module ``torch.nn``."""
         return self.build(nn)
 
-    @abstractmethod
     def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
         """Return the logits in JAX; `jax` is the module."""
+        raise NotImplementedError(f"{self.name}: there is no version in JAX")
 
 
 class MLP(Network):
@@ -113,22 +116,47 @@ class ExampleCNN(Network):
         return _linear(weights, 8, x)
 
 
-class RowRNN(Network):
-    """An RNN that reads an image row by row; the last state is classified."""
+class NormalizedCNN(Network):
+    """The same network with batch normalisation after each convolution, in place of the bias."""
 
-    name = "RNN 28x28-128-10"
+    name = "PyTorch example CNN with batch norm"
+    input_shape = (1, 28, 28)
+    has_jax = False  # the running statistics are a state beside the weights
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10),
+        )  # fmt: skip
+
+
+class _OfRows(Network):
+    """A recurrent network that reads an image row by row; the last state is classified."""
+
     input_shape = (28, 28)
+    cell: str
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"{self.cell} 28x28-128-10"
 
     def nnlite(self, nn: Any) -> Any:
-        return nn.Sequential(nn.RNN(28, 128, outputs="last"), nn.Linear(128, 10))
+        return nn.Sequential(getattr(nn, self.cell)(28, 128, outputs="last"), nn.Linear(128, 10))
 
     def torch(self, nn: Any) -> Any:
-        class LastOutput(nn.RNN):  # type: ignore[misc]
+        class LastOutput(getattr(nn, self.cell)):  # type: ignore[misc]
             def forward(self, x: Any) -> Any:
                 outputs, _ = super().forward(x)
                 return outputs[:, -1]
 
         return nn.Sequential(LastOutput(28, 128, batch_first=True), nn.Linear(128, 10))
+
+
+class RowRNN(_OfRows):
+    """The plain cell."""
+
+    cell = "RNN"
 
     def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
         inputs = x @ weights["0.weight_ih_l0"].T + weights["0.bias_ih_l0"]
@@ -139,6 +167,26 @@ class RowRNN(Network):
 
         first = jax.numpy.zeros((len(x), 128), x.dtype)
         last, _ = jax.lax.scan(advance, first, inputs.swapaxes(0, 1))
+        return _linear(weights, 1, last)
+
+
+class RowLSTM(_OfRows):
+    """Long short-term memory."""
+
+    cell = "LSTM"
+
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        inputs = x @ weights["0.weight_ih_l0"].T + weights["0.bias_ih_l0"]
+
+        def advance(state: Any, given: Any) -> Any:
+            hidden, memory = state
+            sums = given + hidden @ weights["0.weight_hh_l0"].T + weights["0.bias_hh_l0"]
+            i, f, g, o = jax.numpy.split(sums, 4, axis=1)
+            memory = jax.nn.sigmoid(f) * memory + jax.nn.sigmoid(i) * jax.numpy.tanh(g)
+            return (jax.nn.sigmoid(o) * jax.numpy.tanh(memory), memory), None
+
+        zeros = jax.numpy.zeros((len(x), 128), x.dtype)
+        (last, _), _ = jax.lax.scan(advance, (zeros, zeros), inputs.swapaxes(0, 1))
         return _linear(weights, 1, last)
 
 

@@ -124,13 +124,14 @@ def _of_linear(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
 
 
 def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
-    """Return, as im2col has them, ``W columns``; ``G columnsᵀ``; ``Wᵀ G``."""
-    channels, places = output[1], output[0] * math.prod(output[2:])
-    window = layer.weight.size // channels
+    """Return, row of the image by row, ``W windows``; ``windows Gᵀ``; ``Wᵀ G``."""
+    samples, channels, rows, columns = output
+    in_channels, height, width = layer.weight.shape[1:]
+    window, places = in_channels * height * width, samples * columns
     return _LayerProducts(
-        [Product(channels, window, places)],
-        [Product(channels, places, window, right_transposed=True)],
-        [Product(window, channels, places, left_transposed=True)],
+        [Product(channels, window, places, times=rows)],
+        [Product(window, places, channels, right_transposed=True, times=rows)],
+        [Product(in_channels * width, channels * height, places, times=given[2])],
     )
 
 

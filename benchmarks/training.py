@@ -1,4 +1,4 @@
-"""Training steps: forward, loss, backward, and a step of SGD with momentum."""
+"""Training steps: forward, loss, backward, and a step of the optimizer."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from .sides import JaxRunner, NnliteRunner, TorchRunner
 
 LR = 0.01
 MOMENTUM = 0.9
+OPTIONS: Mapping[str, Mapping[str, float]] = {
+    "SGD": {"lr": LR, "momentum": MOMENTUM},
+    "Adam": {"lr": LR},
+}
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Training(Case):
 
     network: Network
     batch_size: int
+    optimizer: str = "SGD"
     goal: float | None = None
 
     @property
     def name(self) -> str:
-        return f"{self.network.name}, train, batch {self.batch_size}"
+        how = "" if self.optimizer == "SGD" else f" with {self.optimizer}"
+        return f"{self.network.name}, train{how}, batch {self.batch_size}"
 
     @property
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
@@ -37,11 +43,12 @@ class Training(Case):
             "nnlite": NnliteTraining,
             "torch": TorchTraining,
             "torch.compile": CompiledTraining,
-            "jax": JaxTraining,
             "blas": BlasRunner,
             "floor": FloorRunner,
         }
-        if isinstance(self.network, MLP):
+        if self.optimizer == "SGD" and self.network.has_jax:
+            runners["jax"] = JaxTraining
+        if self.optimizer == "SGD" and isinstance(self.network, MLP):
             runners["sklearn"] = SklearnTraining
         return runners
 
@@ -63,7 +70,8 @@ class Training(Case):
         model = self.network.nnlite(nnlite)
         size = sum(parameter.size for parameter in model.parameters())
         passes = floor.of_model(model, self._shape)
-        return passes + floor.of_cross_entropy(self.batch_size, 10) + floor.of_sgd(size)
+        optimizer = floor.OPTIMIZERS[self.optimizer](size)
+        return passes + floor.of_cross_entropy(self.batch_size, 10) + optimizer
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -97,7 +105,9 @@ class NnliteTraining(NnliteRunner, TrainingRunner):
 
         self.model = case.network.nnlite(nn)
         self.loss = nn.CrossEntropy()
-        self.optimizer = nn.SGD(self.model.parameters(), lr=LR, momentum=MOMENTUM)
+        self.optimizer = getattr(nn, case.optimizer)(
+            self.model.parameters(), **OPTIONS[case.optimizer]
+        )
 
     def step(self, *batch: Any) -> Any:
         x, y = batch
@@ -120,7 +130,9 @@ class TorchTraining(TorchRunner, TrainingRunner):
         self.model = case.network.torch(torch.nn)
         self.forward = self.model
         self.loss = torch.nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=LR, momentum=MOMENTUM)
+        self.optimizer = getattr(torch.optim, case.optimizer)(
+            self.model.parameters(), **OPTIONS[case.optimizer]
+        )
 
     def step(self, *batch: Any) -> Any:
         x, y = batch
