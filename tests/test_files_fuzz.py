@@ -29,8 +29,6 @@ from . import resumable
 MIB = 1 << 20
 FEW = settings().max_examples  # of the profile
 
-pytest.importorskip("safetensors")
-
 edits = st.lists(
     st.tuples(
         st.sampled_from(["flip", "set", "cut", "insert", "repeat"]),

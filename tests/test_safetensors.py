@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
@@ -20,8 +21,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 import nnlite as nn
 
 from .layers import Array
-
-safetensors_numpy = pytest.importorskip("safetensors.numpy")
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[1]
@@ -75,7 +74,7 @@ class TestWithPyTorch:
         module.load_state_dict(
             {
                 name: torch.tensor(value)
-                for name, value in safetensors_numpy.load_file(FROM_PYTORCH).items()
+                for name, value in safetensors.numpy.load_file(FROM_PYTORCH).items()
             }
         )
         assert_allclose(
@@ -166,7 +165,7 @@ def test_any_arrays_come_back_as_they_were(scratch: Path, state: dict[str, Array
         assert found[name].dtype == value.dtype
         assert found[name].shape == value.shape
         assert_array_equal(found[name], value)
-    for name, value in safetensors_numpy.load_file(scratch).items():
+    for name, value in safetensors.numpy.load_file(scratch).items():
         assert_array_equal(value, state[name])
 
 
