@@ -72,6 +72,10 @@ class Loss(Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
+        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+
     def _as_prediction(self, prediction: ArrayLike) -> Array:
         prediction = as_floats(self, prediction, name="predictions")
         if not np.logical_and.reduce(np.isfinite(prediction), axis=None):
@@ -243,7 +247,6 @@ class CrossEntropy(Loss):
         return value
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
-        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
         targets, probabilities, factor = self.cached()
         factor = targets.factor(grad, factor)
         if not input_grad:
@@ -343,7 +346,6 @@ class NegativeLogLikelihood(Loss):
         return value
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
-        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
         targets, factor = self.cached()
         factor = targets.factor(grad, factor)
         if not input_grad:
@@ -529,7 +531,6 @@ class ElementwiseLoss(Loss):
         return value
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
-        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
         prediction, target, factor = self.cached()
         factor = self._factor(grad, factor, prediction.shape, prediction.dtype)
         return self.slopes(prediction, target) * factor if input_grad else None
