@@ -139,7 +139,7 @@ def _graph(graph: nn.Graph) -> tuple[dict[str, Box], Edges]:
     boxes = {name: Box(name, is_given=True) for name in graph.inputs}
     edges = []
     for name in graph:
-        sources = graph._arguments[name]
+        sources = graph.arguments[name]
         numbers = [f"{source:g}" for source in sources if isinstance(source, float)]
         operation = " ".join([_operation(graph[name]), *numbers])
         boxes[name] = Box(name, operation, is_given=isinstance(graph[name], nn.Weight))

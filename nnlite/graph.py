@@ -77,8 +77,8 @@ class Graph(Layer):
     - An error inside a node is raised with the node's name before it. After a `forward` that
       failed half-way, `backward` is an error until a `forward` succeeds.
 
-    ``graph["name"]`` is the layer of a node; `len`, ``in`` and iteration are those of the
-    dictionary of nodes.
+    ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` what the node takes:
+    names and constants. `len`, ``in`` and iteration are those of the dictionary of nodes.
 
     References
     ----------
@@ -122,6 +122,7 @@ class Graph(Layer):
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    arguments: dict[str, tuple[_Source, ...]]
 
     def __init__(
         self,
@@ -131,10 +132,10 @@ class Graph(Layer):
     ) -> None:
         self.inputs = _names(inputs, "inputs")
         self._layers: dict[str, Layer] = {}
-        self._arguments: dict[str, tuple[_Source, ...]] = {}
+        self.arguments = {}
         for name, node in _checked_mapping(nodes).items():
             _check_name(name, "node")
-            self._layers[name], self._arguments[name] = _parsed(name, node)
+            self._layers[name], self.arguments[name] = _parsed(name, node)
         for name in self.inputs:
             _check_name(name, "input")
             if name in self._layers:
@@ -153,7 +154,7 @@ class Graph(Layer):
                 argument if isinstance(argument, float) else self._resolved(argument, name)
                 for argument in arguments
             )
-            for name, arguments in self._arguments.items()
+            for name, arguments in self.arguments.items()
         }
         self._parents = {
             name: {_node(source) for source in sources if isinstance(source, str)}
@@ -407,8 +408,8 @@ class Graph(Layer):
     def __repr__(self) -> str:
         lines = ""
         for name, layer in self._layers.items():
-            node = ", ".join(map(repr, (layer, *self._arguments[name])))
-            lines += f"{name!r}: {f'({node})' if self._arguments[name] else node},\n"
+            node = ", ".join(map(repr, (layer, *self.arguments[name])))
+            lines += f"{name!r}: {f'({node})' if self.arguments[name] else node},\n"
         options = "" if self.inputs == ("x",) else f", inputs={_shown(self.inputs)}"
         if len(self.outputs) > 1 or self.outputs != self._ends:
             options += f", outputs={_shown(self.outputs)}"

@@ -72,7 +72,7 @@ class Loss(Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
         """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
@@ -246,7 +246,7 @@ class CrossEntropy(Loss):
         self.cache(targets, probabilities, factor)
         return value
 
-    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
         targets, probabilities, factor = self.cached()
         factor = targets.factor(grad, factor)
         if not input_grad:
@@ -345,7 +345,7 @@ class NegativeLogLikelihood(Loss):
         self.cache(targets, factor)
         return value
 
-    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
         targets, factor = self.cached()
         factor = targets.factor(grad, factor)
         if not input_grad:
@@ -530,7 +530,7 @@ class ElementwiseLoss(Loss):
         self.cache(prediction, wanted, factor)
         return value
 
-    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Array | None:
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
         prediction, target, factor = self.cached()
         factor = self._factor(grad, factor, prediction.shape, prediction.dtype)
         return self.slopes(prediction, target) * factor if input_grad else None

@@ -340,6 +340,10 @@ class OneCycleLR(Schedule):
     ValueError
         If an option is out of range, or at the step after the last of the cycle.
 
+    Notes
+    -----
+    The momentum stays as it is, as with ``cycle_momentum=False`` in PyTorch.
+
     References
     ----------
     L. Smith, N. Topin, "Super-convergence: very fast training of neural networks using large
