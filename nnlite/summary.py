@@ -37,9 +37,9 @@ class LayerSummary:
         How many numbers its own parameters hold, and how many of them take a gradient. What an
         earlier line has counted is left out.
     shared_parameters : int
-        How many numbers it uses that an earlier line has counted, as `Layer.tied` makes them.
+        How many numbers it uses that an earlier line has counted: see `nnlite.Layer.tied`.
     multiply_adds : int
-        As `Layer.multiply_adds` says, over all calls.
+        As `nnlite.Layer.multiply_adds` says, over all calls.
     output_bytes : int
         The new memory that its outputs take: 0 if they are views of its inputs, or if a layer
         in it has made them.
@@ -65,7 +65,7 @@ class Summary:
     Attributes
     ----------
     layers : list of LayerSummary
-        The model, and all layers below it in the order of `Layer.named_layers`, each once.
+        The model, and all layers below it in the order of `nnlite.Layer.named_layers`, each once.
     parameters, trainable_parameters, frozen_parameters : int
         How many numbers all parameters hold; a parameter that several layers share counts once.
     buffers : int
