@@ -127,6 +127,30 @@ def _of_relu(layer: Any, given: Shape, output: Shape) -> Calls:
     )
 
 
+def _of_sigmoid(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return 1 / (1 + exp(-x)); and the product with y (1 - y)."""
+    y, work, one = _array(*output), _array(*output), np.float32(1)
+    return (
+        [
+            partial(np.negative, y, work),
+            partial(np.exp, work, work),
+            partial(np.add, work, one, work),
+            partial(np.divide, one, work, y),
+        ],
+        [
+            partial(np.subtract, one, y, work),
+            partial(np.multiply, work, y, work),
+            partial(np.multiply, work, y, work),
+        ],
+    )
+
+
+def _of_log(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the logarithm; the quotient."""
+    y, work = _array(*output), _array(*output)
+    return [partial(np.log, y, work)], [partial(np.divide, y, y, work)]
+
+
 def _of_pooling(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return the maxima over a window; for each of its places the mask, and the product with it."""
     y, mask = _array(*output), np.empty(output, bool)
@@ -201,6 +225,8 @@ _LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
     "Linear": _of_linear,
     "Conv2d": _of_convolution,
     "ReLU": _of_relu,
+    "Sigmoid": _of_sigmoid,
+    "Log": _of_log,
     "MaxPool2d": _of_pooling,
     "Flatten": _of_flatten,
     "BatchNorm2d": _of_batch_norm,

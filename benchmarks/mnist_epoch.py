@@ -17,8 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from .case import Array, Batch, Case, Runner, as_number
+from .case import Array, Batch, Case, FloorRunner, Runner, State, as_number
+from .networks import MLP
 from .sides import NnliteRunner, TorchRunner
+from .training import Training
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Import(Case):
         return {
             "nnlite": lambda case: Process("-c", "import nnlite"),
             "torch": lambda case: Process("-c", "import torch"),
+            "floor": lambda case: Process("-c", "import numpy, numpy.random"),
         }
 
 
@@ -80,7 +83,8 @@ class Epoch(Case):
             "torch": TorchEpoch,
             "torchvision": TorchvisionEpoch,
         }
-        return {"nnlite": NnliteEpoch, self.rival: rivals[self.rival]}
+        runners = {"nnlite": NnliteEpoch, self.rival: rivals[self.rival]}
+        return runners if self.whole_process else runners | {"floor": EpochFloor}
 
 
 class EpochRunner(Runner):
@@ -118,6 +122,23 @@ class NnliteEpoch(EpochRunner, NnliteRunner):
 
     def __init__(self, case: Epoch) -> None:
         super().__init__(case, "mnist_nnlite")
+
+
+class EpochFloor(Runner):
+    """The files unpacked, and the floor of each training step."""
+
+    def __init__(self, case: Epoch) -> None:
+        self.files = [path.read_bytes() for path in _bundled_files().glob("*.gz")]
+        self.training = FloorRunner(Training(MLP(784, 128, 10), 128))
+
+    def load(self, state: State) -> None:
+        """Leave the weights alone: it is the shapes that count."""
+
+    def step(self, *batch: Any) -> None:
+        for file in self.files:
+            gzip.decompress(file)
+        for _ in range(60_000 // 128):
+            self.training.step()
 
 
 class TorchEpoch(EpochRunner, TorchRunner):

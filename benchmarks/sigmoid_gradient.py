@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .case import Array, Batch, Case, Runner
+from . import floor
+from .case import Array, Batch, BlasRunner, Case, FloorRunner, Runner
+from .products import Call, Product, products_of
 
 X0 = [0.5, -0.5]
 W1 = [[0.5, -2.5], [1.2, 0.1], [-0.7, -1.2]]
@@ -34,18 +36,31 @@ class SigmoidGradient(Case):
 
     @property
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
-        return {"nnlite": NnliteGradient, "torch": TorchGradient}
+        return {
+            "nnlite": NnliteGradient,
+            "torch": TorchGradient,
+            "blas": BlasRunner,
+            "floor": FloorRunner,
+        }
+
+    def products(self) -> list[Product]:
+        return products_of(_model(), (1, 2), input_grad=True)
+
+    def passes(self) -> list[Call]:
+        return floor.of_model(_model(), (1, 2))
+
+
+def _model() -> Any:
+    import nnlite as nn
+
+    return nn.Sequential(nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 1), nn.Sigmoid(), nn.Log())
 
 
 class NnliteGradient(Runner):
     """nnlite: layers in a row, and a batch of one."""
 
     def __init__(self, case: SigmoidGradient) -> None:
-        import nnlite as nn
-
-        self.model = nn.Sequential(
-            nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 1), nn.Sigmoid(), nn.Log()
-        )
+        self.model = _model()
         weights: dict[str, Any] = {"0.weight": W1, "0.bias": B1, "2.weight": W2, "2.bias": B2}
         self.model.load_state_dict(weights)
         self.x = np.array([X0], np.float32)
