@@ -379,8 +379,9 @@ class Layer:
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
-        for parameter in self.parameters():
-            parameter.grad = None
+        for layer in self.layers():
+            for _, parameter in layer._own_parameters():
+                parameter.zero_grad()
 
     # ---- state ----
 
