@@ -4,11 +4,11 @@ A batch of sequences is (N, L, features) for whoever uses it. Inside, time comes
 so that what belongs to one step lies together. Only the product with the previous state has to wait
 for the previous step; everything else is done for many steps at once:
 
-- forward: one product of all inputs with the input weights, then step by step one product of the
-  state with the recurrent weights, and the formula of the cell;
-- backward: the local derivatives for a block of steps that fits into the processor's cache, then
-  step by step, from the last to the first, one product back; and at the end one product for each
-  weight gradient, over all steps.
+- forward: for a block of steps that fits into the processor's cache one product of the inputs with
+  the input weights, then step by step one product of the state with the recurrent weights, and the
+  formula of the cell;
+- backward: the local derivatives for a block of steps, then step by step, from the last to the
+  first, one product back; and at the end one product for each weight gradient, over all steps.
 
 The gates of a cell lie one after the other, (gates, L, N, H), so that its formulas run over
 contiguous memory; their gradients lie side by side, (L, N, gates·H), as the rows of one matrix: one
@@ -58,7 +58,7 @@ class _Run(NamedTuple):
     """
 
     weights: _Weights
-    rows: Array  # (L·N, features)
+    rows: Array  # the inputs (L, N, features), and a last column of ones if there is a bias
     states: Arrays  # of shape (L + 1, N, H)
     kept: Arrays  # what else the cell's backward needs
     started: bool  # whether an initial state was given
@@ -88,6 +88,8 @@ class _Recurrent(Layer):
     _has_direct_path: ClassVar[bool] = False
     # Whether the inputs' share and the product have gradients of their own, not being in one sum.
     _has_two_sums: ClassVar[bool] = False
+    # What `_step` wants the sums of each gate multiplied by.
+    _scales: ClassVar[tuple[float, ...] | None] = None
 
     def __init__(
         self,
@@ -264,32 +266,51 @@ class _Recurrent(Layer):
     ) -> _Run:
         """Run one layer in one direction over `sequence` (L, N, features)."""
         length, batch, features = sequence.shape
-        rows = _contiguous(sequence).reshape(length * batch, features)
+        # With a column of ones, the bias is part of the product.
+        rows = empty((length, batch, features + self.bias), sequence.dtype)
+        rows[:, :, :features] = sequence
+        rows[:, :, features:] = 1
+        of_inputs, recurrent = self._matrices(weights)
+        if length * batch >= _MANY_ROWS:
+            recurrent = np.ascontiguousarray(recurrent)
         inputs, states, kept = self._begin(weights, length, batch)
-        np.matmul(
-            rows,
-            weights.ih.data.reshape(self._gates, self.hidden_size, features).swapaxes(1, 2),
-            out=inputs.reshape(self._gates, length * batch, self.hidden_size),
-        )
-        if self.bias:
-            inputs += self._common_bias(weights).reshape(self._gates, 1, 1, self.hidden_size)
         for index, state in enumerate(states):
             state[0] = start[index] if start else 0
 
         hidden = states[0]
-        recurrent = weights.hh.data.T
-        if length * batch >= _MANY_ROWS:
-            recurrent = np.ascontiguousarray(recurrent)
         product = np.zeros((batch, recurrent.shape[1]), recurrent.dtype)
         by_gate = self._by_gate(product)
-        for step in range(length):
-            if step or start:
-                np.dot(hidden[step], recurrent, out=product)
-            self._step(step, by_gate, states, kept)
-            if absent is not None:
-                for state in states:
-                    np.copyto(state[step + 1], state[step], where=absent[step])
+        block = max(1, _BLOCK // product.size)
+        for first in range(0, length, block):
+            steps = slice(first, min(first + block, length))
+            np.matmul(
+                rows[steps].reshape(-1, rows.shape[2]),
+                of_inputs,
+                out=inputs[:, steps].reshape(self._gates, -1, self.hidden_size),
+            )
+            for step in range(*steps.indices(length)):
+                if step or start:
+                    np.dot(hidden[step], recurrent, out=product)
+                self._step(step, by_gate, states, kept)
+                if absent is not None:
+                    for state in states:
+                        np.copyto(state[step + 1], state[step], where=absent[step])
         return _Run(weights, rows, states, kept, bool(start), absent)
+
+    def _matrices(self, weights: _Weights) -> tuple[Array, Array]:
+        """Return the matrices that multiply inputs and state, each gate scaled as `_step` has it.
+
+        They are of the shapes (gates, features, H), with a last row for the bias, and
+        (H, gates·H).
+        """
+        of_inputs, of_state = weights.ih.data, weights.hh.data
+        if self.bias:
+            of_inputs = np.concatenate([of_inputs, self._common_bias(weights)[:, None]], axis=1)
+        if self._scales is not None:
+            scales = np.repeat(np.array(self._scales, of_inputs.dtype), self.hidden_size)[:, None]
+            of_inputs, of_state = of_inputs * scales, of_state * scales
+        by_gate = of_inputs.reshape(self._gates, self.hidden_size, -1)
+        return by_gate.swapaxes(1, 2), of_state.T
 
     # ---- backward ----
 
@@ -413,15 +434,19 @@ class _Recurrent(Layer):
             np.copyto(d_products, 0, where=absent)
         inputs_matrix = d_inputs.reshape(length * batch, width)
         products_matrix = d_products.reshape(length * batch, width)
+        rows = rows.reshape(length * batch, -1)[:, : weights.ih.shape[1]]
         weights.ih.accumulate_product(inputs_matrix.T, rows)
         # A first state of zero has no share in the gradient.
         skipped = 0 if started else batch
         before = hidden[:-1].reshape(length * batch, self.hidden_size)
         weights.hh.accumulate_product(products_matrix[skipped:].T, before[skipped:])
-        ones = np.ones((1, length * batch), hidden.dtype)
-        for bias, matrix in ((weights.bias_ih, inputs_matrix), (weights.bias_hh, products_matrix)):
-            if bias is not None:
-                bias.accumulate_product(ones, matrix)
+        if weights.bias_ih is not None and weights.bias_hh is not None:
+            ones = np.ones(length * batch, hidden.dtype)
+            sums = np.dot(ones, inputs_matrix)
+            weights.bias_ih.accumulate(sums)
+            if self._has_two_sums:
+                sums = np.dot(ones, products_matrix)
+            weights.bias_hh.accumulate(sums)
         if not input_grad:
             return None
         d_rows = empty(rows.shape, hidden.dtype)
@@ -790,14 +815,15 @@ class LSTM(_Recurrent):
 
     _gates = 4
     _state_names = ("h0", "c0")
+    # σ(a) = ½ tanh(½ a) + ½: with a factor of ½ for i, f, o and of 1 for g, one tanh does all.
+    _scales = (0.5, 0.5, 1, 0.5)
 
     def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
         shape, dtype = (length, batch, self.hidden_size), weights.hh.dtype
         gates = empty((4, *shape), dtype)
         hidden, cells = (empty((length + 1, *shape[1:]), dtype) for _ in range(2))
         tanh_cells = empty(shape, dtype)
-        # σ(a) = ½ tanh(½ a) + ½: with a factor of ½ for i, f, o and of 1 for g, one tanh does all.
-        factor = np.array([0.5, 0.5, 1, 0.5], dtype).reshape(4, 1, 1)
+        factor = np.array(self._scales, dtype).reshape(4, 1, 1)
         kept = (gates, tanh_cells, factor, 1 - factor, np.empty(shape[1:], dtype))
         return gates, (hidden, cells), kept
 
@@ -806,7 +832,6 @@ class LSTM(_Recurrent):
         gates, tanh_cells, factor, shift, work = kept
         now = gates[:, step]  # the inputs' share of a_t, in whose place come i, f, g and o
         now += product
-        now *= factor
         np.tanh(now, out=now)
         now *= factor
         now += shift
@@ -935,6 +960,7 @@ class GRU(_Recurrent):
     _gates = 3
     _has_direct_path = True
     _has_two_sums = True
+    _scales = (0.5, 0.5, 1)  # σ(a) = ½ tanh(½ a) + ½
 
     def _common_bias(self, weights: _Weights) -> Array:
         # r scales v_n with its bias, which therefore has to wait for the step.
@@ -954,10 +980,8 @@ class GRU(_Recurrent):
     def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
         (hidden,) = states
         gates, v_n, bias_n, work = kept
-        # σ(a) = ½ tanh(½ a) + ½
         r_and_z = gates[:2, step]
         r_and_z += product[:2]
-        r_and_z *= 0.5
         np.tanh(r_and_z, out=r_and_z)
         r_and_z *= 0.5
         r_and_z += 0.5
