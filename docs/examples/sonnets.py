@@ -1,0 +1,39 @@
+"""A network reads Shakespeare's sonnets, and learns to write, letter by letter."""
+
+from pathlib import Path
+
+import numpy as np
+
+import nnlite as nn
+
+rng = np.random.default_rng(0)
+nn.seed(0)
+text = Path(__file__).with_name("sonnets.txt").read_text(encoding="ascii")
+alphabet, codes = np.unique(list(text), return_inverse=True)
+inputs, targets = codes[:86_000].reshape(-1, 50), codes[1:86_001].reshape(-1, 50)
+loader = nn.DataLoader(inputs, targets, batch_size=16, shuffle=True)
+embedding, gru, output = nn.Embedding(61, 32), nn.GRU(32, 128), nn.Linear(128, 61)
+model = nn.Sequential(embedding, gru, output, nn.Flatten(0, 1))
+loss, optimizer = nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.005)
+
+
+def write(length):
+    """Print characters, each drawn from what the network expects after those before it."""
+    code, state = 0, None  # the first of the alphabet is the end of a line
+    for _ in range(length):
+        logits = output(gru(embedding(np.array([[code]])), state))[0, 0].astype(float)
+        state, scores = gru.last_state, np.exp(logits / 0.6)  # below 1: to dare less
+        code = rng.choice(61, p=scores / scores.sum())
+        print(alphabet[code], end="")
+
+
+for epochs in (0, 1, 5):
+    for x, y in (batch for _ in range(epochs) for batch in loader):
+        loss(model(x), y.ravel())
+        optimizer.zero_grad()
+        model.backward(loss.backward(), input_grad=False)
+        optimizer.step()
+    test_loss = loss(model(codes[None, 86_000:-1]), codes[86_001:])
+    print(f"--- epoch {loader.epoch}, test loss {test_loss:.2f} ---")
+    write(400)
+    print("\n")
