@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,13 +48,18 @@ class Import(Case):
 
 
 class Process(Runner):
-    """A step is a Python process with these arguments, from its start to its end."""
+    """A step is a Python process with these arguments, from its start to its end.
+
+    It may write bytecode even where the environment says otherwise: a library that is installed has
+    it, and a checkout has it from the second run on.
+    """
 
     def __init__(self, *arguments: str) -> None:
         self.command = [sys.executable, *arguments]
+        self.environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
 
     def step(self, *batch: Any) -> None:
-        subprocess.run(self.command, check=True, stdin=subprocess.DEVNULL)
+        subprocess.run(self.command, env=self.environment, check=True, stdin=subprocess.DEVNULL)
 
 
 @dataclass(frozen=True)
