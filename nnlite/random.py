@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-RandomState = int | np.random.Generator | None
+RandomState: TypeAlias = "int | np.random.Generator | None"
 
-_generator = np.random.default_rng()
+# Made when it is first needed: to import numpy.random takes longer than most of nnlite.
+_generator: np.random.Generator | None = None
 
 
 def seed(seed: int) -> None:
@@ -42,7 +43,10 @@ def generator(rng: RandomState = None) -> np.random.Generator:
     TypeError
         If `rng` is none of these.
     """
+    global _generator
     if rng is None:
+        if _generator is None:
+            _generator = np.random.default_rng()
         return _generator
     if isinstance(rng, np.random.Generator):
         return rng

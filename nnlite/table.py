@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Sequence
 
 
@@ -51,6 +50,8 @@ class Table:
 
     def to_html(self) -> str:
         """Return the table as HTML, with every text escaped."""
+        import html  # here, since few programs need it
+
         aligns = ["right" if name in self.numeric else "left" for name in self.header]
 
         def row_of(tag: str, cells: Sequence[str]) -> str:
