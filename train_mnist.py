@@ -1,14 +1,21 @@
-"""Train a multilayer perceptron on the MNIST digits, and say how well it reads the test images."""
+"""Train a network on the MNIST digits, and say how well it reads the test images."""
 
 import argparse
+import importlib.util
 import sys
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
 import nnlite as nn
+
+# What each network is trained with, unless the options say otherwise.
+DEFAULTS = {
+    "mlp": {"optimizer": "sgd", "schedule": "linear", "epochs": 5},
+    "cnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
+    "rnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
+}
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
+SCHEDULES = ("constant", "linear", "cosine", "onecycle")
 
 
 def main():
@@ -20,76 +27,108 @@ def main():
     except (ValueError, OSError, ImportError) as error:
         return fail(error)
 
-    model = build_model(options.hidden)
+    model = build_model(options)
     parameters = sum(parameter.size for parameter in model.parameters())
     say(options, f"{model}\n{parameters:,} parameters, {len(train[0]):,} training images")
 
-    status = 0
+    status, history = 0, nn.History()
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # the loss says it better
-            train_model(model, train, test, options)
+        train_model(model, train, test, history, options)
     except KeyboardInterrupt:
         print("\ninterrupted; as trained so far:", file=sys.stderr)
         status = 130
-    except ValueError as error:  # the loss is not finite any more
-        return fail(f"{error} (try a --lr below {options.lr:g})")
+    except OSError as error:
+        return fail(error)
+    except ValueError as error:
+        cure = f" (try a --lr below {options.lr:g})" if "diverged" in str(error) else ""
+        return fail(f"{error}{cure}")
 
-    print(f"test accuracy {accuracy_on(test, model):.2%}")
-    if options.save:
-        try:
+    images, labels = test
+    print(f"test accuracy {nn.accuracy(nn.predict(model, images), labels):.2%}")
+    try:
+        if options.save:
             nn.save(model, options.save)
-        except OSError as error:
-            return fail(error)
-        say(options, f"parameters saved to {options.save}")
+            say(options, f"parameters saved to {options.save}")
+        if options.plot:
+            nn.plot_report(model, history, images, labels).savefig(options.plot, dpi=100)
+            say(options, f"pictures saved to {options.plot}")
+    except (OSError, ValueError) as error:
+        return fail(error)
     return status
 
 
-def build_model(hidden):
-    """Return a perceptron with hidden layers of the given sizes."""
-    model = nn.Sequential(nn.Flatten())
-    sizes = [28 * 28, *hidden]
-    for in_features, out_features in pairwise(sizes):
-        model.extend([nn.Linear(in_features, out_features), nn.ReLU()])
-    return model.append(nn.Linear(sizes[-1], 10))
-
-
-def train_model(model, train, test, options):
-    """Train with SGD; the learning rate falls to zero in a straight line."""
-    loader = nn.DataLoader(*train, batch_size=options.batch_size, shuffle=True)
-    loss = nn.CrossEntropy()
-    optimizer = nn.SGD(
-        model.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay
-    )
-    step, steps = 0, options.epochs * len(loader)
-    for epoch in range(1, options.epochs + 1):
-        name = f"epoch {epoch}/{options.epochs}"
-        progress = tqdm(loader, name, leave=False, disable=options.quiet or None)
-        seen = total_loss = correct = 0
-        for images, labels in progress:
-            optimizer.lr = options.lr * (1 - step / steps)
-            logits = model(images)
-            value = loss(logits, labels)
-            optimizer.zero_grad()
-            model.backward(loss.backward(), input_grad=False)
-            optimizer.step()
-
-            step += 1
-            seen += len(labels)
-            total_loss += value * len(labels)
-            correct += (logits.argmax(axis=1) == labels).sum()
-            if step % 20 == 0:
-                progress.set_postfix_str(f"loss {total_loss / seen:.4f}, {correct / seen:.2%}")
-        say(
-            options,
-            f"{name}: loss {total_loss / seen:.4f}, accuracy {correct / seen:.2%}, "
-            f"test accuracy {accuracy_on(test, model):.2%}",
+def build_model(options):
+    """Return the network that the options ask for; its outputs are ten logits."""
+    if options.model == "mlp":
+        model = nn.Sequential(nn.Flatten())
+        sizes = [28 * 28, *options.hidden]
+        for in_features, out_features in pairwise(sizes):
+            model.extend([nn.Linear(in_features, out_features), nn.ReLU()])
+        return model.append(nn.Linear(sizes[-1], 10))
+    if options.model == "rnn":  # it reads an image row by row
+        return nn.Sequential(
+            nn.Reshape(28, 28), nn.LSTM(28, 128, outputs="last"), nn.Linear(128, 10)
         )
+    model = nn.Sequential()
+    for in_channels, out_channels in ((1, 16), (16, 32)):
+        for channels in (in_channels, out_channels):
+            model.extend(
+                [
+                    nn.Conv2d(channels, out_channels, kernel_size=3, bias=False),
+                    nn.BatchNorm2d(out_channels),
+                    nn.ReLU(),
+                ]
+            )
+        model.append(nn.MaxPool2d(2))
+    return model.extend([nn.Flatten(), nn.Linear(32 * 4 * 4, 10)])
 
 
-def accuracy_on(data, model):
-    """Return the share of the images of `data` that the model classifies rightly."""
-    images, labels = data
-    return nn.accuracy(nn.predict(model, images), labels)
+def train_model(model, train, test, history, options):
+    """Train the model; the figures of each epoch go into the history."""
+    transform = None
+    if options.augment:  # the digits are white on black, so that black is the least value
+        transform = nn.RandomAffine(degrees=10, shift=2, fill=train[0].min())
+    loader = nn.DataLoader(*train, batch_size=options.batch_size, shuffle=True, transform=transform)
+    optimizer = build_optimizer(model, options)
+    checkpoint = None
+    if options.checkpoint:
+        checkpoint = nn.Checkpoint(options.checkpoint, every_batches=100)
+    nn.fit(
+        model,
+        nn.CrossEntropy(),
+        optimizer,
+        loader,
+        validation=test,
+        metrics=[nn.accuracy],
+        epochs=options.epochs,
+        schedule=build_schedule(optimizer, options.epochs * len(loader), options),
+        schedule_every="step",
+        max_grad_norm=1.0 if options.model == "rnn" else None,  # through 28 steps it may explode
+        checkpoint=checkpoint,
+        resume=options.resume,
+        history=history,
+        progress=not options.quiet,
+    )
+
+
+def build_optimizer(model, options):
+    """Return the optimizer that the options ask for."""
+    parameters, lr, decay = model.parameters(), options.lr, options.weight_decay
+    if options.optimizer == "sgd":
+        return nn.SGD(parameters, lr, options.momentum, weight_decay=decay)
+    kind = {"adam": nn.Adam, "adamw": nn.AdamW, "rmsprop": nn.RMSprop}[options.optimizer]
+    return kind(parameters, lr, weight_decay=decay)
+
+
+def build_schedule(optimizer, steps, options):
+    """Return how the learning rate changes over all steps, or None where it does not."""
+    if options.schedule == "linear":
+        return nn.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
+    if options.schedule == "cosine":
+        return nn.CosineAnnealingLR(optimizer, T_max=steps)
+    if options.schedule == "onecycle":
+        return nn.OneCycleLR(optimizer, max_lr=options.lr, total_steps=steps)
+    return None
 
 
 def say(options, text):
@@ -106,38 +145,81 @@ def fail(reason):
 
 def parse_arguments():
     """Return the options of the command line, or end with a line that says what is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Without --optimizer, --schedule and --epochs, a network is trained with: "
+        + "; ".join(
+            f"{model}: {given['optimizer']}, {given['schedule']}, {given['epochs']} epochs"
+            for model, given in DEFAULTS.items()
+        ),
+    )
     group = parser.add_argument_group("network and training")
-    group.add_argument(
-        "--hidden", type=at_least(1), nargs="*", default=[256, 128], metavar="SIZE",
-        help="sizes of the hidden layers; without a size, a linear classifier (256 128)",
-    )  # fmt: skip
-    add_number(group, "--epochs", 1, 5, "passes over the training images")
+    add = group.add_argument
+    add("--model", choices=DEFAULTS, default="mlp",
+        help="a multilayer perceptron, a convolutional network, or an LSTM that reads an image "
+        "row by row (mlp)")  # fmt: skip
+    add("--hidden", type=at_least(1), nargs="*", metavar="SIZE",
+        help="sizes of the hidden layers of the mlp; without a size, a linear classifier "
+        "(256 128)")  # fmt: skip
+    add("--optimizer", choices=LEARNING_RATES, help="what updates the parameters")
+    add("--schedule", choices=SCHEDULES, help="how the learning rate changes from step to step")
+    add("--augment", action="store_true", help="turn and shift each image at random, each time")
+    add_number(group, "--epochs", 1, None, "passes over the training images")
     add_number(group, "--batch-size", 1, 128, "images in a step")
-    add_number(group, "--lr", 0.0, 0.1, "learning rate of the first step")
+    rates = ", ".join(f"{name} {lr:g}" for name, lr in LEARNING_RATES.items())
+    add_number(group, "--lr", 0.0, None, f"the highest learning rate ({rates})")
     add_number(group, "--momentum", 0.0, 0.9, "momentum of SGD")
-    add_number(group, "--weight-decay", 0.0, 0.0, "factor of the L2 penalty")
+    add_number(group, "--weight-decay", 0.0, None, "weight decay (adamw 0.01, else 0)")
     add_number(group, "--seed", 0, 0, "the same seed gives the same numbers")
     group = parser.add_argument_group("files and output")
-    group.add_argument("--data-dir", metavar="DIR", help="read MNIST here, not the bundled files")
-    group.add_argument("--download", action="store_true", help="put it there with torchvision")
-    group.add_argument("--save", type=Path, metavar="FILE", help="write the parameters (.npz)")
-    group.add_argument("--quiet", action="store_true", help="print the final accuracy alone")
+    add = group.add_argument
+    add("--data-dir", metavar="DIR", help="read MNIST here, not the bundled files")
+    add("--download", action="store_true", help="put it there with torchvision")
+    add("--checkpoint", type=Path, metavar="FILE", help="save all of the run now and then (.npz)")
+    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
+    add("--save", type=Path, metavar="FILE", help="write the parameters (.npz)")
+    add("--plot", type=Path, metavar="FILE", help="draw the run (.png, .svg, .pdf)")
+    add("--quiet", action="store_true", help="print the final accuracy alone")
 
     options = parser.parse_args()
     if options.download and not options.data_dir:
         parser.error("--download needs --data-dir")
-    if options.save and options.save.suffix != ".npz":
-        parser.error(f"--save: the name of the file has to end in .npz, got {options.save}")
-    if options.save and not options.save.absolute().parent.is_dir():
-        parser.error(f"--save: there is no folder {options.save.absolute().parent}")
+    if options.resume and not options.checkpoint:
+        parser.error("--resume needs --checkpoint")
+    if options.hidden is not None and options.model != "mlp":
+        parser.error(f"--hidden is for --model mlp, not {options.model}")
+    check_file(parser, "--checkpoint", options.checkpoint, ".npz")
+    check_file(parser, "--save", options.save, ".npz")
+    check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib; install it with: pip install nnlite[plot]")
+
+    if options.hidden is None:
+        options.hidden = [256, 128]
+    for name, default in DEFAULTS[options.model].items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    if options.lr is None:
+        options.lr = LEARNING_RATES[options.optimizer]
+    if options.weight_decay is None:
+        options.weight_decay = 0.01 if options.optimizer == "adamw" else 0.0
     return options
+
+
+def check_file(parser, name, path, *endings):
+    """End with a line that says what is wrong if `path` cannot be written."""
+    if path and path.suffix not in endings:
+        listed = " or ".join(endings)
+        parser.error(f"{name}: the name of the file has to end in {listed}, got {path}")
+    if path and not path.absolute().parent.is_dir():
+        parser.error(f"{name}: there is no folder {path.absolute().parent}")
 
 
 def add_number(group, name, minimum, default, text):
     """Add an option that takes a number of at least `minimum`, of the same type."""
-    kind = at_least(minimum)
-    group.add_argument(name, type=kind, default=default, metavar="N", help=f"{text} ({default})")
+    if default is not None:
+        text += f" ({default})"
+    group.add_argument(name, type=at_least(minimum), default=default, metavar="N", help=text)
 
 
 def at_least(minimum):

@@ -33,6 +33,7 @@ from .arithmetic import (
     Sum,
     Weight,
 )
+from .augmentation import RandomAffine
 from .callbacks import Callback, Checkpoint, EarlyStopping, Training
 from .checkpoint import load_checkpoint, save_checkpoint
 from .containers import Residual, Sequential
@@ -58,6 +59,7 @@ from .losses import (
 from .metrics import accuracy, confusion_matrix, top_k_accuracy
 from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
+from .pictures import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
 from .pooling import GlobalAvgPool2d, GlobalMaxPool2d
 from .random import seed
 from .recurrent import GRU, LSTM, RNN
@@ -141,6 +143,7 @@ __all__ = [
     "Parameter",
     "Power",
     "RMSprop",
+    "RandomAffine",
     "ReLU",
     "Reciprocal",
     "ReduceLROnPlateau",
@@ -174,6 +177,10 @@ __all__ = [
     "load_checkpoint",
     "load_state",
     "no_grad",
+    "plot_confusion_matrix",
+    "plot_mistakes",
+    "plot_report",
+    "plot_weights",
     "predict",
     "save",
     "save_checkpoint",

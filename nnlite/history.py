@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from .layer import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 _VALIDATION = "validation_"
 
@@ -94,15 +94,24 @@ class History(Mapping[str, Array]):
         last = {name: values[-1] for name, values in self._figures.items()}
         return f"History({epochs}, the last with {listed(last)})"
 
-    def plot(self) -> Figure:
+    @overload
+    def plot(self) -> Figure: ...
+    @overload
+    def plot(self, figure: FigureBase) -> FigureBase: ...
+    def plot(self, figure: FigureBase | None = None) -> FigureBase:
         """Draw the figures over the epochs, training and validation together.
 
         The epoch with the lowest validation loss is marked.
 
+        Parameters
+        ----------
+        figure : matplotlib.figure.Figure or SubFigure, optional
+            Where to draw; by default a new figure.
+
         Returns
         -------
-        matplotlib.figure.Figure
-            With ``savefig("history.svg")`` it becomes a file.
+        matplotlib.figure.Figure or SubFigure
+            With ``savefig("history.svg")`` a figure becomes a file.
 
         Raises
         ------
@@ -123,10 +132,10 @@ class History(Mapping[str, Array]):
         panels = list(dict.fromkeys(name.removeprefix(_VALIDATION) for name in self))
         if "lr" in panels and len(set(self._figures["lr"])) == 1:
             panels.remove("lr")
-        figure, grid = pyplot.subplots(
-            1, len(panels), figsize=(4.2 * len(panels), 3.2), layout="constrained", squeeze=False
-        )
-        for axes, name in zip(grid[0], panels, strict=True):
+        if figure is None:
+            figure = pyplot.figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+        (row,) = figure.subplots(1, len(panels), squeeze=False)
+        for axes, name in zip(row, panels, strict=True):
             self._draw(axes, name)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return figure

@@ -68,7 +68,6 @@ def test_each_script_and_each_file_is_on_a_page() -> None:
 
 
 def test_script_runs_alone(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     (tmp_path / "spiral.py").write_bytes((EXAMPLES / "spiral.py").read_bytes())
     root = str(EXAMPLES.parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -88,7 +87,6 @@ def test_script_runs_alone(tmp_path: Path) -> None:
 
 
 def test_spiral_is_classified() -> None:
-    pytest.importorskip("matplotlib")
     names = run("spiral.py")
     points, arms = names["test"]
     assert (names["model"](points).argmax(axis=1) == arms).mean() > 0.99
@@ -102,7 +100,6 @@ def test_spiral_is_classified() -> None:
 
 
 def test_regression_ends_at_the_noise() -> None:
-    pytest.importorskip("matplotlib")
     names = run("regression.py")
     sigma, count = 0.3, 2000
     # The error of the true curve is the noise's standard deviation, known up to σ / √(2 n).
@@ -146,7 +143,6 @@ def entropy(symbols: list[Any]) -> float:
 def test_autoencoder_beats_principal_components(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib")
     with_fewer_images(monkeypatch, 8_000, 2_000)
     names = run("autoencoder.py")
     train, test = names["train"], names["test"]

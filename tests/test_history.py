@@ -5,8 +5,10 @@ from __future__ import annotations
 import builtins
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib import pyplot
 from numpy.testing import assert_array_equal
 
 import nnlite as nn
@@ -104,11 +106,8 @@ def test_another_state_is_refused_and_changes_nothing(history: nn.History, state
 class TestPlot:
     @pytest.fixture(autouse=True)
     def _no_window(self) -> Any:
-        matplotlib = pytest.importorskip("matplotlib")
         matplotlib.use("Agg")
         yield
-        from matplotlib import pyplot
-
         pyplot.close("all")
 
     def test_has_a_panel_for_each_figure_with_training_and_validation(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import shlex
 import signal
 import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -31,6 +35,17 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         content = header + labels[:count].astype(np.uint8).tobytes()
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(content)
     return raw.parent.parent
+
+
+@pytest.fixture(scope="module")
+def demo() -> ModuleType:
+    """Return the demo as a module."""
+    spec = importlib.util.spec_from_file_location("train_mnist", ROOT / "train_mnist.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def run(*options: object) -> subprocess.CompletedProcess[str]:
@@ -77,6 +92,141 @@ def test_without_hidden_layers_it_is_a_linear_classifier(data_dir: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("model", "parameters"),
+    [
+        # Four convolutions of 3 × 3, four batch normalisations of two numbers a channel, and the
+        # last layer over 32 images of 4 × 4.
+        ("cnn", 9 * (16 + 16 * 16 + 16 * 32 + 32 * 32) + 2 * (16 + 16 + 32 + 32) + 512 * 10 + 10),
+        # Four gates, each with 28 inputs, 128 states and two biases for each of 128 units.
+        ("rnn", 4 * 128 * (28 + 128 + 2) + 128 * 10 + 10),
+    ],
+)
+def test_the_other_networks_learn_too(data_dir: Path, model: str, parameters: int) -> None:
+    done = run("--model", model, "--data-dir", data_dir, "--epochs", 3, "--batch-size", 20)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{parameters:,} parameters" in done.stdout
+    assert accuracy_in(done.stdout) > 50  # guessing would be right in 10 %
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+def test_each_optimizer_learns_with_its_own_learning_rate(data_dir: Path, optimizer: str) -> None:
+    done = run(*QUICK, "--data-dir", data_dir, "--optimizer", optimizer, "--quiet")
+    assert done.returncode == 0
+    assert accuracy_in(done.stdout) > 50
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        # The rates after each of two epochs of four steps: what is left of 0.1.
+        ("constant", [0.1, 0.1]),
+        ("linear", [0.05, 0]),
+        ("cosine", [0.05, 0]),
+        # It ends at 1 / 250,000 of the highest rate.
+        ("onecycle", [None, 4e-7]),
+    ],
+)
+def test_a_schedule_changes_the_learning_rate(
+    data_dir: Path, schedule: str, rates: list[float | None]
+) -> None:
+    done = run(
+        "--data-dir", data_dir, "--schedule", schedule, "--lr", 0.1, "--hidden", 8,
+        "--epochs", 2, "--batch-size", 150,
+    )  # fmt: skip
+    printed = [float(lr) for lr in re.findall(r"lr (\S+)$", done.stdout, re.MULTILINE)]
+    assert len(printed) == 2
+    for rate, expected in zip(printed, rates, strict=True):
+        assert expected is None or rate == pytest.approx(expected, abs=1e-9)
+
+
+def test_augmentation_makes_other_images_and_repeats_with_the_seed(data_dir: Path) -> None:
+    options = (*QUICK, "--data-dir", data_dir)
+    plain, first, second = run(*options), run(*options, "--augment"), run(*options, "--augment")
+    assert first.stdout == second.stdout != plain.stdout
+    assert accuracy_in(first.stdout) > 50
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    options = ["--data-dir", data_dir, "--epochs", 6, "--batch-size", 2, "--hidden", 64]
+    options += ["--optimizer", "adamw", "--schedule", "onecycle", "--augment"]
+    whole = run(*options, "--save", tmp_path / "a.npz")
+
+    options += ["--checkpoint", tmp_path / "run.npz", "--resume", "--save", tmp_path / "b.npz"]
+    command = [sys.executable, ROOT / "train_mnist.py", *map(str, options)]
+    kills = 0
+    for last in (1, 3):  # epochs: after them it is killed, somewhere in the next
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(f"epoch {last}/6"):
+                    break
+            time.sleep(0.02)
+            process.kill()
+        kills += process.returncode == -signal.SIGKILL
+    assert kills == 2
+    resumed = run(*options)
+    assert "epoch 3/6" not in resumed.stdout
+    assert resumed.returncode == 0
+    assert accuracy_in(resumed.stdout) == accuracy_in(whole.stdout)
+    expected, weights = nn.load_state(tmp_path / "a.npz"), nn.load_state(tmp_path / "b.npz")
+    assert list(weights) == list(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(weights[name], array)
+
+
+def test_a_checkpoint_of_another_network_is_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
+    options = ("--data-dir", data_dir, "--epochs", 1, "--checkpoint", tmp_path / "run.npz")
+    assert run(*options, "--hidden", 8).returncode == 0
+    done = run(*options, "--hidden", 9, "--resume", "--quiet")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "run.npz: model: " in done.stderr
+    assert "--lr" not in done.stderr
+
+
+def test_it_draws_what_it_has_learned(data_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run.svg"
+    done = run(*QUICK, "--data-dir", data_dir, "--plot", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"pictures saved to {path}\n")
+    assert path.read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_without_matplotlib_it_says_so_before_it_trains(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["train_mnist.py", "--plot", "run.png"])
+    with pytest.raises(SystemExit):
+        demo.parse_arguments()
+    message = "--plot needs matplotlib; install it with: pip install nnlite[plot]\n"
+    assert capsys.readouterr().err.endswith(message)
+
+
+def test_the_commands_in_the_readme_are_right(
+    demo: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ \S*python train_mnist\.py(.*)$", readme, re.MULTILINE)
+    assert {"mlp", "cnn", "rnn"} == set(demo.DEFAULTS)
+    models = []
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["train_mnist.py", *shlex.split(command)])
+        models.append(demo.parse_arguments().model)  # it ends the test if an option is wrong
+    assert set(models) == set(demo.DEFAULTS)
+
+
+def accuracy_in(stdout: str) -> float:
+    """Return the test accuracy in percent that was printed."""
+    found = re.search(r"^test accuracy ([\d.]+)%$", stdout, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--lr", "-1"), "argument --lr: must be at least 0.0, got -1"),
@@ -87,16 +237,34 @@ def test_without_hidden_layers_it_is_a_linear_classifier(data_dir: Path) -> None
         (("--batch-size", "1.5"), "argument --batch-size: invalid int value: '1.5'"),
         (("--save", "model.bin"), "--save: the name of the file has to end in .npz"),
         (("--save", "nowhere/model.npz"), "--save: there is no folder "),
+        (("--plot", "run.txt"), "--plot: the name of the file has to end in .png or .svg or .pdf"),
+        (("--checkpoint", "run.bin"), "--checkpoint: the name of the file has to end in .npz"),
+        (("--checkpoint", "nowhere/run.npz"), "--checkpoint: there is no folder "),
+        (("--resume",), "--resume needs --checkpoint"),
+        (("--model", "cnn", "--hidden", "8"), "--hidden is for --model mlp, not cnn"),
+        (("--model", "gpt"), "argument --model: invalid choice: 'gpt'"),
+        (("--optimizer", "lion"), "argument --optimizer: invalid choice: 'lion'"),
+        (("--schedule", "step"), "argument --schedule: invalid choice: 'step'"),
         (("--download",), "--download needs --data-dir"),
         (("--data-dir", "nowhere"), "nowhere: no train-images-idx3-ubyte"),
     ],
 )
-def test_a_bad_value_is_one_clear_line(options: tuple[str, ...], message: str) -> None:
-    done = run(*options)
-    assert done.returncode != 0
-    assert done.stdout == ""
-    assert message in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_a_bad_value_is_one_clear_line(
+    demo: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_mnist.py", *options])
+    try:
+        status = demo.main()
+    except SystemExit as exit:
+        status = exit.code
+    printed = capsys.readouterr()
+    assert status not in (0, None)
+    assert printed.out == ""
+    assert message in printed.err.splitlines()[-1]
 
 
 def test_a_training_that_diverges_ends_with_one_line_that_says_so(data_dir: Path) -> None:
