@@ -241,8 +241,8 @@ class Conv2d(_SlidingWindow):
         stride: Size = 1,
         padding: Size | str = 0,
         dilation: Size = 1,
-        bias: bool = True,
         *,
+        bias: bool = True,
         rng: RandomState = None,
     ) -> None:
         self.in_channels = integer(in_channels, "Conv2d: in_channels")

@@ -153,8 +153,8 @@ class Conv1d(_SequenceWindow):
         stride: int = 1,
         padding: int | str = 0,
         dilation: int = 1,
-        bias: bool = True,
         *,
+        bias: bool = True,
         rng: RandomState = None,
     ) -> None:
         self.in_channels = integer(in_channels, "Conv1d: in_channels")
@@ -175,7 +175,7 @@ class Conv1d(_SequenceWindow):
             (1, self.stride),
             self.padding if isinstance(self.padding, str) else (0, self.padding),
             (1, self.dilation),
-            bias,
+            bias=bias,
             rng=rng,
         )
         self.weight = layer.weight = Parameter(layer.weight.data[:, :, 0])
