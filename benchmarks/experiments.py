@@ -68,7 +68,9 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.maximum.reduce(by_class, axis=0),
     )
     yield from _of_convolution(normal)
+    yield from _of_pooling(normal)
     yield from _of_relu(normal)
+    yield from _of_activations(normal)
     yield from _of_optimizer(normal)
 
 
@@ -124,6 +126,31 @@ def _with_rows_outermost(images: Array) -> Array:
     return np.ascontiguousarray(images.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
 
 
+def _of_pooling(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Ways to find out which pixel of a window gets its gradient."""
+    x, grad = _with_rows_outermost(normal(64, 8, 28, 28)), normal(64, 8, 14, 14)
+    grad = _with_rows_outermost(grad)
+    pool = nn.MaxPool2d(2)
+    y = pool(x)
+    pairs = np.maximum(x[:, :, :, ::2], x[:, :, :, 1::2])
+
+    def one_axis_at_a_time() -> Array:
+        of_pairs, dx = np.empty_like(pairs), np.empty_like(x)
+        # Where it is not the first of two, it is the second.
+        first = pairs[:, :, ::2] == y
+        of_pairs[:, :, ::2], of_pairs[:, :, 1::2] = grad * first, grad * ~first
+        first = x[:, :, :, ::2] == pairs
+        dx[:, :, :, ::2], dx[:, :, :, 1::2] = of_pairs * first, of_pairs * ~first
+        return dx
+
+    yield Experiment(
+        "tried: the gradient of pooling one axis at a time",
+        "8 channels of 28×28, windows of 2, batch 64",
+        one_axis_at_a_time,
+        lambda: pool.backward(grad),
+    )
+
+
 def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
     """Ways to let a gradient pass where the output is positive."""
     relu, grad = nn.ReLU(), normal(128, 256)
@@ -148,6 +175,38 @@ def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
         "32×784 by 784×128",
         lambda: np.dot(x, np.ascontiguousarray(weight.T)),
         lambda: layer(x),
+    )
+
+
+def _of_activations(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Ways to compute functions of single elements, and sums over them."""
+    x, grad = normal(128, 256), normal(128, 256)
+    relu, leaky, norm = nn.ReLU(), nn.LeakyReLU(), nn.LayerNorm(256)
+    leaky(x)
+    one, slope = np.float32(1), np.float32(0.01)
+    yield Experiment(
+        "two arrays are compared, not an array and a number",
+        "128×256, ReLU",
+        lambda: np.maximum(x, 0),
+        lambda: relu(x),
+    )
+    yield Experiment(
+        "a mask times a number, in place of np.where",
+        "128×256, gradient of LeakyReLU",
+        lambda: grad * np.where(x > 0, one, slope),
+        lambda: leaky.backward(grad),
+    )
+
+    def normalized() -> Array:
+        centred = x - x.mean(axis=1, keepdims=True)
+        variance = np.square(centred).mean(axis=1, keepdims=True)
+        return centred / np.sqrt(variance + norm.eps) * norm.weight.data + norm.bias.data
+
+    yield Experiment(
+        "sums along rows are products too",
+        "128×256, LayerNorm",
+        normalized,
+        lambda: norm(x),
     )
 
 

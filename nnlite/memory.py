@@ -9,6 +9,7 @@ nobody can read it, and writing into it again breaks no promise. Where reference
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
@@ -127,9 +128,17 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any]:
     """
     if array.nbytes < _SMALL:
         return np.empty_like(array)
-    order = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
-    fresh = empty(tuple(array.shape[axis] for axis in order), array.dtype)
-    return fresh.transpose(np.argsort(order))
+    if array.flags.c_contiguous:
+        return empty(array.shape, array.dtype)
+    order, back = _orders(array.strides)
+    return empty(tuple(array.shape[axis] for axis in order), array.dtype).transpose(back)
+
+
+@functools.lru_cache(maxsize=256)
+def _orders(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the order in which the axes lie in memory, and the one that leads back."""
+    order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
+    return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def _give_back() -> None:
