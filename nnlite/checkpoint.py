@@ -32,7 +32,7 @@ _VERSION = 1
 _HEAD = re.compile(r'\{"format": "nnlite checkpoint", "version": (\d{1,9}), "parts": \{')
 
 # Parts that no keyword can name.
-_RANDOM, _GENERATORS = "nnlite.random", "nnlite.generators"
+_RANDOM, _GENERATORS, _CLASSES = _OWN = ("nnlite.random", "nnlite.generators", "nnlite.classes")
 
 
 class Stateful(Protocol):
@@ -89,8 +89,9 @@ def save_checkpoint(
 
     Notes
     -----
-    The state of the package's generator is always in it. Gradients are not: save after a step of
-    the optimizer.
+    The state of the package's generator is always in it, and so are the names of the classes of all
+    parts: the state of an `Adam` is not loaded into an `AdamW`. Gradients are not in it: save after
+    a step of the optimizer.
 
     The file is a ``.npz`` file as `save` writes it, of entries such as ``model/0.weight`` and
     ``optimizer/state/0/exp_avg``, with one more entry, the JSON text ``checkpoint.json``.
@@ -137,6 +138,7 @@ def save_checkpoint(
     states[_GENERATORS] = {
         name: generator_state(rng) for name, rng in _layer_generators(parts).items()
     }
+    states[_CLASSES] = _classes(parts)
     try:
         text, arrays = state_tree.pack(states, npz.fits)
     except (TypeError, ValueError) as error:
@@ -162,8 +164,8 @@ def load_checkpoint(
     path : str or path-like
         The file. It may come from anywhere.
     model, optimizer, schedule, loader, **others
-        Made in the same way as those that were saved, under the same names: all that the file has,
-        and nothing else.
+        Of the same classes as those that were saved and made in the same way, under the same names:
+        all that the file has, and nothing else.
 
     Raises
     ------
@@ -196,14 +198,16 @@ def load_checkpoint(
     missing = [name for name in given if name not in states]
     if missing:
         raise ValueError(
-            f"{path}: the checkpoint lacks {missing[0]!r}, which load_checkpoint is given"
+            f"{path}: the checkpoint has no {missing[0]!r}, which this run has; a run goes on with "
+            f"what it was saved with"
         )
-    foreign = [name for name in states if name not in (*given, _RANDOM, _GENERATORS)]
+    foreign = [name for name in states if name not in (*given, *_OWN)]
     if foreign:
         raise ValueError(
-            f"{path}: the checkpoint has {foreign[0]!r}, which load_checkpoint is not given; "
-            f"for the model alone, use load_state"
+            f"{path}: the checkpoint has {foreign[0]!r}, which this run has not; a run goes on "
+            f"with what it was saved with, and load_state reads the model alone"
         )
+    _check_classes(path, given, states[_CLASSES])
     with _naming(path, "the state of the random generators"):
         generators = _checked_generators(given, states)
     with contextlib.ExitStack() as undo:
@@ -229,8 +233,9 @@ def _named(
     optional = {"optimizer": optimizer, "schedule": schedule, "loader": loader}
     named = {"model": model}
     named |= {name: part for name, part in optional.items() if part is not None}
-    if {_RANDOM, _GENERATORS} & others.keys():
-        raise ValueError(f"{caller}: {_RANDOM!r} and {_GENERATORS!r} are names of its own")
+    taken = [name for name in _OWN if name in others]
+    if taken:
+        raise ValueError(f"{caller}: the name {taken[0]!r} is reserved")
     named |= others
     for name, part in named.items():
         stateful = hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
@@ -240,6 +245,22 @@ def _named(
                 f"numpy.random.Generator; got {type(part).__name__}"
             )
     return named
+
+
+def _classes(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the classes, without their modules: a script is ``__main__`` or not."""
+    return {name: type(part).__name__ for name, part in parts.items()}
+
+
+def _check_classes(path: str, parts: Mapping[str, Any], saved: Any) -> None:
+    """Check that the states are of such things as those that are given."""
+    for name, here in _classes(parts).items():
+        there = saved.get(name) if isinstance(saved, Mapping) else saved
+        if there != here:
+            raise ValueError(
+                f"{path}: {name}: the checkpoint has the state of {there!s:.80}, this run has "
+                f"{here}; a run goes on with what it was saved with"
+            )
 
 
 def _turn(name: str) -> int:
@@ -341,6 +362,7 @@ def _checked_parts(text: str, arrays: dict[str, Array]) -> dict[str, Any]:
         parts = state_tree.unpack(text, arrays)["parts"]
     except ValueError as error:
         raise ValueError(f"entry {CHECKPOINT!r}: {error}") from None
-    if not isinstance(parts, dict) or not {_RANDOM, _GENERATORS} <= parts.keys():
-        raise ValueError(f"entry {CHECKPOINT!r}: it lacks the state of the random generators")
+    lacking = [name for name in _OWN if name not in parts] if isinstance(parts, dict) else _OWN
+    if lacking:
+        raise ValueError(f"entry {CHECKPOINT!r}: it lacks {lacking[0]!r}")
     return parts

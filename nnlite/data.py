@@ -15,8 +15,8 @@ from .random import (
     checked_generator_state,
     generator,
     generator_state,
+    generators_within,
     load_generator_state,
-    own_generators,
 )
 
 
@@ -36,7 +36,8 @@ class DataLoader:
     transform : callable, optional
         Gets the arrays of each batch and returns what is handed out in their place: with images
         and labels, ``transform(images, labels)`` returns a pair. It may change the arrays that it
-        gets when they are copies, which they are when `shuffle` is True.
+        gets when they are copies, which they are when `shuffle` is True. See the notes on what of
+        it is in the loader's state.
     rng : int, numpy.random.Generator or None
         Source of the orders. An int gives the same orders in every run, and still another order
         in each epoch.
@@ -60,6 +61,13 @@ class DataLoader:
     `state_dict`, taken within an epoch, has the order of that epoch and the place in it: after
     `load_state_dict` the next iteration begins with the very next batch. An epoch that was left
     with ``break`` has ended.
+
+    Part of the state are the `numpy.random.Generator` objects that the transform keeps: as
+    attributes, its own or of the transforms that it is made of; in lists, tuples and dicts; bound
+    by `functools.partial`; or in the object of which it is a method. One in a closure, in a default
+    value or in a global variable cannot be seen, and does not go on from where it was. Draw from
+    the package's generator instead, which is in every checkpoint, or give the transform a
+    ``state_dict`` and a ``load_state_dict``, which then stand for all of its state.
 
     Examples
     --------
@@ -171,9 +179,9 @@ class DataLoader:
             "samples", "batch_size", "shuffle" and "drop_last", for which the state holds; "epoch";
             "batches", how many the running epoch has handed out, or None between two epochs;
             "order", that of the running epoch; "rng", the state of a generator that was given as
-            `rng`; "transform", the state of the transform, if it has a `state_dict` or keeps
-            generators as attributes. The state of the package's generator is not part of it:
-            `save_checkpoint` keeps that too.
+            `rng`; "transform", the state of the transform, or of the object of which it is a
+            method, if it has a `state_dict` or keeps generators. The state of the package's
+            generator is not part of it: `save_checkpoint` keeps that too.
         """
         running = self._next or self._running
         order = None if running is None else running.order
@@ -260,17 +268,19 @@ class _Epoch:
 
 
 def _transform_state(transform: Any) -> Any:
-    if hasattr(transform, "state_dict"):
-        return transform.state_dict()
-    states = {name: generator_state(rng) for name, rng in own_generators(transform).items()}
+    owner = getattr(transform, "__self__", transform)  # of a bound method, its object
+    if hasattr(owner, "state_dict"):
+        return owner.state_dict()
+    states = {name: generator_state(rng) for name, rng in generators_within(owner).items()}
     return states or None
 
 
 def _load_transform_state(transform: Any, state: Any) -> None:
-    if hasattr(transform, "load_state_dict"):
-        transform.load_state_dict(state)
+    owner = getattr(transform, "__self__", transform)
+    if hasattr(owner, "load_state_dict"):
+        owner.load_state_dict(state)
         return
-    generators = own_generators(transform)
+    generators = generators_within(owner)
     states = {} if state is None else state
     if not isinstance(states, Mapping) or set(states) != set(generators):
         raise ValueError(

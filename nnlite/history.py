@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from .checks import number
+from .checks import integer, number
 from .layer import Array
 
 if TYPE_CHECKING:
@@ -153,15 +153,16 @@ class History(Mapping[str, Array]):
                 continue
             axes.plot(self.epochs, self[line], color=colour, marker=marker, label=label)
             if best is not None and line != name:
-                value, other = self[line][best], self[name][best]
+                value = self[line][best]
+                below = name in self and self[name][best] > value
                 axes.plot(best + 1, value, "o", color=colour)
                 axes.annotate(
                     f"{value:.4g}",
                     (best + 1, value),
-                    xytext=(0, -7 if other > value else 7),  # away from the other line
+                    xytext=(0, -7 if below else 7),  # away from the other line
                     textcoords="offset points",
                     horizontalalignment="right" if best > self._count / 2 else "left",
-                    verticalalignment="top" if other > value else "bottom",
+                    verticalalignment="top" if below else "bottom",
                     color=colour,
                 )
         title = {"lr": "learning rate"}.get(name, name.replace("_", " "))
@@ -188,7 +189,7 @@ class History(Mapping[str, Array]):
             If it is not the state of a history. Nothing is changed then.
         """
         try:
-            count = int(state_dict["epochs"])
+            count = integer(state_dict["epochs"], "History: the epochs of the state", 0)
             columns = {
                 str(name): np.asarray(values, np.float64)
                 for name, values in state_dict["figures"].items()
@@ -203,6 +204,8 @@ class History(Mapping[str, Array]):
                     f"History: the state has {count} epochs, but {name!r} is of shape "
                     f"{values.shape}"
                 )
+        if count and not columns:  # nothing would speak against a count of any size
+            raise ValueError(f"History: the state has {count} epochs, but no figures")
         self._count = count
         self._figures = {name: values.tolist() for name, values in columns.items()}
 

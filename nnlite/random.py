@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import functools
+import types
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -93,3 +95,39 @@ def own_generators(owner: object) -> dict[str, np.random.Generator]:
     return {
         name: value for name, value in attributes.items() if isinstance(value, np.random.Generator)
     }
+
+
+def generators_within(owner: object) -> dict[str, np.random.Generator]:
+    """Return the generators that an object is made of, by where in it they are.
+
+    They are looked for in attributes, lists, tuples and dicts, in the object of a bound method and
+    in what `functools.partial` binds; not in closures, default values and global variables.
+    """
+    found: dict[str, np.random.Generator] = {}
+    seen: set[int] = set()
+    # The nearest first: so the name of a generator is the shortest of those that lead to it.
+    waiting: list[tuple[str, object]] = [("", owner)]
+    for path, value in waiting:
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.random.Generator):
+            found[path] = value
+            continue
+        waiting += [(f"{path}.{name}" if path else str(name), part) for name, part in _parts(value)]
+    return found
+
+
+def _parts(value: object) -> Iterable[tuple[object, object]]:
+    """Return what an object is made of, by name."""
+    if hasattr(value, "__self__"):  # a bound method
+        return [("__self__", value.__self__)]
+    if isinstance(value, functools.partial):
+        return [("func", value.func), ("args", value.args), ("keywords", value.keywords)]
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, (list, tuple)):
+        return enumerate(value)
+    if isinstance(value, (type, types.ModuleType)):  # these are not part of one object alone
+        return []
+    return list(getattr(value, "__dict__", {}).items())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import errno
 import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -24,6 +26,7 @@ from numpy.testing import assert_array_equal
 import nnlite as nn
 from nnlite import state_tree
 from nnlite.random import generator
+from nnlite.replacing import check_target
 
 from . import resumable
 
@@ -314,8 +317,9 @@ def test_what_has_no_state_is_an_error(path: Path, parts: dict[str, Any], messag
 
 
 def test_names_of_the_file_itself_are_refused(path: Path) -> None:
-    with pytest.raises(ValueError, match=r"'nnlite.random' .* names of its own"):
-        nn.save_checkpoint(path, model=nn.ReLU(), **{"nnlite.random": Holder()})
+    for name in ("nnlite.random", "nnlite.generators", "nnlite.classes"):
+        with pytest.raises(ValueError, match=f"^save_checkpoint: the name '{name}' is reserved"):
+            nn.save_checkpoint(path, model=nn.ReLU(), **{name: Holder()})
 
 
 @pytest.mark.parametrize("name", ["run", "run.pt", "run.safetensors"])
@@ -324,7 +328,63 @@ def test_another_ending_is_an_error(tmp_path: Path, name: str) -> None:
         nn.save_checkpoint(tmp_path / name, model=nn.ReLU())
 
 
+# ---- files that cannot be written ----
+
+
+def test_an_error_of_the_system_names_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def denied(self: Path, target: Path) -> None:
+        raise OSError(errno.EACCES, "Permission denied", str(self), None, str(target))
+
+    for function, failure, kind in [
+        ("os.fsync", full, OSError),
+        ("pathlib.Path.replace", denied, PermissionError),
+    ]:
+        with monkeypatch.context() as patch:
+            patch.setattr(function, failure)
+            with pytest.raises(kind, match=rf"\w: '{re.escape(str(path))}'$"):
+                nn.save_checkpoint(path, model=nn.ReLU())
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_file_that_can_be_written_is_checked_without_being_made(path: Path) -> None:
+    assert check_target(str(path)) == path.resolve()
+    assert list(path.parent.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_found_without_trying(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere.run\.npz: there is no folder .*nowhere"):
+        check_target(str(path.parent / "nowhere" / "run.npz"))
+    # Somebody with all rights, as in a container, could write to any folder.
+    monkeypatch.setattr("os.access", lambda folder, mode: Path(folder) != path.parent.resolve())
+    with pytest.raises(PermissionError, match=r"run\.npz: no file can be written to the folder"):
+        check_target(str(path))
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=r"run\.npz: this is a directory"):
+        check_target(str(path))
+
+
 # ---- files that do not fit ----
+
+
+@pytest.mark.parametrize("epochs", ["1000000000", "-5", "0.0", "null"])
+@pytest.mark.parametrize("figures", [{}, {"loss": 0.5}])
+def test_a_history_cannot_claim_epochs_that_it_has_no_figures_of(
+    path: Path, epochs: str, figures: dict[str, float]
+) -> None:
+    saved, history = nn.History(), nn.History()
+    if figures:
+        saved.append(figures)
+    history.append({"loss": 1.0})
+    nn.save_checkpoint(path, model=nn.ReLU(), history=saved)
+    rewritten(path, replaced(f'"epochs": {len(figures)}', f'"epochs": {epochs}'))
+    with pytest.raises(ValueError, match=r"run\.npz: history: History: "):
+        nn.load_checkpoint(path, model=nn.ReLU(), history=history)
+    assert history["loss"].tolist() == [1.0]
 
 
 def without(name: str) -> Callable[[dict[str, Any]], None]:
@@ -348,15 +408,26 @@ def loader(parts: dict[str, Any], **options: Any) -> nn.DataLoader:
         ),
         (lambda parts: parts["model"].append(nn.Linear(2, 2)), "model: .*lacks '8.weight'"),
         (put("model", lambda p: p["model"][:-1]), "model: .*unknown '7.weight'"),
-        (without("optimizer"), "has 'optimizer', which load_checkpoint is not given"),
-        (without("losses"), "has 'losses', which load_checkpoint is not given"),
-        (put("more", lambda _: Holder()), "lacks 'more', which load_checkpoint is given"),
+        (without("optimizer"), "has 'optimizer', which this run has not"),
+        (without("losses"), "has 'losses', which this run has not"),
+        (put("more", lambda _: Holder()), "has no 'more', which this run has"),
         (
             put("optimizer", lambda p: nn.Adam(p["model"].parameters())),
             "optimizer: .*2 parameter g",
         ),
         (put("noise", lambda _: np.random.Generator(np.random.MT19937())), "noise: .*MT19937"),
-        (put("losses", lambda _: nn.SGD([nn.Parameter([1.0])])), "losses: SGD: expected the state"),
+        (
+            put("losses", lambda _: nn.SGD([nn.Parameter([1.0])])),
+            "losses: the checkpoint has the state of Losses, this run has SGD; a run goes on with",
+        ),
+        (
+            put("optimizer", lambda p: nn.AdamW(p["optimizer"].param_groups)),
+            "optimizer: the checkpoint has the state of Adam, this run has AdamW",
+        ),
+        (
+            put("schedule", lambda p: nn.CosineAnnealingLR(p["optimizer"], T_max=32)),
+            "schedule: the checkpoint has the state of OneCycleLR, this run has CosineAnnealingLR",
+        ),
         (
             put("loader", lambda p: loader(p, batch_size=4)),
             "loader: .*batch_size=8, this one has 4",
@@ -364,7 +435,7 @@ def loader(parts: dict[str, Any], **options: Any) -> nn.DataLoader:
         (put("loader", lambda p: loader(p, shuffle=False)), "loader: .*shuffle=True"),
         (put("loader", lambda p: loader(p, rng=3)), "loader: .*rng of their own"),
         (
-            put("schedule", lambda p: nn.StepLR(nn.SGD([nn.Parameter([1.0])]), 2)),
+            put("schedule", lambda p: nn.OneCycleLR(nn.SGD([nn.Parameter([1.0])]), 0.1, 32)),
             "schedule: .*2 par",
         ),
     ],
@@ -461,7 +532,14 @@ def replaced(old: str, new: str) -> Callable[[str], str]:
         (lambda _: "null", "'checkpoint.json': this is no checkpoint of"),
         (lambda text: text[:-3], "'checkpoint.json': Expecting"),
         (lambda text: text[:55] + "[" * 100_000, "'checkpoint.json': "),
-        (replaced('"nnlite.random"', '"other"'), "lacks the state of the random generators"),
+        (replaced('"nnlite.random"', '"other"'), "it lacks 'nnlite.random'"),
+        (replaced('"nnlite.generators"', '"other"'), "it lacks 'nnlite.generators'"),
+        (replaced('"nnlite.classes"', '"other"'), "it lacks 'nnlite.classes'"),
+        (replaced('"model": "Sequential"', '"model": [1]'), r"model: .* the state of \[1\], this"),
+        (
+            lambda text: re.sub(r'("nnlite.classes": )\{.*?\}', r"\1 3", text),
+            "model: the checkpoint has the state of 3, this run has Sequential",
+        ),
         (replaced("model/0.weight", "model/9.weight"), "array 'model/9.weight' is missing"),
         (replaced("model/0.bias", "model/0.weight"), "array 'model/0.weight' is missing"),
         (replaced('{"$array": "model/0.weight"}', "1"), "'model/0.weight' belongs to nothing"),
@@ -549,7 +627,7 @@ def test_a_text_takes_memory_in_proportion_to_its_size(saved: Path, costly: str)
     parts = resumable.parts()
     tracemalloc.start()
     try:
-        with pytest.raises(ValueError, match="has 'junk', which load_checkpoint is not given"):
+        with pytest.raises(ValueError, match="has 'junk', which this run has not"):
             nn.load_checkpoint(saved, **parts)
         peak = tracemalloc.get_traced_memory()[1]
     finally:

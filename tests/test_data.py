@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from collections import Counter
 from typing import Any
@@ -236,6 +237,23 @@ class Counting:
         self.count = state["count"]
 
 
+class Chain:
+    """Transforms, one after the other."""
+
+    def __init__(self, *transforms: Any) -> None:
+        self.transforms = transforms
+
+    def __call__(self, batch: Array) -> Array:
+        for transform in self.transforms:
+            batch = transform(batch)
+        return batch
+
+
+def add_noise(batch: Array, rng: np.random.Generator) -> Array:
+    noisy: Array = batch + rng.normal(size=len(batch))
+    return noisy
+
+
 LOADERS: dict[str, Any] = {
     "in order": lambda seed: {},
     "package's generator": lambda seed: {"shuffle": True},
@@ -243,6 +261,12 @@ LOADERS: dict[str, Any] = {
     "drop last": lambda seed: {"shuffle": True, "drop_last": True, "rng": seed},
     "noise": lambda seed: {"shuffle": True, "transform": Noise(seed)},
     "counting": lambda seed: {"shuffle": True, "transform": Counting(seed)},
+    "bound method": lambda seed: {"shuffle": True, "transform": Noise(seed).__call__},
+    "bound method with state": lambda seed: {"transform": Counting(seed).__call__},
+    "partial": lambda seed: {
+        "transform": functools.partial(add_noise, rng=np.random.default_rng(seed))
+    },
+    "chain": lambda seed: {"transform": Chain(Noise(seed), np.negative, Noise(seed + 1))},
 }
 
 
@@ -337,6 +361,17 @@ def test_an_older_iteration_has_no_part_in_the_state() -> None:
         next(older, None)
         assert loader.state_dict()["batches"] == number
     assert loader.epoch == 1
+
+
+def test_an_iteration_from_before_a_state_was_loaded_ends_no_epoch_of_it() -> None:
+    loader = nn.DataLoader(np.arange(9), batch_size=2)
+    state = loader.state_dict()
+    older = iter(loader)
+    next(older)
+    loader.load_state_dict(state)
+    assert loader.state_dict()["batches"] is None
+    assert len(list(older)) == 4
+    assert loader.epoch == 0
 
 
 def test_a_copy_is_not_within_the_epoch_of_the_loader() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +16,7 @@ from nnlite.random import (
     checked_generator_state,
     generator,
     generator_state,
+    generators_within,
     load_generator_state,
     own_generators,
 )
@@ -145,3 +147,44 @@ def test_the_generators_that_an_object_keeps_are_found_by_name() -> None:
     assert own_generators(dropout) == {"_rng": dropout._rng}
     assert own_generators(nn.Dropout()) == {}
     assert own_generators(np.negative) == {}
+
+
+class Noise:
+    """What has a generator, and two methods that can be called with it."""
+
+    def __init__(self, rng: np.random.Generator, *others: Any) -> None:
+        self.rng = rng
+        self.others = others
+
+    def apply(self, batch: Any) -> Any:
+        return batch + self.rng.normal(size=batch.shape)
+
+
+def add_noise(batch: Any, rng: np.random.Generator) -> Any:
+    return batch + rng.normal(size=batch.shape)
+
+
+def test_the_generators_within_an_object_are_found_by_where_they_are() -> None:
+    first, second = np.random.default_rng(1), np.random.default_rng(2)
+    for owner, expected in [
+        (first, {"": first}),
+        (Noise(first), {"rng": first}),
+        (Noise(first).apply, {"__self__.rng": first}),
+        (functools.partial(add_noise, rng=first), {"keywords.rng": first}),
+        (functools.partial(np.subtract, first), {"args.0": first}),
+        (first.permutation, {"__self__": first}),
+        (functools.partial(Noise(first).apply), {"func.__self__.rng": first}),
+        (Noise(first, [{"more": Noise(second)}]), {"rng": first, "others.0.0.more.rng": second}),
+        (Noise, {}),
+        (np.negative, {}),
+        (np.random, {}),
+        (len, {}),
+    ]:
+        assert generators_within(owner) == expected
+
+
+def test_a_generator_that_several_share_is_found_once_where_it_is_nearest() -> None:
+    shared = np.random.default_rng(1)
+    circle: list[Any] = [Noise(shared, [shared, Noise(shared)]), shared]
+    circle.append(circle)
+    assert generators_within(circle) == {"1": shared}
