@@ -36,6 +36,8 @@ def main():
         train_model(model, train, test, history, options)
     except KeyboardInterrupt:
         print("\ninterrupted; as trained so far:", file=sys.stderr)
+        if options.checkpoint and options.checkpoint.exists():
+            print(f"--resume goes on from {options.checkpoint}", file=sys.stderr)
         status = 130
     except OSError as error:
         return fail(error)
@@ -177,7 +179,7 @@ def parse_arguments():
     add("--download", action="store_true", help="put it there with torchvision")
     add("--checkpoint", type=Path, metavar="FILE", help="save all of the run now and then (.npz)")
     add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    add("--save", type=Path, metavar="FILE", help="write the parameters (.npz)")
+    add("--save", type=Path, metavar="FILE", help="write the parameters (.npz, .safetensors)")
     add("--plot", type=Path, metavar="FILE", help="draw the run (.png, .svg, .pdf)")
     add("--quiet", action="store_true", help="print the final accuracy alone")
 
@@ -189,10 +191,12 @@ def parse_arguments():
     if options.hidden is not None and options.model != "mlp":
         parser.error(f"--hidden is for --model mlp, not {options.model}")
     check_file(parser, "--checkpoint", options.checkpoint, ".npz")
-    check_file(parser, "--save", options.save, ".npz")
+    check_file(parser, "--save", options.save, ".npz", ".safetensors")
     check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--plot needs matplotlib; install it with: pip install nnlite[plot]")
+    if options.save and options.save.suffix == ".safetensors":
+        check_package(parser, "--save to .safetensors", "safetensors", extra="safetensors")
+    if options.plot:
+        check_package(parser, "--plot", "matplotlib", extra="plot")
 
     if options.hidden is None:
         options.hidden = [256, 128]
@@ -213,6 +217,12 @@ def check_file(parser, name, path, *endings):
         parser.error(f"{name}: the name of the file has to end in {listed}, got {path}")
     if path and not path.absolute().parent.is_dir():
         parser.error(f"{name}: there is no folder {path.absolute().parent}")
+
+
+def check_package(parser, option, package, extra):
+    """End with a line that says how to install what an option needs if it is missing."""
+    if importlib.util.find_spec(package) is None:
+        parser.error(f"{option} needs {package}; install it with: pip install nnlite[{extra}]")
 
 
 def add_number(group, name, minimum, default, text):
