@@ -56,7 +56,7 @@ from .losses import (
     MeanSquaredError,
     NegativeLogLikelihood,
 )
-from .metrics import accuracy, confusion_matrix, top_k_accuracy
+from .metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
 from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
 from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
 from .pictures import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
@@ -165,6 +165,7 @@ __all__ = [
     "Training",
     "Weight",
     "accuracy",
+    "binary_accuracy",
     "clip_grad_norm",
     "clip_grad_value",
     "confusion_matrix",

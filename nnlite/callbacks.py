@@ -10,18 +10,18 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
-from .batches import Tally
+from .batches import Tally, check_state
 from .checkpoint import load_checkpoint, save_checkpoint
 from .checks import integer, number, one_of
 from .history import History, listed
 from .layer import Array, Layer
 from .optim import Optimizer
 
-HOOKS = ("on_fit_begin", "on_step_end", "on_epoch_end", "on_fit_end")
+HOOKS = ("on_fit_begin", "on_resume", "on_step_end", "on_epoch_end", "on_fit_end")
 
 
 class Training:
@@ -48,7 +48,7 @@ class Training:
     figures : dict of str to float
         The loss and the metrics of the training data of this epoch so far.
     stopped : str or None
-        Why the run is to end after this epoch, if a callback has called `stop`.
+        Why the run is to end, if a callback has called `stop`.
 
     Examples
     --------
@@ -87,19 +87,22 @@ class Training:
         self.train, self.history, self.tally, self.names = train, history, tally, names
         self.epochs, self.epoch, self.batch = epochs, len(history.epochs), 0
         self.exhausted = False  # whether all batches of the epoch have been taken from `train`
+        self.lr = optimizer.lr  # that of the latest step
         self.stopped: str | None = None
         self._callbacks = _checked(callbacks)
 
     @property
     def figures(self) -> dict[str, float]:
         """The loss and the metrics of the training data of this epoch so far."""
-        return self.tally.figures() if self.tally.samples else {}
+        return self.tally.figures() if self.tally.batches else {}
 
     def begin_epoch(self) -> bool:
         """Begin an epoch, or go on with it; return False if there is none to come."""
-        if self.stopped is not None or len(self.history.epochs) >= self.epochs:
+        # An epoch in which a callback has stopped the run still ends with its figures.
+        done = len(self.history.epochs)
+        if not self.batch and (self.stopped is not None or done >= self.epochs):
             return False
-        self.epoch = len(self.history.epochs) + 1
+        self.epoch = done + 1
         return True
 
     def batches(self) -> Iterator[Any]:
@@ -110,9 +113,9 @@ class Training:
 
     def end_epoch(self, validation: Mapping[str, float]) -> None:
         """Put the figures of the epoch into the history."""
-        if not self.tally.samples:
+        if not self.tally.batches:
             raise ValueError("the training data gave no batch")
-        figures = {**self.figures, **validation, "lr": self.optimizer.lr}
+        figures = {**self.figures, **validation, "lr": self.lr}
         self.history.append({name: figures[name] for name in self.names})
         self.batch, self.exhausted = 0, False
         self.tally.reset()
@@ -120,11 +123,21 @@ class Training:
     def describe(self) -> str:
         """Return the figures of the last epoch in a line."""
         figures = {name: values[-1] for name, values in self.history.items()}
-        stopped = "" if self.stopped is None else f"; stopped, as {self.stopped}"
-        return f"epoch {self.epoch}/{self.epochs}: {listed(figures)}{stopped}"
+        return f"epoch {self.epoch}/{self.epochs}: {listed(figures)}{self._ending()}"
+
+    def describe_nothing(self) -> str:
+        """Return in a line why there was no epoch to train."""
+        epochs = len(self.history.epochs)
+        return f"nothing to do: the history has {epochs} epochs already{self._ending()}"
+
+    def _ending(self) -> str:
+        return "" if self.stopped is None else f"; stopped, as {self.stopped}"
 
     def stop(self, reason: str) -> None:
-        """Have the run end after this epoch."""
+        """Have the run end: after the step that is under way, or now between epochs.
+
+        An epoch that is not over ends with the figures of the batches that it has had.
+        """
         self.stopped = str(reason)
 
     def call(self, hook: str) -> None:
@@ -141,6 +154,7 @@ class Training:
         return {
             "batch": self.batch,
             "exhausted": self.exhausted,
+            "lr": self.lr,
             "stopped": self.stopped,
             "tally": self.tally.state_dict(),
             "history": self.history.state_dict(),
@@ -155,23 +169,42 @@ class Training:
 
         Raises
         ------
-        ValueError
-            If it was taken with other callbacks or metrics.
+        ValueError, TypeError
+            If it was taken with other callbacks or metrics, or is no such state.
         """
-        names = [entry["name"] for entry in state_dict["callbacks"]]
+        check_state(state_dict, self.state_dict(), "the run")
+        batch = integer(state_dict["batch"], "the batch of the state", 0)
+        if isinstance(self.train, Sized) and batch > len(self.train):
+            raise ValueError(
+                f"the state is {batch} batches into an epoch, which has {len(self.train)}"
+            )
+        exhausted = state_dict["exhausted"]
+        if not isinstance(exhausted, bool):
+            raise ValueError(f"exhausted must be True or False, got {exhausted!r:.80}")
+        lr = number(state_dict["lr"], "the learning rate of the state")
+        stopped = state_dict["stopped"]
+        if stopped is not None and not isinstance(stopped, str):
+            raise ValueError(f"stopped must be the reason or None, got {stopped!r:.80}")
+        entries = state_dict["callbacks"]
+        if not isinstance(entries, (list, tuple)):
+            raise ValueError(f"the states of the callbacks must be a list, got {entries!r:.80}")
+        for entry in entries:
+            check_state(entry, {"name": "", "state": None}, "a callback")
+        names = [str(entry["name"]) for entry in entries]
         wanted = [type(callback).__name__ for callback in self._stateful()]
         if names != wanted:
             raise ValueError(
                 f"the checkpoint is of a run with the callbacks [{', '.join(names)}], this "
                 f"one has [{', '.join(wanted)}]; resume with the callbacks that it began with"
             )
+        history = History()  # that what does not fit is found before anything is changed
+        history.load_state_dict(state_dict["history"])
         self.tally.load_state_dict(state_dict["tally"])
         self.history.load_state_dict(state_dict["history"])
-        for callback, entry in zip(self._stateful(), state_dict["callbacks"], strict=True):
+        for callback, entry in zip(self._stateful(), entries, strict=True):
             callback.load_state_dict(entry["state"])
-        self.epoch, self.batch = len(self.history.epochs), int(state_dict["batch"])
-        self.exhausted = bool(state_dict["exhausted"])
-        self.stopped = state_dict["stopped"]
+        self.epoch, self.batch, self.lr = len(history.epochs), batch, lr
+        self.exhausted, self.stopped = exhausted, stopped
 
     def _stateful(self) -> list[Any]:
         return [callback for callback in self._callbacks if hasattr(callback, "state_dict")]
@@ -196,6 +229,9 @@ class Callback:
     def on_fit_begin(self, training: Training) -> None:
         """Before the first epoch, and before a checkpoint is resumed."""
 
+    def on_resume(self, training: Training) -> None:
+        """After a checkpoint has been resumed, be it of a run that has ended."""
+
     def on_step_end(self, training: Training) -> None:
         """After each step of the optimizer."""
 
@@ -203,7 +239,11 @@ class Callback:
         """After each epoch, when the history has its figures."""
 
     def on_fit_end(self, training: Training) -> None:
-        """After the last epoch; not if `fit` ends with an exception."""
+        """After the last epoch; not if `fit` ends with an exception.
+
+        The last checkpoint is saved after it. When that is resumed, `on_resume` can take back what
+        was changed here, for more epochs to go on from where the last one ended.
+        """
 
 
 class EarlyStopping(Callback):
@@ -214,7 +254,8 @@ class EarlyStopping(Callback):
     monitor : str, default "validation_loss"
         The name of the figure in the history.
     patience : int, default 5
-        After so many epochs in a row without improvement the run ends.
+        After so many epochs in a row without improvement the run ends. When it is resumed with a
+        larger patience, it goes on.
     min_delta : float, default 0
         An improvement is a change by more than this.
     mode : {"min", "max"}, optional
@@ -235,6 +276,8 @@ class EarlyStopping(Callback):
     ------
     ValueError
         If an option is out of range, or at the start of `fit` if there is no such figure.
+    TypeError
+        If an option is of another type.
 
     References
     ----------
@@ -279,16 +322,29 @@ class EarlyStopping(Callback):
                 f"or rise"
             )
         self.mode = one_of(mode, ("min", "max"), "EarlyStopping: mode")
+        if not isinstance(restore_best, bool):
+            raise TypeError(
+                f"EarlyStopping: restore_best must be True or False, got {restore_best!r}"
+            )
         self.restore_best = restore_best
         self._reset()
 
     def _reset(self) -> None:
         self.best, self.best_epoch, self._waited = None, 0, 0
+        self._reason: str | None = None
+        # Those of the best epoch; or, while the model has these, those of the last.
         self._weights: dict[str, Array] | None = None
+        self._swapped = False
 
     def on_fit_begin(self, training: Training) -> None:
         check_monitor(self.monitor, training.names, "EarlyStopping")
         self._reset()
+
+    def on_resume(self, training: Training) -> None:
+        if self._swapped:
+            self._swap_weights(training.model)
+        if training.stopped == self._reason and self._waited < self.patience:
+            training.stopped = self._reason = None
 
     def on_epoch_end(self, training: Training) -> None:
         figure = float(training.history[self.monitor][-1])
@@ -301,11 +357,17 @@ class EarlyStopping(Callback):
             best = ""
             if self.best is not None:
                 best = f", since it was {self.best:.4g} in epoch {self.best_epoch}"
-            training.stop(f"{self.monitor} has not improved for {self._waited} epochs{best}")
+            self._reason = f"{self.monitor} has not improved for {self._waited} epochs{best}"
+            training.stop(self._reason)
 
     def on_fit_end(self, training: Training) -> None:
+        self._swap_weights(training.model)
+
+    def _swap_weights(self, model: Layer) -> None:
         if self._weights is not None:
-            training.model.load_state_dict(self._weights)
+            weights = model.state_dict()
+            model.load_state_dict(self._weights)
+            self._weights, self._swapped = weights, not self._swapped
 
     def _improves(self, figure: float) -> bool:
         if math.isnan(figure):
@@ -322,7 +384,9 @@ class EarlyStopping(Callback):
             "best": self.best,
             "best_epoch": self.best_epoch,
             "waited": self._waited,
+            "reason": self._reason,
             "weights": self._weights,
+            "swapped": self._swapped,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -332,6 +396,7 @@ class EarlyStopping(Callback):
         self.best_epoch, self._waited = int(state_dict["best_epoch"]), int(state_dict["waited"])
         weights = state_dict["weights"]
         self._weights = None if weights is None else dict(weights)
+        self._reason, self._swapped = state_dict["reason"], bool(state_dict["swapped"])
 
 
 class Checkpoint:
@@ -342,7 +407,8 @@ class Checkpoint:
     path : str or path-like
         The file, which each checkpoint replaces.
     every : int, default 1
-        After so many epochs; and always after the last.
+        After so many epochs; and always after the last, and once more when the callbacks have had
+        their `on_fit_end`, so that the file has the model that `fit` leaves.
     every_batches : int, optional
         And within an epoch after so many batches, at the next step.
 
@@ -383,10 +449,15 @@ class Checkpoint:
         if last or training.epoch % self.every == 0:
             self._file(save_checkpoint, training)
 
+    def after_fit(self, training: Training) -> None:
+        """Save the model as the callbacks have left it."""
+        self._file(save_checkpoint, training)
+
     def resume(self, training: Training) -> None:
         """Go on from the file, if there is one."""
         if Path(self.path).exists():
             self._file(load_checkpoint, training)
+            training.call("on_resume")
 
     def _file(self, save_or_load: Callable[..., Any], training: Training) -> None:
         loader = training.train if hasattr(training.train, "state_dict") else None
@@ -441,6 +512,11 @@ def _checked(callbacks: Iterable[Any]) -> list[Any]:
             raise ValueError(
                 f"fit: nothing calls {unknown[0]} of the callback {type(callback).__name__}; "
                 f"the methods of a callback are {', '.join(HOOKS)}"
+            )
+        if hasattr(callback, "state_dict") and not hasattr(callback, "load_state_dict"):
+            raise TypeError(
+                f"fit: the callback {type(callback).__name__} has a state_dict, but no "
+                f"load_state_dict to resume with"
             )
         if not hooks and not _is_function(callback):
             raise TypeError(

@@ -26,8 +26,8 @@ class NotFiniteInputError(NotFiniteError):
 class LastGood:
     """The weights of before the latest step, to return to if the loss after it is not finite.
 
-    Parameters and buffers are copied before each step. That takes some hundredths of the time of
-    the step itself, for the promise that a run that diverges leaves a model that can be used.
+    Parameters and buffers are copied before each step: two passes over the weights, for the promise
+    that a run that ends early leaves a model that can be used.
     """
 
     def __init__(self, model: Layer, parameters: Iterable[Parameter]) -> None:
@@ -39,27 +39,47 @@ class LastGood:
             for name in layer._buffer_names
             if getattr(layer, name) is not None
         ]
-        # Whether the loss was finite with the weights as they are now.
-        self.proven = False
-        self.keep_buffers()
+        # Whether the loss was finite with the weights as they are now, and with any so far.
+        self.proven = self.ever_proven = False
+        self._moving = False
 
-    def keep_buffers(self) -> None:
-        """Take note of the buffers, which a forward changes."""
-        self.buffers = [getattr(layer, name).copy() for layer, name in self.owners]
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Context of a step; if it ends with an exception, the model is as it was before it."""
+        buffers = [getattr(layer, name).copy() for layer, name in self.owners]
+        self._moving = False
+        try:
+            yield
+        except BaseException:
+            for (layer, name), buffer in zip(self.owners, buffers, strict=True):
+                getattr(layer, name)[...] = buffer
+            if self._moving:
+                self._put_back()
+            raise
+
+    def prove(self) -> None:
+        """Take note that the loss was finite with the weights as they are now."""
+        self.proven = self.ever_proven = True
 
     def keep_parameters(self) -> None:
-        """Take note of the parameters, which a step is about to change."""
+        """Take note of the parameters, which the step is about to change."""
         for value, parameter in zip(self.values, self.parameters, strict=True):
             np.copyto(value, parameter.data)
-        self.proven = False
+        self.proven, self._moving = False, True
 
-    def restore(self, error: NotFiniteError) -> None:
-        """Go back to the latest weights that `error` does not speak against."""
-        for (layer, name), buffer in zip(self.owners, self.buffers, strict=True):
-            getattr(layer, name)[...] = buffer
-        if not self.proven and not isinstance(error, NotFiniteInputError):
-            for value, parameter in zip(self.values, self.parameters, strict=True):
-                parameter.data[...] = value
+    def restore(self, error: NotFiniteError) -> str:
+        """Go back to the latest weights that `error` does not speak against, and say which."""
+        if isinstance(error, NotFiniteInputError):
+            return "the model has the weights of before this batch"
+        if not self.ever_proven:
+            return "the model has the weights that the run began with"
+        if not self.proven:
+            self._put_back()
+        return "the model has the last weights with which the loss was finite"
+
+    def _put_back(self) -> None:
+        for value, parameter in zip(self.values, self.parameters, strict=True):
+            parameter.data[...] = value
 
 
 class Interrupts:
@@ -89,7 +109,7 @@ class Interrupts:
             self._installed = False
 
     def _receive(self, signal_number: int, frame: Any) -> None:
-        # Who presses it twice does not want to wait.
+        # Who presses it twice does not want to wait: the step under way is given up.
         if not self._holding or self._pending:
             raise KeyboardInterrupt
         self._pending = True
@@ -103,7 +123,6 @@ class Interrupts:
         finally:
             self._holding = False
         if self._pending:
-            self._pending = False
             raise KeyboardInterrupt
 
 

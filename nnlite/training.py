@@ -11,7 +11,6 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from .layer import Array, Layer, Parameter, no_grad
 from .losses import Loss
 from .metrics import Metric, named_metrics
 from .optim import Optimizer, clip_grad_norm
+from .replacing import check_target
 from .safeguards import (
     Interrupts,
     LastGood,
@@ -73,7 +73,8 @@ def fit(
         Of parameters of the model, or of the loss.
     train : iterable of (inputs, targets) or (inputs, targets, sample_weight)
         The batches, normally a `DataLoader`; each iteration over it is an epoch. Inputs that are a
-        tuple are several inputs of the model.
+        tuple are several inputs of the model. With `accumulate`, a batch must not be written into
+        before its step.
     validation : iterable as `train`, or tuple of arrays (inputs, targets), optional
         What each epoch ends with an `evaluate` of.
     epochs : int, default 1
@@ -86,19 +87,21 @@ def fit(
         used, after each step of the optimizer.
     monitor : str, optional
         The name of the figure that `ReduceLROnPlateau` gets: by default "validation_loss", or
-        "loss" without validation data.
+        "loss" without validation data. Other schedules take none.
     metrics : sequence of callable, or mapping of str to callable
         Functions of (predictions, targets) that give a number, such as `accuracy`. The figure of
-        several batches is their mean, weighted by the numbers of samples.
+        several batches is their mean: see `evaluate`.
     callbacks : iterable of Callback or callable
         See `Callback`. They are called in this order.
     accumulate : int, default 1
         The number of batches whose gradients make a step. The step is that of one batch of all
-        their samples. The rest at the end of an epoch makes a step of its own.
+        their samples. The rest at the end of an epoch makes a step of its own. The batches of a
+        step are in memory together, but only one of them goes through the model at a time.
     max_grad_norm : float, optional
         Gradients that are longer are scaled to it: see `clip_grad_norm`.
     checkpoint : path or Checkpoint, optional
-        Where to save a checkpoint after each epoch, or how often `Checkpoint` says.
+        Where to save a checkpoint after each epoch, or how often `Checkpoint` says. The last one
+        has the model as `fit` returns it.
     resume : bool, default False
         Whether to go on from `checkpoint`, if there is such a file. The run then ends with the same
         bits as one that was never interrupted.
@@ -115,17 +118,20 @@ def fit(
     Raises
     ------
     ValueError
-        If the loss or a gradient is not finite: the message says in which epoch and batch, and the
-        model has the last weights with which the loss was finite; the state of the optimizer is
-        not taken back. If the data give no batch, or if model, data, loss and options do not fit
-        together.
+        If the loss or a gradient is not finite: the message says in which epoch and batch, and
+        which weights the model has: the last with which the loss was finite, or, where the data
+        are not finite, those of before that batch. The state of the optimizer is not taken back.
+        If the data give no batch, or if model, data, loss and options do not fit together.
     TypeError
         If something is of another type than is described above.
     KeyboardInterrupt
-        After Ctrl-C, with the model as it was after the last full step.
+        After Ctrl-C, when the step under way is over. A second Ctrl-C does not wait for that.
 
     Notes
     -----
+    After any exception within a step, a second Ctrl-C included, the model is as it was before that
+    step, its buffers too. The state of the optimizer may have moved, if it was in its own step.
+
     But for checks, figures and progress, it is this loop::
 
         for epoch in range(epochs):
@@ -169,7 +175,7 @@ def fit(
     after_step, after_epoch = _schedule_steps(training, schedule_every, monitor)
     saver = _checked_checkpoint(checkpoint, resume)
     if validation is not None:
-        validation = _checked_validation(model, loss, validation, named)
+        validation = _checked_validation(model, loss, validation)
 
     # That a number is too large is said by the loss.
     quiet = np.errstate(over="ignore", invalid="ignore")
@@ -178,23 +184,26 @@ def fit(
         if saver is not None and resume:
             saver.resume(training)
         good = LastGood(model, parameters)
+        before = training.epoch
         while training.begin_epoch():
             with _locating(training, good), _bar(training, progress) as advance:
                 for group in _groups(training, accumulate):
                     with interrupts.held():
-                        good.keep_buffers()
-                        optimizer.zero_grad()
-                        for training.batch, batch, share in group:
-                            predictions = model(*batch.inputs)
-                            value = batch.loss_of(loss, predictions)
-                            good.proven = True
-                            model.backward(loss.backward(share), input_grad=False)
-                            training.tally.add(value, predictions, batch)
-                        check_gradients(parameters)
-                        if max_norm is not None:
-                            clip_grad_norm(parameters, max_norm)
-                        good.keep_parameters()
-                        optimizer.step()
+                        with good.step():
+                            optimizer.zero_grad()
+                            for training.batch, batch, share in group:
+                                predictions, value = model(*batch.inputs), 0.0
+                                if share:
+                                    value = batch.loss_of(loss, predictions)
+                                    good.prove()
+                                    model.backward(loss.backward(share), input_grad=False)
+                                training.tally.add(value, predictions, batch)
+                            check_gradients(parameters)
+                            if max_norm is not None:
+                                clip_grad_norm(parameters, max_norm)
+                            good.keep_parameters()
+                            optimizer.step()
+                        training.lr = optimizer.lr
                         after_step()
                     training.call("on_step_end")
                     if saver is not None:
@@ -209,7 +218,12 @@ def fit(
                 saver.after_epoch(training)
             if progress:
                 print(training.describe(), flush=True)
+        trained = training.epoch > before
+        if progress and not trained:
+            print(training.describe_nothing(), flush=True)
         training.call("on_fit_end")
+        if saver is not None and (trained or resume):
+            saver.after_fit(training)
     return training.history
 
 
@@ -232,7 +246,8 @@ def evaluate(
     loss : Loss
         With the reduction "mean" or "sum".
     data : tuple of arrays (inputs, targets), or iterable of batches (inputs, targets)
-        A third array or item has the weights of the samples.
+        A third array or item has the weights of the samples. Inputs that are a tuple are several
+        inputs of the model.
     metrics : sequence of callable, or mapping of str to callable
         Functions of (predictions, targets) that give a number, such as `accuracy`.
     batch_size : int, default 256
@@ -257,8 +272,9 @@ def evaluate(
     ``weight`` and ``ignore_index`` of the loss; a loss without them divides by the number of
     targets.
 
-    A metric is the mean over the batches, weighted by their numbers of samples. What is no mean
-    over samples, such as an F-score, should be computed from all outputs: see `predict`.
+    A metric is the mean over the batches, weighted by their numbers of targets, without those that
+    the loss ignores; a batch of which all are ignored is left out. What is no mean over targets,
+    such as an F-score, should be computed from all outputs: see `predict`.
 
     Examples
     --------
@@ -272,8 +288,8 @@ def evaluate(
     _check_model_and_loss(model, loss, "evaluate")
     tally = Tally(loss, named_metrics(metrics, "evaluate"))
     batch_size = integer(batch_size, "evaluate: batch_size")
-    if isinstance(data, tuple) or _are_arrays(data):
-        data = DataLoader(*data, batch_size=batch_size)
+    if _are_arrays(data):
+        data = _batches_of(data, batch_size)
     if not isinstance(data, Iterable):
         raise TypeError(
             f"evaluate: expected a tuple of arrays or batches, got {type(data).__name__}"
@@ -285,7 +301,7 @@ def evaluate(
             # A batch of which nothing counts has no mean, but the others may have one.
             value = batch.loss_of(loss, predictions) if batch.weight else 0.0
             tally.add(value, predictions, batch)
-    if not tally.samples:
+    if not tally.batches:
         raise ValueError("evaluate: the data gave no batch")
     if not tally.weight:
         raise ValueError("evaluate: every target is ignored or has no weight")
@@ -305,7 +321,9 @@ def evaluating(model: Layer) -> Iterator[None]:
             layer.training = True
 
 
-def predict(model: Layer, inputs: ArrayLike, batch_size: int = _BATCH_SIZE) -> Array:
+def predict(
+    model: Layer, inputs: ArrayLike | tuple[ArrayLike, ...], batch_size: int = _BATCH_SIZE
+) -> Array:
     """Return the model's outputs for all `inputs`, computed batch by batch.
 
     The model is in evaluation mode meanwhile, and keeps no caches; its mode is put back
@@ -314,7 +332,8 @@ def predict(model: Layer, inputs: ArrayLike, batch_size: int = _BATCH_SIZE) -> A
     Parameters
     ----------
     model : Layer
-    inputs : array_like of shape (N, …)
+    inputs : array_like of shape (N, …), or tuple of such
+        A tuple is several inputs of the model.
     batch_size : int, default 256
         How many samples go through the model at a time. It bounds the memory and, but for
         rounding, does not change the outputs.
@@ -322,11 +341,12 @@ def predict(model: Layer, inputs: ArrayLike, batch_size: int = _BATCH_SIZE) -> A
     Returns
     -------
     ndarray of shape (N, …)
+        An array of its own, also where the model returns its input.
 
     Raises
     ------
     ValueError
-        If there are no inputs.
+        If there are no inputs, or if several are of different lengths.
 
     Examples
     --------
@@ -337,18 +357,22 @@ def predict(model: Layer, inputs: ArrayLike, batch_size: int = _BATCH_SIZE) -> A
     (1000, 3)
     """
     batch_size = integer(batch_size, "predict: batch_size")
-    inputs = np.asarray(inputs)
-    if inputs.ndim == 0 or not len(inputs):
-        raise ValueError(f"predict: expected at least one input, got shape {inputs.shape}")
+    arrays = [np.asarray(array) for array in (inputs if isinstance(inputs, tuple) else (inputs,))]
+    shapes = " and ".join(str(array.shape) for array in arrays)
+    if not arrays or any(array.ndim == 0 or not len(array) for array in arrays):
+        raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
+    samples = len(arrays[0])
+    if any(len(array) != samples for array in arrays):
+        raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
     with evaluating(model), no_grad():
-        outputs = model(inputs[:batch_size])
-        if len(inputs) <= batch_size:
-            return np.asarray(outputs)
-        everything = np.empty((len(inputs), *outputs.shape[1:]), outputs.dtype)
+        outputs = model(*(array[:batch_size] for array in arrays))
+        if samples <= batch_size:
+            return np.array(outputs)
+        everything = np.empty((samples, *outputs.shape[1:]), outputs.dtype)
         everything[:batch_size] = outputs
-        for start in range(batch_size, len(inputs), batch_size):
+        for start in range(batch_size, samples, batch_size):
             stop = start + batch_size
-            everything[start:stop] = model(inputs[start:stop])
+            everything[start:stop] = model(*(array[start:stop] for array in arrays))
     return everything
 
 
@@ -356,9 +380,13 @@ def predict(model: Layer, inputs: ArrayLike, batch_size: int = _BATCH_SIZE) -> A
 
 
 def _groups(training: Training, accumulate: int) -> Iterator[list[tuple[int, Batch, Any]]]:
-    """Yield the batches of each step: their numbers, and their shares in the mean of the step."""
+    """Yield the batches of each step: their numbers, and the factors of their gradients.
+
+    A batch of which nothing counts has the factor 0, unless it is so with the whole step.
+    """
     batches = iter(()) if training.exhausted else training.batches()
-    while not training.exhausted:
+    mean = averages(training.loss)
+    while not training.exhausted and training.stopped is None:
         given = list(itertools.islice(batches, accumulate))
         # A checkpoint after this step has to know that the loader's epoch is over.
         training.exhausted = len(given) < accumulate
@@ -368,9 +396,14 @@ def _groups(training: Training, accumulate: int) -> Iterator[list[tuple[int, Bat
         for item in given:
             training.batch += 1
             group.append((training.batch, as_batch(item, training.loss)))
-        total = sum(batch.weight for _, batch in group) or 1.0
-        mean = averages(training.loss)
-        yield [(number, batch, batch.weight / total if mean else 1.0) for number, batch in group]
+        total = sum(batch.weight for _, batch in group)
+        yield [(number, batch, _share(batch.weight, total, mean)) for number, batch in group]
+
+
+def _share(weight: float, total: float, mean: bool) -> float:
+    if not total:
+        return 1.0
+    return weight / total if mean else float(weight != 0)
 
 
 def _validated(
@@ -379,35 +412,36 @@ def _validated(
     """Return the figures of the validation data by the names that they have in the history."""
     if validation is None:
         return {}
-    try:
+    with _naming(lambda: "validation"):
         figures = evaluate(model, loss, validation, metrics=metrics)
-    except (ValueError, TypeError) as error:
-        if type(error) not in _PLAIN:
-            raise
-        raise type(error)(f"validation: {error}") from error
     return {f"validation_{name}": value for name, value in figures.items()}
 
 
 @contextlib.contextmanager
 def _locating(training: Training, good: LastGood) -> Iterator[None]:
     """Context in which an error says in which epoch and batch it is, and leaves good weights."""
+
+    def place() -> str:
+        batch = f", batch {training.batch}" if training.batch else ""
+        return f"fit: epoch {training.epoch}{batch}"
+
+    with _naming(place):
+        try:
+            yield
+        except NotFiniteError as error:
+            raise ValueError(f"{error}; {good.restore(error)}") from error
+
+
+@contextlib.contextmanager
+def _naming(place: Callable[[], str]) -> Iterator[None]:
+    """Context in which the message of an error begins with its place."""
     try:
         yield
     except (ValueError, TypeError) as error:
-        if type(error) not in _PLAIN:
+        # Others, such as a UnicodeError, are not made of a message alone.
+        if type(error) not in (ValueError, TypeError, NotFiniteError, NotFiniteInputError):
             raise
-        place = f"fit: epoch {training.epoch}"
-        if training.batch:
-            place += f", batch {training.batch}"
-        if isinstance(error, NotFiniteError):
-            good.restore(error)
-            raise ValueError(
-                f"{place}: {error}; the model has the last weights with which the loss was finite"
-            ) from error
-        raise type(error)(f"{place}: {error}") from error
-
-
-_PLAIN = (ValueError, TypeError, NotFiniteError, NotFiniteInputError)
+        raise type(error)(f"{place()}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -457,6 +491,10 @@ def _schedule_steps(
     def nothing() -> None:
         pass
 
+    if monitor is not None and (schedule is None or isinstance(schedule, Schedule)):
+        raise ValueError(
+            f"fit: monitor={monitor!r} is for a ReduceLROnPlateau, got schedule={schedule!r:.80}"
+        )
     if schedule is None:
         return nothing, nothing
     if isinstance(schedule, type) or not hasattr(schedule, "step"):
@@ -525,9 +563,7 @@ def _checked_checkpoint(checkpoint: Any, resume: bool) -> Checkpoint | None:
             raise ValueError("fit: resume needs the checkpoint to go on from; give checkpoint=")
         return None
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    folder = Path(checkpoint.path).absolute().parent
-    if not folder.is_dir():  # better now than after an epoch
-        raise FileNotFoundError(f"fit: there is no folder {folder} for the checkpoint")
+    check_target(checkpoint.path)  # better now than after an epoch
     return checkpoint
 
 
@@ -541,7 +577,8 @@ def _check_repeatable(training: Training) -> None:
     if _are_arrays(train):
         raise TypeError(
             "fit: the training data must be batches, got arrays; write "
-            "DataLoader(*arrays, batch_size=32, shuffle=True)"
+            "DataLoader(*arrays, batch_size=32, shuffle=True), with a transform that makes a "
+            "tuple of several inputs"
         )
     if isinstance(train, Iterator) and training.epochs - training.epoch > 1:
         raise TypeError(
@@ -550,19 +587,15 @@ def _check_repeatable(training: Training) -> None:
         )
 
 
-def _checked_validation(
-    model: Layer, loss: Loss, validation: Any, metrics: Mapping[str, Metric]
-) -> Iterable[Any]:
+def _checked_validation(model: Layer, loss: Loss, validation: Any) -> Iterable[Any]:
     """Return the validation data as batches, having tried the first of those that are arrays."""
-    if isinstance(validation, tuple) or _are_arrays(validation):
-        validation = DataLoader(*validation, batch_size=_BATCH_SIZE)
-        first = tuple(array[:_BATCH_SIZE] for array in validation.arrays)
-        try:
-            _validated(model, loss, [first], metrics)
-        except (ValueError, TypeError) as error:
-            if type(error) not in _PLAIN:
-                raise
-            raise type(error)(f"fit: {error}") from error
+    if _are_arrays(validation):
+        with _naming(lambda: "fit: validation"), evaluating(model), no_grad():
+            validation = _batches_of(validation, _BATCH_SIZE)
+            batch = as_batch(next(iter(validation)), loss)
+            predictions = model(*batch.inputs)
+            if batch.weight:
+                batch.loss_of(loss, predictions)
     elif isinstance(validation, Iterator):
         raise TypeError(
             f"fit: a {type(validation).__name__} of validation data is used up after one epoch; "
@@ -573,11 +606,30 @@ def _checked_validation(
 
 def _are_arrays(data: Any) -> bool:
     """Whether `data` are arrays of a whole data set, and not batches."""
-    return (
-        isinstance(data, (tuple, list))
-        and bool(data)
-        and all(isinstance(item, np.ndarray) for item in data)
+    if not isinstance(data, (tuple, list)):
+        return False
+    # What can be an array is no batch; a batch is a pair that has arrays.
+    return any(isinstance(item, np.ndarray) for item in data) or (
+        isinstance(data, tuple) and not all(_has_arrays(item) for item in data)
     )
+
+
+def _has_arrays(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and any(
+        isinstance(part, np.ndarray) or _has_arrays(part) for part in item
+    )
+
+
+def _batches_of(data: Iterable[Any], batch_size: int) -> DataLoader:
+    """Return the batches of arrays (inputs, …), where inputs may be a tuple of several."""
+    inputs, *others = data
+    if not isinstance(inputs, tuple):
+        return DataLoader(*data, batch_size=batch_size)
+
+    def grouped(*arrays: Array) -> tuple[Any, ...]:
+        return arrays[: len(inputs)], *arrays[len(inputs) :]
+
+    return DataLoader(*inputs, *others, batch_size=batch_size, transform=grouped)
 
 
 def _names(metrics: Iterable[str], validation: bool) -> tuple[str, ...]:

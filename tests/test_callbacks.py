@@ -63,6 +63,34 @@ class TestHooks:
 
         assert_array_equal(run([enough], epochs=9).epochs, [1, 2])
 
+    def test_can_stop_the_run_after_a_step(self) -> None:
+        losses: list[float] = []
+
+        class Enough(nn.Callback):
+            def on_step_end(self, training: nn.Training) -> None:
+                losses.append(training.figures["loss"])
+                if (training.epoch, training.batch) == (2, 2):
+                    training.stop("the time is over")
+
+        loader = nn.DataLoader(*map(np.concatenate, zip(*BATCHES, strict=True)), batch_size=2)
+        model = nn.Sequential(nn.Linear(1, 1))
+        history = nn.fit(
+            model, nn.MeanSquaredError(), nn.SGD(model.parameters(), lr=0.1), loader,
+            epochs=9, callbacks=[Enough()], progress=False,
+        )  # fmt: skip
+        assert len(losses) == 3 + 2
+        # The epoch that was cut short has the figures of its two batches, and has ended.
+        assert_array_equal(history["loss"], [losses[2], losses[4]])
+        assert loader.state_dict()["batches"] is None
+
+    def test_a_state_that_cannot_be_loaded_is_refused_before_training(self) -> None:
+        class Forgetful(nn.Callback):
+            def state_dict(self) -> dict[str, Any]:
+                return {}
+
+        with pytest.raises(TypeError, match="Forgetful has a state_dict, but no load_state_dict"):
+            run([Forgetful()])
+
     @pytest.mark.parametrize(
         ("callbacks", "message"),
         [
@@ -158,6 +186,41 @@ class TestEarlyStopping:
         with pytest.raises(ValueError, match=f"EarlyStopping: {message}"):
             nn.EarlyStopping(**options)
 
+    def test_restore_best_is_no_word(self) -> None:
+        with pytest.raises(TypeError, match="restore_best must be True or False, got 'no'"):
+            nn.EarlyStopping(restore_best="no")  # type: ignore[arg-type]
+
+
+class TestState:
+    """What a checkpoint says of the run is checked before anything is changed."""
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"batch": -3}, "the batch of the state must be at least 0, got -3"),
+            ({"batch": 999}, "999 batches into an epoch, which has 3"),
+            ({"stopped": [1, 2]}, r"stopped must be the reason or None, got \[1, 2\]"),
+            ({"exhausted": 1}, "exhausted must be True or False, got 1"),
+            ({"lr": "fast"}, "the learning rate of the state must be a number"),
+            ({"callbacks": 7}, "the states of the callbacks must be a list, got 7"),
+            ({"callbacks": [7]}, "the state of a callback must be a dict, got 7"),
+            ({"callbacks": [{"name": "Log"}]}, "the state of a callback lacks 'state'"),
+            ({"tally": {}}, "the state of the tally lacks 'loss'"),
+            ({"history": {}}, "History: "),
+            ({"history": {"epochs": 0, "figures": {}}, "tally": 7}, "the state of the tally must"),
+        ],
+    )
+    def test_what_is_out_of_range_is_refused(self, change: Any, message: str) -> None:
+        trainings: list[nn.Training] = []
+        run([trainings.append])
+        (training, *_) = trainings
+        before, seen = training.state_dict(), repr(training.state_dict())
+        with pytest.raises((ValueError, TypeError), match=message):
+            training.load_state_dict({**before, **change})
+        assert repr(training.state_dict()) == seen
+        with pytest.raises(ValueError, match="the state of the run lacks"):
+            training.load_state_dict({name: before[name] for name in before if name not in change})
+
 
 class TestCheckpoint:
     @pytest.mark.parametrize(
@@ -168,7 +231,7 @@ class TestCheckpoint:
             ({"every": 9, "every_batches": 2}, [(0, 2), (1, 2), (2, 2), (3, 2), (4, 2), (5, 0)]),
         ],
     )
-    def test_is_saved_as_often_as_it_says_and_after_the_last_epoch(
+    def test_is_saved_as_often_as_it_says_after_the_last_epoch_and_at_the_end(
         self, monkeypatch: pytest.MonkeyPatch, options: Any, saved: list[tuple[int, int]]
     ) -> None:
         saves = []
@@ -179,7 +242,53 @@ class TestCheckpoint:
 
         monkeypatch.setattr("nnlite.callbacks.save_checkpoint", save)
         run([], epochs=5, checkpoint=nn.Checkpoint("run.npz", **options))
-        assert saves == saved
+        assert saves == [*saved, (5, 0)]
+
+    def test_a_run_that_is_stopped_is_saved_before_and_after_the_callbacks_end_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        calls: list[str] = []
+
+        class Two(nn.Callback):
+            def on_epoch_end(self, training: nn.Training) -> None:
+                if training.epoch == 2:
+                    training.stop("two are enough")
+
+            def on_fit_end(self, training: nn.Training) -> None:
+                calls.append("end")
+
+        monkeypatch.setattr(
+            "nnlite.callbacks.save_checkpoint", lambda path, **parts: calls.append("save")
+        )
+        run([Two()], epochs=9, checkpoint=nn.Checkpoint("run.npz", every=5))
+        assert calls == ["save", "end", "save"]
+
+    def test_has_the_parameters_of_the_loss(self, tmp_path: Path) -> None:
+        class Scaled(nn.Loss):
+            def __init__(self) -> None:
+                super().__init__()
+                self.scale = nn.Parameter([0.0])
+                self.inner = nn.MeanSquaredError()
+
+            def forward(self, prediction: Any, target: Any, sample_weight: Any = None) -> Any:
+                return self.inner(prediction, target)
+
+            def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
+                self.scale.accumulate([1.0])
+                return self.inner.backward(grad)
+
+        def scale(epochs: int, path: Path) -> float:
+            model, loss = nn.Sequential(nn.Linear(1, 1)), Scaled()
+            optimizer = nn.SGD([*model.parameters(), *loss.parameters()], lr=0.5)
+            nn.fit(
+                model, loss, optimizer, BATCHES, epochs=epochs, checkpoint=path, resume=True,
+                progress=False,
+            )  # fmt: skip
+            return float(loss.scale.data[0])
+
+        scale(1, tmp_path / "run.npz")
+        # A step takes 0.5 · 1, and there are three in an epoch.
+        assert scale(2, tmp_path / "run.npz") == -3.0
 
     def test_within_an_epoch_it_is_saved_at_the_next_step(
         self, monkeypatch: pytest.MonkeyPatch
@@ -190,13 +299,16 @@ class TestCheckpoint:
             lambda path, training, **parts: saves.append(training.batch),
         )
         run([], epochs=1, accumulate=2, checkpoint=nn.Checkpoint("run.npz", every_batches=1))
-        assert saves == [2, 3, 0]
+        assert saves == [2, 3, 0, 0]
 
     def test_what_cannot_be_saved_is_an_error_before_training(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="the name of the file has to end in .npz, got 'run'"):
             run([], checkpoint="run")
-        with pytest.raises(FileNotFoundError, match="fit: there is no folder .*missing"):
+        with pytest.raises(FileNotFoundError, match="run.npz: there is no folder .*missing"):
             run([], checkpoint=tmp_path / "missing" / "run.npz")
+        (tmp_path / "folder.npz").mkdir()
+        with pytest.raises(IsADirectoryError, match="folder.npz: this is a directory"):
+            run([], checkpoint=tmp_path / "folder.npz")
 
     def test_numbers_below_one_are_refused(self) -> None:
         with pytest.raises(ValueError, match="Checkpoint: every must be at least 1"):

@@ -131,6 +131,13 @@ class TestPlot:
         history.append({"loss": 0.5, "lr": 0.05})
         assert history.plot().axes[1].get_title(loc="left") == "learning rate"
 
+    def test_draws_validation_alone(self) -> None:
+        history = nn.History()
+        for value in (2.0, 1.0):
+            history.append({"validation_loss": value})
+        (mark,) = (line for line in history.plot().axes[0].lines if line.get_marker() == "o")
+        assert_array_equal(mark.get_xydata(), [(2, 1.0)])
+
     def test_draws_a_single_epoch(self, tmp_path: Any) -> None:
         history = nn.History()
         history.append({"loss": 1.0, "validation_loss": float("nan"), "lr": 0.1})

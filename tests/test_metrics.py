@@ -32,6 +32,45 @@ class TestAccuracy:
         with pytest.raises(ValueError, match=r"accuracy: expected predictions .* got the shapes"):
             nn.accuracy(scores, labels)
 
+    def test_one_score_has_no_largest(self) -> None:
+        with pytest.raises(ValueError, match=r"shape \(3, 1\); for one score .* binary_accuracy"):
+            nn.accuracy(SCORES[:, :1], LABELS)
+
+    def test_scores_with_a_nan_are_not_right(self) -> None:
+        scores = SCORES.copy()
+        scores[:, 0] = np.nan
+        assert nn.accuracy(scores, [0, 0, 0]) == 0
+
+    def test_labels_that_are_ignored_are_left_out(self) -> None:
+        assert nn.accuracy(SCORES, [0, -100, 3]) == 1 / 2
+        assert nn.accuracy(SCORES, LABELS, ignore_index=3) == 1 / 2
+        assert np.isnan(nn.accuracy(SCORES, [-100] * 3))
+
+
+class TestBinaryAccuracy:
+    def test_is_the_share_on_the_right_side_of_the_threshold(self) -> None:
+        # Right: 2 for 1, -1 for 0, and 0, which is not above the threshold, for 0.
+        logits, targets = [[2.0], [-1.0], [-2.0], [0.0]], [[1], [0], [1], [0]]
+        assert nn.binary_accuracy(logits, targets) == 3 / 4
+        assert nn.binary_accuracy([0.6, 0.4, 0.1], [1.0, 1.0, 0.0], threshold=0.5) == 2 / 3
+
+    def test_is_that_of_two_classes(self, rng: np.random.Generator) -> None:
+        scores, labels = rng.normal(size=(50, 2)), rng.integers(2, size=50)
+        assert nn.binary_accuracy(scores[:, 1] - scores[:, 0], labels) == nn.accuracy(
+            scores, labels
+        )
+
+    def test_nan_is_not_right(self) -> None:
+        assert nn.binary_accuracy([np.nan, np.nan], [0, 1]) == 0
+
+    def test_says_what_does_not_fit(self) -> None:
+        with pytest.raises(ValueError, match=r"got the shapes \(3, 1\) and \(3,\)"):
+            nn.binary_accuracy(SCORES[:, :1], LABELS)
+        with pytest.raises(ValueError, match="targets must be 0 or 1, got 3"):
+            nn.binary_accuracy(SCORES[:, 0], LABELS)
+        with pytest.raises(ValueError, match="with N above 0"):
+            nn.binary_accuracy([], [])
+
 
 class TestTopKAccuracy:
     @pytest.mark.parametrize(("k", "share"), [(1, 1 / 3), (2, 2 / 3), (3, 2 / 3), (4, 1.0)])
@@ -48,6 +87,12 @@ class TestTopKAccuracy:
         top = torch.from_numpy(scores).topk(5, dim=1).indices
         expected = (top == torch.from_numpy(labels)[:, None]).any(dim=1).double().mean().item()
         assert nn.top_k_accuracy(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+    def test_labels_that_are_ignored_are_left_out(self) -> None:
+        # Of the first two samples only the first has its label on top.
+        assert nn.top_k_accuracy(SCORES, [0, 0, -100], k=1) == 1 / 2
+        assert nn.top_k_accuracy(SCORES, LABELS, k=2, ignore_index=3) == 1
+        assert np.isnan(nn.top_k_accuracy(SCORES, [-100] * 3, k=2))
 
     def test_scores_that_say_nothing_are_not_right(self) -> None:
         assert nn.top_k_accuracy(np.zeros((4, 3)), [0, 1, 2, 0], k=2) == 0

@@ -182,6 +182,27 @@ class TestAccumulation:
         assert_allclose(weights(accumulated), weights(at_once), rtol=1e-9)
         assert_allclose(first["loss"], second["loss"], rtol=1e-9)
 
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    @pytest.mark.parametrize("empty", [0, 1, 2])
+    def test_a_batch_of_which_nothing_counts_adds_nothing(self, reduction: str, empty: int) -> None:
+        parts = batches([4, 4, 4])
+        parts[empty][1][:] = -100
+        whole = [tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))]
+        accumulated, at_once = classifier().astype(np.float64), classifier().astype(np.float64)
+        options: Any = {"loss": nn.CrossEntropy(reduction), "metrics": [nn.accuracy], "epochs": 2}
+        first = fit(accumulated, parts, accumulate=3, **options)
+        second = fit(at_once, whole, **options)
+        assert_allclose(weights(accumulated), weights(at_once), rtol=1e-9)
+        for name in first:
+            assert_allclose(first[name], second[name], rtol=1e-9)
+
+    def test_sample_weights_of_zero_add_nothing(self) -> None:
+        (points, labels), other = batches([4, 4])
+        model, without = classifier().astype(np.float64), classifier().astype(np.float64)
+        fit(model, [(points, labels, np.zeros(4)), (*other, np.ones(4))], accumulate=2)
+        fit(without, [other])
+        assert_allclose(weights(model), weights(without), rtol=1e-9)
+
     def test_counts_the_numbers_of_sequences_of_several_lengths(self) -> None:
         # (N, T, 1) with T of 2 and of 5: the mean is over 2·2 + 3·5 numbers.
         rng = np.random.default_rng(0)
@@ -225,9 +246,9 @@ class TestSchedules:
             return nn.ExponentialLR(optimizer, 0.5)
 
         assert_allclose(self.rates(make), [1e-3, 5e-4, 2.5e-4, 1.25e-4])
-        # Recorded after the last of the two steps of each epoch.
+        # Step n, from 0, is made with 1e-3 / 2ⁿ; the last steps of the epochs are 1, 3, 5 and 7.
         per_step = self.rates(make, schedule_every="step")
-        assert_allclose(per_step, [2.5e-4, 6.25e-5, 1.5625e-5, 3.90625e-6])
+        assert_allclose(per_step, [1e-3 / 2**n for n in (1, 3, 5, 7)])
 
     def test_reduce_on_plateau_gets_the_monitored_figure(self) -> None:
         def make(optimizer: nn.Optimizer) -> nn.ReduceLROnPlateau:
@@ -264,6 +285,10 @@ class TestSchedules:
             self.rates(nn.ReduceLROnPlateau, monitor="validation_loss")
         with pytest.raises(ValueError, match="schedule_every must be one of 'epoch', 'step'"):
             self.rates(lambda optimizer: nn.StepLR(optimizer, 1), schedule_every="batch")
+        with pytest.raises(ValueError, match="monitor='loss' is for a ReduceLROnPlateau, got "):
+            self.rates(lambda optimizer: nn.StepLR(optimizer, 1), monitor="loss")
+        with pytest.raises(ValueError, match=r"monitor='nonsense' .* got schedule=None"):
+            self.rates(lambda optimizer: None, monitor="nonsense")
 
 
 class Fault(nn.Layer):
@@ -313,6 +338,27 @@ class TestNotFinite:
             fit(model, batches([4] * 8))
         fit(other, batches([4] * 8)[:2])
         assert_array_equal(model.state_dict()["3.running_var"], other.state_dict()["3.running_var"])
+
+    def test_after_validation_the_running_statistics_are_those_of_the_whole_epoch(self) -> None:
+        # The data of the validation are at fault, so neither they nor the weights go back.
+        model, other = (classifier(nn.BatchNorm1d(8)) for _ in range(2))
+        points, labels = blobs(300)
+        points[299] = np.nan
+        with pytest.raises(ValueError, match="validation: the data of this batch contain NaN"):
+            fit(model, batches([4] * 3), validation=(points, labels))
+        fit(other, batches([4] * 3))
+        assert_array_equal(weights(model), weights(other))
+
+    def test_it_says_which_weights_the_model_has(self) -> None:
+        data = batches([4, 4])
+        began = "; the model has the weights that the run began with"
+        with pytest.raises(ValueError, match=began):
+            fit(classifier(Fault(1, forward=lambda x: x * np.nan)), data)
+        with pytest.raises(ValueError, match="; the model has the last weights with which the los"):
+            fit(classifier(Fault(2, forward=lambda x: x * np.nan)), data)
+        data[0][0][0] = np.nan
+        with pytest.raises(ValueError, match="; the model has the weights of before this batch"):
+            fit(classifier(), data)
 
     def test_a_loss_of_infinity_in_a_later_epoch_says_which(self) -> None:
         model = nn.Sequential(nn.Linear(1, 1, bias=False))
@@ -374,6 +420,68 @@ class TestNotFinite:
         assert model[0].weight.data == 1  # type: ignore[attr-defined]
 
 
+class TestOtherErrors:
+    """Whatever ends a step, the model is as it was before it, the running statistics too."""
+
+    def unfinished(self, error: type[BaseException], data: Any, **options: Any) -> None:
+        model = classifier(nn.BatchNorm1d(8))
+        with pytest.raises(error):
+            fit(model, data, **options)
+        assert_array_equal(weights(model), after(2, nn.BatchNorm1d(8)))
+
+    def test_a_label_out_of_range(self) -> None:
+        data = batches([4] * 8)
+        data[2][1][0] = 7
+        self.unfinished(ValueError, data)
+
+    def test_a_metric_that_fails(self) -> None:
+        calls = []
+
+        def failing(predictions: Array, labels: Array) -> float:
+            calls.append(labels)
+            return 1 / (3 - len(calls))
+
+        self.unfinished(ZeroDivisionError, batches([4] * 8), metrics=[failing])
+
+    def test_an_optimizer_that_fails(self) -> None:
+        class Failing(nn.SGD):
+            count = 0
+
+            def step(self) -> None:
+                super().step()
+                self.count += 1
+                if self.count == 3:
+                    raise KeyboardInterrupt
+
+        model = classifier(nn.BatchNorm1d(8))
+        optimizer = Failing(model.parameters(), lr=0.1, momentum=0.9)
+        with pytest.raises(KeyboardInterrupt):
+            nn.fit(model, nn.CrossEntropy(), optimizer, batches([4] * 8), progress=False)
+        assert_array_equal(weights(model), after(2, nn.BatchNorm1d(8)))
+
+    def test_sample_weights_that_do_not_fit_are_named_by_the_loss(self) -> None:
+        (points, labels) = blobs(4)
+        for sample_weight in (np.ones(3), ["a"] * 4, np.ones((4, 2)), [1, -1, 0, 0]):
+            data: Any = [(points, labels, sample_weight), (points, labels, np.ones(4))]
+            with pytest.raises((ValueError, TypeError), match=r"batch 1: CrossEntropy.* weights"):
+                fit(classifier(), data, accumulate=2)
+
+    def test_sample_weights_that_only_the_loss_can_take_are_refused(self) -> None:
+        class Lenient(nn.CrossEntropy):
+            def forward(self, prediction: Array, target: Any, sample_weight: Any = None) -> Any:
+                return super().forward(prediction, target)
+
+        points, labels = blobs(4)
+        with pytest.raises(ValueError, match=r"one for each sample, got the shape \(3,\)"):
+            fit(classifier(), [(points, labels, np.ones(3))], loss=Lenient())
+
+    def test_a_label_out_of_range_of_the_class_weights_is_named_by_the_loss(self) -> None:
+        points, labels = blobs(4)
+        labels[0] = 3
+        with pytest.raises(ValueError, match=r"CrossEntropy.*labels must be in \[0, 3\)"):
+            fit(classifier(), [(points, labels)], loss=nn.CrossEntropy(weight=[1, 2, 3]))
+
+
 class TestInterrupt:
     def interrupted(self, model: nn.Layer, data: Any, **options: Any) -> nn.History:
         history = nn.History()
@@ -408,6 +516,22 @@ class TestInterrupt:
         history = self.interrupted(model, batches([4, 4, 4]), epochs=5)
         assert_array_equal(history["loss"], fit(other, batches([4, 4, 4]), epochs=2)["loss"])
 
+    def test_at_the_end_of_an_epoch_waits_for_its_figures_and_schedule(self) -> None:
+        class Interrupting(nn.ReduceLROnPlateau):
+            def step(self, metric: float) -> None:
+                signal.raise_signal(signal.SIGINT)
+                super().step(metric)
+
+        model, history = classifier(), nn.History()
+        optimizer = nn.SGD(model.parameters())
+        schedule = Interrupting(optimizer)
+        with pytest.raises(KeyboardInterrupt):
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, batches([4]), epochs=2, schedule=schedule,
+                history=history, progress=False,
+            )  # fmt: skip
+        assert schedule.best == history["loss"][0]
+
     def test_in_the_data_it_is_at_once(self) -> None:
         class Data:
             def __iter__(self) -> Iterator[Any]:
@@ -425,9 +549,9 @@ class TestInterrupt:
             signal.raise_signal(signal.SIGINT)
             raise AssertionError("the interrupt has come too late")
 
-        model = classifier(Fault(2, forward=insist))
+        model = classifier(nn.BatchNorm1d(8), Fault(2, forward=insist))
         self.interrupted(model, batches([4] * 8))
-        assert_array_equal(weights(model), after(1))
+        assert_array_equal(weights(model), after(1, nn.BatchNorm1d(8)))
 
     def test_a_handler_of_the_program_stays(self) -> None:
         calls = []
@@ -452,6 +576,12 @@ class TestProgress:
         assert first.startswith(f"epoch 1/2: loss {history['loss'][0]:.4g}, accuracy ")
         assert second.endswith(", lr 0.1; stopped, as that is all")
         assert err == ""  # no bar where there is no terminal
+
+    def test_says_that_there_is_nothing_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
+        model, history = classifier(), nn.History()
+        fit(model, batches([8]), epochs=2, history=history)
+        fit(model, batches([8]), epochs=2, history=history, progress=True)
+        assert capsys.readouterr().out == "nothing to do: the history has 2 epochs already\n"
 
     def test_off_is_silent(self, capsys: pytest.CaptureFixture[str]) -> None:
         fit(classifier(), batches([8]), epochs=2)
@@ -497,12 +627,16 @@ class TestEvaluate:
     ) -> None:
         points, labels = blobs()
         model = classifier().astype(np.float64)
+
+        def accuracy(scores: Array, labels: Array) -> float:
+            return nn.accuracy(scores, labels, ignore_index=loss.ignore_index)  # type: ignore[attr-defined]
+
         figures = nn.evaluate(
-            model, loss, (points, labels), metrics=[nn.accuracy], batch_size=batch_size
+            model, loss, (points, labels), metrics=[accuracy], batch_size=batch_size
         )
         logits = model(points)
         assert figures["loss"] == pytest.approx(loss(logits, labels), rel=1e-12)
-        assert figures["accuracy"] == pytest.approx(nn.accuracy(logits, labels), rel=1e-12)
+        assert figures["accuracy"] == pytest.approx(accuracy(logits, labels), rel=1e-12)
 
     def test_takes_sample_weights(self) -> None:
         points, labels = blobs(10)
@@ -534,6 +668,28 @@ class TestEvaluate:
         doubled = nn.evaluate(model, Scaled(), blobs(), batch_size=7)["loss"]
         single = nn.evaluate(model, nn.CrossEntropy(), blobs(), batch_size=7)["loss"]
         assert doubled == pytest.approx(2 * single)
+
+    def test_tells_a_tuple_of_batches_from_a_tuple_of_arrays(self) -> None:
+        model, loss, (points, labels) = classifier(), nn.CrossEntropy(), blobs(8)
+        expected = nn.evaluate(model, loss, (points, labels))["loss"]
+        parts = ((points[:4], labels[:4]), (points[4:], labels[4:]))
+        for data in (parts, list(parts), (points, labels.tolist())):
+            assert nn.evaluate(model, loss, data)["loss"] == pytest.approx(expected)
+        fit(model, parts, validation=parts)
+
+    def test_takes_several_inputs(self, rng: np.random.Generator) -> None:
+        model = nn.Graph({"sum": (nn.Add(), "left", "right")}, inputs=["left", "right"])
+        left, right, targets = rng.normal(size=(3, 7, 2))
+        loss = nn.MeanSquaredError()
+        expected = pytest.approx(((left + right - targets) ** 2).mean())
+        data = (left, right), targets
+        assert nn.evaluate(model, loss, data, batch_size=3)["loss"] == expected
+        assert nn.evaluate(model, loss, [data])["loss"] == expected
+        for batch_size in (3, 7):
+            outputs = nn.predict(model, (left, right), batch_size=batch_size)
+            assert_array_equal(outputs, left + right)
+        with pytest.raises(ValueError, match=r"same length, got the shapes \(7, 2\) and \(6, 2\)"):
+            nn.predict(model, (left, right[:6]))
 
     def test_takes_a_list_of_arrays_for_a_tuple(self) -> None:
         model, loss, data = classifier(), nn.CrossEntropy(), blobs()
@@ -580,6 +736,12 @@ class TestPredict:
         model.train()
         assert_allclose(nn.predict(model, points, batch_size=7), expected, rtol=1e-12)
         assert model[2].training
+
+    def test_is_an_array_of_its_own(self) -> None:
+        inputs = np.zeros((4, 5), np.float32)
+        outputs = nn.predict(nn.Sequential(nn.Flatten()), inputs)
+        outputs += 1
+        assert_array_equal(inputs, 0)
 
     def test_without_inputs_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="expected at least one input"):
@@ -640,6 +802,21 @@ class TestWhatDoesNotFit:
             validation=(points, points),
         )  # fmt: skip
 
+    def test_validation_data_of_which_the_first_labels_are_ignored_are_fine(self) -> None:
+        points, labels = blobs(300)
+        labels[:256] = -100
+        calls = []
+
+        def count(predictions: Array, labels: Array) -> float:
+            calls.append(len(labels))
+            return 0.0
+
+        model = classifier()
+        history = fit(model, batches([4]), validation=(points, labels), metrics=[count])
+        expected = nn.evaluate(model, nn.CrossEntropy(), (points[256:], labels[256:]))
+        assert history["validation_loss"][0] == expected["loss"]
+        assert calls == [4, 44]  # not on trial, and not where nothing counts
+
     def test_a_batch_that_the_loss_cannot_take_says_where(self) -> None:
         data = batches([4] * 8)
         data[1][1][2] = 7
@@ -685,6 +862,11 @@ class TestWhatDoesNotFit:
         self.refused(ValueError, "'<lambda>' cannot be the name", metrics=[lambda a, b: 0.0])
         self.refused(ValueError, "two metrics of the name", metrics=[nn.accuracy, nn.accuracy])
         self.refused(ValueError, "'loss' cannot be the name", metrics={"loss": nn.accuracy})
+        self.refused(
+            ValueError,
+            "'validation_loss' cannot be the n",
+            metrics={"validation_loss": nn.accuracy},
+        )
 
     def test_others(self) -> None:
         self.refused(ValueError, "resume needs the checkpoint to go on from", resume=True)

@@ -97,11 +97,106 @@ def test_a_finished_run_is_not_trained_again_and_has_its_best_weights(tmp_path: 
     assert (tmp_path / "run.npz").read_bytes() == before
 
 
+def test_the_last_checkpoint_has_the_weights_that_fit_leaves(tmp_path: Path) -> None:
+    weights, history = train(tmp_path / "run.npz")
+    assert history["validation_loss"].argmin() < len(history.epochs) - 1
+    saved = nn.load_state(tmp_path / "run.npz")
+    for name, array in weights.items():
+        assert_array_equal(saved[name], array)
+
+
+def test_a_larger_patience_goes_on_to_the_bits_of_a_run_that_had_it(tmp_path: Path) -> None:
+    def run(path: Path, patience: int) -> Any:
+        nn.seed(0)
+        model = nn.Sequential(nn.Linear(1, 1))
+        history = nn.fit(
+            model, nn.MeanSquaredError(), nn.Adam(model.parameters(), lr=0.1),
+            [(ones, ones)], validation=(ones, -ones), epochs=9, checkpoint=path, resume=True,
+            callbacks=[nn.EarlyStopping(patience=patience, restore_best=True)], progress=False,
+        )  # fmt: skip
+        return model.state_dict(), history
+
+    ones = np.ones((4, 1), np.float32)
+    run(tmp_path / "run.npz", patience=2)
+    resumed = run(tmp_path / "run.npz", patience=4)
+    whole = run(tmp_path / "whole.npz", patience=4)
+    assert_array_equal(whole[1].epochs, [1, 2, 3, 4, 5])
+    assert_same(whole, resumed)
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def three(training: nn.Training) -> None:
+        if training.epoch == 3:
+            training.stop("three are enough")
+
+    def run() -> None:
+        model = nn.Sequential(nn.Linear(1, 1))
+        nn.fit(
+            model, nn.MeanSquaredError(), nn.SGD(model.parameters()), BATCHES, epochs=9,
+            checkpoint=tmp_path / "run.npz", resume=True,
+            callbacks=[three, nn.EarlyStopping("loss", patience=9)],
+        )  # fmt: skip
+
+    run()
+    capsys.readouterr()
+    run()
+    expected = "nothing to do: the history has 3 epochs already; stopped, as three are enough\n"
+    assert capsys.readouterr().out == expected
+
+
+def test_a_run_that_was_stopped_within_an_epoch_and_killed_ends_with_its_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(nn.Callback):
+        def on_step_end(self, training: nn.Training) -> None:
+            if (training.epoch, training.batch) == (2, 2):
+                training.stop("the time is over")
+
+    whole = fitted(BATCHES, tmp_path / "whole.npz", Stop())
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)  # three batches and the epoch, and two batches
+        with pytest.raises(StopError):
+            fitted(BATCHES, tmp_path / "run.npz", Stop())
+    assert_same(whole, fitted(BATCHES, tmp_path / "run.npz", Stop()))
+
+
+def test_the_recorded_learning_rate_survives_a_stop_between_the_last_step_and_the_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(path: Path) -> nn.History:
+        model = nn.Sequential(nn.Linear(1, 1))
+        optimizer = nn.SGD(model.parameters(), lr=0.8)
+        return nn.fit(
+            model, nn.MeanSquaredError(), optimizer, BATCHES, progress=False,
+            schedule=nn.ExponentialLR(optimizer, 0.5), schedule_every="step",
+            checkpoint=nn.Checkpoint(path, every_batches=3), resume=True,
+        )  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(StopError):
+            run(tmp_path / "run.npz")
+    assert run(tmp_path / "run.npz")["lr"] == pytest.approx([0.2])
+
+
 def test_more_epochs_go_on_from_where_fewer_ended(tmp_path: Path) -> None:
     options = {"schedule": None, "accumulate": 1}
     train(tmp_path / "run.npz", epochs=2, **options)
     more = train(tmp_path / "run.npz", epochs=4, **options)
     assert_same(train(tmp_path / "whole.npz", epochs=4, **options), more)
+
+
+def test_a_checkpoint_is_not_replaced_where_nothing_was_trained(tmp_path: Path) -> None:
+    history = train(tmp_path / "run.npz", epochs=1)[1]
+    before = (tmp_path / "run.npz").read_bytes()
+    model = nn.Sequential(nn.Linear(1, 1))
+    nn.fit(
+        model, nn.MeanSquaredError(), nn.SGD(model.parameters()), BATCHES, history=history,
+        checkpoint=tmp_path / "run.npz", progress=False,
+    )  # fmt: skip
+    assert (tmp_path / "run.npz").read_bytes() == before
 
 
 def test_without_resume_a_run_begins_anew(tmp_path: Path) -> None:
