@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
+from nnlite import blas
 
 Array = NDArray[Any]
 Work = Callable[[], object]
@@ -67,11 +68,35 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.maximum.reduce(scores, axis=1),
         lambda: np.maximum.reduce(by_class, axis=0),
     )
+    for batch in (32, 64):
+        yield _of_threads(normal, batch)
     yield from _of_convolution(normal)
     yield from _of_pooling(normal)
     yield from _of_relu(normal)
     yield from _of_activations(normal)
     yield from _of_optimizer(normal)
+
+
+def _of_threads(normal: Callable[..., Array], batch: int) -> Experiment:
+    """Return the experiment of a whole step, with all of BLAS's threads and with one."""
+    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
+    loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    x, y, large = normal(batch, 784), np.arange(batch) % 10, blas._LARGE
+
+    def step(one_thread_below: int) -> None:
+        blas._LARGE = one_thread_below
+        loss(model(x), y)
+        optimizer.zero_grad()
+        model.backward(loss.backward(), input_grad=False)
+        optimizer.step()
+        blas._LARGE = large
+
+    return Experiment(
+        "one thread for small products",
+        f"training step of 784-128-10, batch {batch}",
+        lambda: step(0),
+        lambda: step(large),
+    )
 
 
 def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from .blas import product
 from .checks import FLOATS
 from .memory import is_held
 
@@ -191,10 +192,10 @@ class Parameter:
             return
         if self._grad is None:
             storage = self._grad_storage()
-            np.dot(left, right, out=storage.reshape(left.shape[0], right.shape[1]))
+            product(left, right, out=storage.reshape(left.shape[0], right.shape[1]))
             self._grad = storage
         else:
-            self._grad += np.dot(left, right).reshape(self.shape)
+            self._grad += product(left, right).reshape(self.shape)
 
     def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
         """Keep the value in the array `data`, and the gradient in `grad`, from now on.

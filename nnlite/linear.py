@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import init
+from .blas import product
 from .checks import as_floats, as_output_grad, integer
 from .layer import Array, Layer, Parameter
 from .random import RandomState, generator
@@ -89,9 +90,9 @@ class Linear(Layer):
         # BLAS packs the transposed matrix, so let it be the smaller one.
         output: Array
         if 1 < len(rows) < self.out_features:
-            output = np.dot(weight, rows.T).T
+            output = product(weight, rows.T).T
         else:
-            output = np.dot(rows, weight.T)
+            output = product(rows, weight.T)
         if self.bias is not None:
             output += self.bias.data
         self.cache(x.shape, rows)
@@ -107,9 +108,9 @@ class Linear(Layer):
         if not input_grad:
             return None
         if rows.flags.c_contiguous:
-            return np.dot(grad, self.weight.data).reshape(shape)
+            return product(grad, self.weight.data).reshape(shape)
         # The gradient in the memory order of the input: whoever gets it can read both alike.
-        return np.dot(self.weight.data.T, grad.T).T.reshape(shape)
+        return product(self.weight.data.T, grad.T).T.reshape(shape)
 
     def multiply_adds(
         self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
