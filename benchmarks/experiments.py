@@ -68,8 +68,7 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.maximum.reduce(scores, axis=1),
         lambda: np.maximum.reduce(by_class, axis=0),
     )
-    for batch in (32, 64):
-        yield _of_threads(normal, batch)
+    yield _of_threads(normal)
     yield from _of_convolution(normal)
     yield from _of_pooling(normal)
     yield from _of_relu(normal)
@@ -77,11 +76,11 @@ def experiments() -> Iterator[Experiment]:
     yield from _of_optimizer(normal)
 
 
-def _of_threads(normal: Callable[..., Array], batch: int) -> Experiment:
+def _of_threads(normal: Callable[..., Array]) -> Experiment:
     """Return the experiment of a whole step, with all of BLAS's threads and with one."""
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x, y, large = normal(batch, 784), np.arange(batch) % 10, blas._LARGE
+    x, y, large = normal(32, 784), np.arange(32) % 10, blas._LARGE
 
     def step(one_thread_below: int) -> None:
         blas._LARGE = one_thread_below
@@ -93,7 +92,7 @@ def _of_threads(normal: Callable[..., Array], batch: int) -> Experiment:
 
     return Experiment(
         "one thread for small products",
-        f"training step of 784-128-10, batch {batch}",
+        "training step of 784-128-10, batch 32",
         lambda: step(0),
         lambda: step(large),
     )

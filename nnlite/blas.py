@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 # Multiply-adds. Up to the first, OpenBLAS takes one thread by itself; from the second on, more
 # threads are faster.
-_TINY, _LARGE = 1 << 18, 1 << 23
+_TINY, _LARGE = 1 << 18, 1 << 22
 
 
 class _OneThread:
