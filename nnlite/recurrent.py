@@ -573,14 +573,6 @@ def _without(sequence: Array, absent: Array | None) -> Array:
     return present
 
 
-def _contiguous(array: Array) -> Array:
-    if array.flags.c_contiguous:
-        return array
-    copy = empty(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
 class RNN(_Recurrent):
     """Elman's recurrent layer: ``h_t = tanh(x_t W_ihᵀ + b_ih + h_{t-1} W_hhᵀ + b_hh)``.
 
