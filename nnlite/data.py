@@ -64,9 +64,9 @@ class DataLoader:
 
     Part of the state are the `numpy.random.Generator` objects that the transform keeps: as
     attributes, its own or of the transforms that it is made of; in lists, tuples and dicts; bound
-    by `functools.partial`; or in the object of which it is a method. One in a closure, in a default
-    value or in a global variable cannot be seen, and does not go on from where it was. Draw from
-    the package's generator instead, which is in every checkpoint, or give the transform a
+    by ``functools.partial``; or in the object of which it is a method. One in a closure, in a
+    default value or in a global variable cannot be seen, and does not go on from where it was. Draw
+    from the package's generator instead, which is in every checkpoint, or give the transform a
     ``state_dict`` and a ``load_state_dict``, which then stand for all of its state.
 
     Examples
