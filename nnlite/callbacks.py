@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .batches import Tally, check_state
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import checked_path, load_checkpoint, save_checkpoint
 from .checks import integer, number, one_of
 from .history import History, listed
 from .layer import Array, Layer
@@ -427,11 +427,7 @@ class Checkpoint:
     def __init__(
         self, path: str | os.PathLike[str], every: int = 1, every_batches: int | None = None
     ) -> None:
-        self.path = os.fspath(path)
-        if Path(self.path).suffix.lower() != ".npz":
-            raise ValueError(
-                f"Checkpoint: the name of the file has to end in .npz, got {self.path!r}"
-            )
+        self.path = checked_path(path, "Checkpoint")
         self.every = integer(every, "Checkpoint: every")
         if every_batches is not None:
             every_batches = integer(every_batches, "Checkpoint: every_batches")

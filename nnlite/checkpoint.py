@@ -129,9 +129,7 @@ def save_checkpoint(
     from . import npz, state_tree
     from .replacing import replacing
 
-    path = os.fspath(path)
-    if Path(path).suffix.lower() != ".npz":
-        raise ValueError(f"save_checkpoint: the name of the file has to end in .npz, got {path!r}")
+    path = checked_path(path, "save_checkpoint")
     parts = _named("save_checkpoint", model, optimizer, schedule, loader, others)
     states = {name: _state(part) for name, part in parts.items()}
     states[_RANDOM] = generator_state(generator())
@@ -146,6 +144,14 @@ def save_checkpoint(
     head = f'{{"format": "nnlite checkpoint", "version": {_VERSION}, "parts": {text}}}\n'
     with replacing(path) as file:
         npz.write(file, arrays, {CHECKPOINT: head})
+
+
+def checked_path(path: str | os.PathLike[str], caller: str) -> str:
+    """Return the name of the file, or raise a ValueError if it does not end in ``.npz``."""
+    path = os.fspath(path)
+    if Path(path).suffix.lower() != ".npz":
+        raise ValueError(f"{caller}: the name of the file has to end in .npz, got {path!r}")
+    return path
 
 
 def load_checkpoint(
