@@ -308,16 +308,18 @@ def evaluate(
     return tally.figures()
 
 
-@contextlib.contextmanager
-def evaluating(model: Layer) -> Iterator[None]:
+class evaluating:  # noqa: N801 - it is used as a function
     """Context in which the model is in evaluation mode; every layer gets its own mode back."""
-    in_training = [layer for layer in model.layers() if layer.training]
-    for layer in in_training:
-        layer.training = False
-    try:
-        yield
-    finally:
-        for layer in in_training:
+
+    def __init__(self, model: Layer) -> None:
+        self._in_training = [layer for layer in model.layers() if layer.training]
+
+    def __enter__(self) -> None:
+        for layer in self._in_training:
+            layer.training = False
+
+    def __exit__(self, *error: object) -> None:
+        for layer in self._in_training:
             layer.training = True
 
 
@@ -358,14 +360,16 @@ def predict(
     """
     batch_size = integer(batch_size, "predict: batch_size")
     arrays = [np.asarray(array) for array in (inputs if isinstance(inputs, tuple) else (inputs,))]
-    shapes = " and ".join(str(array.shape) for array in arrays)
-    if not arrays or any(array.ndim == 0 or not len(array) for array in arrays):
-        raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
-    samples = len(arrays[0])
-    if any(len(array) != samples for array in arrays):
+    lengths = {array.shape[:1] for array in arrays}
+    is_empty = not lengths or () in lengths or (0,) in lengths
+    if is_empty or len(lengths) > 1:
+        shapes = " and ".join(str(array.shape) for array in arrays)
+        if is_empty:
+            raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
         raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
+    samples = len(arrays[0])
     with evaluating(model), no_grad():
-        outputs = model(*(array[:batch_size] for array in arrays))
+        outputs = model(*[array[:batch_size] for array in arrays])
         if samples <= batch_size:
             return np.array(outputs)
         everything = np.empty((samples, *outputs.shape[1:]), outputs.dtype)
