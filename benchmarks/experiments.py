@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import blas
+from nnlite import cores
 
 Array = NDArray[Any]
 Work = Callable[[], object]
@@ -80,15 +80,15 @@ def _of_threads(normal: Callable[..., Array]) -> Experiment:
     """Return the experiment of a whole step, with all of BLAS's threads and with one."""
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x, y, large = normal(32, 784), np.arange(32) % 10, blas._LARGE
+    x, y, large = normal(32, 784), np.arange(32) % 10, cores._LARGE
 
     def step(one_thread_below: int) -> None:
-        blas._LARGE = one_thread_below
+        cores._LARGE = one_thread_below
         loss(model(x), y)
         optimizer.zero_grad()
         model.backward(loss.backward(), input_grad=False)
         optimizer.step()
-        blas._LARGE = large
+        cores._LARGE = large
 
     return Experiment(
         "one thread for small products",

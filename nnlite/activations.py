@@ -6,10 +6,15 @@ import math
 
 import numpy as np
 
-from .checks import as_floats, as_output_grad, integer, number, one_of, positive
+from .checks import FLOATS, as_floats, as_output_grad, integer, number, one_of, positive
+from .cores import elementwise
 from .layer import Array, Layer
 from .memory import empty_like
 from .special import normal_cdf
+
+# Arrays of the same dtype, which NumPy is quicker to compute with than with Python's numbers.
+_ZERO = {dtype: np.zeros((), dtype) for dtype in FLOATS}
+_ONE = {dtype: np.ones((), dtype) for dtype in FLOATS}
 
 
 class ReLU(Layer):
@@ -44,12 +49,8 @@ class ReLU(Layer):
         grad = as_output_grad(self, grad, y.shape, y.dtype)
         if not input_grad:
             return None
-        # Not a product: an infinite gradient times 0 would be NaN. True is 1, and -1 all bits set.
-        # y is 0 or above, or NaN, which lets the gradient pass.
-        mask = np.negative((y != 0).view(np.int8))
-        bits = np.dtype(f"i{y.itemsize}")
         result = empty_like(y)
-        np.bitwise_and(grad.view(bits), mask, out=result.view(bits))
+        elementwise(_pass_where_positive, y, grad, result)
         return result
 
 
@@ -357,7 +358,7 @@ class Sigmoid(Layer):
         grad = as_output_grad(self, grad, y.shape, y.dtype)
         if not input_grad:
             return None
-        slope = 1 - y
+        slope = _ONE[y.dtype] - y
         slope *= y
         slope *= grad
         return slope
@@ -368,23 +369,32 @@ def sigmoid(x: Array) -> Array:
     y: Array = np.negative(x, out=empty_like(x))
     with np.errstate(over="ignore"):  # to infinity, whose reciprocal is 0
         np.exp(y, out=y)
-    y += 1
-    return np.divide(1, y, out=y)
+    np.add(y, _ONE[y.dtype], out=y)
+    return np.reciprocal(y, out=y)
 
 
 def _positive_part(x: Array) -> Array:
     """Return max(x, 0)."""
-    # NumPy compares two arrays several times as fast as an array and a number.
-    zeros = empty_like(x)
-    zeros.fill(0)
-    return np.maximum(x, zeros, out=zeros)
+    y = empty_like(x)
+    elementwise(_clip_at_zero, x, y)
+    return y
+
+
+def _clip_at_zero(x: Array, y: Array) -> None:
+    np.maximum(x, _ZERO[x.dtype], out=y)
+
+
+def _pass_where_positive(y: Array, grad: Array, result: Array) -> None:
+    """Write into `result` the gradient where y, which is 0 or above, or NaN, is not 0."""
+    # Not a product: an infinite gradient times 0 would be NaN. True is 1, and -1 all bits set.
+    mask = np.asarray(y != _ZERO[y.dtype]).view(np.int8)
+    bits = np.dtype(f"i{y.itemsize}")
+    np.bitwise_and(grad.view(bits), np.negative(mask, out=mask), out=result.view(bits))
 
 
 def _negative_part(x: Array) -> Array:
     """Return min(x, 0)."""
-    zeros = empty_like(x)
-    zeros.fill(0)
-    return np.minimum(x, zeros, out=zeros)
+    return np.minimum(x, _ZERO[x.dtype], out=empty_like(x))
 
 
 class Tanh(Layer):

@@ -22,14 +22,16 @@ padding and dilation connect is worked out one axis at a time: see `_Axis`.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from . import init
 from .checks import as_floats, as_output_grad, integer, one_of
+from .cores import share
 from .layer import Array, Layer, Parameter
 from .memory import empty
 from .random import RandomState, generator
@@ -272,13 +274,9 @@ class Conv2d(_SlidingWindow):
             raise ValueError(self._shape_fault(x.shape))
         rows, columns = self._axes(x)
         image = _by_rows(x)
+        bias = None if self.bias is None else self.bias.data
         y = empty((rows.outputs, self.out_channels, columns.outputs, len(x)), x.dtype)
-        y_lines = y.reshape(rows.outputs, self.out_channels, -1)
-        kernels = weight.transpose(0, 2, 1, 3).reshape(self.out_channels, -1)
-        for block, windows in _windows(image, rows, columns, self.out_channels):
-            np.matmul(kernels, windows, out=y_lines[block])
-            if self.bias is not None:
-                y_lines[block] += self.bias.data[:, None]
+        _convolve(image, weight, bias, rows, columns, y)
         self.cache(image, rows, columns)
         return y.transpose(3, 1, 0, 2)
 
@@ -288,13 +286,7 @@ class Conv2d(_SlidingWindow):
         grad = as_output_grad(self, grad, shape, image.dtype)
         lines = _by_rows(grad).reshape(rows.outputs, self.out_channels, -1)
         if self.weight.requires_grad:
-            kernels = np.zeros(
-                (rows.taps, self.in_channels, columns.taps, self.out_channels), image.dtype
-            )
-            products = kernels.reshape(-1, self.out_channels)
-            for block, windows in _windows(image, rows, columns, self.out_channels):
-                products += np.matmul(windows, lines[block].swapaxes(1, 2)).sum(axis=0)
-            self.weight.accumulate(kernels.transpose(3, 1, 0, 2))
+            self.weight.accumulate(_weight_grad(image, lines, rows, columns))
         if self.bias is not None:
             # A product with ones sums in BLAS, faster than sum(axis=(0, 2)).
             self.bias.accumulate(np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0))
@@ -426,24 +418,15 @@ class MaxPool2d(_Pool2d):
         grad = as_output_grad(self, grad, y.transpose(3, 1, 0, 2).shape, y.dtype)
         if not input_grad:
             return None
-        y, grad = np.ascontiguousarray(y), np.ascontiguousarray(_by_rows(grad))
-        pending = np.ones(y.shape, bool)  # the windows whose maximum is still to come
-        with_nan = np.isnan(y).any()
         result = empty(image.shape, image.dtype)
-        tiled = rows.is_tiled and columns.is_tiled
-        if not tiled:
-            result.fill(0)
-        for i, h in _by_tap(rows):
-            for j, w in _by_tap(columns):
-                found = image[h, :, w] == y[i, :, j]
-                if with_nan:
-                    found |= np.isnan(image[h, :, w])
-                found &= pending[i, :, j]
-                pending[i, :, j] ^= found
-                if tiled:
-                    _pick(grad[i, :, j], found, out=result[h, :, w])
-                else:
-                    result[h, :, w] += _pick(grad[i, :, j], found)
+        grad = _by_rows(grad)
+
+        def spread(rows: _Axis, inputs: slice, outputs: slice) -> None:
+            _spread_to_maxima(
+                image[inputs], y[outputs], grad[outputs], result[inputs], rows, columns
+            )
+
+        _share_windows(spread, rows, result.nbytes)
         return result.transpose(3, 1, 0, 2)
 
 
@@ -547,25 +530,60 @@ class AvgPool2d(_Pool2d):
         return ends - np.maximum(starts, -before)
 
 
+def _convolve(
+    image: Array, weight: Array, bias: Array | None, rows: _Axis, columns: _Axis, y: Array
+) -> None:
+    """Write the convolution of `image` (H, C, W, N) into `y` (H', O, W', N)."""
+    out_channels = len(weight)
+    lines = y.reshape(rows.outputs, out_channels, -1)
+    kernels = weight.transpose(0, 2, 1, 3).reshape(out_channels, -1)
+
+    def convolve(start: int, stop: int) -> None:
+        for block, windows in _windows(image, rows, columns, out_channels, start, stop):
+            np.matmul(kernels, windows, out=lines[block])
+            if bias is not None:
+                lines[block] += bias[:, None]
+
+    share(convolve, rows.outputs, y.nbytes, y.size * kernels.shape[1])
+
+
+def _weight_grad(image: Array, lines: Array, rows: _Axis, columns: _Axis) -> Array:
+    """Return dL/dweight, given the lines (H', O, W'·N) of the output gradient."""
+    channels, out_channels = image.shape[1], lines.shape[1]
+    shape = rows.taps, channels, columns.taps, out_channels
+    parts: dict[int, Array] = {}
+
+    def correlate(start: int, stop: int) -> None:
+        total = np.zeros((math.prod(shape[:3]), out_channels), image.dtype)
+        for block, windows in _windows(image, rows, columns, out_channels, start, stop):
+            total += np.matmul(windows, lines[block].swapaxes(1, 2)).sum(axis=0)
+        parts[start] = total
+
+    share(correlate, rows.outputs, lines.nbytes, lines.size * math.prod(shape[:3]))
+    total: Array = functools.reduce(np.add, (parts[start] for start in sorted(parts)))
+    return total.reshape(shape).transpose(3, 1, 0, 2)
+
+
 def _windows(
-    image: Array, rows: _Axis, columns: _Axis, out_channels: int
+    image: Array, rows: _Axis, columns: _Axis, out_channels: int, first_row: int, last_row: int
 ) -> Iterator[tuple[slice, Array]]:
-    """Yield blocks of output rows and the windows (rows, kH·C·kW, W'·N) of the image they meet."""
+    """Yield blocks of the output rows and the windows (rows, kH·C·kW, W'·N) that they meet."""
     _, channels, _, batch = image.shape
     line = (channels, columns.taps, columns.outputs, batch)
     if rows.taps == 1 and not rows.is_padded and columns.is_identity:
-        yield slice(0, rows.outputs), image[:: rows.stride].reshape(rows.outputs, channels, -1)
+        pixels = image[:: rows.stride][first_row:last_row]
+        yield slice(first_row, last_row), pixels.reshape(len(pixels), channels, -1)
         return
     # A block's lines fit into _BLOCK bytes, and so do its products in the weight gradient.
     room = _BLOCK // image.itemsize
     fitting = (room // math.prod(line) - rows.span) // rows.stride + 1
     fitting = min(fitting, room // (rows.taps * channels * columns.taps * out_channels))
-    step = min(rows.outputs, max(rows.taps, fitting))
+    step = min(last_row - first_row, max(rows.taps, fitting))
     lines = empty(((step - 1) * rows.stride + rows.span, *line), image.dtype)
     if columns.is_padded:
         lines.fill(0)
-    for start in range(0, rows.outputs, step):
-        stop = min(start + step, rows.outputs)
+    for start in range(first_row, last_row, step):
+        stop = min(start + step, last_row)
         top = start * rows.stride - rows.padding
         height = (stop - start - 1) * rows.stride + rows.span
         first, end = (min(max(edge - top, 0), height) for edge in (0, rows.inputs))
@@ -598,17 +616,22 @@ def _input_grad(
     kernels = weight[:, :, ::-1].transpose(3, 1, 2, 0).reshape(-1, rows.taps, lines.shape[1])
     grad = empty(shape, lines.dtype)
     line = (columns.taps, channels, columns.outputs, batch)
-    step = min(height, max(1, _BLOCK // (math.prod(line) * grad.itemsize)))
-    shifted = empty((step, *line), grad.dtype)
-    products = shifted.reshape(step, len(kernels), -1)
-    for start in range(0, height, step):
-        for row, (taps, outputs) in enumerate(_by_input(rows)[start : start + step]):
-            kernel = kernels[:, taps].reshape(len(kernels), -1)
-            np.matmul(kernel, lines[outputs].reshape(-1, lines.shape[2]), out=products[row])
-        block = grad[start : start + step]
-        block.fill(0)
-        for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
-            block[:, :, inputs] += shifted[: len(block), tap, :, outputs]
+
+    def spread(first_row: int, last_row: int) -> None:
+        step = min(last_row - first_row, max(1, _BLOCK // (math.prod(line) * grad.itemsize)))
+        shifted = empty((step, *line), grad.dtype)
+        products = shifted.reshape(step, len(kernels), -1)
+        for start in range(first_row, last_row, step):
+            stop = min(start + step, last_row)
+            for row, (taps, outputs) in enumerate(_by_input(rows)[start:stop]):
+                kernel = kernels[:, taps].reshape(len(kernels), -1)
+                np.matmul(kernel, lines[outputs].reshape(-1, lines.shape[2]), out=products[row])
+            block = grad[start:stop]
+            block.fill(0)
+            for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
+                block[:, :, inputs] += shifted[: len(block), tap, :, outputs]
+
+    share(spread, height, grad.nbytes, lines.size * len(kernels) * rows.taps)
     return grad
 
 
@@ -620,24 +643,72 @@ def _pool(combine: np.ufunc, neutral: float, image: Array, rows: _Axis, columns:
     _, channels, width, batch = image.shape
     lines = empty((rows.outputs, channels, width, batch), image.dtype)
     pooled = empty((channels, rows.outputs, columns.outputs, batch), image.dtype).swapaxes(0, 1)
-    for axis, source, target in (
-        (rows, image, lines),
-        (columns, lines.swapaxes(0, 2), pooled.swapaxes(0, 2)),
-    ):
-        if axis.is_padded:
-            target.fill(neutral)
-        for tap, (outputs, inputs) in enumerate(_by_tap(axis)):
-            if tap == 0 and not axis.is_padded:
-                target[outputs] = source[inputs]
-            else:
-                combine(target[outputs], source[inputs], out=target[outputs])
+
+    def pool(rows: _Axis, inputs: slice, outputs: slice) -> None:
+        part, line, target = image[inputs], lines[outputs], pooled[outputs]
+        _combine(combine, neutral, rows, part, line)
+        _combine(combine, neutral, columns, line.swapaxes(0, 2), target.swapaxes(0, 2))
+
+    _share_windows(pool, rows, image.nbytes)
     return pooled
 
 
+def _combine(combine: np.ufunc, neutral: float, axis: _Axis, source: Array, target: Array) -> None:
+    """Combine what the windows along the first axis meet."""
+    if axis.is_padded:
+        target.fill(neutral)
+    for tap, (outputs, inputs) in enumerate(_by_tap(axis)):
+        if tap == 0 and not axis.is_padded:
+            target[outputs] = source[inputs]
+        else:
+            combine(target[outputs], source[inputs], out=target[outputs])
+
+
+def _share_windows(work: Callable[[_Axis, slice, slice], None], rows: _Axis, size: int) -> None:
+    """Call ``work(rows, inputs, outputs)`` for parts of the rows, if no two windows share a row."""
+    if not rows.is_tiled:
+        work(rows, slice(None), slice(None))
+        return
+
+    def work_on(start: int, stop: int) -> None:
+        count, stride = stop - start, rows.stride
+        part = rows._replace(inputs=count * stride, outputs=count)
+        work(part, slice(start * stride, stop * stride), slice(start, stop))
+
+    share(work_on, rows.outputs, size)
+
+
+def _spread_to_maxima(
+    image: Array, y: Array, grad: Array, result: Array, rows: _Axis, columns: _Axis
+) -> None:
+    """Write into `result` the gradient of each window at its first maximum, and 0 elsewhere."""
+    y, grad = np.ascontiguousarray(y), np.ascontiguousarray(grad)
+    pending = np.ones(y.shape, bool)  # the windows whose maximum is still to come
+    with_nan = np.isnan(y).any()
+    tiled = rows.is_tiled and columns.is_tiled
+    if not tiled:
+        result.fill(0)
+    taps = itertools.product(_by_tap(rows), _by_tap(columns))
+    for left, ((i, h), (j, w)) in zip(reversed(range(rows.taps * columns.taps)), taps, strict=True):
+        if tiled and not left:
+            found = pending  # what is left is in the last place
+        else:
+            found = image[h, :, w] == y[i, :, j]
+            if with_nan:
+                found |= np.isnan(image[h, :, w])
+            found &= pending[i, :, j]
+            pending[i, :, j] ^= found
+        if tiled:
+            _pick(grad[i, :, j], found, out=result[h, :, w])
+        else:
+            result[h, :, w] += _pick(grad[i, :, j], found)
+
+
 def _pick(values: Array, where: Array, out: Array | None = None) -> Array:
-    """Return the values where `where` is True, and 0 elsewhere."""
-    # Not a product, which would make NaN of infinity: -1 has all bits set.
-    mask = np.negative(where.view(np.int8))
+    """Return the values where `where` is True, and 0 elsewhere; `where` is used up."""
+    # Not a product, which would make NaN of infinity: True is 1, and -1 has all bits set.
+    mask = where.view(np.int8)
+    np.negative(mask, out=mask)
     bits = np.dtype(f"i{values.itemsize}")
     picked = np.bitwise_and(values.view(bits), mask, out=None if out is None else out.view(bits))
     return picked.view(values.dtype)

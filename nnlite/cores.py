@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from . import threads
 
 # Multiply-adds. Up to the first, OpenBLAS takes one thread by itself; from the second on, more
-# threads are faster; from the third on, ours pay.
+# threads are faster; from the third on, ours pay, though one of them may have to be woken.
 _TINY, _LARGE, _HUGE = 1 << 18, 1 << 22, 1 << 25
 
-# Bytes of an array, from which on it is worth sharing: it takes some 0.2 ms to go through.
-_WORTH = 1 << 21
+# Bytes of an array from which on ours pay: it takes a few tenths of a millisecond to write.
+_MANY_BYTES = 1 << 22
 
 
 class _OneThread:
@@ -95,24 +95,27 @@ _one_thread = _OneThread()
 _has_shared = False
 
 
-def share(work: Callable[[int, int], object], length: int, size: int) -> None:
+def share(
+    work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
+) -> None:
     """Call ``work(start, stop)`` for parts of range(length), at once if there is enough to do.
 
     Parameters
     ----------
     work : callable
-        Called with the bounds of parts that make up the whole. It must not mind the order, and
-        the parts must not write to the same memory.
+        Called with the bounds of parts that make up the range. They come in any order, so no part
+        may need or overwrite what another one writes.
     length : int
-        Of the range.
-    size : int
-        Bytes that all parts together write. If these are few, there is one part.
+    size, multiply_adds : int
+        How many bytes all parts write, and in how many multiply-adds of matrix products. If both
+        are few, all is one part.
     """
-    parts = min(_one_thread.threads(), length) if size >= _WORTH else 1
+    global _has_shared
+    is_worth_it = size >= _MANY_BYTES or multiply_adds >= _HUGE
+    parts = min(_one_thread.threads(), length) if is_worth_it else 1
     if parts < 2:
         work(0, length)
         return
-    global _has_shared
     _has_shared = True
     edges = [length * part // parts for part in range(parts + 1)]
     with _one_thread:
@@ -120,40 +123,44 @@ def share(work: Callable[[int, int], object], length: int, size: int) -> None:
 
 
 def elementwise(function: Callable[..., object], *arrays: NDArray[Any]) -> None:
-    """Call ``function(*arrays)``, which works element by element on arrays of one shape.
+    """Call ``function(*arrays)``, which goes element by element through arrays of one shape.
 
     In a process that has shared work before, parts of large arrays are computed at once.
     """
-    if not _has_shared or arrays[0].nbytes < _WORTH:
+    size = arrays[0].nbytes
+    if size < _MANY_BYTES or not _has_shared:
         function(*arrays)
         return
     # Parts along the axis that lies outermost in memory.
     strides = arrays[0].strides
-    outermost = max(range(len(strides)), key=lambda axis: abs(strides[axis]))
-    fronted = [array.swapaxes(0, outermost) for array in arrays]
-    share(
-        lambda start, stop: function(*(array[start:stop] for array in fronted)),
-        len(fronted[0]),
-        arrays[0].nbytes,
-    )
+    axis = max(range(len(strides)), key=lambda axis: abs(strides[axis]))
+    turned = [array.swapaxes(0, axis) for array in arrays]
+
+    def compute(start: int, stop: int) -> None:
+        function(*[array[start:stop] for array in turned])
+
+    share(compute, len(turned[0]), size)
 
 
 def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
     """Return the product of two matrices, as `numpy.dot`."""
-    size = a.size * b.shape[1]
-    if _TINY < size < (_HUGE if _has_shared else _LARGE):
+    rows, columns = len(a), b.shape[1]
+    multiply_adds = a.size * columns
+    # A product with one row takes as long as it takes to read the matrix, which BLAS's threads do
+    # from caches of their own.
+    if _TINY < multiply_adds < (_HUGE if _has_shared else _LARGE) and rows > 1:
         with _one_thread:
             return np.dot(a, b, out)
-    if size <= _TINY or not _has_shared:
+    if multiply_adds < _HUGE or not _has_shared:
         return np.dot(a, b, out)
-    result = np.empty((len(a), b.shape[1]), a.dtype) if out is None else out
-    if len(a) > b.shape[1]:
-        share(lambda start, stop: np.dot(a[start:stop], b, result[start:stop]), len(a), _WORTH)
-    else:
-        # np.dot wants an `out` in C order, which a range of columns is not.
-        share(
-            lambda start, stop: np.matmul(a, b[:, start:stop], out=result[:, start:stop]),
-            b.shape[1],
-            _WORTH,
-        )
+    result = np.empty((rows, columns), a.dtype) if out is None else out
+
+    def of_rows(start: int, stop: int) -> None:
+        np.matmul(a[start:stop], b, out=result[start:stop])
+
+    def of_columns(start: int, stop: int) -> None:
+        np.matmul(a, b[:, start:stop], out=result[:, start:stop])
+
+    by_rows = rows > columns
+    share(of_rows if by_rows else of_columns, max(rows, columns), result.nbytes, multiply_adds)
     return result

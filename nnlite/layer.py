@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from .blas import product
 from .checks import FLOATS
+from .cores import product
 from .memory import is_held
 
 if TYPE_CHECKING:
@@ -192,7 +192,8 @@ class Parameter:
             return
         if self._grad is None:
             storage = self._grad_storage()
-            product(left, right, out=storage.reshape(left.shape[0], right.shape[1]))
+            matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
+            product(left, right, matrix)
             self._grad = storage
         else:
             self._grad += product(left, right).reshape(self.shape)
@@ -336,9 +337,7 @@ class Layer:
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
-        for name, value in vars(self).items():
-            if isinstance(value, _LAYER_HOLDERS):
-                yield from _members(name, value, Layer)
+        return iter(_held(self, Layer))
 
     def layers(self) -> list[Layer]:
         """Return this layer and all below it, as `named_layers` yields them."""
@@ -353,10 +352,8 @@ class Layer:
         for name, child in self.named_children():
             yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
 
-    def _own_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        for name, value in vars(self).items():
-            if isinstance(value, _PARAMETER_HOLDERS):
-                yield from _members(name, value, Parameter)
+    def _own_parameters(self) -> list[tuple[str, Parameter]]:
+        return _held(self, Parameter)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield the dotted name and the parameter of each parameter, a shared one once."""
@@ -613,8 +610,23 @@ class Layer:
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-_LAYER_HOLDERS = (Layer, list, tuple, dict)
-_PARAMETER_HOLDERS = (Parameter, list, tuple, dict)
+# What most attributes are: they hold nothing of the kind.
+_OPTIONS = {bool, float, int, str, type(None), np.ndarray}
+_PLAIN: dict[type, set[type]] = {Parameter: _OPTIONS, Layer: _OPTIONS | {Parameter}}
+
+
+def _held(layer: Layer, kind: type[Member]) -> list[tuple[str, Member]]:
+    """Return what is of `kind` in the attributes of `layer`, with dotted names."""
+    found: list[tuple[str, Member]] = []
+    plain = _PLAIN[kind]
+    for name, value in vars(layer).items():
+        if type(value) in plain:
+            continue
+        if isinstance(value, kind):
+            found.append((name, value))
+        elif isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
+            found += _members(name, value, kind)
+    return found
 
 
 def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, Member]]:

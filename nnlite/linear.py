@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from . import init
-from .blas import product
 from .checks import as_floats, as_output_grad, integer
+from .cores import product
 from .layer import Array, Layer, Parameter
 from .random import RandomState, generator
 

@@ -1,4 +1,4 @@
-"""Products are those of numpy.dot, and leave the number of BLAS threads as it was."""
+"""Shared work is that of one thread, and leaves the number of BLAS threads as it was."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
-from nnlite import blas
+import nnlite as nn
+from nnlite import cores
 
 # Multiply-adds: where one thread begins to be forced, and where it ends.
 SHAPES = [
@@ -41,9 +42,19 @@ class Counter:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counter = Counter(4)
-    monkeypatch.setattr(blas, "_openblas", lambda: (counter.get, counter.set))
-    monkeypatch.setattr(blas, "_one_thread", blas._OneThread())
+    monkeypatch.setattr(cores, "_openblas", lambda: (counter.get, counter.set))
+    monkeypatch.setattr(cores, "_one_thread", cores._OneThread())
+    monkeypatch.setattr(cores, "_has_shared", False)
     return counter
+
+
+@pytest.fixture
+def eager(library: Counter, monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Let four threads share everything, be it ever so small."""
+    for limit in ("_TINY", "_LARGE", "_HUGE", "_MANY_BYTES"):
+        monkeypatch.setattr(cores, limit, 1)
+    monkeypatch.setattr(cores, "_has_shared", True)
+    return library
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -53,16 +64,16 @@ def test_product_of_small_integers_is_exact(
 ) -> None:
     a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (columns, inner)).T
     expected = a @ b  # of integers, which BLAS does not multiply
-    assert_array_equal(blas.product(a.astype(dtype), b.astype(dtype)), expected)
+    assert_array_equal(cores.product(a.astype(dtype), b.astype(dtype)), expected)
     out = np.empty(expected.shape, dtype)
-    assert blas.product(a.astype(dtype), b.astype(dtype), out) is out
+    assert cores.product(a.astype(dtype), b.astype(dtype), out) is out
     assert_array_equal(out, expected)
 
 
 def test_one_thread_computes_what_is_small_but_not_tiny(library: Counter) -> None:
     for rows, inner, columns in SHAPES:
         library.seen.clear()
-        blas.product(np.ones((rows, inner)), np.ones((inner, columns)))
+        cores.product(np.ones((rows, inner)), np.ones((inner, columns)))
         forced = 2**18 < rows * inner * columns < 2**22
         assert library.seen == ([1, 4] if forced else [])
         assert library.threads == 4
@@ -70,12 +81,12 @@ def test_one_thread_computes_what_is_small_but_not_tiny(library: Counter) -> Non
 
 def test_number_of_threads_is_put_back_after_an_error(library: Counter) -> None:
     with pytest.raises(ValueError, match="not aligned"):
-        blas.product(np.ones((100, 100)), np.ones((99, 100)))
+        cores.product(np.ones((100, 100)), np.ones((99, 100)))
     assert (library.seen, library.threads) == ([1, 4], 4)
 
 
 def test_number_of_threads_is_put_back_when_the_last_of_several_is_done(library: Counter) -> None:
-    one, inside, leave = blas._one_thread, threading.Event(), threading.Event()
+    one, inside, leave = cores._one_thread, threading.Event(), threading.Event()
 
     def hold() -> None:
         with one:
@@ -95,7 +106,7 @@ def test_number_of_threads_is_put_back_when_the_last_of_several_is_done(library:
 
 def test_a_blas_with_one_thread_is_left_alone(library: Counter) -> None:
     library.threads = 1
-    with blas._one_thread:
+    with cores._one_thread:
         pass
     assert library.seen == []
 
@@ -105,13 +116,131 @@ def test_another_blas_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with blas._OneThread():
-        assert blas.product(np.ones((100, 100)), np.ones((100, 100)))[0, 0] == 100
+    with cores._OneThread():
+        assert cores.product(np.ones((100, 100)), np.ones((100, 100)))[0, 0] == 100
 
 
 def test_the_number_of_openblas_comes_and_goes() -> None:
-    threads, _ = blas._openblas()
+    threads, _ = cores._openblas()
     before = threads()
-    with blas._one_thread:
+    with cores._one_thread:
         assert threads() == 1
     assert threads() == before
+
+
+def test_a_product_with_one_row_is_left_to_the_threads_of_blas(library: Counter) -> None:
+    cores.product(np.ones((1, 1024)), np.ones((1024, 1024)))
+    assert library.seen == []
+
+
+# ---- shared work ----
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 11])
+def test_parts_make_up_the_range(length: int, eager: Counter) -> None:
+    bounds: list[tuple[int, int]] = []
+    cores.share(lambda start, stop: bounds.append((start, stop)), length, 1)
+    assert len(bounds) == min(length, 4)
+    starts, stops = zip(*sorted(bounds), strict=True)
+    assert starts == (0, *stops[:-1])
+    assert stops[-1] == length
+    assert all(start < stop for start, stop in bounds)
+
+
+def test_blas_has_one_thread_while_work_is_shared(eager: Counter) -> None:
+    seen: list[int] = []
+    cores.share(lambda start, stop: seen.append(eager.threads), 8, 1)
+    assert seen == [1] * 4
+    assert eager.threads == 4
+
+
+def test_blas_has_its_threads_back_after_an_error(eager: Counter) -> None:
+    def fail(start: int, stop: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        cores.share(fail, 8, 1)
+    assert eager.threads == 4
+
+
+def test_work_within_shared_work_is_not_shared(eager: Counter) -> None:
+    bounds: list[tuple[int, int]] = []
+
+    def work(start: int, stop: int) -> None:
+        cores.share(lambda first, last: bounds.append((first, last)), 100, 1)
+
+    cores.share(work, 4, 1)
+    assert bounds == [(0, 100)] * 4
+
+
+def test_little_work_is_not_shared(library: Counter) -> None:
+    bounds: list[tuple[int, int]] = []
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**22 - 1, 2**25 - 1)
+    assert bounds == [(0, 8)]
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**22)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 0, 2**25)
+    assert len(bounds) == 9
+
+
+def test_with_one_thread_nothing_is_shared(eager: Counter) -> None:
+    eager.threads = 1
+    bounds: list[tuple[int, int]] = []
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 1)
+    assert bounds == [(0, 8)]
+
+
+@pytest.mark.parametrize(("rows", "inner", "columns"), [*SHAPES, (300, 20, 3), (5, 2, 4)])
+def test_a_shared_product_of_small_integers_is_exact(
+    rows: int, inner: int, columns: int, eager: Counter, rng: np.random.Generator
+) -> None:
+    test_product_of_small_integers_is_exact(rows, inner, columns, np.float32, rng)
+
+
+def test_large_products_are_shared_once_other_work_was(library: Counter) -> None:
+    a, b = np.ones((64, 8192), np.float32), np.ones((8192, 65), np.float32)
+    cores.product(a, b)
+    assert library.seen == []  # BLAS uses its own threads
+    cores.share(lambda start, stop: None, 2, 2**22)
+    library.seen.clear()
+    assert_array_equal(cores.product(a, b), np.full((64, 65), 8192))
+    assert library.seen == [1, 4]
+
+
+LAYERS: dict[str, Any] = {
+    "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1, rng=0), (5, 3, 7, 6)),
+    "strided": (lambda: nn.Conv2d(3, 4, (3, 2), 2, 1, 2, rng=0), (5, 3, 9, 8)),
+    "pointwise": (lambda: nn.Conv2d(3, 4, 1, rng=0), (5, 3, 4, 5)),
+    "largest": (lambda: nn.MaxPool2d(2), (5, 3, 6, 8)),
+    "largest, overlapping": (lambda: nn.MaxPool2d(3, 1), (5, 3, 6, 8)),
+    "mean": (lambda: nn.AvgPool2d(2), (5, 3, 6, 8)),
+    "ReLU": (nn.ReLU, (5, 3, 6, 8)),
+    "linear": (lambda: nn.Linear(9, 7, rng=0), (6, 9)),
+}
+
+
+@pytest.mark.parametrize("innermost", [0, 1, 2, 3])
+@pytest.mark.parametrize("name", LAYERS)
+def test_shared_layers_compute_the_same(
+    name: str,
+    innermost: int,
+    library: Counter,
+    monkeypatch: pytest.MonkeyPatch,
+    rng: np.random.Generator,
+) -> None:
+    make, shape = LAYERS[name]
+    x = rng.normal(size=shape)
+    if innermost < x.ndim:
+        x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, innermost, -1)), -1, innermost)
+    results = []
+    for shared in (False, True):
+        for limit in ("_HUGE", "_MANY_BYTES"):
+            monkeypatch.setattr(cores, limit, 1 if shared else 2**62)
+        monkeypatch.setattr(cores, "_has_shared", shared)
+        library.seen.clear()
+        layer = make().astype(np.float64)
+        y = layer(x)
+        grad = np.random.default_rng(1).normal(size=y.shape)
+        results.append([y, layer.backward(grad), *(p.grad for p in layer.parameters())])
+        assert bool(library.seen) == shared or "overlapping" in name
+    for alone, together in zip(*results, strict=True):
+        assert_allclose(together, alone, rtol=1e-12, atol=1e-12)
