@@ -15,6 +15,9 @@ other order at the price of a copy. In this order matrix products do nearly all 
   as they lie. One product sums over output channels and kernel rows. It gives kW shifted lines,
   whose sum is the row's gradient. (The usual way, col2im, sums kH·kW shifted images.)
 
+Kernels of three rows, the most common ones, take a third fewer multiplications forward and for the
+input gradient, if the batch is large: see `winograd`.
+
 The work goes through blocks of rows that stay in the processor's cache. Which positions stride,
 padding and dilation connect is worked out one axis at a time: see `_Axis`.
 """
@@ -29,7 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import init
+from . import init, winograd
 from .checks import as_floats, as_output_grad, integer, one_of
 from .cores import share
 from .layer import Array, Layer, Parameter
@@ -40,6 +43,9 @@ Size = int | tuple[int, int]
 
 # About how many bytes of lines make a block.
 _BLOCK = 1 << 22
+# From how many samples on, and how many products in the sum of one kernel row, Winograd's
+# algorithm is faster.
+_MANY_SAMPLES, _MANY_TERMS = 32, 48
 
 
 class _Axis(NamedTuple):
@@ -203,6 +209,9 @@ class Conv2d(_SlidingWindow):
     where the last sum goes over the entries (u, v) for which there is an output pixel (i, j) that
     meets (h, w) there.
 
+    With many samples, kernels of three rows are applied by Winograd's algorithm. Its outputs differ
+    from these sums by rounding; where x is infinite they can be NaN instead of ±∞.
+
     References
     ----------
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
@@ -276,7 +285,11 @@ class Conv2d(_SlidingWindow):
         image = _by_rows(x)
         bias = None if self.bias is None else self.bias.data
         y = empty((rows.outputs, self.out_channels, columns.outputs, len(x)), x.dtype)
-        _convolve(image, weight, bias, rows, columns, y)
+        if _suits_winograd(rows, columns, self.in_channels, len(x)):
+            padding, kernels = (rows.padding, columns.padding), weight.transpose(2, 0, 3, 1)
+            winograd.convolve(image.swapaxes(1, 2), kernels, bias, padding, y.swapaxes(1, 2))
+        else:
+            _convolve(image, weight, bias, rows, columns, y)
         self.cache(image, rows, columns)
         return y.transpose(3, 1, 0, 2)
 
@@ -530,6 +543,13 @@ class AvgPool2d(_Pool2d):
         return ends - np.maximum(starts, -before)
 
 
+def _suits_winograd(rows: _Axis, columns: _Axis, in_channels: int, batch: int) -> bool:
+    """Whether Winograd's algorithm is there for a convolution, and faster."""
+    is_dense = all(axis.stride == axis.dilation == 1 for axis in (rows, columns))
+    is_large = batch >= _MANY_SAMPLES and columns.taps * in_channels >= _MANY_TERMS
+    return rows.taps == 3 and is_dense and is_large
+
+
 def _convolve(
     image: Array, weight: Array, bias: Array | None, rows: _Axis, columns: _Axis, y: Array
 ) -> None:
@@ -612,6 +632,14 @@ def _input_grad(
     """Return dL/dx as (H, C, W, N), given the lines (H', O, W'·N) of the output gradient."""
     height, channels, _, batch = shape
     lines = np.ascontiguousarray(lines)
+    if _suits_winograd(rows, columns, lines.shape[1], batch):
+        # It is a convolution of the output gradient, with the kernels turned by 180°.
+        by_pixel = lines.reshape(rows.outputs, -1, columns.outputs, batch).swapaxes(1, 2)
+        turned = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0)
+        padding = 2 - rows.padding, columns.taps - 1 - columns.padding
+        grad = empty(shape, lines.dtype)
+        winograd.convolve(by_pixel, turned, None, padding, grad.swapaxes(1, 2))
+        return grad
     # (kW·C, kH, O), with the kernel's rows in reverse order.
     kernels = weight[:, :, ::-1].transpose(3, 1, 2, 0).reshape(-1, rows.taps, lines.shape[1])
     grad = empty(shape, lines.dtype)

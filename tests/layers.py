@@ -185,6 +185,9 @@ LAYERS = [
         lambda: nn.Conv2d(2, 3, (2, 3), stride=2, padding=1, dilation=(2, 1), bias=False, rng=0),
         normal((2, 5, 6)),
     ),
+    LayerCase(
+        "Conv2d of many channels", lambda: nn.Conv2d(16, 2, 3, padding=1, rng=0), normal((16, 5, 4))
+    ),
     LayerCase("MaxPool2d", lambda: nn.MaxPool2d(2), normal((2, 4, 6))),
     LayerCase("MaxPool2d that overlaps", lambda: nn.MaxPool2d(3, 1, 1), normal((2, 4, 3))),
     LayerCase("AvgPool2d", lambda: nn.AvgPool2d(2), normal((2, 4, 6))),

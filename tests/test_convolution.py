@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import convolution
+from nnlite import convolution, winograd
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -99,6 +99,53 @@ def test_the_seed_example_of_a_2x2_kernel_on_a_3x3_image() -> None:
 def test_output_and_gradients_are_the_sums_of_the_docstring(
     window: Window, batch: int, in_channels: int, out_channels: int, bias: bool, block: int
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "_BLOCK", block)
+        check_the_sums_of_the_docstring(window, batch, in_channels, out_channels, bias)
+
+
+@st.composite
+def dense_windows(draw: st.DrawFn) -> Window:
+    """Draw a window of three rows without stride and dilation, for Winograd's algorithm."""
+    kernel = (3, draw(st.integers(1, 4)))
+    padding = (draw(st.integers(0, 4)), draw(st.integers(0, 4)))
+    image = [
+        draw(st.integers(smallest, smallest + 4))
+        for smallest in (max(1, k - 2 * p) for k, p in zip(kernel, padding, strict=True))
+    ]
+    return Window((image[0], image[1]), kernel, (1, 1), padding, (1, 1))
+
+
+@given(
+    window=dense_windows(),
+    batch=st.integers(1, 3),
+    in_channels=st.integers(1, 2),
+    out_channels=st.integers(1, 2),
+    bias=st.booleans(),
+    samples=st.sampled_from([1, 2, 128]),
+)
+def test_so_they_are_with_winograds_algorithm(
+    window: Window, batch: int, in_channels: int, out_channels: int, bias: bool, samples: int
+) -> None:
+    used: list[tuple[int, ...]] = []
+
+    def convolve(image: Array, *others: Any) -> None:
+        used.append(image.shape)
+        original(image, *others)
+
+    original = winograd.convolve
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convolution, "_MANY_SAMPLES", 1)
+        patch.setattr(convolution, "_MANY_TERMS", 1)
+        patch.setattr(winograd, "_SAMPLES", samples)
+        patch.setattr(winograd, "convolve", convolve)
+        check_the_sums_of_the_docstring(window, batch, in_channels, out_channels, bias)
+    assert len(used) == 2  # forward, and the gradient of the input
+
+
+def check_the_sums_of_the_docstring(
+    window: Window, batch: int, in_channels: int, out_channels: int, bias: bool
+) -> None:
     layer = conv(window, in_channels, out_channels, bias)
     weight = layer.weight.data
     x = normal(batch, in_channels, *window.image)
@@ -112,10 +159,8 @@ def test_output_and_gradients_are_the_sums_of_the_docstring(
                 y[n, o, i, j] += weight[o, c, u, v] * x[n, c, h, w]
                 x_grad[n, c, h, w] += weight[o, c, u, v] * grad[n, o, i, j]
                 weight_grad[o, c, u, v] += x[n, c, h, w] * grad[n, o, i, j]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "_BLOCK", block)
-        assert_allclose(layer(x), y, rtol=1e-11, atol=1e-12)
-        assert_allclose(layer.backward(grad), x_grad, rtol=1e-11, atol=1e-12)
+    assert_allclose(layer(x), y, rtol=1e-11, atol=1e-12)
+    assert_allclose(layer.backward(grad), x_grad, rtol=1e-11, atol=1e-12)
     assert_allclose(layer.weight.grad, weight_grad, rtol=1e-11, atol=1e-12)
     if bias:
         assert_allclose(layer.bias.grad, grad.sum(axis=(0, 2, 3)), rtol=1e-11, atol=1e-12)
@@ -159,6 +204,20 @@ def test_same_padding_keeps_the_size_with_the_odd_zero_at_the_end(
     inside = valid.backward(grad)[:, :, top : top + 7, left : left + 9]
     assert_allclose(same.backward(grad), inside, rtol=1e-12, atol=1e-14)
     assert_allclose(same.weight.grad, valid.weight.grad, rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_pixel_that_is_no_number_stays_within_its_windows(value: float) -> None:
+    # In all rows, columns and samples of a convolution that Winograd's algorithm computes.
+    layer, x = nn.Conv2d(16, 3, 3, rng=0), normal(40, 16, 9, 8).astype(np.float32)
+    y = layer(x)
+    for row, column in [(0, 0), (3, 4), (4, 4), (8, 7)]:
+        spoilt = x.copy()
+        spoilt[21, 5, row, column] = value
+        windows = np.zeros(y.shape, bool)
+        windows[21, :, max(row - 2, 0) : row + 1, max(column - 2, 0) : column + 1] = True
+        with np.errstate(invalid="ignore"):
+            assert_array_equal(np.isfinite(layer(spoilt)), ~windows)
 
 
 def test_one_int_stands_for_height_and_width() -> None:

@@ -210,6 +210,7 @@ LAYERS: dict[str, Any] = {
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1, rng=0), (5, 3, 7, 6)),
     "strided": (lambda: nn.Conv2d(3, 4, (3, 2), 2, 1, 2, rng=0), (5, 3, 9, 8)),
     "pointwise": (lambda: nn.Conv2d(3, 4, 1, rng=0), (5, 3, 4, 5)),
+    "Winograd": (lambda: nn.Conv2d(16, 4, 3, padding=1, rng=0), (33, 16, 7, 6)),
     "largest": (lambda: nn.MaxPool2d(2), (5, 3, 6, 8)),
     "largest, overlapping": (lambda: nn.MaxPool2d(3, 1), (5, 3, 6, 8)),
     "mean": (lambda: nn.AvgPool2d(2), (5, 3, 6, 8)),

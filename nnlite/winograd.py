@@ -1,0 +1,119 @@
+"""Convolution with kernels of three rows, in two thirds of the multiplications.
+
+Two neighbouring rows of the output, y₀ and y₁, depend on four rows d₀ … d₃ of the image. With the
+rows g₀, g₁, g₂ of the kernel they take six products; or four, of sums (Winograd's F(2, 3))::
+
+    m₀ = (d₀ - d₂) g₀                        m₁ = (d₁ + d₂) (g₀ + g₁ + g₂)/2
+    m₃ = (d₁ - d₃) g₂                        m₂ = (d₂ - d₁) (g₀ - g₁ + g₂)/2
+
+    y₀ = d₀ g₀ + d₁ g₁ + d₂ g₂ = m₀ + m₁ + m₂
+    y₁ = d₁ g₀ + d₂ g₁ + d₃ g₂ = m₁ - m₂ - m₃
+
+The sums are laid out as (W, C, N). Then what a row of the kernel meets at one pixel, kW·C rows of N
+numbers, lies in one piece: with the kernel's row it makes a matrix product for each pixel, and no
+sum is copied. These matrices are so small that OpenBLAS multiplies them where they lie.
+
+Around an infinite pixel the sums can be ∞ - ∞, which is NaN, where an output would be ±∞.
+
+References
+----------
+S. Winograd, "Arithmetic complexity of computations", SIAM, 1980.
+
+A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cores import share
+from .memory import empty
+
+Array = NDArray[Any]
+
+# Samples that go through at once: many, so that sums run along long stretches of memory, and few,
+# so that the matrices stay small.
+_SAMPLES = 128
+
+
+def convolve(
+    image: Array, kernels: Array, bias: Array | None, padding: tuple[int, int], out: Array
+) -> None:
+    """Write the convolution of `image` with `kernels`, plus `bias`, into `out`.
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, W, C, N)
+    kernels : ndarray of shape (3, O, kW, C)
+    bias : ndarray of shape (O,), or None
+    padding : (int, int)
+        How many rows above and columns left of the image the first window begins. Outside of the
+        image there are zeros, at the other end as far as the shape of `out` asks for them.
+    out : ndarray of shape (H', W', O, N)
+    """
+    rows, columns, out_channels, batch = out.shape
+    _, _, taps, channels = kernels.shape
+    g0, g1, g2 = kernels.reshape(3, out_channels, taps * channels)
+    factors = np.array([g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2])[:, None]
+
+    def convolve_pairs(start: int, stop: int) -> None:
+        for samples in _parts(batch):
+            part, target = image[..., samples], out[..., samples]
+            shift = None if bias is None else np.repeat(bias[:, None], part.shape[3], axis=1)
+            products = empty((4, *target.shape[1:]), out.dtype)
+            m0, m1, m2, m3 = products
+            pairs = range(2 * start, min(2 * stop, rows), 2)
+            for row, windows in _sums_of_rows(part, pairs, padding, columns, taps):
+                np.matmul(factors, windows, out=products)
+                if shift is not None:
+                    m1 += shift
+                m0 += m1
+                np.add(m0, m2, out=target[row])
+                if row + 1 < rows:
+                    m1 -= m2
+                    np.subtract(m1, m3, out=target[row + 1])
+
+    share(convolve_pairs, (rows + 1) // 2, out.nbytes, out.size * 2 * taps * channels)
+
+
+def _sums_of_rows(
+    image: Array, output_rows: range, padding: tuple[int, int], columns: int, taps: int
+) -> Iterator[tuple[int, Array]]:
+    """Yield each output row and the windows of the sums that it and the next row need.
+
+    The windows, of shape (4, W', kW·C, N), are overwritten when the next ones are asked for.
+    """
+    height, width, channels, batch = image.shape
+    top, left = padding
+    # Position j along the sums is column j - left of the image.
+    positions = columns + taps - 1
+    first, end = max(left, 0), min(left + width, positions)
+    sums = empty((4, positions, channels, batch), image.dtype)
+    sums[:, :first] = 0
+    sums[:, end:] = 0
+    inside = image[:, first - left : end - left]
+    zeros = np.zeros(inside.shape[1:], image.dtype)
+    windows: Array = np.ndarray(
+        (4, columns, taps * channels, batch), image.dtype, buffer=sums, strides=sums.strides
+    )
+    s0, s1, s2, s3 = sums[:, first:end]
+    for row in output_rows:
+        d0, d1, d2, d3 = (
+            inside[i] if 0 <= i < height else zeros for i in range(row - top, row - top + 4)
+        )
+        np.subtract(d0, d2, out=s0)
+        np.add(d1, d2, out=s1)
+        np.subtract(d2, d1, out=s2)
+        np.subtract(d1, d3, out=s3)
+        yield row, windows
+
+
+def _parts(batch: int) -> Iterator[slice]:
+    """Yield slices of about the same length that make up the batch."""
+    count = -(-batch // _SAMPLES)
+    for part in range(count):
+        yield slice(batch * part // count, batch * (part + 1) // count)
