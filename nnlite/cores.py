@@ -108,13 +108,14 @@ def share(
     length : int
     size, multiply_adds : int
         How many bytes all parts write, and in how many multiply-adds of matrix products. If both
-        are few, all is one part.
+        are few, all is one part, and BLAS has one thread for it too.
     """
     global _has_shared
     is_worth_it = size >= _MANY_BYTES or multiply_adds >= _HUGE
     parts = min(_one_thread.threads(), length) if is_worth_it else 1
     if parts < 2:
-        work(0, length)
+        with _one_thread:
+            work(0, length)
         return
     _has_shared = True
     edges = [length * part // parts for part in range(parts + 1)]
