@@ -63,12 +63,14 @@ class NnliteGradient(Runner):
         self.model = _model()
         weights: dict[str, Any] = {"0.weight": W1, "0.bias": B1, "2.weight": W2, "2.bias": B2}
         self.model.load_state_dict(weights)
+        self.parameters = list(self.model.parameters())
         self.x = np.array([X0], np.float32)
         self.one = np.ones((1, 1), np.float32)
 
     def step(self, *batch: Any) -> Any:
+        for parameter in self.parameters:
+            parameter.grad = None
         value = self.model(self.x)
-        self.model.zero_grad()
         self.x_grad = self.model.backward(self.one)
         return value
 

@@ -149,10 +149,12 @@ def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None) -
     multiply_adds = a.size * columns
     # A product with one row takes as long as it takes to read the matrix, which BLAS's threads do
     # from caches of their own.
-    if _TINY < multiply_adds < (_HUGE if _has_shared else _LARGE) and rows > 1:
+    if multiply_adds <= _TINY or rows == 1:
+        return np.dot(a, b, out)
+    if multiply_adds < (_HUGE if _has_shared else _LARGE):
         with _one_thread:
             return np.dot(a, b, out)
-    if multiply_adds < _HUGE or not _has_shared:
+    if not _has_shared:
         return np.dot(a, b, out)
     result = np.empty((rows, columns), a.dtype) if out is None else out
 

@@ -108,9 +108,11 @@ class Linear(Layer):
         if not input_grad:
             return None
         if rows.flags.c_contiguous:
-            return product(grad, self.weight.data).reshape(shape)
-        # The gradient in the memory order of the input: whoever gets it can read both alike.
-        return product(self.weight.data.T, grad.T).T.reshape(shape)
+            result = product(grad, self.weight.data)
+        else:
+            # In the memory order of the input: whoever gets the gradient can read both alike.
+            result = product(self.weight.data.T, grad.T).T
+        return result if len(shape) == 2 else result.reshape(shape)
 
     def multiply_adds(
         self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]

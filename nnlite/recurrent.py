@@ -29,12 +29,14 @@ from numpy.typing import ArrayLike
 
 from . import init
 from .checks import as_floats, as_output_grad, integer, number, one_of
-from .layer import Array, Layer, Parameter
+from .layer import Array, Layer, Parameter, is_grad_enabled
 from .memory import empty
 from .random import RandomState, generator
 
 # How many elements the gates of a block of steps may have: with their factors, half a megabyte.
 _BLOCK = 1 << 16
+# How many elements the gates may have where no backward needs them: four megabytes.
+_FEW_STEPS = 1 << 20
 # From how many rows on a product with the transposed weight gains more than a copy of it costs.
 _MANY_ROWS = 24
 
@@ -235,7 +237,8 @@ class _Recurrent(Layer):
             hidden: list[Array] = []
             for direction in range(self._directions):
                 turn = _turn(direction)
-                run = self._run(
+                run_layer = self._run if is_grad_enabled() else self._run_in_little_memory
+                run = run_layer(
                     self._weights(layer, direction),
                     sequence[turn],
                     [array[len(runs)] for array in initial],
@@ -271,7 +274,7 @@ class _Recurrent(Layer):
         rows[:, :, :features] = sequence
         rows[:, :, features:] = 1
         of_inputs, recurrent = self._matrices(weights)
-        if length * batch >= _MANY_ROWS:
+        if batch > 1 and length * batch >= _MANY_ROWS:
             recurrent = np.ascontiguousarray(recurrent)
         inputs, states, kept = self._begin(weights, length, batch)
         for index, state in enumerate(states):
@@ -296,6 +299,25 @@ class _Recurrent(Layer):
                     for state in states:
                         np.copyto(state[step + 1], state[step], where=absent[step])
         return _Run(weights, rows, states, kept, bool(start), absent)
+
+    def _run_in_little_memory(
+        self, weights: _Weights, sequence: Array, start: list[Array], absent: Array | None
+    ) -> _Run:
+        """Do the same a few steps at a time, and keep the hidden states only."""
+        length, batch, _ = sequence.shape
+        count = max(1, _FEW_STEPS // (batch * self._gates * self.hidden_size))
+        if length <= count:
+            return self._run(weights, sequence, start, absent)
+        hidden = empty((length + 1, batch, self.hidden_size), sequence.dtype)
+        for first in range(0, length, count):
+            steps = slice(first, first + count)
+            part = None if absent is None else absent[steps]
+            run = self._run(weights, sequence[steps], start, part)
+            hidden[1:][steps] = run.states[0][1:]
+            start = [state[-1].copy() for state in run.states]
+            del run  # so that the next steps get its memory
+        last = (state[None] for state in start[1:])
+        return _Run(weights, sequence, (hidden, *last), (), bool(start), absent)
 
     def _matrices(self, weights: _Weights) -> tuple[Array, Array]:
         """Return the matrices that multiply inputs and state, each gate scaled as `_step` has it.

@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import nnlite as nn
+from nnlite import recurrent
 
 Array = NDArray[Any]
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
@@ -526,6 +527,30 @@ def test_without_gradients_no_cache_is_kept(kind: str, rng: np.random.Generator)
         assert_array_equal(layer(x), expected)
     with pytest.raises(RuntimeError, match="call forward"):
         layer.backward(expected)
+
+
+@given(
+    kind=kinds,
+    elements=st.sampled_from([1, 40, 100, 1 << 20]),
+    bidirectional=st.booleans(),
+    with_state=st.booleans(),
+    with_mask=st.booleans(),
+    outputs=st.sampled_from(["all", "last"]),
+)
+def test_a_few_steps_at_a_time_are_the_whole_sequence(
+    kind: str, elements: int, bidirectional: bool, with_state: bool, with_mask: bool, outputs: str
+) -> None:
+    rng = np.random.default_rng(0)
+    layer = in_float64(kind, 3, 4, 2, bidirectional=bidirectional, outputs=outputs)
+    x, mask = rng.normal(size=(2, 7, 3)), rng.random((2, 7)) < 0.7
+    arguments = (x, *(random_state(layer, 2, rng) if with_state else ()))
+    options = {"mask": mask} if with_mask else {}
+    whole, states = layer(*arguments, **options), as_tuple(layer.last_state)
+    with pytest.MonkeyPatch.context() as patch, nn.no_grad():
+        patch.setattr(recurrent, "_FEW_STEPS", elements)
+        assert_allclose(layer(*arguments, **options), whole, rtol=1e-12, atol=1e-14)
+    for state, expected in zip(as_tuple(layer.last_state), states, strict=True):
+        assert_allclose(state, expected, rtol=1e-12, atol=1e-14)
 
 
 @every_kind
