@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
 
 from .checks import as_floats, as_output_grad, integer, number
+from .cores import share
 from .layer import Array, Layer, Parameter
+from .memory import empty_like
 
 
 class _BatchNorm(Layer):
@@ -61,19 +65,17 @@ class _BatchNorm(Layer):
                 f"{self.label}: expected input of shape {self._expected} with "
                 f"{self.num_features} features, got {x.shape}"
             )
-        axes = (0, *range(2, x.ndim))
-        shape = (1, -1, *[1] * (x.ndim - 2))
         of_batch = self.training or self.running_mean is None
+        count = x.size // self.num_features
+        if count == 1 and self.training:
+            raise ValueError(
+                f"{self.label}: one value for each feature has no variance to train with, "
+                f"got an input of shape {x.shape}; use a larger batch, or drop_last=True"
+            )
+        batch_last = _is_batch_last(x)
+        lines = _as_lines(x, batch_last)
         if of_batch:
-            count = x.size // self.num_features
-            if count == 1 and self.training:
-                raise ValueError(
-                    f"{self.label}: one value for each feature has no variance to train with, "
-                    f"got an input of shape {x.shape}; use a larger batch, or drop_last=True"
-                )
-            mean = x.mean(axis=axes)
-            normalized = x - mean.reshape(shape)
-            variance = np.square(normalized).mean(axis=axes)
+            mean, variance = _moments(lines, count)
             if self.training:
                 self._track(mean, variance * (count / (count - 1)))
         else:
@@ -83,37 +85,54 @@ class _BatchNorm(Layer):
                 buffer.astype(x.dtype, copy=False)
                 for buffer in (self.running_mean, self.running_var)
             )
-            normalized = x - mean.reshape(shape)
-        deviation = np.sqrt(variance + x.dtype.type(self.eps)).reshape(shape)
-        normalized /= deviation
-        self.cache(normalized, deviation, of_batch)
-        if self.weight is None or self.bias is None:
-            return normalized
-        y = normalized * self.weight.data.reshape(shape)
-        y += self.bias.data.reshape(shape)
-        return y
+        scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))
+        self.cache(lines, mean, scale, of_batch, x.shape, batch_last)
+        factor = _column(scale if self.weight is None else scale * self.weight.data)
+        shift = None if self.bias is None else _column(self.bias.data)
+        y = empty_like(lines)
+
+        def normalize(start: int, stop: int) -> None:
+            for block in _blocks(lines, start, stop):
+                centred = np.subtract(lines[block], _column(mean), out=y[block])
+                centred *= factor
+                if shift is not None:
+                    centred += shift
+
+        share(normalize, len(lines), y.nbytes)
+        return _from_lines(y, x.shape, batch_last)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        normalized, deviation, of_batch = self.cached()
-        grad = as_output_grad(self, grad, normalized.shape, normalized.dtype)
-        axes = (0, *range(2, grad.ndim))
-        d_bias = grad.sum(axis=axes)
-        d_weight = (grad * normalized).sum(axis=axes)
-        scale = 1 / deviation
+        lines, mean, scale, of_batch, shape, batch_last = self.cached()
+        grad = _as_lines(as_output_grad(self, grad, shape, lines.dtype), batch_last)
+        factor = scale if self.weight is None else scale * self.weight.data
+
+        def sums(block: slice) -> Array:
+            centred = lines[block] - _column(mean)
+            return np.array([_sum(grad[block]), _sum_of_products(grad[block], centred)])
+
+        d_bias, d_weight = _total(sums, lines)
+        d_weight *= scale
         if self.weight is not None and self.bias is not None:
             self.weight.accumulate(d_weight)
             self.bias.accumulate(d_bias)
-            scale = self.weight.data.reshape(deviation.shape) * scale
         if not input_grad:
             return None
         if not of_batch:
-            return grad * scale
+            return _from_lines(grad * _column(factor), shape, batch_last)
         count = grad.size // self.num_features
-        dx = normalized * (d_weight / -count).reshape(deviation.shape)
-        dx += grad
-        dx -= (d_bias / count).reshape(deviation.shape)
-        dx *= scale
-        return dx
+        slope, level = _column(d_weight * scale / -count), _column(d_bias / count)
+        dx = empty_like(lines)
+
+        def spread(start: int, stop: int) -> None:
+            for block in _blocks(lines, start, stop):
+                result = np.subtract(lines[block], _column(mean), out=dx[block])
+                result *= slope
+                result += grad[block]
+                result -= level
+                result *= _column(factor)
+
+        share(spread, len(lines), dx.nbytes)
+        return _from_lines(dx, shape, batch_last)
 
     def _track(self, mean: Array, variance: Array) -> None:
         """Move the running statistics towards those of a batch, in place."""
@@ -127,6 +146,84 @@ class _BatchNorm(Layer):
         share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean += share * (mean - self.running_mean)
         self.running_var += share * (variance - self.running_var)
+
+
+# Batch normalisation goes through an input as lines (A, C, B), however it lies in memory: C is the
+# axis of features, and A and B are what lies outside and inside of it. Sums over a feature and
+# changes of it are then the same few lines for all inputs. They go block by block, each of about as
+# many bytes, which stays in the cache from one operation to the next.
+_BLOCK = 1 << 19
+
+
+def _is_batch_last(x: Array) -> bool:
+    """Whether the samples lie side by side in memory, as they do behind a convolution."""
+    return x.ndim > 2 and len(x) > 1 and x.strides[0] == x.itemsize
+
+
+def _as_lines(x: Array, batch_last: bool) -> Array:
+    """Return x (N, C, …) as (A, C, B)."""
+    if x.ndim == 2:
+        return x.T[None]
+    if batch_last:
+        x = np.moveaxis(x, (2, 1, 0), (0, 1, -1))
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _from_lines(lines: Array, shape: tuple[int, ...], batch_last: bool) -> Array:
+    """Return the array of this shape that has these lines."""
+    if len(shape) == 2:
+        return lines[0].T
+    if batch_last:
+        rows = lines.reshape(shape[2], shape[1], *shape[3:], shape[0])
+        return np.moveaxis(rows, (0, 1, -1), (2, 1, 0))
+    return lines.reshape(shape)
+
+
+def _blocks(lines: Array, start: int, stop: int) -> Iterator[slice]:
+    step = max(1, _BLOCK * len(lines) // lines.nbytes)
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))
+
+
+def _column(values: Array) -> Array:
+    return values[:, None]
+
+
+def _moments(lines: Array, count: int) -> tuple[Array, Array]:
+    """Return the mean and the biased variance of each feature."""
+    mean = _total(lambda block: _sum(lines[block]), lines) / count
+
+    def of_centred(block: slice) -> Array:
+        centred = lines[block] - _column(mean)
+        return np.array([_sum(centred), _sum_of_products(centred, centred)])
+
+    # The mean of what is left is what rounding took from the mean.
+    rest, squares = _total(of_centred, lines) / count
+    return mean + rest, squares - rest * rest
+
+
+def _total(part: Callable[[slice], Array], lines: Array) -> Array:
+    """Return the sum of ``part(block)`` over the blocks of the lines."""
+    parts: dict[int, Array] = {}
+
+    def add_up(start: int, stop: int) -> None:
+        sums = [part(block) for block in _blocks(lines, start, stop)]
+        parts[start] = functools.reduce(np.add, sums)
+
+    share(add_up, len(lines), lines.nbytes)
+    total: Array = functools.reduce(np.add, [parts[start] for start in sorted(parts)])
+    return total
+
+
+def _sum(lines: Array) -> Array:
+    """Return the sum of each feature: a product with ones, which BLAS is fast at."""
+    total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
+    return total
+
+
+def _sum_of_products(a: Array, b: Array) -> Array:
+    total: Array = np.einsum("acb,acb->c", a, b)
+    return total
 
 
 class BatchNorm1d(_BatchNorm):
