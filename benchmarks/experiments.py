@@ -10,13 +10,16 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import cores
+from nnlite import convolution, cores
+
+from .harness import PAUSE
 
 Array = NDArray[Any]
 Work = Callable[[], object]
@@ -68,7 +71,8 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.maximum.reduce(scores, axis=1),
         lambda: np.maximum.reduce(by_class, axis=0),
     )
-    yield _of_threads(normal)
+    yield _of_one_thread(normal)
+    yield from _of_shared_work(normal)
     yield from _of_convolution(normal)
     yield from _of_pooling(normal)
     yield from _of_relu(normal)
@@ -76,26 +80,79 @@ def experiments() -> Iterator[Experiment]:
     yield from _of_optimizer(normal)
 
 
-def _of_threads(normal: Callable[..., Array]) -> Experiment:
+def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
     """Return the experiment of a whole step, with all of BLAS's threads and with one."""
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    x, y, large = normal(32, 784), np.arange(32) % 10, cores._LARGE
+    x, y = normal(32, 784), np.arange(32) % 10
 
-    def step(one_thread_below: int) -> None:
-        cores._LARGE = one_thread_below
+    def step() -> None:
         loss(model(x), y)
         optimizer.zero_grad()
         model.backward(loss.backward(), input_grad=False)
         optimizer.step()
-        cores._LARGE = large
 
     return Experiment(
         "one thread for small products",
         "training step of 784-128-10, batch 32",
-        lambda: step(0),
-        lambda: step(large),
+        _with(cores, "_LARGE", 0, step),
+        step,
     )
+
+
+def _of_shared_work(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Layers behind a large convolution, whose work is shared among threads or not."""
+    x, grad = (_with_rows_outermost(normal(64, 64, 24, 24)) for _ in range(2))
+    small = _with_rows_outermost(normal(64, 64, 12, 12))
+    conv, relu, pool, norm = nn.Conv2d(64, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(64)
+    conv(x)  # which is what begins to share
+
+    def both(layer: nn.Layer, grad: Array) -> Callable[[], None]:
+        def forward_and_backward() -> None:
+            layer(x)
+            layer.backward(grad)
+
+        return forward_and_backward
+
+    for layer, gradient in ((relu, grad), (pool, small), (norm, grad)):
+        work = both(layer, gradient)
+        yield Experiment(
+            "threads of our own",
+            f"{type(layer).__name__}, 64 channels of 24×24, batch 64, both ways",
+            _with(cores, "_MANY_BYTES", 1 << 62, work),
+            work,
+        )
+
+    def normalized() -> None:
+        axes = (0, 2, 3)
+        centred = x - x.mean(axis=axes, keepdims=True)
+        scale = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + norm.eps)
+        centred *= scale
+        d_weight = (grad * centred).mean(axis=axes, keepdims=True)
+        d_bias = grad.mean(axis=axes, keepdims=True)
+        dx = centred * -d_weight
+        dx += grad
+        dx -= d_bias
+        dx *= scale
+
+    yield Experiment(
+        "sums as products, and blocks that stay in the cache",
+        "the same BatchNorm2d, on one thread",
+        normalized,
+        _with(cores, "_MANY_BYTES", 1 << 62, both(norm, grad)),
+    )
+
+
+def _with(module: ModuleType, name: str, value: int, work: Work) -> Work:
+    """Return `work` done with another value of a module's constant."""
+
+    def work_with() -> None:
+        usual = getattr(module, name)
+        setattr(module, name, value)
+        work()
+        setattr(module, name, usual)
+
+    return work_with
 
 
 def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
@@ -110,12 +167,13 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
         columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(64, 32 * 9, 24 * 24)
         return np.matmul(weight.reshape(64, -1), columns).reshape(64, 64, 24, 24)
 
-    yield Experiment(
-        "rows outermost, kW shifted copies",
-        "32 to 64 channels, 3×3, batch 64, forward",
-        columns_forward,
-        lambda: conv(by_rows),
-    )
+    def forward() -> None:
+        conv(by_rows)
+
+    by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, forward)
+    case = "32 to 64 channels, 3×3, batch 64, forward"
+    yield Experiment("rows outermost, kW shifted copies", case, columns_forward, by_lines)
+    yield Experiment("Winograd's algorithm along the rows", case, by_lines, forward)
 
     def columns_input_grad() -> Array:
         columns = np.matmul(weight.reshape(64, -1).T, grad.reshape(64, 64, -1))
@@ -131,19 +189,14 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
         parameter.requires_grad = False  # so that the input gradient is all there is to do
     backward(by_rows)
     grad_by_rows = _with_rows_outermost(grad)
-    yield Experiment(
-        "no scattered sums over the kernel's rows",
-        "the same, input gradient",
-        columns_input_grad,
-        lambda: backward.backward(grad_by_rows),
-    )
-    correlation = nn.Conv2d(64, 32, 3, padding=2, bias=False)
-    yield Experiment(
-        "tried: the input gradient as a convolution",
-        "the same, input gradient",
-        lambda: correlation(grad_by_rows),
-        lambda: backward.backward(grad_by_rows),
-    )
+
+    def input_grad() -> None:
+        backward.backward(grad_by_rows)
+
+    by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, input_grad)
+    case = "the same, input gradient"
+    yield Experiment("no scattered sums over the kernel's rows", case, columns_input_grad, by_lines)
+    yield Experiment("the input gradient as such a convolution", case, by_lines, input_grad)
 
 
 def _with_rows_outermost(images: Array) -> Array:
@@ -205,15 +258,9 @@ def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
 def _of_activations(normal: Callable[..., Array]) -> Iterator[Experiment]:
     """Ways to compute functions of single elements, and sums over them."""
     x, grad = normal(128, 256), normal(128, 256)
-    relu, leaky, norm = nn.ReLU(), nn.LeakyReLU(), nn.LayerNorm(256)
+    leaky, norm = nn.LeakyReLU(), nn.LayerNorm(256)
     leaky(x)
     one, slope = np.float32(1), np.float32(0.01)
-    yield Experiment(
-        "two arrays are compared, not an array and a number",
-        "128×256, ReLU",
-        lambda: np.maximum(x, 0),
-        lambda: relu(x),
-    )
     yield Experiment(
         "a mask times a number, in place of np.where",
         "128×256, gradient of LeakyReLU",
@@ -264,6 +311,8 @@ def compare(experiment: Experiment, rounds: int = 15, seconds: float = 0.02) -> 
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for way, found in zip(ways, times, strict=True):
+            time.sleep(PAUSE)
+            way()
             start = time.perf_counter()
             for _ in range(count):
                 way()

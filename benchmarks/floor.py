@@ -4,7 +4,9 @@ Besides its matrix products, these are the passes over memory for each bias, act
 parameter. The side "floor" makes just these calls, one after the other, on arrays that lie ready
 and into memory that is used again: no layers, no checks, no new arrays, and of a convolution not
 even the copies that turn it into a matrix product. Its time is what remains of a step when all is
-taken away that can be; the numbers that it computes mean nothing.
+taken away that can be; the numbers that it computes mean nothing. A step can be faster than this
+where its convolutions take fewer products, by Winograd's algorithm, or where it shares the passes
+over memory among threads.
 
 There is a function for each kind of layer. It returns the calls of the forward and of the backward
 pass; they need no arguments.

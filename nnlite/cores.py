@@ -9,7 +9,8 @@ the answer to everything:
 - They compute nothing but products. Where a network's arrays are large, as in convolution, copies
   and sums take as long as the products do. Layers `share` such work among threads of our own.
 - They await the next product in a loop, on the cores that the others need. So BLAS gets one thread
-  for each part of shared work; and once a process has shared any, it shares large products as well.
+  for each part of shared work; and once a process has shared any, it leaves no product to them.
+  (The last bit of a product can depend on how it is computed, and so on whether a process has.)
 
 We use as many threads as BLAS would, so that what limits it (``OMP_NUM_THREADS``, threadpoolctl)
 limits all. Where the BLAS is not OpenBLAS, nothing is shared and BLAS does as it likes.
