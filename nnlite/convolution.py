@@ -34,7 +34,7 @@ import numpy as np
 
 from . import init, winograd
 from .checks import as_floats, as_output_grad, integer, one_of
-from .cores import share
+from .cores import share, share_sum
 from .layer import Array, Layer, Parameter
 from .memory import empty
 from .random import RandomState, generator
@@ -124,6 +124,8 @@ def _as_slice(indices: list[int]) -> slice:
 class _SlidingWindow(Layer):
     """What convolution and pooling share: the options of a window, and the axes it slides along."""
 
+    _goes_through_images = True
+
     kernel_size: Size
     stride: Size | None
     padding: Size | str
@@ -210,7 +212,8 @@ class Conv2d(_SlidingWindow):
     meets (h, w) there.
 
     With many samples, kernels of three rows are applied by Winograd's algorithm. Its outputs differ
-    from these sums by rounding; where x is infinite they can be NaN instead of ±∞.
+    from these sums by rounding; where x is infinite, or so large that the sum of two of its pixels
+    is, they can be NaN or ±∞.
 
     References
     ----------
@@ -571,16 +574,15 @@ def _weight_grad(image: Array, lines: Array, rows: _Axis, columns: _Axis) -> Arr
     """Return dL/dweight, given the lines (H', O, W'·N) of the output gradient."""
     channels, out_channels = image.shape[1], lines.shape[1]
     shape = rows.taps, channels, columns.taps, out_channels
-    parts: dict[int, Array] = {}
+    terms = math.prod(shape[:3])
 
-    def correlate(start: int, stop: int) -> None:
-        total = np.zeros((math.prod(shape[:3]), out_channels), image.dtype)
+    def correlate(start: int, stop: int) -> Array:
+        total = np.zeros((terms, out_channels), image.dtype)
         for block, windows in _windows(image, rows, columns, out_channels, start, stop):
             total += np.matmul(windows, lines[block].swapaxes(1, 2)).sum(axis=0)
-        parts[start] = total
+        return total
 
-    share(correlate, rows.outputs, lines.nbytes, lines.size * math.prod(shape[:3]))
-    total: Array = functools.reduce(np.add, (parts[start] for start in sorted(parts)))
+    total = share_sum(correlate, rows.outputs, lines.nbytes, lines.size * terms)
     return total.reshape(shape).transpose(3, 1, 0, 2)
 
 
@@ -716,10 +718,11 @@ def _spread_to_maxima(
     tiled = rows.is_tiled and columns.is_tiled
     if not tiled:
         result.fill(0)
+    last = rows.taps * columns.taps - 1
     taps = itertools.product(_by_tap(rows), _by_tap(columns))
-    for left, ((i, h), (j, w)) in zip(reversed(range(rows.taps * columns.taps)), taps, strict=True):
-        if tiled and not left:
-            found = pending  # what is left is in the last place
+    for index, ((i, h), (j, w)) in enumerate(taps):
+        if tiled and index == last:
+            found = pending  # where it was nowhere else
         else:
             found = image[h, :, w] == y[i, :, j]
             if with_nan:

@@ -9,18 +9,22 @@ the answer to everything:
 - They compute nothing but products. Where a network's arrays are large, as in convolution, copies
   and sums take as long as the products do. Layers `share` such work among threads of our own.
 - They await the next product in a loop, on the cores that the others need. So BLAS gets one thread
-  for each part of shared work; and once a process has shared any, it leaves no product to them.
-  (The last bit of a product can depend on how it is computed, and so on whether a process has.)
+  for each part of shared work, and the products of layers that stand in one container with a
+  convolution are no longer given to its threads either (`beside_images`).
 
 We use as many threads as BLAS would, so that what limits it (``OMP_NUM_THREADS``, threadpoolctl)
 limits all. Where the BLAS is not OpenBLAS, nothing is shared and BLAS does as it likes.
+
+How a result is computed depends on shapes and on the number of threads alone, and so do its bits.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -31,43 +35,54 @@ from numpy.typing import NDArray
 
 from . import threads
 
-# Multiply-adds. Up to the first, OpenBLAS takes one thread by itself; from the second on, more
+# These were measured where a core makes some 50 thousand million multiply-adds a second, and goes
+# through 10 GB of memory.
+
+# Multiply-adds. Up to the first, OpenBLAS takes one thread by itself; from the second on, its
 # threads are faster; from the third on, ours pay, though one of them may have to be woken.
 _TINY, _LARGE, _HUGE = 1 << 18, 1 << 22, 1 << 25
 
-# Bytes of an array from which on ours pay: it takes a few tenths of a millisecond to write.
+# Bytes of an array from which on ours pay.
 _MANY_BYTES = 1 << 22
 
 
 class _OneThread:
     """Context in which OpenBLAS uses one thread; its number of threads is put back afterwards.
 
-    Where the BLAS is another one, it does nothing.
+    Where the BLAS is another one, it does nothing. Should a Ctrl-C come between two of its lines,
+    the number is put back when the same thread leaves the context the next time.
     """
 
     def __init__(self) -> None:
         self._get, self._set = _openblas()
+        self._usual = 1  # the number of threads to put back, if it is lowered
+        self._is_lowered = False
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the threads that are within the context: a forked process has none of them."""
         self._lock = threading.Lock()
-        self._holders = 0
-        self._threads = 1
+        self._within: set[int] = set()
 
     def __enter__(self) -> None:
         with self._lock:
-            if not self._holders:
-                self._threads = self._get()
-                if self._threads > 1:
+            self._within.add(threading.get_ident())
+            if not self._is_lowered:
+                usual = self._get()
+                if usual > 1:
+                    self._usual, self._is_lowered = usual, True
                     self._set(1)
-            self._holders += 1
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
-            self._holders -= 1
-            if not self._holders and self._threads > 1:
-                self._set(self._threads)
+            self._within.discard(threading.get_ident())
+            if self._is_lowered and not self._within:
+                self._set(self._usual)
+                self._is_lowered = False
 
     def threads(self) -> int:
-        """How many threads BLAS may use now: within the context it is one."""
-        return self._get()
+        """Return how many threads BLAS may use outside of the context."""
+        return self._usual if self._is_lowered else self._get()
 
 
 def _openblas() -> tuple[Callable[[], int], Callable[[int], object]]:
@@ -93,13 +108,18 @@ def _nothing(threads: int) -> None:
 
 
 _one_thread = _OneThread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _one_thread.begin_anew())
+
+# Whether any work has been shared. Where none was, the threads of BLAS may be awaiting the next
+# product, and large arrays are better left to one thread.
 _has_shared = False
 
 
 def share(
     work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
 ) -> None:
-    """Call ``work(start, stop)`` for parts of range(length), at once if there is enough to do.
+    """Call ``work(start, stop)`` for parts of range(length), at the same time if it is worth it.
 
     Parameters
     ----------
@@ -108,34 +128,54 @@ def share(
         may need or overwrite what another one writes.
     length : int
     size, multiply_adds : int
-        How many bytes all parts write, and in how many multiply-adds of matrix products. If both
-        are few, all is one part, and BLAS has one thread for it too.
+        About how many bytes all parts go through, and in how many multiply-adds of matrix products.
+        If both are few, all is one part. In any case BLAS has one thread for a part.
     """
     global _has_shared
     is_worth_it = size >= _MANY_BYTES or multiply_adds >= _HUGE
     parts = min(_one_thread.threads(), length) if is_worth_it else 1
-    if parts < 2:
-        with _one_thread:
-            work(0, length)
+    if threads.is_busy():  # then the context was entered by who shares the work around this
+        _run(work, length, parts)
         return
-    _has_shared = True
-    edges = [length * part // parts for part in range(parts + 1)]
     with _one_thread:
-        threads.run([partial(work, *bounds) for bounds in itertools.pairwise(edges)])
+        _has_shared |= parts > 1
+        _run(work, length, parts)
+
+
+def _run(work: Callable[[int, int], object], length: int, parts: int) -> None:
+    if parts == 1:
+        work(0, length)
+        return
+    edges = [length * part // parts for part in range(parts + 1)]
+    threads.run([partial(work, *bounds) for bounds in itertools.pairwise(edges)])
+
+
+def share_sum(
+    term: Callable[[int, int], NDArray[Any]], length: int, size: int, multiply_adds: int = 0
+) -> NDArray[Any]:
+    """Return the sum of ``term(start, stop)`` over parts of range(length), shared as by `share`."""
+    terms: dict[int, NDArray[Any]] = {}
+
+    def work(start: int, stop: int) -> None:
+        terms[start] = term(start, stop)
+
+    share(work, length, size, multiply_adds)
+    # In this order, whichever part was ready first.
+    return functools.reduce(np.add, [terms[start] for start in sorted(terms)])
 
 
 def elementwise(function: Callable[..., object], *arrays: NDArray[Any]) -> None:
     """Call ``function(*arrays)``, which goes element by element through arrays of one shape.
 
-    In a process that has shared work before, parts of large arrays are computed at once.
+    In a process that has shared work before, parts of large arrays are computed at the same time.
     """
     size = arrays[0].nbytes
     if size < _MANY_BYTES or not _has_shared:
         function(*arrays)
         return
     # Parts along the axis that lies outermost in memory.
-    strides = arrays[0].strides
-    axis = max(range(len(strides)), key=lambda axis: abs(strides[axis]))
+    shape, strides = arrays[0].shape, arrays[0].strides
+    axis = max(range(len(shape)), key=lambda axis: (shape[axis] > 1, abs(strides[axis])))
     turned = [array.swapaxes(0, axis) for array in arrays]
 
     def compute(start: int, stop: int) -> None:
@@ -144,19 +184,22 @@ def elementwise(function: Callable[..., object], *arrays: NDArray[Any]) -> None:
     share(compute, len(turned[0]), size)
 
 
-def product(a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Return the product of two matrices, as `numpy.dot`."""
+def product(
+    a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None, beside_images: bool = False
+) -> NDArray[Any]:
+    """Return the product of two matrices, as `numpy.dot`.
+
+    With `beside_images`, the threads of BLAS stay asleep, unless there is one row only.
+    """
     rows, columns = len(a), b.shape[1]
     multiply_adds = a.size * columns
     # A product with one row takes as long as it takes to read the matrix, which BLAS's threads do
     # from caches of their own.
-    if multiply_adds <= _TINY or rows == 1:
+    if multiply_adds <= _TINY or rows == 1 or (multiply_adds >= _LARGE and not beside_images):
         return np.dot(a, b, out)
-    if multiply_adds < (_HUGE if _has_shared else _LARGE):
+    if multiply_adds < _HUGE:
         with _one_thread:
             return np.dot(a, b, out)
-    if not _has_shared:
-        return np.dot(a, b, out)
     result = np.empty((rows, columns), a.dtype) if out is None else out
 
     def of_rows(start: int, stop: int) -> None:

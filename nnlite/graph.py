@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .checks import as_floats, as_output_grad, number
-from .containers import check_used_once
+from .containers import check_used_once, introduce
 from .layer import Array, Layer, Parameter
 
 # What a node takes: the name of a value, or a number that stands for itself.
@@ -145,6 +145,7 @@ class Graph(Layer):
         check_used_once(
             "Graph", [(f"in node {name!r}", layer) for name, layer in self._layers.items()]
         )
+        introduce(self._layers.values())
         # In a tuple, so that it does not count as a parameter of the graph itself.
         self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
 

@@ -11,7 +11,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -183,20 +183,21 @@ class Parameter:
         else:
             np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
-    def accumulate_product(self, left: Array, right: Array) -> None:
+    def accumulate_product(self, left: Array, right: Array, beside_images: bool = False) -> None:
         """Add the matrix product ``left @ right``, which has as many elements as the parameter.
 
         The first product after `zero_grad` is written straight into the gradient's memory.
+        `beside_images` is as in `nnlite.cores.product`.
         """
         if not self.requires_grad:
             return
         if self._grad is None:
             storage = self._grad_storage()
             matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
-            product(left, right, matrix)
+            product(left, right, matrix, beside_images)
             self._grad = storage
         else:
-            self._grad += product(left, right).reshape(self.shape)
+            self._grad += product(left, right, None, beside_images).reshape(self.shape)
 
     def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
         """Keep the value in the array `data`, and the gradient in `grad`, from now on.
@@ -282,6 +283,10 @@ class Layer:
 
     training: bool = True
     _cache: tuple[Any, ...] | None = None
+    # Whether the layer goes through images, and shares that work among threads; and whether it
+    # stands in one container with such a layer: see `nnlite.cores`.
+    _goes_through_images: ClassVar[bool] = False
+    _beside_images: bool = False
     # Arrays that are part of the state but that no gradient changes, by attribute name.
     _buffer_names: tuple[str, ...] = ()
 

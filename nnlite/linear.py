@@ -90,9 +90,9 @@ class Linear(Layer):
         # BLAS packs the transposed matrix, so let it be the smaller one.
         output: Array
         if 1 < len(rows) < self.out_features:
-            output = product(weight, rows.T).T
+            output = product(weight, rows.T, None, self._beside_images).T
         else:
-            output = product(rows, weight.T)
+            output = product(rows, weight.T, None, self._beside_images)
         if self.bias is not None:
             output += self.bias.data
         self.cache(x.shape, rows)
@@ -102,16 +102,16 @@ class Linear(Layer):
         shape, rows = self.cached()
         grad = as_output_grad(self, grad, (*shape[:-1], self.out_features), rows.dtype)
         grad = grad if grad.ndim == 2 else grad.reshape(-1, self.out_features)
-        self.weight.accumulate_product(grad.T, rows)
+        self.weight.accumulate_product(grad.T, rows, self._beside_images)
         if self.bias is not None:
             self.bias.accumulate_product(_ones(len(grad), grad.dtype), grad)
         if not input_grad:
             return None
         if rows.flags.c_contiguous:
-            result = product(grad, self.weight.data)
+            result = product(grad, self.weight.data, None, self._beside_images)
         else:
             # In the memory order of the input: whoever gets the gradient can read both alike.
-            result = product(self.weight.data.T, grad.T).T
+            result = product(self.weight.data.T, grad.T, None, self._beside_images).T
         return result if len(shape) == 2 else result.reshape(shape)
 
     def multiply_adds(

@@ -10,9 +10,15 @@ from typing import ClassVar
 import numpy as np
 
 from .checks import as_floats, as_output_grad, integer, number
-from .cores import share
+from .cores import share, share_sum
 from .layer import Array, Layer, Parameter
 from .memory import empty_like
+
+# Batch normalisation goes through its input as lines (A, C, B), however it lies in memory: C is the
+# axis of features, and A and B are what lies outside and inside of it. It goes block by block, so
+# that what one operation has computed is still in the cache for the next. A block has about so many
+# bytes.
+_BLOCK = 1 << 19
 
 
 class _BatchNorm(Layer):
@@ -82,8 +88,7 @@ class _BatchNorm(Layer):
             assert self.running_mean is not None
             assert self.running_var is not None
             mean, variance = (
-                buffer.astype(x.dtype, copy=False)
-                for buffer in (self.running_mean, self.running_var)
+                buffer.astype(x.dtype) for buffer in (self.running_mean, self.running_var)
             )
         scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))
         self.cache(lines, mean, scale, of_batch, x.shape, batch_last)
@@ -107,8 +112,9 @@ class _BatchNorm(Layer):
         factor = scale if self.weight is None else scale * self.weight.data
 
         def sums(block: slice) -> Array:
-            centred = lines[block] - _column(mean)
-            return np.array([_sum(grad[block]), _sum_of_products(grad[block], centred)])
+            products = lines[block] - _column(mean)
+            products *= grad[block]
+            return np.array([_sum(grad[block]), _sum(products)])
 
         d_bias, d_weight = _total(sums, lines)
         d_weight *= scale
@@ -143,16 +149,9 @@ class _BatchNorm(Layer):
         ):
             return
         self.num_batches_tracked += 1
-        share = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean += share * (mean - self.running_mean)
-        self.running_var += share * (variance - self.running_var)
-
-
-# Batch normalisation goes through an input as lines (A, C, B), however it lies in memory: C is the
-# axis of features, and A and B are what lies outside and inside of it. Sums over a feature and
-# changes of it are then the same few lines for all inputs. They go block by block, each of about as
-# many bytes, which stays in the cache from one operation to the next.
-_BLOCK = 1 << 19
+        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean += momentum * (mean - self.running_mean)
+        self.running_var += momentum * (variance - self.running_var)
 
 
 def _is_batch_last(x: Array) -> bool:
@@ -195,34 +194,26 @@ def _moments(lines: Array, count: int) -> tuple[Array, Array]:
 
     def of_centred(block: slice) -> Array:
         centred = lines[block] - _column(mean)
-        return np.array([_sum(centred), _sum_of_products(centred, centred)])
+        rest = _sum(centred)
+        return np.array([rest, _sum(np.square(centred, out=centred))])
 
     # The mean of what is left is what rounding took from the mean.
     rest, squares = _total(of_centred, lines) / count
     return mean + rest, squares - rest * rest
 
 
-def _total(part: Callable[[slice], Array], lines: Array) -> Array:
-    """Return the sum of ``part(block)`` over the blocks of the lines."""
-    parts: dict[int, Array] = {}
+def _total(term: Callable[[slice], Array], lines: Array) -> Array:
+    """Return the sum of ``term(block)`` over the blocks of the lines."""
 
-    def add_up(start: int, stop: int) -> None:
-        sums = [part(block) for block in _blocks(lines, start, stop)]
-        parts[start] = functools.reduce(np.add, sums)
+    def of_part(start: int, stop: int) -> Array:
+        return functools.reduce(np.add, [term(block) for block in _blocks(lines, start, stop)])
 
-    share(add_up, len(lines), lines.nbytes)
-    total: Array = functools.reduce(np.add, [parts[start] for start in sorted(parts)])
-    return total
+    return share_sum(of_part, len(lines), lines.nbytes)
 
 
 def _sum(lines: Array) -> Array:
     """Return the sum of each feature: a product with ones, which BLAS is fast at."""
     total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
-    return total
-
-
-def _sum_of_products(a: Array, b: Array) -> Array:
-    total: Array = np.einsum("acb,acb->c", a, b)
     return total
 
 

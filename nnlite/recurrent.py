@@ -38,7 +38,7 @@ _BLOCK = 1 << 16
 # How many elements the gates may have where no backward needs them: four megabytes.
 _FEW_STEPS = 1 << 20
 # From how many rows on a product with the transposed weight gains more than a copy of it costs.
-_MANY_ROWS = 24
+_MANY_ROWS = 48
 
 Arrays = tuple[Any, ...]
 
@@ -265,7 +265,12 @@ class _Recurrent(Layer):
         return output
 
     def _run(
-        self, weights: _Weights, sequence: Array, start: list[Array], absent: Array | None
+        self,
+        weights: _Weights,
+        sequence: Array,
+        start: list[Array],
+        absent: Array | None,
+        matrices: tuple[Array, Array] | None = None,
     ) -> _Run:
         """Run one layer in one direction over `sequence` (L, N, features)."""
         length, batch, features = sequence.shape
@@ -273,9 +278,7 @@ class _Recurrent(Layer):
         rows = empty((length, batch, features + self.bias), sequence.dtype)
         rows[:, :, :features] = sequence
         rows[:, :, features:] = 1
-        of_inputs, recurrent = self._matrices(weights)
-        if batch > 1 and length * batch >= _MANY_ROWS:
-            recurrent = np.ascontiguousarray(recurrent)
+        of_inputs, recurrent = matrices or self._matrices(weights, length * batch)
         inputs, states, kept = self._begin(weights, length, batch)
         for index, state in enumerate(states):
             state[0] = start[index] if start else 0
@@ -303,24 +306,30 @@ class _Recurrent(Layer):
     def _run_in_little_memory(
         self, weights: _Weights, sequence: Array, start: list[Array], absent: Array | None
     ) -> _Run:
-        """Do the same a few steps at a time, and keep the hidden states only."""
+        """Do as `_run` does, a few steps at a time, and keep the hidden states only.
+
+        Of other states there is the last alone.
+        """
         length, batch, _ = sequence.shape
         count = max(1, _FEW_STEPS // (batch * self._gates * self.hidden_size))
         if length <= count:
             return self._run(weights, sequence, start, absent)
         hidden = empty((length + 1, batch, self.hidden_size), sequence.dtype)
+        matrices = self._matrices(weights, length * batch)
         for first in range(0, length, count):
             steps = slice(first, first + count)
             part = None if absent is None else absent[steps]
-            run = self._run(weights, sequence[steps], start, part)
+            run = self._run(weights, sequence[steps], start, part, matrices)
             hidden[1:][steps] = run.states[0][1:]
             start = [state[-1].copy() for state in run.states]
             del run  # so that the next steps get its memory
         last = (state[None] for state in start[1:])
         return _Run(weights, sequence, (hidden, *last), (), bool(start), absent)
 
-    def _matrices(self, weights: _Weights) -> tuple[Array, Array]:
+    def _matrices(self, weights: _Weights, rows: int) -> tuple[Array, Array]:
         """Return the matrices that multiply inputs and state, each gate scaled as `_step` has it.
+
+        So many `rows` of states will be multiplied.
 
         They are of the shapes (gates, features, H), with a last row for the bias, and
         (H, gates·H).
@@ -332,7 +341,10 @@ class _Recurrent(Layer):
             scales = np.repeat(np.array(self._scales, of_inputs.dtype), self.hidden_size)[:, None]
             of_inputs, of_state = of_inputs * scales, of_state * scales
         by_gate = of_inputs.reshape(self._gates, self.hidden_size, -1)
-        return by_gate.swapaxes(1, 2), of_state.T
+        recurrent = of_state.T
+        if rows >= _MANY_ROWS:
+            recurrent = np.ascontiguousarray(recurrent)
+        return by_gate.swapaxes(1, 2), recurrent
 
     # ---- backward ----
 

@@ -7,6 +7,7 @@ NumPy lets other threads run while it computes. To hand a call to a thread that 
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import os
 import queue
@@ -22,28 +23,21 @@ class _Task:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._context = contextvars.copy_context()  # which holds numpy.errstate
-        self._running = threading.Lock()
-        self._running.acquire()
-        self._is_done = False
-        self._error: BaseException | None = None
+        self._unfinished = threading.Lock()  # quicker to wait for than an Event
+        self._unfinished.acquire()
+        self.is_done = False
+        self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
             self._context.run(self._call)
         except BaseException as error:  # it is raised where the task is awaited
-            self._error = error
-        self._is_done = True
-        self._running.release()
+            self.error = error
+        self.is_done = True
+        self._unfinished.release()
 
-    def wait(self) -> BaseException | None:
-        """Return the error of the call when it is done, also after a Ctrl-C, or None."""
-        interruption: BaseException | None = None
-        while not self._is_done:
-            try:
-                self._running.acquire()
-            except KeyboardInterrupt as error:  # noqa: PERF203 - the loop is there for its sake
-                interruption = error
-        return interruption or self._error
+    def wait(self) -> None:
+        self._unfinished.acquire()
 
 
 class _Workers:
@@ -67,37 +61,92 @@ class _Workers:
         return task
 
 
+class _State(threading.local):
+    """Whether the thread runs one of several calls: then it runs further ones by itself."""
+
+    is_busy = False
+
+
+_workers = _Workers()
+_state = _State()
+_is_ending = False
+
+
 def _work(tasks: queue.SimpleQueue[_Task]) -> None:
+    _state.is_busy = True
     while True:
         tasks.get().run()
 
 
-_workers = _Workers()
-
-
-def _forget() -> None:
+def _begin_anew() -> None:
     """Begin anew in a forked process, which has none of the threads."""
     global _workers
     _workers = _Workers()
 
 
+def _end() -> None:
+    """Leave the workers alone once the interpreter ends, which does not let them run any more."""
+    global _is_ending
+    _is_ending = True
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_begin_anew)
+atexit.register(_end)
+
+
+def is_busy() -> bool:
+    """Whether this thread runs one of the calls of `run`."""
+    return _state.is_busy
 
 
 def run(calls: Sequence[Call]) -> None:
     """Run all calls at the same time, the first of them in this thread, and wait for them.
 
-    The first error that one of them raises is raised here, when all are done.
+    Within one of the calls, or at the end of the interpreter, they run one after the other.
+
+    Raises
+    ------
+    BaseException
+        The first error of a call, when all are done; or a KeyboardInterrupt and the like that
+        arrived meanwhile.
     """
+    if _state.is_busy or _is_ending:
+        for call in calls:
+            call()
+        return
+    _state.is_busy = True
+    try:
+        errors = _errors_of(calls)
+    finally:
+        _state.is_busy = False
+    if errors:
+        try:
+            raise errors[0]
+        finally:
+            del errors  # an error holds its traceback, and that this frame
+
+
+def _errors_of(calls: Sequence[Call]) -> list[BaseException]:
+    """Run all calls, and return their errors; before them, what interrupted the waiting."""
     tasks: list[_Task] = []
-    errors: list[BaseException | None] = []
+    errors: list[BaseException] = []
     try:
         for index, call in enumerate(calls[1:]):
             tasks.append(_workers.start(index, call))
         calls[0]()
+    except BaseException as error:
+        errors.append(error)
+    for task in tasks:
+        while not task.is_done:
+            try:
+                task.wait()
+            except BaseException as interruption:  # noqa: PERF203 - the task is not done yet
+                errors.insert(0, interruption)
+        if task.error is not None:
+            errors.append(task.error)
+            task.error = None  # its traceback holds the task
+    try:
+        return errors
     finally:
-        errors += [task.wait() for task in tasks]
-    for error in errors:
-        if error is not None:
-            raise error
+        del errors  # the traceback of the own call's error holds this frame too

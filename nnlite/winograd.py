@@ -13,7 +13,8 @@ The sums are laid out as (W, C, N). Then what a row of the kernel meets at one p
 numbers, lies in one piece: with the kernel's row it makes a matrix product for each pixel, and no
 sum is copied. These matrices are so small that OpenBLAS multiplies them where they lie.
 
-Around an infinite pixel the sums can be ∞ - ∞, which is NaN, where an output would be ±∞.
+Around an infinite pixel the sums can be ∞ - ∞, which is NaN, where an output would be ±∞; and the
+sum of two pixels can be too large for its dtype where an output would not be.
 
 References
 ----------
@@ -77,6 +78,7 @@ def convolve(
                     m1 -= m2
                     np.subtract(m1, m3, out=target[row + 1])
 
+    # For two rows, four products with kW·C terms.
     share(convolve_pairs, (rows + 1) // 2, out.nbytes, out.size * 2 * taps * channels)
 
 
@@ -89,7 +91,7 @@ def _sums_of_rows(
     """
     height, width, channels, batch = image.shape
     top, left = padding
-    # Position j along the sums is column j - left of the image.
+    # Position j along the sums is column j - left of the image, from `first` to `end`.
     positions = columns + taps - 1
     first, end = max(left, 0), min(left + width, positions)
     sums = empty((4, positions, channels, batch), image.dtype)
@@ -112,8 +114,7 @@ def _sums_of_rows(
         yield row, windows
 
 
-def _parts(batch: int) -> Iterator[slice]:
-    """Yield slices of about the same length that make up the batch."""
+def _parts(batch: int) -> list[slice]:
+    """Return slices of about the same length that make up the batch."""
     count = -(-batch // _SAMPLES)
-    for part in range(count):
-        yield slice(batch * part // count, batch * (part + 1) // count)
+    return [slice(batch * part // count, batch * (part + 1) // count) for part in range(count)]

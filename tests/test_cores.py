@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -163,14 +167,104 @@ def test_blas_has_its_threads_back_after_an_error(eager: Counter) -> None:
     assert eager.threads == 4
 
 
-def test_work_within_shared_work_is_not_shared(eager: Counter) -> None:
-    bounds: list[tuple[int, int]] = []
+def test_parts_within_a_part_are_the_same_and_take_turns(eager: Counter) -> None:
+    bounds: dict[int, list[tuple[int, int]]] = {}
 
     def work(start: int, stop: int) -> None:
-        cores.share(lambda first, last: bounds.append((first, last)), 100, 1)
+        def note(first: int, last: int) -> None:
+            bounds.setdefault(threading.get_ident(), []).append((first, last))
+
+        cores.share(note, 100, 1)
 
     cores.share(work, 4, 1)
-    assert bounds == [(0, 100)] * 4
+    assert list(bounds.values()) == [[(0, 25), (25, 50), (50, 75), (75, 100)]] * 4
+
+
+def test_the_parts_do_not_depend_on_what_other_threads_do(eager: Counter) -> None:
+    bounds: list[tuple[int, int]] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with cores._one_thread:
+            inside.set()
+            leave.wait(10)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    inside.wait(10)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 1)
+    leave.set()
+    other.join()
+    assert sorted(bounds) == [(0, 2), (2, 4), (4, 6), (6, 8)]
+
+
+def test_a_sum_is_taken_in_the_order_of_its_parts(eager: Counter) -> None:
+    def term(start: int, stop: int) -> Any:
+        time.sleep(0.02 * (3 - start))  # the last is ready first
+        return np.array([1e16, 1.0, -1e16, 1.0])[start:stop]
+
+    assert cores.share_sum(term, 4, 1) == 1  # ((1e16 + 1) - 1e16) + 1
+
+
+@pytest.mark.parametrize("after", ["add", "get", "set"])
+def test_what_an_interruption_left_is_put_right_the_next_time(
+    after: str, library: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted:
+        """The number of threads, or the set of those within, cut short by a Ctrl-C."""
+
+        is_armed = True
+
+        def __init__(self, call: Any) -> None:
+            self.call = call
+
+        def __call__(self, *arguments: Any) -> Any:
+            result = self.call(*arguments)
+            if Interrupted.is_armed:
+                raise KeyboardInterrupt
+            return result
+
+    class Within(set[int]):
+        def add(self, ident: int) -> None:
+            Interrupted(super().add)(ident)
+
+    one = cores._one_thread
+    if after == "add":
+        one._within = Within()
+    else:
+        monkeypatch.setattr(one, f"_{after}", Interrupted(getattr(library, after)))
+    with pytest.raises(KeyboardInterrupt), one:
+        pass
+    Interrupted.is_armed = False
+    with one:
+        assert library.threads == 1 or after == "add"
+    assert library.threads == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_does_not_wait_for_threads_that_it_lacks() -> None:
+    script = """
+import os, threading
+from nnlite import cores
+threads = cores._one_thread.threads()
+inside, leave = threading.Event(), threading.Event()
+def hold():
+    with cores._one_thread, cores._one_thread._lock:
+        inside.set()
+        leave.wait(30)
+other = threading.Thread(target=hold)
+other.start()
+inside.wait()
+child = os.fork()
+if not child:
+    with cores._one_thread:
+        pass
+    os._exit(cores._openblas()[0]() != threads)
+assert os.waitpid(child, 0)[1] == 0
+leave.set()
+other.join()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
 
 
 def test_little_work_is_not_shared(library: Counter) -> None:
@@ -194,17 +288,40 @@ def test_with_one_thread_nothing_is_shared(eager: Counter) -> None:
 def test_a_shared_product_of_small_integers_is_exact(
     rows: int, inner: int, columns: int, eager: Counter, rng: np.random.Generator
 ) -> None:
-    test_product_of_small_integers_is_exact(rows, inner, columns, np.float32, rng)
+    a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (columns, inner)).T
+    result = cores.product(a.astype(float), b.astype(float), beside_images=True)
+    assert_array_equal(result, a @ b)
+    assert eager.seen == ([] if rows == 1 else [1, 4])
 
 
-def test_large_products_are_shared_once_other_work_was(library: Counter) -> None:
-    a, b = np.ones((64, 8192), np.float32), np.ones((8192, 65), np.float32)
+@pytest.mark.parametrize(("inner", "parts"), [(1024, 1), (8192, 4)])
+def test_beside_images_the_threads_of_blas_stay_asleep(
+    inner: int, parts: int, library: Counter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[int] = []
+    monkeypatch.setattr(cores.threads, "run", lambda calls: _run(calls, runs))
+    a, b = np.ones((64, inner), np.float32), np.ones((inner, 65), np.float32)
     cores.product(a, b)
-    assert library.seen == []  # BLAS uses its own threads
-    cores.share(lambda start, stop: None, 2, 2**22)
-    library.seen.clear()
-    assert_array_equal(cores.product(a, b), np.full((64, 65), 8192))
+    assert library.seen == []
+    result = cores.product(a, b, beside_images=True)
+    assert_array_equal(result, np.full((64, 65), inner))
     assert library.seen == [1, 4]
+    assert runs == [parts] * (parts > 1)
+
+
+def test_layers_beside_a_convolution_know_it() -> None:
+    linear, alone, nested = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(2, 2)
+    features = nn.Sequential(nn.Conv2d(1, 1, 2), nn.Flatten())
+    model = nn.Sequential(features, linear, nn.Residual(nn.Sequential(nested)))
+    nn.Sequential(nn.Flatten(), alone)
+    node = nn.Linear(4, 2)
+    nn.Graph({"pixels": (nn.MaxPool2d(2), "x"), "flat": (nn.Flatten(), "pixels"),
+              "y": (node, "flat")}, inputs="x", outputs="y")  # fmt: skip
+    assert model[0][0]._beside_images
+    assert linear._beside_images
+    assert nested._beside_images
+    assert node._beside_images
+    assert not alone._beside_images
 
 
 def _run(calls: list[Any], runs: list[int]) -> None:
@@ -220,9 +337,9 @@ LAYERS: dict[str, Any] = {
     "strided": (lambda: nn.Conv2d(3, 4, (3, 2), 2, 1, 2, rng=0), (5, 3, 9, 8)),
     "pointwise": (lambda: nn.Conv2d(3, 4, 1, rng=0), (5, 3, 4, 5)),
     "Winograd": (lambda: nn.Conv2d(16, 4, 3, padding=1, rng=0), (33, 16, 7, 6)),
-    "largest": (lambda: nn.MaxPool2d(2), (5, 3, 6, 8)),
+    "largest": (lambda: nn.MaxPool2d(2), (5, 3, 8, 6)),
     "largest, overlapping": (lambda: nn.MaxPool2d(3, 1), (5, 3, 6, 8)),
-    "mean": (lambda: nn.AvgPool2d(2), (5, 3, 6, 8)),
+    "mean": (lambda: nn.AvgPool2d(2), (5, 3, 8, 6)),
     "ReLU": (nn.ReLU, (5, 3, 6, 8)),
     "linear": (lambda: nn.Linear(9, 7, rng=0), (6, 9)),
 }
@@ -249,9 +366,10 @@ def test_shared_layers_compute_the_same(
         runs: list[int] = []
         monkeypatch.setattr(cores.threads, "run", lambda calls, runs=runs: _run(calls, runs))
         layer = make().astype(np.float64)
+        layer._beside_images = True
         y = layer(x)
         grad = np.random.default_rng(1).normal(size=y.shape)
         results.append([y, layer.backward(grad), *(p.grad for p in layer.parameters())])
-        assert bool(runs) == shared or "overlapping" in name
+        assert bool(runs) == (shared and "overlapping" not in name)
     for alone, together in zip(*results, strict=True):
         assert_allclose(together, alone, rtol=1e-12, atol=1e-12)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,6 +88,17 @@ def test_several_callers_do_not_disturb_each_other() -> None:
     assert totals == [100] * 4
 
 
+def test_calls_within_a_call_take_turns() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def outer(index: int) -> None:
+        here = threading.get_ident()
+        threads.run([lambda: seen.append((index, threading.get_ident() == here))] * 3)
+
+    threads.run([lambda: outer(0), lambda: outer(1)])
+    assert sorted(seen) == [(0, True)] * 3 + [(1, True)] * 3
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no signal for one process")
 def test_ctrl_c_waits_for_the_other_calls() -> None:
     done: list[bool] = []
@@ -97,6 +112,69 @@ def test_ctrl_c_waits_for_the_other_calls() -> None:
     with pytest.raises(KeyboardInterrupt):
         threads.run([lambda: None, interrupted])
     assert done == [True]
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(KeyboardInterrupt):  # it comes before an error of a call
+        threads.run([fail, interrupted])
+    assert done == [True, True]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no signal for one process")
+def test_so_does_whatever_else_a_signal_raises() -> None:
+    done: list[bool] = []
+
+    def stop(*arguments: object) -> None:
+        raise SystemExit
+
+    def interrupted() -> None:
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.1)
+        done.append(True)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    try:
+        with pytest.raises(SystemExit):
+            threads.run([lambda: None, interrupted])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert done == [True]
+
+
+def test_an_error_leaves_nothing_behind() -> None:
+    array = np.zeros(3)
+    watch = weakref.ref(array)
+
+    def fail(array: Any) -> None:
+        raise ZeroDivisionError
+
+    gc.disable()
+    try:
+        for calls in ([partial(fail, array), lambda: None], [lambda: None, partial(fail, array)]):
+            with pytest.raises(ZeroDivisionError):
+                threads.run(calls)
+        del array, calls
+        assert watch() is None
+    finally:
+        gc.enable()
+
+
+def test_at_the_end_of_the_interpreter_calls_take_turns() -> None:
+    script = """
+from nnlite import threads
+class Last:
+    def __del__(self):
+        threads.run([lambda: print("one"), lambda: print("two")])
+threads.run([lambda: None, lambda: None])
+last = Last()
+last.itself = last
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["one", "two"]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
