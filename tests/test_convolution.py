@@ -206,6 +206,45 @@ def test_same_padding_keeps_the_size_with_the_odd_zero_at_the_end(
     assert_allclose(same.weight.grad, valid.weight.grad, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("stride", "dilation"),
+    [(1, 1), ((2, 1), 1), ((1, 2), 1), (1, (2, 1)), (1, (1, 2)), (2, 2)],
+    ids=str,
+)
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 3), (4, 3), (3, 2), (3, 5)], ids=str)
+def test_many_samples_of_any_window_are_convolved(stride: Any, dilation: Any, kernel: Any) -> None:
+    # As many as Winograd's algorithm is for, which is for some of these windows only.
+    layer = nn.Conv2d(24, 24, kernel, stride, 1, dilation, bias=False, rng=0).astype(np.float64)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(33, 24, 11, 13))
+    (s, t), (d, e) = np.broadcast_to(stride, 2), np.broadcast_to(dilation, 2)
+    padded = np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    span = d * (kernel[0] - 1) + 1, e * (kernel[1] - 1) + 1
+    windows = np.lib.stride_tricks.sliding_window_view(padded, span, (2, 3))
+    windows = windows[:, :, ::s, ::t, ::d, ::e]
+    y = layer(x)
+    assert_allclose(
+        y, np.einsum("nchwuv,ocuv->nohw", windows, layer.weight.data, optimize=True), atol=1e-12
+    )
+    # The gradient is the transposed map: <grad, y> = <x_grad, x>, for every other x too.
+    grad = rng.normal(size=y.shape)
+    x_grad = layer.backward(grad)
+    for other in (x, rng.normal(size=x.shape)):
+        assert_allclose((grad * layer(other)).sum(), (x_grad * other).sum(), rtol=1e-9)
+
+
+def test_one_pixel_for_each_output_with_a_stride_along_the_rows() -> None:
+    layer, x = nn.Conv2d(2, 3, 1, (2, 1), rng=0).astype(np.float64), np.arange(2 * 2 * 7 * 3.0)
+    x = x.reshape(2, 2, 7, 3)
+    y = layer(x)
+    expected = np.einsum("nchw,oc->nohw", x[:, :, ::2], layer.weight.data[:, :, 0, 0])
+    assert_allclose(y, expected + layer.bias.data[:, None, None], rtol=1e-12)
+    grad = np.cos(np.arange(y.size)).reshape(y.shape)
+    layer.backward(grad)
+    weight_grad = np.einsum("nchw,nohw->oc", x[:, :, ::2], grad)
+    assert_allclose(layer.weight.grad[:, :, 0, 0], weight_grad, rtol=1e-12)
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_a_pixel_that_is_no_number_stays_within_its_windows(value: float) -> None:
     # In all rows, columns and samples of a convolution that Winograd's algorithm computes.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
-from nnlite import cores
+from nnlite import convolution, cores, winograd
+
+from .layers import Array
 
 # Multiply-adds: where one thread begins to be forced, and where it ends.
 SHAPES = [
@@ -135,6 +139,78 @@ def test_the_number_of_openblas_comes_and_goes() -> None:
 def test_a_product_with_one_row_is_left_to_the_threads_of_blas(library: Counter) -> None:
     cores.product(np.ones((1, 1024)), np.ones((1024, 1024)))
     assert library.seen == []
+
+
+@pytest.mark.parametrize("library", [None, object()], ids=["no file", "no such function"])
+def test_a_blas_without_these_functions_is_left_alone(
+    library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str) -> Any:
+        if library is None:
+            raise OSError(name)
+        return library
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    one = cores._OneThread()
+    assert one.threads() == 1
+    with one:
+        assert one.threads() == 1
+
+
+def test_two_that_need_one_thread_at_the_same_time_take_turns(library: Counter) -> None:
+    # Slow enough that the second would come before the first is done.
+    def get() -> int:
+        threads = library.threads
+        time.sleep(0.05)
+        return threads
+
+    def hold() -> None:
+        together.wait()
+        with one:
+            together.wait()
+
+    one, together = cores._one_thread, threading.Barrier(2, timeout=10)
+    one._get = get
+    callers = [threading.Thread(target=hold) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert (library.seen, library.threads) == ([1, 4], 4)
+
+
+def test_who_comes_while_the_threads_are_put_back_has_one_all_the_same(library: Counter) -> None:
+    leaving, seen = threading.Event(), []
+
+    def put_back(threads: int) -> None:
+        if threads > 1:
+            leaving.set()
+            time.sleep(0.1)
+        library.set(threads)
+
+    def come() -> None:
+        leaving.wait(10)
+        with one:
+            time.sleep(0.2)
+            seen.append(library.threads)
+
+    one = cores._one_thread
+    one._set = put_back
+    other = threading.Thread(target=come)
+    other.start()
+    with one:
+        pass
+    other.join()
+    assert (seen, library.threads) == ([1], 4)
+
+
+def test_elementwise_work_on_any_memory_order_is_complete(eager: Counter) -> None:
+    # Along the outermost axis, which is longer or shorter than the first one, or runs backwards.
+    for shape in [(2, 9), (9, 2), (3, 2, 11)]:
+        for x in (np.ones(shape), np.ones(shape[::-1]).T, np.ones(shape[::-1]).T[..., ::-1]):
+            y = np.zeros_like(x)
+            cores.elementwise(np.add, x, x, y)
+            assert_array_equal(y, np.full(shape, 2))
 
 
 # ---- shared work ----
@@ -336,12 +412,14 @@ LAYERS: dict[str, Any] = {
     "convolution": (lambda: nn.Conv2d(3, 4, 3, padding=1, rng=0), (5, 3, 7, 6)),
     "strided": (lambda: nn.Conv2d(3, 4, (3, 2), 2, 1, 2, rng=0), (5, 3, 9, 8)),
     "pointwise": (lambda: nn.Conv2d(3, 4, 1, rng=0), (5, 3, 4, 5)),
-    "Winograd": (lambda: nn.Conv2d(16, 4, 3, padding=1, rng=0), (33, 16, 7, 6)),
+    "pointwise, strided": (lambda: nn.Conv2d(3, 4, 1, (2, 1), rng=0), (5, 3, 9, 5)),
+    "Winograd": (lambda: nn.Conv2d(16, 16, 3, padding=1, rng=0), (33, 16, 7, 6)),
     "largest": (lambda: nn.MaxPool2d(2), (5, 3, 8, 6)),
     "largest, overlapping": (lambda: nn.MaxPool2d(3, 1), (5, 3, 6, 8)),
     "mean": (lambda: nn.AvgPool2d(2), (5, 3, 8, 6)),
     "ReLU": (nn.ReLU, (5, 3, 6, 8)),
     "linear": (lambda: nn.Linear(9, 7, rng=0), (6, 9)),
+    "batch norm": (lambda: nn.BatchNorm2d(3), (5, 3, 6, 8)),
 }
 
 
@@ -373,3 +451,77 @@ def test_shared_layers_compute_the_same(
         assert bool(runs) == (shared and "overlapping" not in name)
     for alone, together in zip(*results, strict=True):
         assert_allclose(together, alone, rtol=1e-12, atol=1e-12)
+
+
+def test_the_sums_do_not_depend_on_which_thread_is_the_first(
+    eager: Counter, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    conv, norm = nn.Conv2d(3, 4, 3, rng=0), nn.BatchNorm2d(3)
+    x, grads = rng.normal(size=(11, 3, 13, 12)).astype(np.float32), {}
+    for order in (1, -1):
+        monkeypatch.setattr(cores.threads, "run", partial(run_one_by_one, order=order))
+        for layer in (conv, norm):
+            y = layer.zero_grad() or layer(x)
+            layer.backward(np.cos(np.arange(y.size, dtype=np.float32)).reshape(y.shape))
+        grads[order] = [conv.weight.grad.copy(), norm.weight.grad.copy(), norm.bias.grad.copy()]
+    for one, other in zip(grads[1], grads[-1], strict=True):
+        assert_array_equal(one, other)
+
+
+def run_one_by_one(calls: list[Any], order: int) -> None:
+    for call in calls[::order]:
+        call()
+
+
+def _own_rows(y: Array, rows: slice) -> None:
+    """Check that numbers are in these rows, and NaN in all others."""
+    expected = np.zeros(y.shape, bool)
+    expected[:, :, rows] = True
+    assert_array_equal(np.isfinite(y), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        *[
+            (name, "forward")
+            for name in ("convolution", "pointwise", "Winograd", "largest", "mean")
+        ],
+        *[(name, "backward") for name in ("convolution", "pointwise", "Winograd", "largest")],
+    ],
+)
+@pytest.mark.parametrize("part", [(0, 2), (1, 4), (2, 3)])
+def test_a_part_writes_its_own_rows_only(
+    name: str, direction: str, part: tuple[int, int], monkeypatch: pytest.MonkeyPatch, rng: Any
+) -> None:
+    def unknown(shape: Any, dtype: Any) -> Array:
+        return np.full(shape, np.nan, dtype)
+
+    def share_one(work: Any, length: int, *sizes: int) -> None:
+        work(part[0], min(part[1], length))
+        lengths.append(length)
+
+    lengths: list[int] = []
+    make, shape = LAYERS[name]
+    x = rng.normal(size=shape)
+    layer = make().astype(np.float64)
+    for parameter in layer.parameters():
+        parameter.requires_grad = False
+    grad = rng.normal(size=layer(x).shape)
+    line = grad.itemsize * x[:, :, 0].size * 3  # of the input gradient
+    for module in (convolution, winograd):
+        monkeypatch.setattr(module, "share", share_one)
+        monkeypatch.setattr(module, "empty", unknown)
+    for block in (1, 2 * line, convolution._BLOCK):
+        monkeypatch.setattr(convolution, "_BLOCK", block)
+        lengths.clear()
+        if direction == "forward":
+            y = layer(x)
+        else:
+            with pytest.MonkeyPatch.context() as whole:
+                for module in (convolution, winograd):
+                    whole.setattr(module, "share", lambda work, length, *sizes: work(0, length))
+                layer(x)
+            y = layer.backward(grad)
+        rows = -(-y.shape[2] // lengths[0])  # Winograd's algorithm goes through pairs
+        _own_rows(y, slice(part[0] * rows, part[1] * rows))

@@ -1060,3 +1060,19 @@ def test_buffers_of_tied_layers_stay_shared_when_converted() -> None:
     assert model[0].running_mean.dtype == np.float64
     model(np.array([[1.0, 2.0], [3.0, 4.0]]))
     assert_array_equal(model[0].num_batches_tracked, 2)
+
+
+def test_private_attributes_that_are_parameters_or_layers_are_found() -> None:
+    class Own(nn.Layer):
+        def __init__(self) -> None:
+            self._scale = nn.Parameter(np.ones(2))
+            self._inner = nn.Linear(2, 3)
+            self._kept = [nn.Linear(2, 3)]  # a list of ones own, which is not looked into
+
+    layer = Own()
+    assert [name for name, _ in layer.named_parameters()] == [
+        "_scale",
+        "_inner.weight",
+        "_inner.bias",
+    ]
+    assert [name for name, _ in layer.named_layers()] == ["", "_inner"]

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite import cores, normalization
 
 from .layers import Array
 
@@ -469,3 +470,63 @@ def test_options_of_layer_norm_out_of_range_are_an_error(
 )
 def test_repr_shows_what_differs_from_the_defaults(layer: nn.Layer, text: str) -> None:
     assert repr(layer) == text
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7, 3, 2), (7, 3, 9, 2), (1, 3, 9, 2)], ids=str)
+@pytest.mark.parametrize("batch_last", [False, True])
+@pytest.mark.parametrize("rows", [0, 1, 2, 4])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_in_blocks_and_parts_it_is_the_same(
+    shape: tuple[int, ...], batch_last: bool, rows: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    x, grad = drawn(shape), rng.normal(size=shape)
+    if batch_last and x.ndim > 2:
+        axes = (*range(2, x.ndim), 1, 0) if x.ndim == 3 else (2, 1, 3, 0)
+        x = innermost(x, axes)
+    lines = x.shape[2] if batch_last and x.ndim > 2 else len(x)
+    monkeypatch.setattr(cores, "_MANY_BYTES", 1)
+    monkeypatch.setattr(cores._one_thread, "threads", lambda: parts)
+    # 0 stands for lines that are longer than a block.
+    monkeypatch.setattr(normalization, "_BLOCK", max(rows * x.nbytes // lines, 1))
+    norm = with_values(nn.BatchNorm1d(3) if x.ndim < 4 else nn.BatchNorm2d(3))
+    y = norm(x)
+    dx = norm.backward(grad)
+    # The formulas of the docstring.
+    axes, count = (0, *range(2, x.ndim)), x.size // 3
+    column = (slice(None), *[None] * (x.ndim - 2))
+    mean, variance = x.mean(axis=axes), x.var(axis=axes)
+    deviation = np.sqrt(variance + 1e-5)
+    normalized = (x - mean[column]) / deviation[column]
+    weight, bias = norm.weight.data[column], norm.bias.data[column]
+    assert_allclose(y, weight * normalized + bias, rtol=1e-10, atol=1e-12)
+    d_weight, d_bias = (grad * normalized).sum(axis=axes), grad.sum(axis=axes)
+    assert_allclose(norm.weight.grad, d_weight, rtol=1e-10, atol=1e-12)
+    assert_allclose(norm.bias.grad, d_bias, rtol=1e-10, atol=1e-12)
+    d_normalized = grad - d_bias[column] / count - normalized * d_weight[column] / count
+    assert_allclose(dx, weight / deviation[column] * d_normalized, rtol=1e-10, atol=1e-12)
+    assert_allclose(norm.running_mean, 0.1 * mean, rtol=1e-6)
+    assert_allclose(norm.running_var, 0.9 + 0.1 * x.var(axis=axes, ddof=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(10_007, 2), (1, 2, 10_007)], ids=str)
+def test_the_statistics_of_many_values_are_those_in_float64(
+    shape: tuple[int, ...],
+) -> None:
+    # A sum of 1e4 numbers near 3e4 in float32 has a rounding error that is no longer small against
+    # their deviation.
+    x = (30_000 + np.random.default_rng(0).uniform(size=shape)).astype(np.float32)
+    norm = nn.BatchNorm1d(2, momentum=1.0)
+    norm(x)
+    axes = (0, *range(2, x.ndim))
+    exact = x.astype(np.float64)
+    # Half of the distance between two numbers of float32 there.
+    assert_allclose(norm.running_mean, exact.mean(axis=axes), rtol=0, atol=2**-10 * 1.01)
+    assert_allclose(norm.running_var, exact.var(axis=axes), rtol=1e-3)
+
+
+def test_float64_statistics_leave_float32_gradients_float32() -> None:
+    norm = nn.BatchNorm1d(2, affine=False).astype(np.float64).eval()
+    assert norm.running_mean.dtype == np.float64
+    x = drawn((4, 2)).astype(np.float32)
+    assert norm(x).dtype == norm.backward(x).dtype == np.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import recurrent
+from nnlite import memory, recurrent
 
 Array = NDArray[Any]
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
@@ -527,6 +528,22 @@ def test_without_gradients_no_cache_is_kept(kind: str, rng: np.random.Generator)
         assert_array_equal(layer(x), expected)
     with pytest.raises(RuntimeError, match="call forward"):
         layer.backward(expected)
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("RNN", 1.65), ("LSTM", 3)])
+def test_without_gradients_a_long_sequence_takes_little_memory(
+    kind: str, limit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x = getattr(nn, kind)(2, 32, rng=0), np.ones((8, 2000, 2), np.float32)
+    monkeypatch.setattr(recurrent, "_FEW_STEPS", 1 << 17)
+    monkeypatch.setattr(memory, "_pool", memory._Pool())
+    with nn.no_grad():
+        tracemalloc.start()
+        y = layer(x)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    # The outputs, and the gates and states (512 KiB and more) of one part of the steps.
+    assert peak < limit * y.nbytes
 
 
 @given(

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -71,6 +72,77 @@ def test_what_numpy_does_about_errors_holds_for_all_calls() -> None:
         threads.run([lambda: None, divide])
 
 
+def test_of_several_errors_the_first_call_s_is_raised() -> None:
+    def fail(error: type[Exception], seconds: float) -> None:
+        time.sleep(seconds)
+        raise error
+
+    calls = [lambda: None, lambda: fail(KeyError, 0.1), lambda: fail(ZeroDivisionError, 0)]
+    with pytest.raises(KeyError):
+        threads.run(calls)
+
+
+def test_an_exit_in_another_thread_is_raised_in_this_one() -> None:
+    seen: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            threads.run([lambda: None, sys.exit])
+        except SystemExit as error:
+            seen.append(error)
+
+    caller = threading.Thread(target=call, daemon=True)  # so that a hanging one ends with pytest
+    caller.start()
+    caller.join(10)
+    assert len(seen) == 1
+
+
+def test_whoever_is_woken_early_finds_the_call_done() -> None:
+    class Slow:
+        """A lock whose release takes a while after the lock is free."""
+
+        def __init__(self, lock: Any) -> None:
+            self.lock, self.acquire = lock, lock.acquire
+
+        def release(self) -> None:
+            self.lock.release()
+            time.sleep(0.1)
+
+    task = threads._Task(lambda: None)
+    task._unfinished = Slow(task._unfinished)  # type: ignore[assignment]
+    waiting = threading.Thread(target=task.wait, daemon=True)
+    waiting.start()
+    task.run()
+    waiting.join(10)
+    assert not waiting.is_alive()
+
+
+def test_two_callers_share_the_threads_they_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+
+    class Slow(threading.Thread):
+        def start(self) -> None:
+            if self.name == "nnlite-0":
+                started.append(self)
+                time.sleep(0.1)
+            super().start()
+
+    together = threading.Barrier(2)
+    callers = [
+        threading.Thread(
+            target=lambda: together.wait() is None or threads.run([lambda: None, lambda: None])
+        )
+        for _ in range(2)
+    ]
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    monkeypatch.setattr(threads.threading, "Thread", Slow)
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(started) == 1
+
+
 def test_several_callers_do_not_disturb_each_other() -> None:
     totals: list[int] = []
 
@@ -109,6 +181,15 @@ def test_ctrl_c_waits_for_the_other_calls() -> None:
         time.sleep(0.2)
         done.append(True)
 
+    # Where the tests run in the background, Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        check_an_interruption(done, interrupted)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def check_an_interruption(done: list[bool], interrupted: Callable[[], None]) -> None:
     with pytest.raises(KeyboardInterrupt):
         threads.run([lambda: None, interrupted])
     assert done == [True]

@@ -871,3 +871,21 @@ class TestWhatDoesNotFit:
     def test_others(self) -> None:
         self.refused(ValueError, "resume needs the checkpoint to go on from", resume=True)
         self.refused(TypeError, "history must be a History, got dict", history={})
+
+
+@pytest.mark.parametrize("samples", [3, 4, 5, 8, 9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_predict_keeps_the_type_and_leaves_no_caches(samples: int, dtype: Any) -> None:
+    model = nn.Linear(2, 3, rng=0).astype(dtype)
+    x = np.arange(2 * samples, dtype=dtype).reshape(samples, 2)
+    outputs = nn.predict(model, x, batch_size=4)
+    assert_allclose(outputs, x @ model.weight.data.T + model.bias.data, rtol=1e-5, atol=1e-5)
+    assert (outputs.shape, outputs.dtype) == ((samples, 3), dtype)
+    with pytest.raises(RuntimeError, match="call forward"):
+        model.backward(outputs)
+
+
+@pytest.mark.parametrize("inputs", [(), np.float32(1), (np.float32(1), np.float32(1))])
+def test_predict_refuses_what_has_no_samples(inputs: Any) -> None:
+    with pytest.raises(ValueError, match="predict: expected at least one input"):
+        nn.predict(nn.Identity(), inputs)
