@@ -702,6 +702,9 @@ def _share_windows(work: Callable[[_Axis, slice, slice], None], rows: _Axis, siz
 
     def work_on(start: int, stop: int) -> None:
         count, stride = stop - start, rows.stride
+        if count == rows.outputs:
+            work(rows, slice(None), slice(None))
+            return
         part = rows._replace(inputs=count * stride, outputs=count)
         work(part, slice(start * stride, stop * stride), slice(start, stop))
 

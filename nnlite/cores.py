@@ -134,7 +134,8 @@ def share(
     global _has_shared
     is_worth_it = size >= _MANY_BYTES or multiply_adds >= _HUGE
     parts = min(_one_thread.threads(), length) if is_worth_it else 1
-    if threads.is_busy():  # then the context was entered by who shares the work around this
+    if (parts == 1 and multiply_adds <= _TINY) or threads.is_busy():
+        # BLAS takes one thread by itself, or has one for the sake of the work around this.
         _run(work, length, parts)
         return
     with _one_thread:
