@@ -21,6 +21,9 @@ from .memory import lay_out
 # A step goes through the flat arrays in pieces of this many elements, which stay in the cache
 # from the first operation of the update rule to the last.
 _PIECE = 32768
+# Averages whose gradient has become 0 decay towards it and end below the smallest normal number of
+# their dtype, where arithmetic takes many times as long. After so many steps these are set to 0.
+_STEPS_TO_FLUSH = 64
 
 
 class Optimizer:
@@ -42,7 +45,8 @@ class Optimizer:
         "params" (a list) and the options of each group. A changed option holds from the next
         `step` on.
     state_names : tuple of str
-        The arrays kept for each parameter, of its shape, zero at first.
+        The arrays kept for each parameter, of its shape, zero at first. What is below the smallest
+        normal number of their dtype becomes 0 now and then: arithmetic with it takes long.
 
     Raises
     ------
@@ -170,6 +174,9 @@ class Optimizer:
                         piece = slice(low, min(low + _PIECE, stop))
                         state = [array[piece] for array in block.state]
                         self.update(group, step, block.values[piece], block.grads[piece], *state)
+                        if (step + 1) % _STEPS_TO_FLUSH == 0:
+                            for array in state:
+                                array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
                 block.count(self.counts(group))
 
     def check(self, group: dict[str, Any]) -> None:

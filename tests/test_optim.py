@@ -199,6 +199,32 @@ def test_momentum_that_begins_later_begins_with_the_gradient() -> None:
     assert_close(params, plain.values)
 
 
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda p: nn.SGD(p, lr=0.1, momentum=0.9), "momentum_buffer"),
+        (lambda p: nn.Adam(p, betas=(0.9, 0.9)), "exp_avg"),
+        (lambda p: nn.RMSprop(p, alpha=0.9), "square_avg"),
+    ],
+)
+def test_averages_do_not_stay_below_the_smallest_normal_number(
+    make: Callable[..., Any], name: str
+) -> None:
+    # 0.9ⁿ goes below it after 829 steps, and rounding would keep it from ever reaching 0. The second
+    # element has gradients that do not end.
+    parameter = nn.Parameter(np.zeros(2, np.float32))
+    optimizer = make([parameter])
+    averages = []
+    for step in range(1000):
+        parameter.grad = np.array([step == 0, 1.0], np.float32)
+        optimizer.step()
+        averages.append(optimizer.state_dict()["state"][0][name])
+    first, second = np.array(averages).T
+    assert first[750] > 0
+    assert first[-1] == 0
+    assert second[-1] > 0.9
+
+
 def test_lr_is_that_of_the_first_group_and_sets_all() -> None:
     a, b = parameters((2,), (2,))
     optimizer = nn.SGD([{"params": [a], "lr": 0.5}, {"params": [b]}], lr=0.1)
