@@ -312,7 +312,8 @@ def compare(experiment: Experiment, rounds: int = 15, seconds: float = 0.02) -> 
     for _ in range(rounds):
         for way, found in zip(ways, times, strict=True):
             time.sleep(PAUSE)
-            way()
+            for _ in range(count):  # until all cores are awake
+                way()
             start = time.perf_counter()
             for _ in range(count):
                 way()

@@ -84,6 +84,7 @@ def lay_out(
 
 _SMALL = 1 << 17  # bytes; below this, malloc serves as well
 _PATIENCE = 512  # calls of `empty`, after which a buffer that none of them used is given back
+_SPARE = 1 << 25  # bytes that nobody uses, beyond which some are given back before more are taken
 
 
 class _Pool(threading.local):
@@ -142,9 +143,16 @@ def _orders(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def _give_back() -> None:
-    """Let go of the buffers that no call has used for long; who holds one of them keeps it."""
-    oldest = _pool.calls - _PATIENCE
-    for size, entries in list(_pool.buffers.items()):
-        entries[:] = [entry for entry in entries if entry[1] > oldest]
-        if not entries:
-            del _pool.buffers[size]
+    """Let go of the buffers that no call has used for long; who holds one of them keeps it.
+
+    Of those that nobody holds, the ones that were used last stay, as long as they are not too much.
+    """
+    oldest, spare = _pool.calls - _PATIENCE, 0
+    latest_first = sorted(itertools.chain(*_pool.buffers.values()), key=lambda entry: -entry[1])
+    _pool.buffers.clear()
+    for entry in latest_first:
+        buffer = entry[0]
+        is_spare = not is_held(buffer)
+        spare += is_spare * buffer.nbytes
+        if entry[1] > oldest and not (is_spare and spare > _SPARE):
+            _pool.buffers.setdefault(buffer.nbytes, []).append(entry)

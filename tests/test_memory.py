@@ -218,3 +218,19 @@ def test_training_with_memory_used_again_gives_the_same_bits_as_without(
     fresh = train()
     for name in fresh:
         assert_array_equal(used_again[name], fresh[name])
+
+
+def test_of_memory_that_nobody_uses_only_so_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_pool", memory._Pool())
+    monkeypatch.setattr(memory, "_SPARE", 1 << 20)
+    held = [memory.empty((1 << 18, n), np.dtype(np.uint8)) for n in (1, 2, 3, 4, 5)]
+    kept = held.pop()
+    del held  # 10 of 15 quarters of a megabyte are spare now
+    memory.empty((1 << 18, 6), np.dtype(np.uint8))
+    sizes = sorted(size >> 18 for size in memory._pool.buffers)
+    assert sizes == [
+        4,
+        5,
+        6,
+    ]  # the latest megabyte of the spare ones, what is held, and what is new
+    del kept

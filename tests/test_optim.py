@@ -210,8 +210,8 @@ def test_momentum_that_begins_later_begins_with_the_gradient() -> None:
 def test_averages_do_not_stay_below_the_smallest_normal_number(
     make: Callable[..., Any], name: str
 ) -> None:
-    # 0.9ⁿ goes below it after 829 steps, and rounding would keep it from ever reaching 0. The second
-    # element has gradients that do not end.
+    # 0.9ⁿ goes below it after 829 steps, and rounding would keep it from ever reaching 0. The
+    # second element has gradients that do not end.
     parameter = nn.Parameter(np.zeros(2, np.float32))
     optimizer = make([parameter])
     averages = []
