@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 import nnlite as nn
 from nnlite import convolution, cores
 
-from .harness import PAUSE
-
 Array = NDArray[Any]
 Work = Callable[[], object]
 
@@ -119,28 +117,19 @@ def _of_shared_work(normal: Callable[..., Array]) -> Iterator[Experiment]:
         yield Experiment(
             "threads of our own",
             f"{type(layer).__name__}, 64 channels of 24×24, batch 64, both ways",
-            _with(cores, "_MANY_BYTES", 1 << 62, work),
+            _on_one_thread(work),
             work,
         )
 
-    def normalized() -> None:
-        axes = (0, 2, 3)
-        centred = x - x.mean(axis=axes, keepdims=True)
-        scale = 1 / np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + norm.eps)
-        centred *= scale
-        d_weight = (grad * centred).mean(axis=axes, keepdims=True)
-        d_bias = grad.mean(axis=axes, keepdims=True)
-        dx = centred * -d_weight
-        dx += grad
-        dx -= d_bias
-        dx *= scale
 
-    yield Experiment(
-        "sums as products, and blocks that stay in the cache",
-        "the same BatchNorm2d, on one thread",
-        normalized,
-        _with(cores, "_MANY_BYTES", 1 << 62, both(norm, grad)),
-    )
+def _on_one_thread(work: Work) -> Work:
+    """Return `work` done by one thread, of ours and of BLAS."""
+
+    def work_alone() -> None:
+        with cores._one_thread:
+            _with(cores, "_MANY_BYTES", 1 << 62, _with(cores, "_HUGE", 1 << 62, work))()
+
+    return work_alone
 
 
 def _with(module: ModuleType, name: str, value: int, work: Work) -> Work:
@@ -171,9 +160,10 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
         conv(by_rows)
 
     by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, forward)
-    case = "32 to 64 channels, 3×3, batch 64, forward"
-    yield Experiment("rows outermost, kW shifted copies", case, columns_forward, by_lines)
-    yield Experiment("Winograd's algorithm along the rows", case, by_lines, forward)
+    ways = [_on_one_thread(way) for way in (columns_forward, by_lines, forward)]
+    case = "32 to 64 channels, 3×3, batch 64, forward, on one thread"
+    yield Experiment("rows outermost, kW shifted copies", case, *ways[:2])
+    yield Experiment("Winograd's algorithm along the rows", case, *ways[1:])
 
     def columns_input_grad() -> Array:
         columns = np.matmul(weight.reshape(64, -1).T, grad.reshape(64, 64, -1))
@@ -194,9 +184,10 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
         backward.backward(grad_by_rows)
 
     by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, input_grad)
+    ways = [_on_one_thread(way) for way in (columns_input_grad, by_lines, input_grad)]
     case = "the same, input gradient"
-    yield Experiment("no scattered sums over the kernel's rows", case, columns_input_grad, by_lines)
-    yield Experiment("the input gradient as such a convolution", case, by_lines, input_grad)
+    yield Experiment("no scattered sums over the kernel's rows", case, *ways[:2])
+    yield Experiment("the input gradient as such a convolution", case, *ways[1:])
 
 
 def _with_rows_outermost(images: Array) -> Array:
@@ -311,9 +302,6 @@ def compare(experiment: Experiment, rounds: int = 15, seconds: float = 0.02) -> 
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         for way, found in zip(ways, times, strict=True):
-            time.sleep(PAUSE)
-            for _ in range(count):  # until all cores are awake
-                way()
             start = time.perf_counter()
             for _ in range(count):
                 way()

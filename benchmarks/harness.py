@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # After a product, the threads of a BLAS or of OpenMP wait actively for the next for some
 # hundredths of a second; they must have gone to sleep before the other side's turn.
-PAUSE = 0.05
+_PAUSE = 0.05
 # How far results may differ, as a share of their norm. In float64 it is the rounding of sums. In
 # float32, rounding also tips a ReLU or a maximum to its other side now and then, and with it the
 # gradient of a whole sample.
@@ -307,13 +307,13 @@ class Session:
     def _time(self, workers: list[Worker]) -> dict[str, NDArray[np.float64]]:
         """Return the seconds of a step, round by round, by the title of the participant."""
         options = self.options
-        length = sum(worker("warm_up", options.seconds) + PAUSE for worker in workers)
+        length = sum(worker("warm_up", options.seconds) + _PAUSE for worker in workers)
         rounds = min(options.rounds, max(3, int(options.limit / length)))
         times = {worker.participant.title: np.empty(rounds) for worker in workers}
         for number in range(rounds):
             # Back and forth, so that a steady drift of the machine favours none.
             for worker in workers if number % 2 == 0 else reversed(workers):
-                time.sleep(PAUSE)
+                time.sleep(_PAUSE)
                 times[worker.participant.title][number] = worker("run_round")
         return times
 
