@@ -187,7 +187,7 @@ class Parameter:
         """Add the matrix product ``left @ right``, which has as many elements as the parameter.
 
         The first product after `zero_grad` is written straight into the gradient's memory.
-        `beside_images` is as in `nnlite.cores.product`.
+        `beside_images` is as in ``nnlite.cores.product``.
         """
         if not self.requires_grad:
             return
