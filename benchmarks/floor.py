@@ -124,7 +124,7 @@ def _of_relu(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return the maximum; the mask, and the product with it."""
     y, zeros, mask = _array(*output), np.zeros(output, np.float32), np.empty(output, bool)
     return (
-        [partial(np.maximum, y, zeros, y)],
+        [partial(np.maximum, y, zeros, out=y)],
         [partial(np.greater, y, np.float32(0), mask), partial(np.multiply, y, mask, y)],
     )
 
@@ -158,35 +158,33 @@ def _of_pooling(layer: Any, given: Shape, output: Shape) -> Calls:
     y, mask = _array(*output), np.empty(output, bool)
     window = math.prod(given) // math.prod(output)
     return (
-        [partial(np.maximum, y, y, y)] * (window - 1),
+        [partial(np.maximum, y, y, out=y)] * (window - 1),
         [partial(np.equal, y, y, mask), partial(np.multiply, y, mask, y)] * window,
     )
 
 
 def _of_recurrent(layer: Any, given: Shape, output: Shape) -> Calls:
-    """Return, for each step, the sum and tanh; the factor 1 - h², and the sum of both gradients."""
+    """Return, for each step, the tanh; the factor 1 - h², and the product with it."""
     samples, steps = given[:2]
-    state, grad = _array(samples, layer.hidden_size), _array(samples, layer.hidden_size)
-    everything, ones = _array(samples * steps, layer.hidden_size), _array(1, samples * steps)
-    forward: list[Call] = [partial(np.add, state, state, state), partial(np.tanh, state, state)]
+    state, grad = _array(layer.hidden_size, samples), _array(layer.hidden_size, samples)
+    everything, ones = _array(layer.hidden_size, samples * steps), _array(samples * steps, 1)
+    forward: list[Call] = [partial(np.tanh, state, state)]
     backward: list[Call] = [
         partial(np.multiply, state, state, grad),
         partial(np.subtract, np.float32(1), grad, grad),
         partial(np.multiply, grad, state, grad),
-        partial(np.add, grad, state, grad),
     ]
-    bias_grad = partial(np.dot, ones, everything, _array(1, layer.hidden_size))
+    bias_grad = partial(np.dot, everything, ones, _array(layer.hidden_size, 1))
     return forward * steps, [*backward * steps, bias_grad]
 
 
 def _of_lstm(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return, for each step, the passes of the gates and of both states."""
     samples, steps = given[:2]
-    gates, sums = _array(4, samples, layer.hidden_size), _array(4, samples, layer.hidden_size)
-    state, grad = _array(samples, layer.hidden_size), _array(samples, layer.hidden_size)
-    everything, ones = _array(samples * steps, 4 * layer.hidden_size), _array(1, samples * steps)
+    gates, sums = _array(4, layer.hidden_size, samples), _array(4, layer.hidden_size, samples)
+    state, grad = _array(layer.hidden_size, samples), _array(layer.hidden_size, samples)
+    everything, ones = _array(4 * layer.hidden_size, samples * steps), _array(samples * steps, 1)
     forward: list[Call] = [
-        partial(np.add, gates, sums, gates),
         partial(np.tanh, gates, gates),
         partial(np.multiply, gates, np.float32(0.5), gates),  # from tanh to the logistic function
         partial(np.add, gates, np.float32(0.5), gates),
@@ -200,7 +198,7 @@ def _of_lstm(layer: Any, given: Shape, output: Shape) -> Calls:
         *[partial(np.multiply, state, grad, grad)] * 2,
         partial(np.add, state, grad, grad),
     ]
-    bias_grad = partial(np.dot, ones, everything, _array(1, 4 * layer.hidden_size))
+    bias_grad = partial(np.dot, everything, ones, _array(4 * layer.hidden_size, 1))
     return forward * steps, [*backward * steps, bias_grad]
 
 

@@ -136,18 +136,26 @@ def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
 
 
 def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
-    """Return those of the input, all steps at once, and of the state, from the second step on."""
+    """Return ``[W_hh W_ih b] [h; x; 1]`` of each step; ``W_hhᵀ G`` of each, and those of all.
+
+    A `GRU` multiplies a block of zeros too, which does not count.
+    """
     samples, steps = given[0], given[1]
     needed = _LayerProducts([], [], [])
-    for name, parameter in layer.named_parameters():
-        if not name.startswith("weight_"):
+    for name, recurrent in layer.named_parameters():
+        if not name.startswith("weight_hh_"):
             continue
-        gates, inputs = parameter.shape
-        rows, times = (samples, steps - 1) if "_hh_" in name else (samples * steps, 1)
-        needed.forward.append(Product(rows, inputs, gates, right_transposed=True, times=times))
-        needed.backward.append(Product(gates, rows * times, inputs, left_transposed=True))
-        below = needed.input_grad if "_ih_l0" in name else needed.backward
-        below.append(Product(rows, gates, inputs, times=times))
+        gates, states = recurrent.shape
+        inputs = getattr(layer, name.replace("_hh_", "_ih_")).shape[1]
+        terms = samples * steps
+        needed.forward.append(Product(gates, states + inputs + layer.bias, samples, times=steps))
+        needed.backward.append(
+            Product(states, gates, samples, left_transposed=True, times=steps - 1)
+        )
+        needed.backward.append(Product(gates, terms, states, right_transposed=True))
+        needed.backward.append(Product(gates, terms, inputs, right_transposed=True))
+        below = needed.input_grad if "_hh_l0" in name else needed.backward
+        below.append(Product(inputs, gates, terms, left_transposed=True))
     return needed
 
 

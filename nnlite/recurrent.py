@@ -1,18 +1,24 @@
 """Recurrent layers: the same weights at every step of a sequence, and backpropagation through time.
 
-A batch of sequences is (N, L, features) for whoever uses it. Inside, time comes first, (L, N, …),
-so that what belongs to one step lies together. Only the product with the previous state has to wait
-for the previous step; everything else is done for many steps at once:
+A batch of sequences is (N, L, features) for whoever uses it. Inside, time comes first and the batch
+last, (L, features, N): what belongs to one step lies together, and every formula runs over long
+stretches of memory.
 
-- forward: for a block of steps that fits into the processor's cache one product of the inputs with
-  the input weights, then step by step one product of the state with the recurrent weights, and the
-  formula of the cell;
-- backward: the local derivatives for a block of steps, then step by step, from the last to the
-  first, one product back; and at the end one product for each weight gradient, over all steps.
+- **Forward.** A step multiplies the state before it by the recurrent weights and its input by the
+  input weights, and adds the biases. With state, input and a row of ones below each other, and all
+  weights in one matrix, that is one product::
 
-The gates of a cell lie one after the other, (gates, L, N, H), so that its formulas run over
-contiguous memory; their gradients lie side by side, (L, N, gates·H), as the rows of one matrix: one
-large product is faster than one for each gate.
+      a_t = [W_hh  W_ih  b] [h_{t-1}; x_t; 1]
+
+  Then comes the formula of the cell, which leaves the state in the place where the next step
+  multiplies it.
+- **Backward.** For a block of steps that fits into the processor's cache the local derivatives, all
+  at once; then step by step, from the last to the first, one product back; and for each weight
+  gradient one product over many steps.
+
+The blocks of a_t, one for each gate, follow each other in memory, (L, blocks, H, N). Their rows are
+many, and the columns mostly fewer: of such a product OpenBLAS gives each of its threads rows or
+columns of its own, so that none waits for another.
 
 `_Recurrent` does all of this, and stacks layers and directions: the reverse direction is the same
 cell on the sequence turned round. `RNN`, `LSTM` and `GRU` hold the formulas of one step: `_step`,
@@ -35,10 +41,11 @@ from .random import RandomState, generator
 
 # How many elements the gates of a block of steps may have: with their factors, half a megabyte.
 _BLOCK = 1 << 16
-# How many elements the gates may have where no backward needs them: four megabytes.
-_FEW_STEPS = 1 << 20
-# From how many rows on a product with the transposed weight gains more than a copy of it costs.
-_MANY_ROWS = 48
+# How many elements the gradients of the steps may have over which a weight gradient is one product:
+# four megabytes, so that a long sequence takes no more.
+_CHUNK = 1 << 20
+# So many steps are worth one matrix of all weights forward, and a transposed copy of W_hh back.
+_MANY_STEPS = 4
 
 Arrays = tuple[Any, ...]
 
@@ -60,11 +67,11 @@ class _Run(NamedTuple):
     """
 
     weights: _Weights
-    rows: Array  # the inputs (L, N, features), and a last column of ones if there is a bias
-    states: Arrays  # of shape (L + 1, N, H)
+    columns: Array  # (L + 1, H + features + 1, N): what the steps multiply; without bias, no ones
+    states: Arrays  # of shape (L + 1, H, N)
     kept: Arrays  # what else the cell's backward needs
     started: bool  # whether an initial state was given
-    absent: Array | None  # (L, N, 1): where the state stands still
+    absent: Array | None  # (L, 1, N): where the state stands still
 
 
 class _Recurrent(Layer):
@@ -82,16 +89,17 @@ class _Recurrent(Layer):
     weight_ih_l0: Parameter
     weight_hh_l0: Parameter
 
-    # How many blocks of hidden_size rows a weight has.
+    # How many gates there are: a weight has hidden_size rows for each.
     _gates: ClassVar[int]
+    # What `_step` wants each block of a_t multiplied by. The state has a share in the first blocks,
+    # the input in the last: each in as many as there are gates, which can be all of them.
+    _scales: ClassVar[tuple[float, ...]]
+    # How many gates of W_hh, from its end, come first in the order of the blocks.
+    _rolled: ClassVar[int] = 0
     # The arrays that a state consists of.
     _state_names: ClassVar[tuple[str, ...]] = ("h0",)
     # Whether the hidden state enters the next one directly too, not only through the product.
     _has_direct_path: ClassVar[bool] = False
-    # Whether the inputs' share and the product have gradients of their own, not being in one sum.
-    _has_two_sums: ClassVar[bool] = False
-    # What `_step` wants the sums of each gate multiplied by.
-    _scales: ClassVar[tuple[float, ...] | None] = None
 
     def __init__(
         self,
@@ -154,15 +162,15 @@ class _Recurrent(Layer):
 
     # ---- the formulas of one step, which each cell defines ----
 
-    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
-        """Return the array for the inputs' share of the gates, the states, and what else is kept.
+    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
+        """Return the array for the sums a_t, the states, and what else is kept.
 
-        The first is of shape (gates, L, N, H) and gets ``x_t W_ihᵀ`` and the biases.
+        The first is of shape (L, blocks, H, N), `hidden` of shape (L + 1, H, N).
         """
         raise NotImplementedError
 
-    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
-        """Compute the states after `step`, for `product` = h_{t-1} W_hhᵀ, (gates, N, H)."""
+    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
+        """Compute the states after `step`, where the sums are ready."""
         raise NotImplementedError
 
     def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
@@ -170,29 +178,15 @@ class _Recurrent(Layer):
         raise NotImplementedError
 
     def _step_back(
-        self,
-        step: int,
-        factors: list[Array],
-        kept: Arrays,
-        carried: list[Array],
-        d_inputs: Array,
-        d_product: Array,
+        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
     ) -> None:
-        """Compute the gradients of the inputs' share and of the product, each (gates, N, H).
+        """Compute the gradients of the sums, (blocks, H, N).
 
-        The two are one array where both stand in one sum. `factors` are those of the step, and
-        `carried` is dL/d(states after it). What is left in `carried` is the gradient that reaches
-        the states before the step without the product; the hidden state's only where there is a
-        direct path.
+        `factors` are those of the step, and `carried` is dL/d(states after it). What is left in
+        `carried` is the gradient that reaches the states before the step without the product; the
+        hidden state's only where there is a direct path.
         """
         raise NotImplementedError
-
-    def _common_bias(self, weights: _Weights) -> Array:
-        """Return the biases that can be added for all steps at once."""
-        assert weights.bias_ih is not None
-        assert weights.bias_hh is not None
-        total: Array = weights.bias_ih.data + weights.bias_hh.data
-        return total
 
     # ---- forward ----
 
@@ -228,7 +222,7 @@ class _Recurrent(Layer):
         # The memory of the last forward is free for this one, unless somebody holds the outputs.
         self._cache = None
 
-        sequence = _without(x.transpose(1, 0, 2), absent)
+        sequence = _without(x.transpose(1, 2, 0), absent)
         runs: list[_Run] = []
         kept_features: list[Array | None] = []
         for layer in range(self.num_layers):
@@ -237,8 +231,7 @@ class _Recurrent(Layer):
             hidden: list[Array] = []
             for direction in range(self._directions):
                 turn = _turn(direction)
-                run_layer = self._run if is_grad_enabled() else self._run_in_little_memory
-                run = run_layer(
+                run = self._run(
                     self._weights(layer, direction),
                     sequence[turn],
                     [array[len(runs)] for array in initial],
@@ -248,11 +241,11 @@ class _Recurrent(Layer):
                 hidden.append(run.states[0][1:][turn])
             sequence = hidden[0]
             if self.bidirectional:
-                both = empty((*sequence.shape[:2], 2 * self.hidden_size), sequence.dtype)
-                sequence = np.concatenate(hidden, axis=2, out=both)
+                both = empty((len(sequence), 2 * self.hidden_size, len(x)), sequence.dtype)
+                sequence = np.concatenate(hidden, axis=1, out=both)
 
         final = tuple(
-            np.array([state[-1] for state in states])
+            np.array([state[-1].T for state in states])
             for states in zip(*(run.states for run in runs), strict=True)
         )
         self.last_state = final if len(final) > 1 else final[0]
@@ -261,90 +254,78 @@ class _Recurrent(Layer):
         if self.outputs == "last":
             output = np.concatenate(final[0][-self._directions :], axis=1)
         else:
-            output = _without(sequence, absent).transpose(1, 0, 2)
+            if sequence.base is not None and sequence.base.nbytes > 3 * sequence.nbytes:
+                # Whoever holds the output would hold all that the steps multiplied, inputs too.
+                sequence = sequence.copy()
+            output = _without(sequence, absent).transpose(2, 0, 1)
         return output
 
     def _run(
-        self,
-        weights: _Weights,
-        sequence: Array,
-        start: list[Array],
-        absent: Array | None,
-        matrices: tuple[Array, Array] | None = None,
-    ) -> _Run:
-        """Run one layer in one direction over `sequence` (L, N, features)."""
-        length, batch, features = sequence.shape
-        # With a column of ones, the bias is part of the product.
-        rows = empty((length, batch, features + self.bias), sequence.dtype)
-        rows[:, :, :features] = sequence
-        rows[:, :, features:] = 1
-        of_inputs, recurrent = matrices or self._matrices(weights, length * batch)
-        inputs, states, kept = self._begin(weights, length, batch)
-        for index, state in enumerate(states):
-            state[0] = start[index] if start else 0
-
-        hidden = states[0]
-        product = np.zeros((batch, recurrent.shape[1]), recurrent.dtype)
-        by_gate = self._by_gate(product)
-        block = max(1, _BLOCK // product.size)
-        for first in range(0, length, block):
-            steps = slice(first, min(first + block, length))
-            np.matmul(
-                rows[steps].reshape(-1, rows.shape[2]),
-                of_inputs,
-                out=inputs[:, steps].reshape(self._gates, -1, self.hidden_size),
-            )
-            for step in range(*steps.indices(length)):
-                if step or start:
-                    np.dot(hidden[step], recurrent, out=product)
-                self._step(step, by_gate, states, kept)
-                if absent is not None:
-                    for state in states:
-                        np.copyto(state[step + 1], state[step], where=absent[step])
-        return _Run(weights, rows, states, kept, bool(start), absent)
-
-    def _run_in_little_memory(
         self, weights: _Weights, sequence: Array, start: list[Array], absent: Array | None
     ) -> _Run:
-        """Do as `_run` does, a few steps at a time, and keep the hidden states only.
+        """Run one layer in one direction over `sequence` (L, features, N)."""
+        length, features, batch = sequence.shape
+        inputs = slice(self.hidden_size, self.hidden_size + features)
+        columns = empty((length + 1, inputs.stop + self.bias, batch), sequence.dtype)
+        columns[:length, inputs] = sequence
+        columns[:, inputs.stop :] = 1
+        matrix = self._matrix(weights) if length >= _MANY_STEPS else None
+        sums, states, kept = self._begin(columns[:, : self.hidden_size])
+        for index, state in enumerate(states):
+            state[0] = start[index].T if start else 0
+        products = sums.reshape(length, -1, batch)
+        for step in range(length):
+            before = [] if absent is None else [state[step].copy() for state in states]
+            if matrix is not None:
+                np.dot(matrix, columns[step], out=products[step])
+            else:
+                self._multiply(weights, columns[step], products[step])
+            self._step(step, states, kept)
+            if absent is not None:
+                for state, unchanged in zip(states, before, strict=True):
+                    np.copyto(state[step + 1], unchanged, where=absent[step])
+        return _Run(weights, columns, states, kept, bool(start), absent)
 
-        Of other states there is the last alone.
-        """
-        length, batch, _ = sequence.shape
-        count = max(1, _FEW_STEPS // (batch * self._gates * self.hidden_size))
-        if length <= count:
-            return self._run(weights, sequence, start, absent)
-        hidden = empty((length + 1, batch, self.hidden_size), sequence.dtype)
-        matrices = self._matrices(weights, length * batch)
-        for first in range(0, length, count):
-            steps = slice(first, first + count)
-            part = None if absent is None else absent[steps]
-            run = self._run(weights, sequence[steps], start, part, matrices)
-            hidden[1:][steps] = run.states[0][1:]
-            start = [state[-1].copy() for state in run.states]
-            del run  # so that the next steps get its memory
-        last = (state[None] for state in start[1:])
-        return _Run(weights, sequence, (hidden, *last), (), bool(start), absent)
+    def _matrix(self, weights: _Weights) -> Array:
+        """Return the matrix of a step's product, its rows scaled as `_step` has them."""
+        size, of_input = self.hidden_size, weights.ih.data
+        gates, inputs = self._gates * size, slice(size, size + of_input.shape[1])
+        matrix = np.zeros((len(self._scales) * size, inputs.stop + self.bias), of_input.dtype)
+        matrix[:gates, :size] = self._in_blocks(weights.hh.data)
+        matrix[-gates:, inputs] = of_input
+        if weights.bias_ih is not None and weights.bias_hh is not None:
+            matrix[:gates, -1] = self._in_blocks(weights.bias_hh.data)
+            matrix[-gates:, -1] += weights.bias_ih.data
+        self._scale(matrix)
+        return matrix
 
-    def _matrices(self, weights: _Weights, rows: int) -> tuple[Array, Array]:
-        """Return the matrices that multiply inputs and state, each gate scaled as `_step` has it.
+    def _multiply(self, weights: _Weights, column: Array, out: Array) -> None:
+        """Write ``matrix @ column`` into `out`, without the matrix."""
+        size = self.hidden_size
+        gates, inputs = self._gates * size, slice(size, size + weights.ih.shape[1])
+        of_state = self._in_blocks(np.dot(weights.hh.data, column[:size]))
+        of_input = np.dot(weights.ih.data, column[inputs])
+        if weights.bias_ih is not None and weights.bias_hh is not None:
+            of_state += self._in_blocks(weights.bias_hh.data)[:, None]
+            of_input += weights.bias_ih.data[:, None]
+        out[:gates] = of_state
+        out[gates:] = 0
+        out[-gates:] += of_input
+        self._scale(out)
 
-        So many `rows` of states will be multiplied.
+    def _scale(self, rows: Array) -> None:
+        """Multiply the rows of each block by what `_step` wants them multiplied by."""
+        for block, scale in zip(rows.reshape(len(self._scales), -1), self._scales, strict=True):
+            if scale != 1:
+                block *= scale
 
-        They are of the shapes (gates, features, H), with a last row for the bias, and
-        (H, gates·H).
-        """
-        of_inputs, of_state = weights.ih.data, weights.hh.data
-        if self.bias:
-            of_inputs = np.concatenate([of_inputs, self._common_bias(weights)[:, None]], axis=1)
-        if self._scales is not None:
-            scales = np.repeat(np.array(self._scales, of_inputs.dtype), self.hidden_size)[:, None]
-            of_inputs, of_state = of_inputs * scales, of_state * scales
-        by_gate = of_inputs.reshape(self._gates, self.hidden_size, -1)
-        recurrent = of_state.T
-        if rows >= _MANY_ROWS:
-            recurrent = np.ascontiguousarray(recurrent)
-        return by_gate.swapaxes(1, 2), recurrent
+    def _in_blocks(self, rows: Array) -> Array:
+        """Return the rows of W_hh, or what is computed with them, in the order of the blocks."""
+        return np.roll(rows, self._rolled * self.hidden_size, axis=0) if self._rolled else rows
+
+    def _in_gates(self, rows: Array) -> Array:
+        """Return what is in the order of the blocks in that of the rows of W_hh."""
+        return np.roll(rows, -self._rolled * self.hidden_size, axis=0) if self._rolled else rows
 
     # ---- backward ----
 
@@ -385,9 +366,9 @@ class _Recurrent(Layer):
         flow = None
         if last_only:
             for direction in range(self._directions):
-                carried[0][direction - self._directions] += grad[:, self._part(direction)]
+                carried[0][direction - self._directions] += grad[:, self._part(direction)].T
         else:
-            flow = _without(grad.transpose(1, 0, 2), absent)
+            flow = _without(np.ascontiguousarray(grad.transpose(1, 2, 0)), absent)
 
         for layer in reversed(range(self.num_layers)):
             below: Array | None = None
@@ -396,7 +377,7 @@ class _Recurrent(Layer):
                 turn = _turn(direction)
                 d_sequence = self._run_back(
                     runs[index],
-                    None if flow is None else flow[turn, :, self._part(direction)],
+                    None if flow is None else flow[turn, self._part(direction)],
                     [array[index] for array in carried],
                     start_grad=input_grad and runs[index].started,
                     input_grad=input_grad or layer > 0,
@@ -411,12 +392,13 @@ class _Recurrent(Layer):
 
         if flow is None:
             return None
-        dx = flow.transpose(1, 0, 2)
+        dx = flow.transpose(2, 0, 1)
         if not state:
             return dx
         if state[0] is None:
             return dx, None
-        return (dx, tuple(carried)) if isinstance(state[0], tuple) else (dx, *carried)
+        d_state = tuple(array.swapaxes(1, 2) for array in carried)
+        return (dx, d_state) if isinstance(state[0], tuple) else (dx, *d_state)
 
     def _run_back(
         self,
@@ -428,64 +410,86 @@ class _Recurrent(Layer):
     ) -> Array | None:
         """Backpropagate through one layer in one direction; return dL/d(sequence) if wanted.
 
-        `grads` is dL/d(outputs), None for zero; `carried`, arrays (N, H) that are written into,
+        `grads` is dL/d(outputs), None for zero; `carried`, arrays (H, N) that are written into,
         goes from dL/d(final state) to dL/d(initial state).
         """
-        weights, rows, states, kept, started, absent = run
-        hidden = states[0]
-        length, batch = len(hidden) - 1, hidden.shape[1]
-        width = self._gates * self.hidden_size
-        d_inputs = d_products = empty((length, batch, width), hidden.dtype)
-        if self._has_two_sums:
-            d_products = empty(d_inputs.shape, hidden.dtype)
-        d_by_gate = self._by_gate(d_inputs), self._by_gate(d_products)
-        through_product = np.empty((batch, self.hidden_size), hidden.dtype)
-        block = max(1, _BLOCK // (batch * width))
-        for stop in range(length, 0, -block):
-            first = max(stop - block, 0)
+        weights, columns = run.weights, run.columns
+        length, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
+        size, gates = self.hidden_size, self._gates * self.hidden_size
+        rows, inputs = len(self._scales) * size, slice(size, size + weights.ih.shape[1])
+        of_state = self._in_blocks(weights.hh.data).T
+        if length >= _MANY_STEPS:
+            of_state = np.ascontiguousarray(of_state)
+        d_sequence = empty((length, weights.ih.shape[1], batch), dtype) if input_grad else None
+        chunk = max(1, _CHUNK // (rows * batch))
+        for stop in range(length, 0, -chunk):
+            steps = slice(max(stop - chunk, 0), stop)
+            d_rows = self._chunk_back(run, steps, of_state, grads, carried, start_grad)
+            d_gates, d_inputs = d_rows[:gates], d_rows[-gates:]
+            terms = _side_by_side(columns[steps])
+            if self._rolled:
+                weights.hh.accumulate(self._in_gates(np.dot(d_gates, terms[:size].T)))
+            else:
+                weights.hh.accumulate_product(d_gates, terms[:size].T)
+            weights.ih.accumulate_product(d_inputs, terms[inputs].T)
+            if weights.bias_ih is not None and weights.bias_hh is not None:
+                ones = terms[-1]
+                sums = np.dot(d_inputs, ones)
+                weights.bias_ih.accumulate(sums)
+                if self._rolled:
+                    sums = self._in_gates(np.dot(d_gates, ones))
+                weights.bias_hh.accumulate(sums)
+            if d_sequence is not None:
+                d_terms = np.dot(weights.ih.data.T, d_inputs).reshape(
+                    -1, steps.stop - steps.start, batch
+                )
+                d_sequence[steps] = d_terms.swapaxes(0, 1)
+        return d_sequence
+
+    def _chunk_back(
+        self,
+        run: _Run,
+        steps: slice,
+        of_state: Array,
+        grads: Array | None,
+        carried: list[Array],
+        start_grad: bool,
+    ) -> Array:
+        """Go back through some steps; return dL/da_t of all of them as a matrix (rows, steps·N)."""
+        _, columns, states, kept, _, absent = run
+        length, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
+        d_sums = empty(
+            (steps.stop - steps.start, len(self._scales), self.hidden_size, batch), dtype
+        )
+        products = d_sums.reshape(len(d_sums), -1, batch)
+        gates = of_state.shape[1]
+        through_product = np.empty((self.hidden_size, batch), dtype)
+        block = max(1, _BLOCK // products[0].size)
+        for stop in range(steps.stop, steps.start, -block):
+            first = max(stop - block, steps.start)
             factors = self._local_derivatives(slice(first, stop), states, kept)
             for step in reversed(range(first, stop)):
+                place = step - steps.start
                 if grads is not None:
                     carried[0] += grads[step]
                 after = [] if absent is None else [array.copy() for array in carried]
                 now = [factor[step - first] for factor in factors]
-                self._step_back(step, now, kept, carried, *(d[step] for d in d_by_gate))
+                self._step_back(step, now, kept, carried, d_sums[place])
                 if step or start_grad:
                     if self._has_direct_path:
-                        np.dot(d_products[step], weights.hh.data, out=through_product)
+                        np.dot(of_state, products[place, :gates], out=through_product)
                         carried[0] += through_product
                     else:
-                        np.dot(d_products[step], weights.hh.data, out=carried[0])
+                        np.dot(of_state, products[place, :gates], out=carried[0])
                 if absent is not None:
                     for array, unchanged in zip(carried, after, strict=True):
                         np.copyto(array, unchanged, where=absent[step])
                 if step and self.truncate and (length - step) % self.truncate == 0:
                     for array in carried:
                         array.fill(0)
-
         if absent is not None:
-            np.copyto(d_inputs, 0, where=absent)
-            np.copyto(d_products, 0, where=absent)
-        inputs_matrix = d_inputs.reshape(length * batch, width)
-        products_matrix = d_products.reshape(length * batch, width)
-        rows = rows.reshape(length * batch, -1)[:, : weights.ih.shape[1]]
-        weights.ih.accumulate_product(inputs_matrix.T, rows)
-        # A first state of zero has no share in the gradient.
-        skipped = 0 if started else batch
-        before = hidden[:-1].reshape(length * batch, self.hidden_size)
-        weights.hh.accumulate_product(products_matrix[skipped:].T, before[skipped:])
-        if weights.bias_ih is not None and weights.bias_hh is not None:
-            ones = np.ones(length * batch, hidden.dtype)
-            sums = np.dot(ones, inputs_matrix)
-            weights.bias_ih.accumulate(sums)
-            if self._has_two_sums:
-                sums = np.dot(ones, products_matrix)
-            weights.bias_hh.accumulate(sums)
-        if not input_grad:
-            return None
-        d_rows = empty(rows.shape, hidden.dtype)
-        np.dot(inputs_matrix, weights.ih.data, out=d_rows)
-        return d_rows.reshape(length, batch, -1)
+            np.copyto(products, 0, where=absent[steps])
+        return _side_by_side(products)
 
     # ---- inputs ----
 
@@ -544,15 +548,15 @@ class _Recurrent(Layer):
         return arrays
 
     def _final_gradients(self, state_grad: Any, batch: int) -> list[Array]:
-        """Return dL/d(last_state), as arrays that are ours to write into."""
+        """Return dL/d(last_state), as arrays (…, H, N) that are ours to write into."""
         given = self._states((state_grad,), batch, "state_grad, the gradient of last_state,")
         if given:
-            return [np.array(array, order="C") for array in given]
-        shape = (self.num_layers * self._directions, batch, self.hidden_size)
+            return [np.array(array.swapaxes(1, 2), order="C") for array in given]
+        shape = (self.num_layers * self._directions, self.hidden_size, batch)
         return [np.zeros(shape, self.weight_hh_l0.dtype) for _ in self._state_names]
 
     def _absent(self, mask: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-        """Return where there is no step, (L, N, 1), or None if every sequence has all of them."""
+        """Return where there is no step, (L, 1, N), or None if every sequence has all of them."""
         if mask is None:
             return None
         present = np.asarray(mask)
@@ -566,15 +570,9 @@ class _Recurrent(Layer):
                 f"{self.label}: input of shape {shape} needs a mask of shape {shape[:2]}, "
                 f"got {present.shape}"
             )
-        return None if present.all() else ~present.T[:, :, None]
+        return None if present.all() else ~present.T[:, None]
 
-    # ---- gates, layers and directions ----
-
-    def _by_gate(self, rows: Array) -> Array:
-        """Return a view (…, gates, N, H) of an array (…, N, gates·H)."""
-        split = rows.reshape(*rows.shape[:-1], self._gates, self.hidden_size)
-        by_gate: Array = split.swapaxes(-3, -2)
-        return by_gate
+    # ---- layers and directions ----
 
     def _drop(self, sequence: Array) -> tuple[Array, Array | None]:
         """Return what the dropout leaves of `sequence`, and the factors by which it does so."""
@@ -600,11 +598,30 @@ def _turn(direction: int) -> slice:
 
 
 def _without(sequence: Array, absent: Array | None) -> Array:
-    """Return a sequence (L, N, features) with zeros where there is no step."""
+    """Return a sequence (L, features, N) with zeros where there is no step."""
     if absent is None:
         return sequence
     present: Array = np.where(absent, 0, sequence)
     return present
+
+
+def _side_by_side(steps: Array) -> Array:
+    """Return an array (steps, rows, N) as a matrix (rows, steps·N)."""
+    if len(steps) == 1:
+        return steps[0]
+    count, rows, batch = steps.shape
+    matrix = empty((rows, count, batch), steps.dtype)
+    matrix[...] = steps.swapaxes(0, 1)
+    return matrix.reshape(rows, -1)
+
+
+def _for_each_step(length: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array (length, *shape); if no backward is to come, all steps share its memory."""
+    if is_grad_enabled():
+        return empty((length, *shape), dtype)
+    once = empty(shape, dtype)
+    shared: Array = np.ndarray((length, *shape), dtype, buffer=once, strides=(0, *once.strides))
+    return shared
 
 
 class RNN(_Recurrent):
@@ -700,6 +717,7 @@ class RNN(_Recurrent):
     nonlinearity: str
 
     _gates = 1
+    _scales = (1,)
 
     def __init__(
         self,
@@ -728,14 +746,12 @@ class RNN(_Recurrent):
             rng=rng,
         )
 
-    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
-        hidden = empty((length + 1, batch, self.hidden_size), weights.hh.dtype)
+    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
         # The state of a step takes the place of the sum that it is the tanh of.
-        return hidden[None, 1:], (hidden,), ()
+        return hidden[1:, None], (hidden,), ()
 
-    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
         h = states[0][step + 1]
-        h += product[0]
         if self.nonlinearity == "tanh":
             np.tanh(h, out=h)
         else:
@@ -752,16 +768,10 @@ class RNN(_Recurrent):
         return (slope,)
 
     def _step_back(
-        self,
-        step: int,
-        factors: list[Array],
-        kept: Arrays,
-        carried: list[Array],
-        d_inputs: Array,
-        d_product: Array,
+        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
     ) -> None:
         (slope,), (dh,) = factors, carried
-        np.multiply(slope, dh, out=d_inputs[0])
+        np.multiply(slope, dh, out=d_sums[0])
 
 
 class LSTM(_Recurrent):
@@ -844,20 +854,21 @@ class LSTM(_Recurrent):
     # σ(a) = ½ tanh(½ a) + ½: with a factor of ½ for i, f, o and of 1 for g, one tanh does all.
     _scales = (0.5, 0.5, 1, 0.5)
 
-    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
-        shape, dtype = (length, batch, self.hidden_size), weights.hh.dtype
-        gates = empty((4, *shape), dtype)
-        hidden, cells = (empty((length + 1, *shape[1:]), dtype) for _ in range(2))
-        tanh_cells = empty(shape, dtype)
-        factor = np.array(self._scales, dtype).reshape(4, 1, 1)
-        kept = (gates, tanh_cells, factor, 1 - factor, np.empty(shape[1:], dtype))
+    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
+        length, shape, dtype = len(hidden) - 1, hidden.shape[1:], hidden.dtype
+        gates = _for_each_step(length, (4, *shape), dtype)
+        cells = _for_each_step(length + 1, shape, dtype)
+        tanh_cells = _for_each_step(length, shape, dtype)
+        # For one sample in the shape of the gates, which spares NumPy the broadcasting.
+        rows = len(hidden[0]) if shape[1] == 1 else 1
+        factor = np.repeat(np.array(self._scales, dtype), rows).reshape(4, rows, 1)
+        kept = (gates, tanh_cells, factor, 1 - factor, np.empty(shape, dtype))
         return gates, (hidden, cells), kept
 
-    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
         hidden, cells = states
         gates, tanh_cells, factor, shift, work = kept
-        now = gates[:, step]  # the inputs' share of a_t, in whose place come i, f, g and o
-        now += product
+        now = gates[step]  # a_t, in whose place come i, f, g and o
         np.tanh(now, out=now)
         now *= factor
         now += shift
@@ -870,14 +881,14 @@ class LSTM(_Recurrent):
         np.multiply(o, tanh_c, out=hidden[step + 1])
 
     def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
-        gates, tanh_c = kept[0][:, steps], kept[1][steps]
-        i, f, g, o = gates
+        gates, tanh_c = kept[0][steps], kept[1][steps]
+        i, f, g, o = gates.swapaxes(0, 1)
         h, c_before = states[0][1:][steps], states[1][:-1][steps]
-        factors = empty((len(h), *gates[:, 0].shape), h.dtype)
-        da_i, da_f, da_g, da_o = by_gate = factors.swapaxes(0, 1)
+        factors = empty(gates.shape, h.dtype)
+        da_i, da_f, da_g, da_o = factors.swapaxes(0, 1)
         through_tanh, added = (empty(h.shape, h.dtype) for _ in range(2))
         np.multiply(i, g, out=added)
-        np.subtract(1, gates, out=by_gate)
+        np.subtract(1, gates, out=factors)
         da_i *= added
         da_f *= f
         da_f *= c_before
@@ -889,21 +900,14 @@ class LSTM(_Recurrent):
         return factors, through_tanh
 
     def _step_back(
-        self,
-        step: int,
-        factors: list[Array],
-        kept: Arrays,
-        carried: list[Array],
-        d_inputs: Array,
-        d_product: Array,
+        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
     ) -> None:
         (by_gate, through_tanh), (dh, dc) = factors, carried
-        _, f, _, _ = kept[0][:, step]
         through_tanh *= dh
         dc += through_tanh
-        np.multiply(by_gate[:3], dc, out=d_inputs[:3])
-        np.multiply(by_gate[3], dh, out=d_inputs[3])
-        dc *= f
+        np.multiply(by_gate[:3], dc, out=d_sums[:3])
+        np.multiply(by_gate[3], dh, out=d_sums[3])
+        dc *= kept[0][step, 1]  # f
 
 
 class GRU(_Recurrent):
@@ -984,36 +988,25 @@ class GRU(_Recurrent):
     """
 
     _gates = 3
+    # r scales v_n with its bias, so u_n and v_n are sums of their own: v_n, r, z, u_n.
+    _scales = (1, 0.5, 0.5, 1)  # σ(a) = ½ tanh(½ a) + ½
+    _rolled = 1
     _has_direct_path = True
-    _has_two_sums = True
-    _scales = (0.5, 0.5, 1)  # σ(a) = ½ tanh(½ a) + ½
 
-    def _common_bias(self, weights: _Weights) -> Array:
-        # r scales v_n with its bias, which therefore has to wait for the step.
-        assert weights.bias_ih is not None
-        total = super()._common_bias(weights)
-        total[2 * self.hidden_size :] = weights.bias_ih.data[2 * self.hidden_size :]
-        return total
+    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
+        shape = hidden.shape[1:]
+        gates = _for_each_step(len(hidden) - 1, (4, *shape), hidden.dtype)
+        return gates, (hidden,), (gates, np.empty(shape, hidden.dtype))
 
-    def _begin(self, weights: _Weights, length: int, batch: int) -> tuple[Array, Arrays, Arrays]:
-        shape, dtype = (length, batch, self.hidden_size), weights.hh.dtype
-        gates = empty((3, *shape), dtype)
-        hidden = empty((length + 1, *shape[1:]), dtype)
-        v_n = empty(shape, dtype)
-        bias_n = weights.bias_hh.data[2 * self.hidden_size :] if weights.bias_hh else 0
-        return gates, (hidden,), (gates, v_n, bias_n, np.empty(shape[1:], dtype))
-
-    def _step(self, step: int, product: Array, states: Arrays, kept: Arrays) -> None:
+    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
         (hidden,) = states
-        gates, v_n, bias_n, work = kept
-        r_and_z = gates[:2, step]
-        r_and_z += product[:2]
+        gates, work = kept
+        r_and_z = gates[step, 1:3]
         np.tanh(r_and_z, out=r_and_z)
         r_and_z *= 0.5
         r_and_z += 0.5
-        r, z, n = gates[:, step]
-        np.add(product[2], bias_n, out=v_n[step])
-        np.multiply(r, v_n[step], out=work)
+        v_n, r, z, n = gates[step]
+        np.multiply(r, v_n, out=work)
         n += work
         np.tanh(n, out=n)
         h = hidden[step + 1]
@@ -1022,32 +1015,27 @@ class GRU(_Recurrent):
         h += n
 
     def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
-        gates, v_n = kept[0][:, steps], kept[1][steps]
-        n, h_before = gates[2], states[0][:-1][steps]
-        factors = empty((len(n), *gates[:, 0].shape), n.dtype)
-        du_r, du_z, du_n = by_gate = factors.swapaxes(0, 1)
-        np.subtract(1, gates, out=by_gate)
+        gates = kept[0][steps]
+        v_n, _, _, n = gates.swapaxes(0, 1)
+        h_before = states[0][:-1][steps]
+        factors = empty((len(gates), 3, *n.shape[1:]), n.dtype)
+        du_r, du_z, du_n = factors.swapaxes(0, 1)
+        np.subtract(1, gates[:, 1:3], out=factors[:, :2])
         np.multiply(n, n, out=du_n)
         np.subtract(1, du_n, out=du_n)
         du_n *= du_z
-        by_gate[:2] *= gates[:2]
+        factors[:, :2] *= gates[:, 1:3]
         du_r *= v_n
         du_z *= h_before - n
         return (factors,)
 
     def _step_back(
-        self,
-        step: int,
-        factors: list[Array],
-        kept: Arrays,
-        carried: list[Array],
-        d_inputs: Array,
-        d_product: Array,
+        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
     ) -> None:
         (by_gate,), (dh,) = factors, carried
-        r, z, _ = kept[0][:, step]
-        np.multiply(by_gate[1:], dh, out=d_inputs[1:])
-        np.multiply(by_gate[0], d_inputs[2], out=d_inputs[0])
-        d_product[:2] = d_inputs[:2]
-        np.multiply(d_inputs[2], r, out=d_product[2])
+        _, r, z, _ = kept[0][step]
+        dv_n, du_r, _, du_n = d_sums
+        np.multiply(by_gate[1:], dh, out=d_sums[2:])
+        np.multiply(by_gate[0], du_n, out=du_r)
+        np.multiply(du_n, r, out=dv_n)
         dh *= z
