@@ -15,8 +15,8 @@ other order at the price of a copy. In this order matrix products do nearly all 
   as they lie. One product sums over output channels and kernel rows. It gives kW shifted lines,
   whose sum is the row's gradient. (The usual way, col2im, sums kH·kW shifted images.)
 
-Kernels of three rows, the most common ones, take a third fewer multiplications forward and for the
-input gradient, if the batch is large: see `winograd`.
+Kernels of three rows, the most common ones, take a third fewer multiplications in all of these, if
+the batch is large: see `winograd`.
 
 The work goes through blocks of rows that stay in the processor's cache. Which positions stride,
 padding and dilation connect is worked out one axis at a time: see `_Axis`.
@@ -573,6 +573,10 @@ def _convolve(
 def _weight_grad(image: Array, lines: Array, rows: _Axis, columns: _Axis) -> Array:
     """Return dL/dweight, given the lines (H', O, W'·N) of the output gradient."""
     channels, out_channels = image.shape[1], lines.shape[1]
+    if _suits_winograd(rows, columns, channels, image.shape[3]):
+        grad = np.ascontiguousarray(lines).reshape(*lines.shape[:2], columns.outputs, -1)
+        kernels = winograd.kernel_gradient(image, grad, _by_tap(columns), rows.padding)
+        return kernels.transpose(3, 1, 0, 2)
     shape = rows.taps, channels, columns.taps, out_channels
     terms = math.prod(shape[:3])
 

@@ -9,9 +9,19 @@ rows g₀, g₁, g₂ of the kernel they take six products; or four, of sums (Wi
     y₀ = d₀ g₀ + d₁ g₁ + d₂ g₂ = m₀ + m₁ + m₂
     y₁ = d₁ g₀ + d₂ g₁ + d₃ g₂ = m₁ - m₂ - m₃
 
-The sums are laid out as (W, C, N). Then what a row of the kernel meets at one pixel, kW·C rows of N
-numbers, lies in one piece: with the kernel's row it makes a matrix product for each pixel, and no
-sum is copied. These matrices are so small that OpenBLAS multiplies them where they lie.
+The gradient of the kernel's rows, given those of the output, takes the same sums, and four products
+in place of six as well. With G₀ and G₁ the gradients of y₀ and y₁, summed over all pairs of rows::
+
+    M₀ = Σ (d₀ - d₂) G₀                      M₁ = Σ (d₁ + d₂) (G₀ + G₁)
+    M₃ = Σ (d₃ - d₁) G₁                      M₂ = Σ (d₂ - d₁) (G₀ - G₁)
+
+    dL/dg₀ = M₀ + (M₁ + M₂)/2    dL/dg₁ = (M₁ - M₂)/2    dL/dg₂ = M₃ + (M₁ + M₂)/2
+
+Forward, the sums are laid out as (W, C, N). Then what a row of the kernel meets at one pixel, kW·C
+rows of N numbers, lies in one piece: with the kernel's row it makes a matrix product for each
+pixel, and no sum is copied. These matrices are so small that OpenBLAS multiplies them where they
+lie. For the gradient of the kernels the sums are copied kW times, so that one product goes over all
+pixels of a row.
 
 Around an infinite pixel the sums can be ∞ - ∞, which is NaN, where an output would be ±∞; and the
 sum of two pixels can be too large for its dtype where an output would not be.
@@ -25,13 +35,13 @@ A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 201
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .cores import share
+from .cores import share, share_sum
 from .memory import empty
 
 Array = NDArray[Any]
@@ -80,6 +90,63 @@ def convolve(
 
     # For two rows, four products with kW·C terms.
     share(convolve_pairs, (rows + 1) // 2, out.nbytes, out.size * 2 * taps * channels)
+
+
+def kernel_gradient(
+    image: Array, grad: Array, taps: Sequence[tuple[slice, slice]], top: int
+) -> Array:
+    """Return the gradient of the kernels, as (3, C, kW, O).
+
+    Parameters
+    ----------
+    image : ndarray of shape (H, C, W, N)
+    grad : ndarray of shape (H', O, W', N)
+        That of the output.
+    taps : sequence of (slice, slice)
+        For each column of the kernel the columns of the output at which it meets the image, and the
+        columns that it meets there.
+    top : int
+        How many rows above the image the first window begins.
+    """
+    height, channels, width, batch = image.shape
+    rows, out_channels, columns, _ = grad.shape
+    lines = grad.reshape(rows, out_channels, -1)
+
+    def correlate_pairs(start: int, stop: int) -> Array:
+        total = np.zeros((4, channels * len(taps), out_channels), image.dtype)
+        zeros = np.zeros(image.shape[1:], image.dtype)
+        sums = empty((channels, width, batch), image.dtype)
+        # What meets a column of the kernel is the image, shifted; beyond its ends there are zeros.
+        shifted = empty((channels, len(taps), columns, batch), image.dtype)
+        shifted.fill(0)
+        windows = shifted.reshape(len(total[0]), -1)
+        both = empty((2, *lines.shape[1:]), image.dtype)
+        for row in range(2 * start, min(2 * stop, rows), 2):
+            d0, d1, d2, d3 = (
+                image[i] if 0 <= i < height else zeros for i in range(row - top, row - top + 4)
+            )
+            first = lines[row]
+            second = lines[row + 1] if row + 1 < rows else np.zeros_like(first)
+            np.add(first, second, out=both[0])
+            np.subtract(first, second, out=both[1])
+            for left, combine, right, line, product in (
+                (d0, np.subtract, d2, first, total[0]),
+                (d1, np.add, d2, both[0], total[1]),
+                (d2, np.subtract, d1, both[1], total[2]),
+                (d3, np.subtract, d1, second, total[3]),
+            ):
+                combine(left, right, out=sums)
+                for tap, (outputs, inputs) in enumerate(taps):
+                    shifted[:, tap, outputs] = sums[:, inputs]
+                product += np.dot(windows, line.T)
+        return total
+
+    multiply_adds = grad.size * 2 * channels * len(taps)
+    m0, m1, m2, m3 = share_sum(correlate_pairs, (rows + 1) // 2, grad.nbytes, multiply_adds)
+    half = (m1 + m2) / 2
+    return np.array([m0 + half, (m1 - m2) / 2, m3 + half]).reshape(
+        3, channels, len(taps), out_channels
+    )
 
 
 def _sums_of_rows(

@@ -127,20 +127,26 @@ def dense_windows(draw: st.DrawFn) -> Window:
 def test_so_they_are_with_winograds_algorithm(
     window: Window, batch: int, in_channels: int, out_channels: int, bias: bool, samples: int
 ) -> None:
-    used: list[tuple[int, ...]] = []
+    used: list[str] = []
 
-    def convolve(image: Array, *others: Any) -> None:
-        used.append(image.shape)
-        original(image, *others)
+    def noted(name: str) -> Any:
+        original = getattr(winograd, name)
 
-    original = winograd.convolve
+        def function(*arguments: Any) -> Any:
+            used.append(name)
+            return original(*arguments)
+
+        return function
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(convolution, "_MANY_SAMPLES", 1)
         patch.setattr(convolution, "_MANY_TERMS", 1)
         patch.setattr(winograd, "_SAMPLES", samples)
-        patch.setattr(winograd, "convolve", convolve)
+        for name in ("convolve", "kernel_gradient"):
+            patch.setattr(winograd, name, noted(name))
         check_the_sums_of_the_docstring(window, batch, in_channels, out_channels, bias)
-    assert len(used) == 2  # forward, and the gradient of the input
+    # Forward, and back for the kernels and for the input.
+    assert used == ["convolve", "kernel_gradient", "convolve"]
 
 
 def check_the_sums_of_the_docstring(
@@ -229,6 +235,8 @@ def test_many_samples_of_any_window_are_convolved(stride: Any, dilation: Any, ke
     # The gradient is the transposed map: <grad, y> = <x_grad, x>, for every other x too.
     grad = rng.normal(size=y.shape)
     x_grad = layer.backward(grad)
+    weight_grad = np.einsum("nchwuv,nohw->ocuv", windows, grad, optimize=True)
+    assert_allclose(layer.weight.grad, weight_grad, rtol=1e-10, atol=1e-10)
     for other in (x, rng.normal(size=x.shape)):
         assert_allclose((grad * layer(other)).sum(), (x_grad * other).sum(), rtol=1e-9)
 
