@@ -15,6 +15,8 @@ from .special import normal_cdf
 # Arrays of the same dtype, which NumPy is quicker to compute with than with Python's numbers.
 _ZERO = {dtype: np.zeros((), dtype) for dtype in FLOATS}
 _ONE = {dtype: np.ones((), dtype) for dtype in FLOATS}
+# Integers of the same size.
+_BITS = {dtype: np.dtype(f"i{dtype.itemsize}") for dtype in FLOATS}
 
 
 class ReLU(Layer):
@@ -367,10 +369,15 @@ class Sigmoid(Layer):
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), with a relative error of a few ulps."""
     y: Array = np.negative(x, out=empty_like(x))
-    with np.errstate(over="ignore"):  # to infinity, whose reciprocal is 0
-        np.exp(y, out=y)
+    _exp(y)
     np.add(y, _ONE[y.dtype], out=y)
     return np.reciprocal(y, out=y)
+
+
+@np.errstate(over="ignore")  # as a decorator it takes a third less time than in a with statement
+def _exp(y: Array) -> None:
+    """Turn y into exp(y), which may be infinite."""
+    np.exp(y, out=y)
 
 
 def _positive_part(x: Array) -> Array:
@@ -388,7 +395,7 @@ def _pass_where_positive(y: Array, grad: Array, result: Array) -> None:
     """Write into `result` the gradient where y, which is 0 or above, or NaN, is not 0."""
     # Not a product: an infinite gradient times 0 would be NaN. True is 1, and -1 all bits set.
     mask = np.asarray(y != _ZERO[y.dtype]).view(np.int8)
-    bits = np.dtype(f"i{y.itemsize}")
+    bits = _BITS[y.dtype]
     np.bitwise_and(grad.view(bits), np.negative(mask, out=mask), out=result.view(bits))
 
 

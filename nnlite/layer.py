@@ -214,10 +214,16 @@ class Parameter:
                 self._grad = grad
             self._storage = grad
 
-    def grad_lies_in(self, flat: Array) -> bool:
-        """Whether the gradient is where `keep_in` put it, and that is in the memory of `flat`."""
+    def is_kept_in(self, data: Array, grads: Array) -> tuple[bool, bool]:
+        """Return whether the value is where `keep_in` put it, and whether the gradient is.
+
+        `data` is the array that `keep_in` was given for the value; `grads` is a flat array, in
+        whose memory that for the gradient lies. A missing gradient counts as in place.
+        """
         grad = self._grad
-        return grad is not None and grad is self._storage and grad.base is flat.base
+        return self._data is data, (
+            grad is None or (grad is self._storage and grad.base is grads.base)
+        )
 
     def _grad_storage(self) -> Array:
         """Where the next gradient goes: where the last one was, unless somebody still holds it."""
@@ -376,8 +382,9 @@ class Layer:
 
     def trainable(self) -> bool:
         """Whether any parameter of the layer or below it takes a gradient."""
-        if any(parameter.requires_grad for _, parameter in self._own_parameters()):
-            return True
+        for _, parameter in self._own_parameters():
+            if parameter.requires_grad:
+                return True
         return any(child.trainable() for _, child in self.named_children())
 
     def zero_grad(self) -> None:

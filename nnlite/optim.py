@@ -846,18 +846,17 @@ class _Block:
 
         Return this block; or several in its place, if its parameters are of several dtypes now.
         """
-        values_moved = grads_moved = False
+        values_in_place = grads_in_place = True
         for parameter, view in zip(self.parameters, self.value_views, strict=True):
-            if parameter.data is not view:
-                values_moved = True
-            if parameter.grad is not None and not parameter.grad_lies_in(self.grads):
-                grads_moved = True
-        if values_moved:
+            value_is_there, grad_is_there = parameter.is_kept_in(view, self.grads)
+            values_in_place &= value_is_there
+            grads_in_place &= grad_is_there
+        if not values_in_place:
             groups = _by_dtype(self.parameters)
             if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
                 return [self._with(parameters) for parameters in groups]
             self._lay_out_values()
-        if grads_moved:
+        if not grads_in_place:
             self._lay_out_grads()
         return [self]
 

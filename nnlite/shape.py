@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from .checks import as_floats, as_output_grad, integer
 from .layer import Array, Layer
 
@@ -58,7 +56,8 @@ class Flatten(Layer):
         shape = (*x.shape[:start], merged, *x.shape[end + 1 :])
         if start and x.strides[0] == x.itemsize:
             # With the batch innermost in memory it stays there: copies are of long stretches.
-            y = np.moveaxis(np.moveaxis(x, 0, -1).reshape(*shape[1:], len(x)), -1, 0)
+            innermost = x.transpose(*range(1, x.ndim), 0).reshape(*shape[1:], len(x))
+            y = innermost.transpose(-1, *range(len(shape) - 1))
         else:
             y = x.reshape(shape)
         self.cache(x.shape, y.shape, x.dtype)

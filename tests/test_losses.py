@@ -441,6 +441,36 @@ def test_labels_may_be_of_every_integer_dtype(dtype: Any, from_logits: bool) -> 
     loss.backward()
 
 
+@pytest.mark.parametrize("kind", [nn.CrossEntropy, nn.NegativeLogLikelihood])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_predictions_may_be_as_large_as_their_dtype_allows(kind: Any, dtype: Any) -> None:
+    # Their squares, and the sum of these, are not.
+    largest = np.finfo(dtype).max
+    assert np.isfinite(kind()(np.array([[0, -largest / 2], [largest / 2, 0]], dtype), [0, 0]))
+
+
+@pytest.mark.parametrize("memory_order", ["C", "F"])
+@pytest.mark.parametrize("place", [(0, 0), (1, 2), (2, 1)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_prediction_that_is_not_finite_is_found_wherever_it_is(
+    memory_order: Any, place: tuple[int, int], value: float
+) -> None:
+    predictions = np.zeros((3, 4), np.float32, order=memory_order)
+    predictions[place] = value
+    message = rf"contain {'NaN' if np.isnan(value) else value} at \({place[0]}, {place[1]}\)"
+    with pytest.raises(ValueError, match=message):
+        nn.CrossEntropy()(predictions, [0, 0, 0])
+
+
+def test_a_label_that_no_index_can_hold_is_named_as_it_is() -> None:
+    largest = 2**64 - 1
+    for ignored in (-1, -100):
+        with pytest.raises(ValueError, match=f"got {largest}$"):
+            nn.CrossEntropy(ignore_index=ignored)(
+                np.zeros((2, 3)), np.array([0, largest], np.uint64)
+            )
+
+
 @pytest.mark.parametrize(
     ("target", "error", "message"),
     [
