@@ -29,9 +29,15 @@ Member = TypeVar("Member")
 
 
 class _Mode(threading.local):
-    """Whether forward keeps caches: for each thread its own."""
+    """What `no_grad` and `evaluating` say about all layers: for each thread its own."""
 
-    grad = True
+    # Whether forward keeps caches.
+    grad: bool = True
+    # Within `evaluating`: the modes that layers are in other than evaluation, by their id.
+    evaluation: dict[int, bool] | None = None
+
+    def __init__(self) -> None:
+        self.before: list[Any] = []  # what the contexts that this thread is in have changed
 
 
 _mode = _Mode()
@@ -55,15 +61,29 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
     array([0., 1.])
     """
 
-    def __init__(self) -> None:
-        self._before: list[bool] = []
-
     def __enter__(self) -> None:
-        self._before.append(_mode.grad)
+        _mode.before.append(_mode.grad)
         _mode.grad = False
 
     def __exit__(self, *error: object) -> None:
-        _mode.grad = self._before.pop()
+        _mode.grad = _mode.before.pop()
+
+
+class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
+    """Context of `no_grad` that every layer enters in evaluation mode.
+
+    It holds for the calling thread, and need not go through the layers: their own modes stay as
+    they are, and hold again afterwards, whatever mode they are put into meanwhile.
+    """
+
+    def __enter__(self) -> None:
+        _mode.before.append(_mode.evaluation)
+        _mode.evaluation = {}
+        super().__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        _mode.evaluation = _mode.before.pop()
 
 
 class Parameter:
@@ -261,7 +281,9 @@ class Layer:
     Attributes
     ----------
     training : bool
-        Whether the layer is in training mode; set it with `train` and `eval`.
+        Whether the layer is in training mode; set it with `train` and `eval`. Within
+        `nnlite.evaluate` and `nnlite.predict` it is False, and what it is set to holds until their
+        end.
 
     Notes
     -----
@@ -287,7 +309,7 @@ class Layer:
     True
     """
 
-    training: bool = True
+    _training: bool = True
     _cache: tuple[Any, ...] | None = None
     # Whether the layer goes through images, and shares that work among threads; and whether it
     # stands in one container with such a layer: see `nnlite.cores`.
@@ -502,6 +524,28 @@ class Layer:
         return self
 
     # ---- modes ----
+
+    @property
+    def training(self) -> bool:
+        """Whether the layer is in training mode, for the calling thread."""
+        if _mode.evaluation is None:
+            return self._training
+        return _mode.evaluation.get(id(self), False)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if _mode.evaluation is None:
+            self._training = mode
+        else:
+            _mode.evaluation[id(self)] = mode
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        begins = vars(cls).get("training")
+        if isinstance(begins, bool):
+            # It would stand in front of the property.
+            cls._training = begins
+            del cls.training
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put the layer and all below it into training mode; return the layer."""

@@ -21,7 +21,7 @@ from .callbacks import Checkpoint, Training, check_monitor
 from .checks import integer, one_of, positive
 from .data import DataLoader
 from .history import History, listed
-from .layer import Array, Layer, Parameter, no_grad
+from .layer import Array, Layer, Parameter, evaluating
 from .losses import Loss
 from .metrics import Metric, named_metrics
 from .optim import Optimizer, clip_grad_norm
@@ -237,8 +237,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the loss and the metrics of a model over a whole data set.
 
-    The model is in evaluation mode meanwhile, and keeps no caches; its mode is put back
-    afterwards.
+    Meanwhile the model counts as in evaluation mode for the calling thread, and keeps no caches.
 
     Parameters
     ----------
@@ -294,7 +293,7 @@ def evaluate(
         raise TypeError(
             f"evaluate: expected a tuple of arrays or batches, got {type(data).__name__}"
         )
-    with evaluating(model), no_grad():
+    with evaluating():
         for given in data:
             batch = as_batch(given, loss)
             predictions = model(*batch.inputs)
@@ -308,28 +307,12 @@ def evaluate(
     return tally.figures()
 
 
-class evaluating:  # noqa: N801 - it is used as a function
-    """Context in which the model is in evaluation mode; every layer gets its own mode back."""
-
-    def __init__(self, model: Layer) -> None:
-        self._in_training = [layer for layer in model.layers() if layer.training]
-
-    def __enter__(self) -> None:
-        for layer in self._in_training:
-            layer.training = False
-
-    def __exit__(self, *error: object) -> None:
-        for layer in self._in_training:
-            layer.training = True
-
-
 def predict(
     model: Layer, inputs: ArrayLike | tuple[ArrayLike, ...], batch_size: int = _BATCH_SIZE
 ) -> Array:
     """Return the model's outputs for all `inputs`, computed batch by batch.
 
-    The model is in evaluation mode meanwhile, and keeps no caches; its mode is put back
-    afterwards.
+    Meanwhile the model counts as in evaluation mode for the calling thread, and keeps no caches.
 
     Parameters
     ----------
@@ -368,7 +351,7 @@ def predict(
             raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
         raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
     samples = len(arrays[0])
-    with evaluating(model), no_grad():
+    with evaluating():
         outputs = model(*[array[:batch_size] for array in arrays])
         if samples <= batch_size:
             return np.array(outputs)
@@ -594,7 +577,7 @@ def _check_repeatable(training: Training) -> None:
 def _checked_validation(model: Layer, loss: Loss, validation: Any) -> Iterable[Any]:
     """Return the validation data as batches, having tried the first of those that are arrays."""
     if _are_arrays(validation):
-        with _naming(lambda: "fit: validation"), evaluating(model), no_grad():
+        with _naming(lambda: "fit: validation"), evaluating():
             validation = _batches_of(validation, _BATCH_SIZE)
             batch = as_batch(next(iter(validation)), loss)
             predictions = model(*batch.inputs)

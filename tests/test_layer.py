@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite.layer import evaluating
 
 from .layers import LAYERS, LOSSES, Array, LayerCase, sine_vjp
 
@@ -589,6 +592,64 @@ def test_train_and_eval_reach_every_layer_and_return_the_layer(case: LayerCase) 
     assert not any(part.training for _, part in layer.named_layers())
     assert layer.train() is layer
     assert all(part.training for _, part in layer.named_layers())
+
+
+def test_a_mode_that_is_set_within_predict_holds_until_its_end() -> None:
+    class Restoring(nn.Layer):
+        def __init__(self) -> None:
+            self.body = nn.Dropout(0.5)
+
+        def forward(self, x: Array) -> Array:
+            before = self.body.training
+            seen.append(before)
+            self.body.train()
+            seen.append(self.body.training)
+            self.body.train(before)
+            return x
+
+    seen: list[bool] = []
+    layer = Restoring()
+    nn.predict(layer, np.ones((2, 3)))
+    assert seen == [False, True]
+    assert layer.body.training
+    layer.body.eval()
+    nn.predict(layer, np.ones((2, 3)))
+    assert not layer.body.training
+
+
+def test_a_class_may_begin_in_another_mode() -> None:
+    class Frozen(nn.Layer):
+        training = False
+
+    class Thawed(Frozen):
+        training = True
+
+    class Ordinary(nn.Layer): ...
+
+    layers = (Frozen(), Thawed(), Ordinary())
+    assert [layer.training for layer in layers] == [False, True, True]
+    with evaluating():
+        assert not any(layer.training for layer in layers)
+    assert layers[0].train().training
+
+
+def test_contexts_of_several_threads_do_not_mix() -> None:
+    inside, go_on = threading.Event(), threading.Event()
+    context = nn.no_grad()
+
+    def enter_and_wait() -> bool:
+        with context:
+            inside.set()
+            go_on.wait(10)
+        return nn.is_grad_enabled()
+
+    with ThreadPoolExecutor(1) as pool, nn.no_grad():
+        future = pool.submit(enter_and_wait)
+        inside.wait(10)
+        with context:
+            go_on.set()
+            assert future.result()
+    assert nn.is_grad_enabled()
 
 
 @every_layer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -736,6 +737,29 @@ class TestPredict:
         model.train()
         assert_allclose(nn.predict(model, points, batch_size=7), expected, rtol=1e-12)
         assert model[2].training
+
+    def test_leaves_the_modes_alone_that_other_threads_see(self) -> None:
+        seen: list[tuple[bool, bool]] = []
+
+        class Curious(nn.Layer):
+            def forward(self, x: Array) -> Array:
+                here = self.training
+                with ThreadPoolExecutor(1) as pool:
+                    elsewhere = pool.submit(lambda: self.training).result()
+                seen.append((here, elsewhere))
+                return x
+
+        model = nn.Sequential(Curious())
+        nn.predict(model, np.zeros((2, 3), np.float32))
+        model(np.zeros((2, 3), np.float32))
+        assert seen == [(False, True), (True, True)]
+
+    def test_puts_the_mode_back_after_an_error(self) -> None:
+        model = classifier(nn.Dropout(0.5))
+        with pytest.raises(ValueError, match="expected input of shape"):
+            nn.predict(model, np.zeros((2, 7), np.float32))
+        assert all(layer.training for layer in model)
+        assert nn.is_grad_enabled()
 
     def test_is_an_array_of_its_own(self) -> None:
         inputs = np.zeros((4, 5), np.float32)
