@@ -11,7 +11,6 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from pathlib import Path
 from typing import Any
 
 from .batches import Tally, check_state
@@ -451,7 +450,7 @@ class Checkpoint:
 
     def resume(self, training: Training) -> None:
         """Go on from the file, if there is one."""
-        if Path(self.path).exists():
+        if os.path.exists(self.path):
             self._file(load_checkpoint, training)
             training.call("on_resume")
 

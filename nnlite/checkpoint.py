@@ -11,7 +11,6 @@ import copy
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -148,8 +147,8 @@ def save_checkpoint(
 
 def checked_path(path: str | os.PathLike[str], caller: str) -> str:
     """Return the name of the file, or raise a ValueError if it does not end in ``.npz``."""
-    path = os.fspath(path)
-    if Path(path).suffix.lower() != ".npz":
+    path = os.fsdecode(path)
+    if os.path.splitext(path)[1].lower() != ".npz":
         raise ValueError(f"{caller}: the name of the file has to end in .npz, got {path!r}")
     return path
 
@@ -198,7 +197,7 @@ def load_checkpoint(
     `loader` of your own must change nothing when its `load_state_dict` fails, as that of
     `DataLoader`.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     given = _named("load_checkpoint", model, optimizer, schedule, loader, others)
     states = _read(path)
     missing = [name for name in given if name not in states]

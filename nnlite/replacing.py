@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
+import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 
@@ -21,25 +19,26 @@ def replacing(path: str) -> Iterator[BinaryIO]:
         If the file cannot be written. The message names it, and not the temporary one.
     """
     target = check_target(path)
-    temporary = target.with_name(f".nnlite-{secrets.token_hex(8)}.tmp")
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".nnlite-{os.urandom(8).hex()}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
-            shutil.copymode(target, temporary)
-        temporary.replace(target)
+            os.chmod(temporary, stat.S_IMODE(os.stat(target).st_mode))
+        os.replace(temporary, target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, path) from error
         raise
-    _sync_directory(target.parent)
+    _sync_directory(folder)
 
 
-def check_target(path: str) -> Path:
+def check_target(path: str) -> str:
     """Return the file that `path` leads to, having checked that it can be replaced.
 
     Raises
@@ -47,17 +46,18 @@ def check_target(path: str) -> Path:
     OSError
         If it is a directory, or if its folder is missing or cannot be written to.
     """
-    target = Path(path).resolve()
-    if target.is_dir():
+    target = os.path.realpath(path)
+    folder = os.path.dirname(target)
+    if os.path.isdir(target):
         raise IsADirectoryError(f"{path}: this is a directory, and no file to be written")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: no file can be written to the folder {target.parent}")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: no file can be written to the folder {folder}")
     return target
 
 
-def _sync_directory(folder: Path) -> None:
+def _sync_directory(folder: str) -> None:
     """Bring the new name onto the disk as well, where the system can do that."""
     if os.name != "posix":
         return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,7 +89,7 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
     """
     if isinstance(path, (Layer, Mapping)):
         raise TypeError("save: expected the model first and the path after it")
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     if isinstance(model_or_state, Layer):
         state: Mapping[str, ArrayLike] = model_or_state.state_dict()
     elif isinstance(model_or_state, Mapping):
@@ -101,7 +100,7 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
         )
     from . import npz, replacing
 
-    suffix = Path(path).suffix.lower()
+    suffix = os.path.splitext(path)[1].lower()
     if suffix not in (".npz", ".safetensors"):
         raise ValueError(
             f"save: the name of the file has to end in .npz or .safetensors, got {path!r}"
@@ -174,7 +173,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
     {'weight': array([[1., 0.],
            [0., 1.]]), 'steps': array(7)}
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     start = checked_start(path)
     with open(path, "rb") as file:
         try:
@@ -204,7 +203,7 @@ ZIP = (b"PK\3\4", b"PK\5\6")
 
 def checked_start(path: str) -> bytes:
     """Return the first bytes of a file, having checked that it is one."""
-    mode = Path(path).stat().st_mode
+    mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
         raise ValueError(f"{path}: expected a file of arrays, this is {what}")
