@@ -4,8 +4,8 @@ BLAS has threads of its own and gives a part of a product to each. Three things 
 the answer to everything:
 
 - For a product of a few million multiply-adds between steps in Python, waking and awaiting them
-  takes longer than what they save, and many times longer where another program wants the same core.
-  Such a product is computed by one thread.
+  leaves little of what they save, and takes many times longer where another program wants the same
+  core. Such a product is computed by one thread.
 - They compute nothing but products. Where a network's arrays are large, as in convolution, copies
   and sums take as long as the products do. Layers `share` such work among threads of our own.
 - They await the next product in a loop, on the cores that the others need. So BLAS gets one thread
@@ -40,10 +40,10 @@ from . import threads
 
 # Multiply-adds. Up to the first, OpenBLAS takes one thread by itself; from the second on, its
 # threads are faster; from the third on, ours pay, though one of them may have to be woken.
-_TINY, _LARGE, _HUGE = 1 << 18, 1 << 22, 1 << 25
+_TINY, _LARGE, _HUGE = 1 << 18, 1 << 22, 1 << 24
 
 # Bytes of an array from which on ours pay.
-_MANY_BYTES = 1 << 22
+_MANY_BYTES = 1 << 21
 
 
 class _OneThread:
@@ -192,11 +192,13 @@ def product(
 
     With `beside_images`, the threads of BLAS stay asleep, unless there is one row only.
     """
+    multiply_adds = a.size * b.shape[1]
+    if multiply_adds <= _TINY:
+        return np.dot(a, b, out)
     rows, columns = len(a), b.shape[1]
-    multiply_adds = a.size * columns
     # A product with one row takes as long as it takes to read the matrix, which BLAS's threads do
     # from caches of their own.
-    if multiply_adds <= _TINY or rows == 1 or (multiply_adds >= _LARGE and not beside_images):
+    if rows == 1 or (multiply_adds >= _LARGE and not beside_images):
         return np.dot(a, b, out)
     if multiply_adds < _HUGE:
         with _one_thread:

@@ -345,11 +345,11 @@ other.join()
 
 def test_little_work_is_not_shared(library: Counter) -> None:
     bounds: list[tuple[int, int]] = []
-    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**22 - 1, 2**25 - 1)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**21 - 1, 2**24 - 1)
     assert bounds == [(0, 8)]
     assert library.seen == [1, 4]  # one thread has all of it
-    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**22)
-    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 0, 2**25)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**21)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 0, 2**24)
     assert len(bounds) == 9
 
 
