@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import convolution, cores
+from nnlite import convolution, cores, threads
+from nnlite.datasets import digits
 
 Array = NDArray[Any]
 Work = Callable[[], object]
@@ -69,13 +70,42 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.maximum.reduce(scores, axis=1),
         lambda: np.maximum.reduce(by_class, axis=0),
     )
+    labels = rng.integers(0, 10, 32)
+    yield Experiment(
+        "the largest of few numbers by its place",
+        "32 labels",
+        lambda: labels.max(),
+        lambda: labels.item(labels.argmax()),
+    )
+    row, bias = normal(1, 128), normal(128)
+
+    def add_to_vector() -> None:
+        vector = row[0]
+        np.add(vector, bias, out=vector)
+
+    yield Experiment(
+        "one row is added to as a vector",
+        "1×128",
+        lambda: np.add(row, bias, out=row),
+        add_to_vector,
+    )
     yield _of_one_thread(normal)
     yield from _of_shared_work(normal)
     yield from _of_convolution(normal)
+    yield _of_halves_of_the_batch(normal)
+    yield from _of_recurrent(normal)
     yield from _of_pooling(normal)
     yield from _of_relu(normal)
     yield from _of_activations(normal)
     yield from _of_optimizer(normal)
+    pixels = nn.datasets.mnist(normalize=False)[1][0]
+    table = digits._normalized(np.arange(256, dtype=np.uint8))
+    yield Experiment(
+        "tried: a table of the 256 values of a pixel",
+        "the test images of MNIST",
+        lambda: table[pixels],
+        lambda: digits._normalized(pixels),
+    )
 
 
 def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
@@ -185,13 +215,98 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
     by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, input_grad)
     ways = [_on_one_thread(way) for way in (columns_input_grad, by_lines, input_grad)]
+
+    def weight_grad() -> None:
+        conv.backward(grad_by_rows, input_grad=False)
+
+    by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, weight_grad)
+    yield Experiment(
+        "Winograd's algorithm for the weight gradient",
+        "the same, weight gradient",
+        _on_one_thread(by_lines),
+        _on_one_thread(weight_grad),
+    )
     case = "the same, input gradient"
     yield Experiment("no scattered sums over the kernel's rows", case, *ways[:2])
     yield Experiment("the input gradient as such a convolution", case, *ways[1:])
 
 
+def _of_halves_of_the_batch(normal: Callable[..., Array]) -> Experiment:
+    """Take a whole network forward and back with a thread of our own for each half of the batch."""
+    x, y = normal(64, 1, 28, 28), np.arange(64) % 10
+
+    def work_on(part: slice) -> Work:
+        model = nn.Sequential(
+            nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(8, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 10),
+        )  # fmt: skip
+        loss = nn.CrossEntropy()
+
+        def work() -> None:
+            model.zero_grad()
+            loss(model(x[part]), y[part])
+            model.backward(loss.backward(), input_grad=False)
+
+        return work
+
+    halves, whole = [work_on(slice(0, 32)), work_on(slice(32, 64))], work_on(slice(0, 64))
+
+    def at_the_same_time() -> None:
+        with cores._one_thread:
+            threads.run(halves)
+
+    return Experiment(
+        "tried: a thread for each half of the batch",
+        "LeNet, batch 64, forward and back",
+        at_the_same_time,
+        whole,
+    )
+
+
 def _with_rows_outermost(images: Array) -> Array:
     return np.ascontiguousarray(images.transpose(2, 1, 3, 0)).transpose(3, 1, 0, 2)
+
+
+def _of_recurrent(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Multiply the states of an LSTM by its weights, forward and back, in two ways each."""
+    steps, samples, features, size = 28, 64, 28, 128
+    case = f"LSTM of {steps} steps, hidden {size}, batch {samples}"
+    inputs, of_inputs = normal(steps, samples, features + 1), normal(features + 1, 4 * size)
+    states, of_states = normal(steps, samples, size), normal(size, 4 * size)
+    sums, product = normal(steps, samples, 4 * size), normal(samples, 4 * size)
+
+    def apart() -> None:
+        np.dot(inputs.reshape(-1, features + 1), of_inputs, out=sums.reshape(-1, 4 * size))
+        for state, total in zip(states, sums, strict=True):
+            np.dot(state, of_states, out=product)
+            total += product
+
+    columns, matrix = (
+        normal(steps, size + features + 1, samples),
+        normal(4 * size, size + features + 1),
+    )
+    blocks = normal(steps, 4 * size, samples)
+
+    def together() -> None:
+        for column, total in zip(columns, blocks, strict=True):
+            np.dot(matrix, column, out=total)
+
+    yield Experiment("each step one product, with the batch last", case, apart, together)
+
+    factor, grad = normal(4, 1, 1), normal(size, samples)
+    back, through = of_states, np.empty((size, samples), np.float32)
+
+    def step_back(d_sums: Array) -> None:
+        np.multiply(factor, grad, out=d_sums.reshape(4, size, samples))
+        np.dot(back, d_sums, out=through)
+
+    yield Experiment(
+        "no memory again that the other core has just read",
+        f"{case}, back",
+        lambda: [step_back(blocks[0]) for _ in range(steps)],
+        lambda: [step_back(d_sums) for d_sums in blocks],
+    )
 
 
 def _of_pooling(normal: Callable[..., Array]) -> Iterator[Experiment]:
