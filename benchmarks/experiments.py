@@ -20,6 +20,8 @@ import nnlite as nn
 from nnlite import convolution, cores, threads
 from nnlite.datasets import digits
 
+from .networks import LeNet
+
 Array = NDArray[Any]
 Work = Callable[[], object]
 
@@ -215,20 +217,18 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
     by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, input_grad)
     ways = [_on_one_thread(way) for way in (columns_input_grad, by_lines, input_grad)]
+    case = "the same, input gradient"
+    yield Experiment("no scattered sums over the kernel's rows", case, *ways[:2])
+    yield Experiment("the input gradient as such a convolution", case, *ways[1:])
 
     def weight_grad() -> None:
         conv.backward(grad_by_rows, input_grad=False)
 
     by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, weight_grad)
+    ways = [_on_one_thread(way) for way in (by_lines, weight_grad)]
     yield Experiment(
-        "Winograd's algorithm for the weight gradient",
-        "the same, weight gradient",
-        _on_one_thread(by_lines),
-        _on_one_thread(weight_grad),
+        "the weight gradient by Winograd's algorithm", "the same, weight gradient", *ways
     )
-    case = "the same, input gradient"
-    yield Experiment("no scattered sums over the kernel's rows", case, *ways[:2])
-    yield Experiment("the input gradient as such a convolution", case, *ways[1:])
 
 
 def _of_halves_of_the_batch(normal: Callable[..., Array]) -> Experiment:
@@ -236,12 +236,7 @@ def _of_halves_of_the_batch(normal: Callable[..., Array]) -> Experiment:
     x, y = normal(64, 1, 28, 28), np.arange(64) % 10
 
     def work_on(part: slice) -> Work:
-        model = nn.Sequential(
-            nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(8, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 10),
-        )  # fmt: skip
-        loss = nn.CrossEntropy()
+        model, loss = LeNet().build(nn), nn.CrossEntropy()
 
         def work() -> None:
             model.zero_grad()

@@ -9,14 +9,13 @@ import numpy as np
 from .checks import FLOATS, as_floats, as_output_grad, integer, number, one_of, positive
 from .cores import elementwise
 from .layer import Array, Layer
+from .masks import pick
 from .memory import empty_like
 from .special import normal_cdf
 
 # Arrays of the same dtype, which NumPy is quicker to compute with than with Python's numbers.
 _ZERO = {dtype: np.zeros((), dtype) for dtype in FLOATS}
 _ONE = {dtype: np.ones((), dtype) for dtype in FLOATS}
-# Integers of the same size.
-_BITS = {dtype: np.dtype(f"i{dtype.itemsize}") for dtype in FLOATS}
 
 
 class ReLU(Layer):
@@ -393,10 +392,7 @@ def _clip_at_zero(x: Array, y: Array) -> None:
 
 def _pass_where_positive(y: Array, grad: Array, result: Array) -> None:
     """Write into `result` the gradient where y, which is 0 or above, or NaN, is not 0."""
-    # Not a product: an infinite gradient times 0 would be NaN. True is 1, and -1 all bits set.
-    mask = np.asarray(y != _ZERO[y.dtype]).view(np.int8)
-    bits = _BITS[y.dtype]
-    np.bitwise_and(grad.view(bits), np.negative(mask, out=mask), out=result.view(bits))
+    pick(grad, np.asarray(y != _ZERO[y.dtype]), out=result)
 
 
 def _negative_part(x: Array) -> Array:

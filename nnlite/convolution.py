@@ -36,6 +36,7 @@ from . import init, winograd
 from .checks import as_floats, as_output_grad, integer, one_of
 from .cores import share, share_sum
 from .layer import Array, Layer, Parameter
+from .masks import pick
 from .memory import empty
 from .random import RandomState, generator
 
@@ -574,8 +575,7 @@ def _weight_grad(image: Array, lines: Array, rows: _Axis, columns: _Axis) -> Arr
     """Return dL/dweight, given the lines (H', O, W'·N) of the output gradient."""
     channels, out_channels = image.shape[1], lines.shape[1]
     if _suits_winograd(rows, columns, channels, image.shape[3]):
-        grad = np.ascontiguousarray(lines).reshape(*lines.shape[:2], columns.outputs, -1)
-        kernels = winograd.kernel_gradient(image, grad, _by_tap(columns), rows.padding)
+        kernels = winograd.kernel_gradient(image, lines, _by_tap(columns), rows.padding)
         return kernels.transpose(3, 1, 0, 2)
     shape = rows.taps, channels, columns.taps, out_channels
     terms = math.prod(shape[:3])
@@ -737,19 +737,9 @@ def _spread_to_maxima(
             found &= pending[i, :, j]
             pending[i, :, j] ^= found
         if tiled:
-            _pick(grad[i, :, j], found, out=result[h, :, w])
+            pick(grad[i, :, j], found, out=result[h, :, w])
         else:
-            result[h, :, w] += _pick(grad[i, :, j], found)
-
-
-def _pick(values: Array, where: Array, out: Array | None = None) -> Array:
-    """Return the values where `where` is True, and 0 elsewhere; `where` is used up."""
-    # Not a product, which would make NaN of infinity: True is 1, and -1 has all bits set.
-    mask = where.view(np.int8)
-    np.negative(mask, out=mask)
-    bits = np.dtype(f"i{values.itemsize}")
-    picked = np.bitwise_and(values.view(bits), mask, out=None if out is None else out.view(bits))
-    return picked.view(values.dtype)
+            result[h, :, w] += pick(grad[i, :, j], found)
 
 
 def _by_rows(x: Array) -> Array:

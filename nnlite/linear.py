@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from . import init
 from .checks import as_floats, as_output_grad, integer
 from .cores import product
 from .layer import Array, Layer, Parameter
+from .memory import ones
 from .random import RandomState, generator
 
 
@@ -106,7 +105,7 @@ class Linear(Layer):
         grad = grad if grad.ndim == 2 else grad.reshape(-1, self.out_features)
         self.weight.accumulate_product(grad.T, rows, self._beside_images)
         if self.bias is not None:
-            self.bias.accumulate_product(_ones(len(grad), grad.dtype), grad)
+            self.bias.accumulate_product(ones((1, len(grad)), grad.dtype), grad)
         if not input_grad:
             return None
         if rows.flags.c_contiguous:
@@ -232,9 +231,3 @@ class Embedding(Layer):
         if self.padding_idx is not None:
             d_weight[self.padding_idx] = 0
         self.weight.accumulate(d_weight)
-
-
-@functools.lru_cache(maxsize=64)
-def _ones(length: int, dtype: np.dtype[Any]) -> Array:
-    # A product with a row of ones sums the columns in BLAS, faster than sum(axis=0).
-    return np.ones((1, length), dtype)

@@ -6,7 +6,6 @@ prediction, ready for ``model.backward``.
 
 from __future__ import annotations
 
-import functools
 import math
 import warnings
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike
 from .activations import sigmoid
 from .checks import as_floats, as_output_grad, integer, number, one_of, positive
 from .layer import Array, Layer
+from .memory import ones
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -241,7 +241,7 @@ class CrossEntropy(Loss):
             self._warn_of_probabilities(scores)
             shifted = scores - np.maximum.reduce(scores, axis=0)
             probabilities = np.exp(shifted)
-            sums = np.dot(_ones(len(scores), scores.dtype), probabilities)
+            sums = np.dot(ones(scores.shape[:1], scores.dtype), probabilities)
             probabilities /= sums
             value, factor = targets.reduce(shifted, np.log(sums))
         else:
@@ -403,8 +403,7 @@ class _Targets:
             self.floors = (loss.label_smoothing / classes) * class_weight.reshape(-1, 1)
             self.norms = self.weights * chosen
         # Where the score of each label lies in the flattened matrix.
-        columns = _range(labels.size) if labels.size <= 4096 else np.arange(labels.size)
-        self.places = labels * labels.size + columns
+        self.places = labels * labels.size + np.arange(labels.size)
 
     def _checked(self, shape: tuple[int, ...], labels: Array) -> tuple[Array, bool]:
         """Return the labels, and whether any of them is to be ignored."""
@@ -486,17 +485,6 @@ class _Targets:
         if len(self.shape) == 2:
             return result.T
         return np.moveaxis(result.reshape(self.shape[1], self.shape[0], *self.shape[2:]), 0, 1)
-
-
-# Both are for reading only.
-@functools.lru_cache(maxsize=16)
-def _range(length: int) -> Array:
-    return np.arange(length)
-
-
-@functools.lru_cache(maxsize=16)
-def _ones(length: int, dtype: np.dtype[Any]) -> Array:
-    return np.ones(length, dtype)
 
 
 def _as_class_weight(weight: ArrayLike | None, name: str) -> Array | None:

@@ -142,6 +142,14 @@ def _orders(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]
     return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
+@functools.lru_cache(maxsize=64)
+def ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of ones to read from, made once: a product with it sums faster than `sum`."""
+    array = np.ones(shape, dtype)
+    array.flags.writeable = False
+    return array
+
+
 def _give_back() -> None:
     """Let go of the buffers that no call has used for long; who holds one of them keeps it.
 

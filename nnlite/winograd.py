@@ -93,38 +93,35 @@ def convolve(
 
 
 def kernel_gradient(
-    image: Array, grad: Array, taps: Sequence[tuple[slice, slice]], top: int
+    image: Array, lines: Array, taps: Sequence[tuple[slice, slice]], top: int
 ) -> Array:
     """Return the gradient of the kernels, as (3, C, kW, O).
 
     Parameters
     ----------
     image : ndarray of shape (H, C, W, N)
-    grad : ndarray of shape (H', O, W', N)
-        That of the output.
+    lines : ndarray of shape (H', O, W'·N)
+        The gradient of the output.
     taps : sequence of (slice, slice)
         For each column of the kernel the columns of the output at which it meets the image, and the
         columns that it meets there.
     top : int
         How many rows above the image the first window begins.
     """
-    height, channels, width, batch = image.shape
-    rows, out_channels, columns, _ = grad.shape
-    lines = grad.reshape(rows, out_channels, -1)
+    _, channels, width, batch = image.shape
+    rows, out_channels, pixels = lines.shape
 
     def correlate_pairs(start: int, stop: int) -> Array:
         total = np.zeros((4, channels * len(taps), out_channels), image.dtype)
         zeros = np.zeros(image.shape[1:], image.dtype)
         sums = empty((channels, width, batch), image.dtype)
         # What meets a column of the kernel is the image, shifted; beyond its ends there are zeros.
-        shifted = empty((channels, len(taps), columns, batch), image.dtype)
+        shifted = empty((channels, len(taps), pixels // batch, batch), image.dtype)
         shifted.fill(0)
         windows = shifted.reshape(len(total[0]), -1)
         both = empty((2, *lines.shape[1:]), image.dtype)
         for row in range(2 * start, min(2 * stop, rows), 2):
-            d0, d1, d2, d3 = (
-                image[i] if 0 <= i < height else zeros for i in range(row - top, row - top + 4)
-            )
+            d0, d1, d2, d3 = _rows(image, row - top, zeros)
             first = lines[row]
             second = lines[row + 1] if row + 1 < rows else np.zeros_like(first)
             np.add(first, second, out=both[0])
@@ -141,8 +138,8 @@ def kernel_gradient(
                 product += np.dot(windows, line.T)
         return total
 
-    multiply_adds = grad.size * 2 * channels * len(taps)
-    m0, m1, m2, m3 = share_sum(correlate_pairs, (rows + 1) // 2, grad.nbytes, multiply_adds)
+    multiply_adds = lines.size * 2 * channels * len(taps)
+    m0, m1, m2, m3 = share_sum(correlate_pairs, (rows + 1) // 2, lines.nbytes, multiply_adds)
     half = (m1 + m2) / 2
     return np.array([m0 + half, (m1 - m2) / 2, m3 + half]).reshape(
         3, channels, len(taps), out_channels
@@ -156,7 +153,7 @@ def _sums_of_rows(
 
     The windows, of shape (4, W', kW·C, N), are overwritten when the next ones are asked for.
     """
-    height, width, channels, batch = image.shape
+    _, width, channels, batch = image.shape
     top, left = padding
     # Position j along the sums is column j - left of the image, from `first` to `end`.
     positions = columns + taps - 1
@@ -171,14 +168,17 @@ def _sums_of_rows(
     )
     s0, s1, s2, s3 = sums[:, first:end]
     for row in output_rows:
-        d0, d1, d2, d3 = (
-            inside[i] if 0 <= i < height else zeros for i in range(row - top, row - top + 4)
-        )
+        d0, d1, d2, d3 = _rows(inside, row - top, zeros)
         np.subtract(d0, d2, out=s0)
         np.add(d1, d2, out=s1)
         np.subtract(d2, d1, out=s2)
         np.subtract(d1, d3, out=s3)
         yield row, windows
+
+
+def _rows(image: Array, first: int, zeros: Array) -> list[Array]:
+    """Return four rows of the image, with `zeros` for those that lie outside of it."""
+    return [image[i] if 0 <= i < len(image) else zeros for i in range(first, first + 4)]
 
 
 def _parts(batch: int) -> list[slice]:
