@@ -1,5 +1,10 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 from . import datasets, init
 from .activations import (
     ELU,
@@ -186,6 +191,16 @@ __all__ = [
     "save",
     "save_checkpoint",
     "seed",
+    "to_html",
     "top_k_accuracy",
     "trace",
 ]
+
+# Names that need more than most programs do: loaded when they are first used.
+_LAZY = {"to_html": "interop.page"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
