@@ -77,13 +77,13 @@ function colourOf(value, scale) {
 
 // ---- an array as a picture ----
 
-const MOST_TILES = 512;
+const MOST_TILES = 1024;
 
 // A canvas that shows an array: the last two axes as images side by side, or a vector as cells.
 class Picture {
-  constructor({ label, onPick, least = 1, most = 160 }) {
+  constructor({ label, onPick, most = 160 }) {
     this.canvas = element("canvas", { role: "img", "aria-label": label });
-    this.limits = [least, most];
+    this.most = most; // how wide a single image gets
     this.canvas.addEventListener("pointermove", (event) => this.hover(this.indexAt(event)));
     this.canvas.addEventListener("pointerleave", () => this.hover(null));
     if (onPick) {
@@ -145,18 +145,19 @@ class Picture {
 
   // Returns the number of columns, and the sizes of a value and of a gap in CSS pixels.
   layout(count, height, width, room) {
-    const [least, most] = this.limits;
     const gap = count === 1 ? 0 : width === 1 && height === 1 ? 1 : 3;
     if (width * height > 1) {
-      const wanted = count === 1 ? most : count <= 8 ? 84 : 56;
+      const wanted = count === 1 ? this.most : count <= 8 ? 84 : 56;
       const fits = Math.floor(room / width) || room / width;
-      const zoom = Math.max(least, Math.min(fits, Math.round(wanted / Math.max(width, height)) || 1));
+      const zoom = Math.max(Math.min(1, fits), Math.min(fits, Math.round(wanted / Math.max(width, height)) || 1));
       const columns = Math.max(1, Math.floor((room + gap) / (width * zoom + gap)));
       return { columns: Math.min(columns, count), zoom, gap };
     }
-    const columns = count <= 16 ? count : count <= 64 ? 16 : 32;
-    const zoom = Math.max(4, Math.min(22, Math.floor((room + gap) / columns) - gap));
-    return { columns, zoom, gap };
+    const root = Math.round(Math.sqrt(count)); // a flat image that is square shows as one
+    const columns = count <= 16 ? count : count <= 64 ? 16 : root ** 2 === count ? root : 32;
+    const most = count <= 64 ? 22 : 10;
+    const zoom = Math.max(2, Math.min(most, Math.floor((room + gap) / columns) - gap));
+    return { columns, zoom, gap: count > 256 ? 0 : gap };
   }
 
   corner(index) {

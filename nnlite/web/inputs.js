@@ -73,11 +73,12 @@ class DrawingInput {
       className: "surface drawing", id: "drawing", tabIndex: 0,
       "aria-label": "Draw here with mouse or finger",
     });
+    this.message = messageLine();
     const clear = element("button", { textContent: "Clear", onclick: () => this.clear() });
     const undo = element("button", { textContent: "Undo", onclick: () => this.undo() });
     const buttons = element("div", { className: "buttons" }, clear, undo);
     buttons.append(fileButton("Open an image", (file) => this.open(file)));
-    card.append(this.canvas, buttons);
+    card.append(this.canvas, buttons, this.message);
     addExamples(card, examples, (values) => {
       this.strokes = [];
       this.redraw();
@@ -156,7 +157,8 @@ class DrawingInput {
   }
 
   async open(file) {
-    const values = await imageValues(file, [1, ...this.size]);
+    const values = await imageValues(file, [1, ...this.size], this.message);
+    if (values === null) return;
     this.strokes = [];
     this.redraw();
     // Ink is bright here: a picture on white paper is inverted.
@@ -169,9 +171,11 @@ class DrawingInput {
 
 // ---- an image ----
 
-// Returns the pixels of an image file, from 0 to 1, in the shape (C, H, W).
-async function imageValues(file, [channels, height, width]) {
-  const bitmap = await createImageBitmap(file);
+// Returns the pixels of an image file, from 0 to 1, in the shape (C, H, W); or null, with a message.
+async function imageValues(file, [channels, height, width], message) {
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  message.textContent = bitmap ? "" : `${file.name} cannot be read as an image.`;
+  if (!bitmap) return null;
   const canvas = element("canvas", { width, height });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
@@ -189,11 +193,16 @@ async function imageValues(file, [channels, height, width]) {
 
 class ImageInput {
   constructor(card, { shape, examples }, changed) {
-    const open = async (file) => changed(await imageValues(file, shape));
+    const message = messageLine();
+    const open = async (file) => {
+      const values = await imageValues(file, shape, message);
+      if (values !== null) changed(values);
+    };
     card.append(
       element("h2", { textContent: "Drop an image here" }),
       element("p", { className: "quiet", textContent: `It is scaled to ${describeShape(shape)}.` }),
       element("div", { className: "buttons" }, fileButton("Open an image", open)),
+      message,
     );
     addExamples(card, examples, changed);
     acceptDrops(card, open);
@@ -209,7 +218,7 @@ class NumbersInput {
   constructor(card, { shape, features, examples, start }, changed) {
     this.count = shape.reduce((a, b) => a * b, 1);
     this.changed = changed;
-    this.message = element("p", { className: "message", role: "alert" });
+    this.message = messageLine();
     card.append(element("h2", { textContent: "Input" }));
     this.fields = [];
     if (this.count <= MOST_FIELDS) {
@@ -386,7 +395,9 @@ class PointInput {
   }
 }
 
-// ---- files and examples ----
+// ---- messages, files and examples ----
+
+const messageLine = () => element("p", { className: "message", role: "alert" });
 
 function fileButton(text, open) {
   const input = element("input", { type: "file" });
