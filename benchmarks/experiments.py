@@ -17,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite import convolution, cores, threads
 from nnlite.datasets import digits
+from nnlite.engine import blas as cores
+from nnlite.engine import threads
+from nnlite.layers import convolution
 
 from .networks import LeNet
 

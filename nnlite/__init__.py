@@ -6,7 +6,14 @@ from importlib import import_module
 from typing import Any
 
 from . import datasets, init
-from .activations import (
+from .data.augmentation import RandomAffine
+from .data.loader import DataLoader
+from .debug.gradcheck import gradcheck
+from .debug.trace import trace
+from .files.checkpoint import load_checkpoint, save_checkpoint
+from .files.state import load_state, save
+from .layer import Layer, is_grad_enabled, no_grad
+from .layers.activations import (
     ELU,
     GELU,
     LeakyReLU,
@@ -18,7 +25,7 @@ from .activations import (
     Softplus,
     Tanh,
 )
-from .arithmetic import (
+from .layers.arithmetic import (
     Abs,
     Add,
     Divide,
@@ -38,20 +45,18 @@ from .arithmetic import (
     Sum,
     Weight,
 )
-from .augmentation import RandomAffine
-from .callbacks import Callback, Checkpoint, EarlyStopping, Training
-from .checkpoint import load_checkpoint, save_checkpoint
-from .containers import Residual, Sequential
-from .convolution import AvgPool2d, Conv2d, MaxPool2d
-from .convolution1d import AvgPool1d, Conv1d, MaxPool1d
-from .data import DataLoader
-from .dropout import Dropout
-from .function import Lambda
-from .gradcheck import gradcheck
-from .graph import Graph
-from .history import History
-from .layer import Layer, Parameter, is_grad_enabled, no_grad
-from .linear import Embedding, Linear
+from .layers.containers import Residual, Sequential
+from .layers.convolution import AvgPool2d, Conv2d, MaxPool2d
+from .layers.convolution1d import AvgPool1d, Conv1d, MaxPool1d
+from .layers.dropout import Dropout
+from .layers.embedding import Embedding
+from .layers.function import Lambda
+from .layers.graph import Graph
+from .layers.linear import Linear
+from .layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm
+from .layers.pooling import GlobalAvgPool2d, GlobalMaxPool2d
+from .layers.recurrent import GRU, LSTM, RNN
+from .layers.shape import Flatten, Identity, Reshape
 from .losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -61,14 +66,9 @@ from .losses import (
     MeanSquaredError,
     NegativeLogLikelihood,
 )
-from .metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
-from .normalization import BatchNorm1d, BatchNorm2d, LayerNorm
-from .optim import SGD, Adam, AdamW, Optimizer, RMSprop, clip_grad_norm, clip_grad_value
-from .pictures import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
-from .pooling import GlobalAvgPool2d, GlobalMaxPool2d
-from .random import seed
-from .recurrent import GRU, LSTM, RNN
-from .schedules import (
+from .optim.clipping import clip_grad_norm, clip_grad_value
+from .optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .optim.schedules import (
     CosineAnnealingLR,
     ExponentialLR,
     LinearLR,
@@ -79,10 +79,14 @@ from .schedules import (
     SequentialLR,
     StepLR,
 )
-from .serialization import load_state, save
-from .shape import Flatten, Identity, Reshape
-from .trace import trace
-from .training import evaluate, fit, predict
+from .parameter import Parameter
+from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
+from .random import seed
+from .training.callbacks import Callback, Checkpoint, EarlyStopping
+from .training.fit import evaluate, fit, predict
+from .training.history import History
+from .training.metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
+from .training.state import Training
 
 __version__ = "0.1.0"
 

@@ -7,14 +7,12 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from .engine.arrays import FLOATS, Array
 
 if TYPE_CHECKING:
     from .layer import Layer
-
-Array = NDArray[Any]
-
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def as_floats(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from .checks import one_of
-from .layer import Parameter
+from .parameter import Parameter
 from .random import RandomState, generator
 
 NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu")

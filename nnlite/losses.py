@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .activations import sigmoid
 from .checks import as_floats, as_output_grad, integer, number, one_of, positive
-from .layer import Array, Layer
-from .memory import ones
+from .engine.arrays import Array
+from .engine.memory import ones
+from .layer import Layer
+from .layers.activations import sigmoid
 
 REDUCTIONS = ("mean", "sum", "none")
 

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import nnlite as nn
 from nnlite.layer import evaluating
 
-from .layers import LAYERS, LOSSES, Array, LayerCase, sine_vjp
+from .registry import LAYERS, LOSSES, Array, LayerCase, sine_vjp
 
 every_layer = pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
 every_float_layer = pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 
-from .layers import LOSSES, Array, LossCase
+from .registry import LOSSES, Array, LossCase
 from .test_layer import MEMORY_LAYOUTS
 
 every_loss = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)

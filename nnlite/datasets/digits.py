@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import threads
+from ..engine import threads
 from .idx import read_idx
 
 #: Mean of the training pixels, scaled to [0, 1].

@@ -1,0 +1,306 @@
+"""Batches: ``DataLoader`` cuts arrays into the pieces that a training step takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..checks import integer
+from ..engine.arrays import Array
+from ..random import (
+    RandomState,
+    checked_generator_state,
+    generator,
+    generator_state,
+    generators_within,
+    load_generator_state,
+)
+
+
+class DataLoader:
+    """Iterate over arrays in batches along their first axis.
+
+    Parameters
+    ----------
+    *arrays : array_like
+        One array or several of the same length, such as images and labels.
+    batch_size : int, default 1
+        Samples in a batch.
+    shuffle : bool, default False
+        Whether to draw a new order for each epoch.
+    drop_last : bool, default False
+        Whether to leave out the last batch where it is smaller than the others.
+    transform : callable, optional
+        Gets the arrays of each batch and returns what is handed out in their place: with images
+        and labels, ``transform(images, labels)`` returns a pair. It may change the arrays that it
+        gets when they are copies, which they are when `shuffle` is True. See the notes on what of
+        it is in the loader's state.
+    rng : int, numpy.random.Generator or None
+        Source of the orders. An int gives the same orders in every run, and still another order
+        in each epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        How many epochs have ended, at their last batch or before it.
+
+    Raises
+    ------
+    ValueError
+        If there are no arrays or no samples, if the lengths differ, or if there is no batch
+        because of `drop_last`.
+
+    Notes
+    -----
+    Each iteration over the loader is one epoch. Batches of a single array are arrays; of several,
+    tuples of arrays. With `shuffle` a batch is a copy, else a view of the data.
+
+    `state_dict`, taken within an epoch, has the order of that epoch and the place in it: after
+    `load_state_dict` the next iteration begins with the very next batch. An epoch that was left
+    with ``break`` has ended.
+
+    Part of the state are the `numpy.random.Generator` objects that the transform keeps: as
+    attributes, its own or of the transforms that it is made of; in lists, tuples and dicts; bound
+    by ``functools.partial``; or in the object of which it is a method. One in a closure, in a
+    default value or in a global variable cannot be seen, and does not go on from where it was. Draw
+    from the package's generator instead, which is in every checkpoint, or give the transform a
+    ``state_dict`` and a ``load_state_dict``, which then stand for all of its state.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> images, labels = np.zeros((10, 4), dtype=np.float32), np.arange(10)
+    >>> loader = nn.DataLoader(images, labels, batch_size=4, shuffle=True, rng=0)
+    >>> len(loader)
+    3
+    >>> for x, y in loader:
+    ...     print(x.shape, y)
+    (4, 4) [4 6 2 7]
+    (4, 4) [3 5 9 0]
+    (2, 4) [8 1]
+
+    The state taken after the first batch of the next epoch leads to its second batch:
+
+    >>> for x, y in loader:
+    ...     state = loader.state_dict()
+    ...     break
+    >>> loader.load_state_dict(state)
+    >>> len(list(loader))
+    2
+    """
+
+    arrays: tuple[Array, ...]
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    transform: Callable[..., Any] | None
+    epoch: int
+
+    def __init__(
+        self,
+        *arrays: ArrayLike,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        transform: Callable[..., Any] | None = None,
+        rng: RandomState = None,
+    ) -> None:
+        if not arrays:
+            raise ValueError("DataLoader: expected at least one array")
+        self.arrays = tuple(_as_samples(array) for array in arrays)
+        self.batch_size = integer(batch_size, "DataLoader: batch_size")
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        if transform is not None and not callable(transform):
+            raise TypeError(f"DataLoader: transform must be callable, got {transform!r}")
+        self.transform = transform
+        # None stays None: the package's generator is looked up when an epoch begins, so that
+        # nn.seed() holds for loaders that were made before it.
+        self._rng = None if rng is None else generator(rng)
+        self.epoch = 0
+        self._running: _Epoch | None = None  # the epoch that was begun last, until it ends
+        self._next: _Epoch | None = None  # an epoch that was loaded, until it goes on
+        lengths = [len(array) for array in self.arrays]
+        if len(set(lengths)) > 1:
+            listed = " and ".join(str(array.shape) for array in self.arrays)
+            raise ValueError(
+                f"DataLoader: all arrays need the same length, got the shapes {listed}"
+            )
+        if not lengths[0]:
+            raise ValueError("DataLoader: the arrays are empty; there is nothing to iterate over")
+        if not len(self):
+            raise ValueError(
+                f"DataLoader: drop_last leaves no batch of {lengths[0]} samples with "
+                f"batch_size={self.batch_size}; use a smaller batch_size"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        samples = len(self.arrays[0])
+        return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    def __iter__(self) -> Iterator[Any]:
+        running = self._next or self._new_epoch()
+        self._running, self._next = running, None
+        order, size = running.order, self.batch_size
+        try:
+            for start in range(running.batches * size, len(self) * size, size):
+                stop = start + size
+                picked = slice(start, stop) if order is None else order[start:stop]
+                batch = tuple(array[picked] for array in self.arrays)
+                handed_out = batch if len(batch) > 1 else batch[0]
+                if self.transform is not None:
+                    handed_out = self.transform(*batch)
+                running.batches += 1
+                yield handed_out
+        finally:
+            if self._running is running:
+                self._running = None
+                self.epoch += 1
+
+    def _new_epoch(self) -> _Epoch:
+        samples = len(self.arrays[0])
+        return _Epoch(generator(self._rng).permutation(samples) if self.shuffle else None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is not within the loop that runs over this one.
+        return {**vars(self), "_running": None}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here: with the very next batch.
+
+        Returns
+        -------
+        dict
+            "samples", "batch_size", "shuffle" and "drop_last", for which the state holds; "epoch";
+            "batches", how many the running epoch has handed out, or None between two epochs;
+            "order", that of the running epoch; "rng", the state of a generator that was given as
+            `rng`; "transform", the state of the transform, or of the object of which it is a
+            method, if it has a `state_dict` or keeps generators. The state of the package's
+            generator is not part of it: `save_checkpoint` keeps that too.
+        """
+        running = self._next or self._running
+        order = None if running is None else running.order
+        return {
+            **self._terms(),
+            "epoch": self.epoch,
+            "batches": None if running is None else running.batches,
+            "order": None if order is None else order.astype(np.min_scalar_type(len(order))),
+            "rng": None if self._rng is None else generator_state(self._rng),
+            "transform": _transform_state(self.transform),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken, with the next iteration.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not the state of a loader of as many samples in the same batches. Nothing is
+            changed then.
+        """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(
+                f"DataLoader: expected the state_dict of a loader, got {type(state_dict).__name__}"
+            )
+        missing = [name for name in self.state_dict() if name not in state_dict]
+        if missing:
+            raise ValueError(f"DataLoader: the state lacks {missing[0]!r}")
+        for name, here in self._terms().items():
+            if state_dict[name] != here:
+                raise ValueError(
+                    f"DataLoader: the state is of a loader with {name}={state_dict[name]!r:.80}, "
+                    f"this one has {here!r}"
+                )
+        epoch = integer(state_dict["epoch"], "DataLoader: the epoch of the state", 0)
+        resumed = self._checked_epoch(state_dict["batches"], state_dict["order"])
+        if (self._rng is None) != (state_dict["rng"] is None):
+            raise ValueError(
+                "DataLoader: the state and the loader must both have an rng of their own, or both "
+                "use the package's"
+            )
+        if self._rng is not None:
+            checked_generator_state(self._rng, state_dict["rng"])
+        _load_transform_state(self.transform, state_dict["transform"])
+        if self._rng is not None:
+            load_generator_state(self._rng, state_dict["rng"])
+        self.epoch, self._next, self._running = epoch, resumed, None
+
+    def _terms(self) -> dict[str, Any]:
+        """Return what must be the same where a state is loaded."""
+        return {
+            "samples": len(self.arrays[0]),
+            "batch_size": self.batch_size,
+            "shuffle": bool(self.shuffle),
+            "drop_last": bool(self.drop_last),
+        }
+
+    def _checked_epoch(self, batches: Any, order: Any) -> _Epoch | None:
+        if batches is None:
+            return None
+        batches = integer(batches, "DataLoader: the batches of the state", 0)
+        if batches > len(self):
+            raise ValueError(
+                f"DataLoader: the state is {batches} batches into an epoch of {len(self)}"
+            )
+        if not self.shuffle:
+            return _Epoch(None, batches)
+        samples, order = len(self.arrays[0]), np.asarray(order)
+        if (
+            order.dtype.kind not in "iu"
+            or order.shape != (samples,)
+            or not np.array_equal(np.sort(order), np.arange(samples))
+        ):
+            raise ValueError(f"DataLoader: the state has no order of {samples} samples")
+        return _Epoch(order.astype(np.intp), batches)
+
+
+class _Epoch:
+    """An epoch that has begun: its order, and how many batches it has handed out."""
+
+    def __init__(self, order: Array | None, batches: int = 0) -> None:
+        self.order = order
+        self.batches = batches
+
+
+def _transform_state(transform: Any) -> Any:
+    owner = getattr(transform, "__self__", transform)  # of a bound method, its object
+    if hasattr(owner, "state_dict"):
+        return owner.state_dict()
+    states = {name: generator_state(rng) for name, rng in generators_within(owner).items()}
+    return states or None
+
+
+def _load_transform_state(transform: Any, state: Any) -> None:
+    owner = getattr(transform, "__self__", transform)
+    if hasattr(owner, "load_state_dict"):
+        owner.load_state_dict(state)
+        return
+    generators = generators_within(owner)
+    states = {} if state is None else state
+    if not isinstance(states, Mapping) or set(states) != set(generators):
+        raise ValueError(
+            f"DataLoader: the state is of another transform than {type(transform).__name__}"
+        )
+    for name, rng in generators.items():
+        checked_generator_state(rng, states[name])
+    for name, rng in generators.items():
+        load_generator_state(rng, states[name])
+
+
+def _as_samples(values: ArrayLike) -> Array:
+    if isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values):
+        raise TypeError(
+            "DataLoader: expected arrays, got a tuple of arrays; write DataLoader(*arrays)"
+        )
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # nested lists of several lengths
+        raise ValueError(f"DataLoader: an array is needed, not a ragged list: {error}") from None
+    if array.ndim == 0:
+        raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
+    return array

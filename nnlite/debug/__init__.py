@@ -1,0 +1,1 @@
+"""Checking and inspecting layers: gradcheck, trace and summary."""

@@ -1,0 +1,111 @@
+"""The layer under check: a copy whose every ``forward`` starts from the same state."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..engine.arrays import Array
+from ..layer import Layer
+from ..random import generator
+from .differences import Outputs
+from .isolation import isolated_copy, leaves, map_leaves
+
+
+class Probe:
+    """A float64 copy of a layer with its inputs, whose every forward starts from the same state.
+
+    That is the state of the buffers, of the package's generator, and of every generator that is an
+    attribute of a layer.
+
+    Attributes
+    ----------
+    layer : Layer
+    inputs : tuple
+        Copies, those of floats as arrays of float64.
+    parameters : dict of str to Parameter
+    takes_grad, takes_input_grad : bool
+        Which arguments ``backward`` has.
+    is_loss : bool
+        Whether ``backward`` needs no gradient, or has a number for default.
+    """
+
+    def __init__(self, layer: Layer, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        self.layer = isolated_copy(layer).astype(np.float64)
+        self.inputs = map_leaves(_as_float64, inputs)
+        self.parameters = dict(self.layer.named_parameters())
+        self._options = copy.deepcopy(dict(options))
+        parts = self.layer.layers()
+        self._buffers = [
+            (part, name, copy.copy(getattr(part, name)))
+            for part in parts
+            for name in part._buffer_names
+        ]
+        generators = [generator(), *_generators([vars(part) for part in parts])]
+        self._states = [(g.bit_generator, g.bit_generator.state) for g in generators]
+        arguments = list(inspect.signature(self.layer.backward).parameters.values())
+        self.takes_grad = bool(arguments) and arguments[0].name != "input_grad"
+        self.takes_input_grad = any(
+            argument.name == "input_grad" or argument.kind is argument.VAR_KEYWORD
+            for argument in arguments
+        )
+        self.is_loss = not self.takes_grad or isinstance(arguments[0].default, (int, float))
+
+    def forward(self) -> Any:
+        """Return the output, from the state of the beginning."""
+        for bit_generator, state in self._states:
+            bit_generator.state = state
+        for part, name, value in self._buffers:
+            setattr(part, name, copy.copy(value))
+        return self.layer(*self.inputs, **self._options)
+
+    def backward(self, grad: Any, **options: bool) -> Any:
+        """Return what backward returns, for the gradient `grad` where it takes one."""
+        backward: Any = self.layer.backward
+        return backward(grad, **options) if self.takes_grad else backward()
+
+    def gradients(self) -> tuple[Array | None, ...]:
+        """Return the gradient of each parameter."""
+        return tuple(parameter.grad for parameter in self.parameters.values())
+
+    def along(self, *moves: tuple[Array, Any, Any]) -> Outputs:
+        """Return the outputs as a function of t, when each array moves by t times a direction.
+
+        Parameters
+        ----------
+        *moves : (ndarray, index, direction)
+            An input or the data of a parameter, what of it moves, and where to.
+        """
+        starts = [np.copy(array[index]) for array, index, _ in moves]
+
+        def outputs(t: float) -> list[Array] | None:
+            try:
+                for (array, index, direction), start in zip(moves, starts, strict=True):
+                    array[index] = start + t * direction
+                return [np.array(leaf, np.float64) for leaf in leaves(self.forward())]
+            except (ValueError, ArithmeticError):
+                return None
+            finally:
+                for (array, index, _), start in zip(moves, starts, strict=True):
+                    array[index] = start
+
+        return outputs
+
+
+def _as_float64(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic, float, list)):
+        array = np.array(value)
+        return array.astype(np.float64) if array.dtype.kind == "f" else array
+    return copy.deepcopy(value)
+
+
+def _generators(value: Any) -> Iterator[np.random.Generator]:
+    if isinstance(value, np.random.Generator):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _generators(item)

@@ -1,0 +1,540 @@
+"""What happens inside a model: ``trace`` shows the value and the gradient at every layer."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..checks import number
+from ..layer import Layer
+from ..parameter import Parameter
+from .isolation import (
+    input_names,
+    isolated_copy,
+    leaves,
+    map_leaves,
+    match_inputs,
+    package_generator_kept,
+)
+from .table import Table
+
+
+@dataclass(eq=False, repr=False)
+class TraceEntry:
+    """The value and the gradient at one place in a model.
+
+    Attributes
+    ----------
+    name : str
+        The dotted name of the layer or parameter; or ``input``, ``output`` or ``loss``.
+    label : str
+        What it is: the layer as it prints, or ``Parameter``.
+    value : ndarray, float, or tuple of them
+        The input, output of the layer, parameter or loss; None for a layer that was not called.
+    grad : ndarray, float, or tuple of them
+        The derivative of the loss with respect to `value`; None if backward gave none.
+    """
+
+    name: str
+    label: str = ""
+    value: Any = None
+    grad: Any = None
+
+    @property
+    def shape(self) -> Any:
+        """The shape of the value; of a tuple, the shapes; None if there is no value."""
+        return None if self.value is None else map_leaves(np.shape, self.value)
+
+    def __repr__(self) -> str:
+        return f"TraceEntry({self._title}, shape={self.shape})"
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name} ({self.label})" if self.label else self.name
+
+
+class Problem(NamedTuple):
+    """Something that goes wrong in a model, where it begins.
+
+    Attributes
+    ----------
+    kind : {"not finite", "dead", "exploding", "vanishing", "no gradient"}
+    name : str
+        The name of the `TraceEntry` that it begins at.
+    message : str
+        The same as a sentence.
+    """
+
+    kind: str
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class Trace(Mapping[str, TraceEntry]):
+    """Values and gradients at every layer of a model: a mapping of names to `TraceEntry`.
+
+    It has the inputs, the layers in the order in which they finished forward, each with its
+    parameters behind it, and the loss. The model as a whole is ``output``. Printed, it is a table.
+
+    Attributes
+    ----------
+    inputs : tuple of TraceEntry
+        The inputs: also under ``input``, or ``input[0]`` and so on, or the names in a `Graph`.
+    output : TraceEntry
+        The output: also under ``output``, or ``the output`` if a layer is called so.
+    loss : TraceEntry or None
+        The loss, if one was given: also under ``loss``, or ``the loss`` if a layer is called so.
+    error : Exception or None
+        What ended the run half-way, after values that were not finite.
+    """
+
+    def __init__(self, label: str, run: _Run) -> None:
+        self.inputs = tuple(run.inputs)
+        self.output = run.output.entry
+        self.loss = run.loss
+        self.error = run.error
+        self._label = label
+        self._run = run
+        self._entries = {entry.name: entry for entry in run.entries()}
+
+    def __getitem__(self, name: str) -> TraceEntry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            listed = ", ".join(map(repr, self._entries))
+            raise KeyError(f"nothing here is called {name!r}; there are {listed}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def problems(self, exploding: float = 1e3, vanishing: float = 1e-6) -> list[Problem]:
+        """Return what goes wrong, each where it begins: forward first, then backward.
+
+        What merely passes a problem on is not listed.
+
+        Parameters
+        ----------
+        exploding, vanishing : float
+            The factors by which a gradient that goes back may grow or shrink, measured by its
+            root mean square and against the gradient of the output.
+
+        Returns
+        -------
+        list of Problem
+            - "not finite": an input, a parameter or a gradient with NaN or inf; or a layer that
+              makes NaN or inf of what is finite, on the way forward or back;
+            - "dead": a layer that gets a gradient and passes on zeros alone, or whose parameter
+              gets zeros alone;
+            - "exploding", "vanishing": a layer below which the gradient is beyond the factor;
+            - "no gradient": a parameter that gets none, though its layer has gone back.
+        """
+        exploding = number(exploding, "problems: exploding", minimum=1)
+        vanishing = number(vanishing, "problems: vanishing", minimum=0, maximum=1)
+        forward = list(self._run.forward_problems())
+        return forward + list(self._run.backward_problems(exploding, vanishing))
+
+    def _table(self) -> Table:
+        notes = [problem.message for problem in self.problems()]
+        if self.error is not None:
+            notes.append(f"it ended there with {type(self.error).__name__}: {self.error}")
+        return Table(
+            ("name", "layer", "shape", "min", "max", "norm", "grad norm"),
+            [_cells(entry) for entry in self._run.entries(shown=True)],
+            numeric=("min", "max", "norm", "grad norm"),
+            title=f"trace of {self._label}",
+            notes=[f"! {note}" for note in notes],
+        )
+
+    def __repr__(self) -> str:
+        return str(self._table())
+
+    def _repr_html_(self) -> str:
+        return self._table().to_html()
+
+
+def trace(
+    model: Layer,
+    *inputs: Any,
+    loss: Layer | None = None,
+    target: Any = None,
+    grad: Any = None,
+    options: Mapping[str, Any] | None = None,
+) -> Trace:
+    """Run a model forward and back, and keep the value and the gradient at every layer.
+
+    It does so on a copy, in the model's dtype and mode: the model, its caches, gradients and
+    buffers, the inputs, and the package's generator are left as they are.
+
+    Parameters
+    ----------
+    model : Layer
+        Any layer or model.
+    *inputs : array_like, or tuple of array_like
+        The inputs of `forward`.
+    loss : Layer, optional
+        What the gradients are those of: ``loss(output, target)``.
+    target : object, optional
+        The second argument of `loss`; left out, the loss gets the output alone.
+    grad : ndarray, or tuple of ndarray, optional
+        In place of a loss, the gradient of the output. Without either, it is that of the sum of
+        the outputs: ones.
+    options : mapping, optional
+        Keyword arguments of `forward`.
+
+    Returns
+    -------
+    Trace
+        A mapping of names to entries with ``value`` and ``grad``, and a table when printed. Its
+        method `problems` says where NaN, inf, a dead or an exploding gradient first appears.
+
+    Raises
+    ------
+    TypeError
+        If `model` or `loss` is not a layer, or if there is a target without a loss.
+    ValueError
+        If there are a loss and a gradient. Whatever the model raises is passed on; but after a
+        value that is not finite, the trace ends there and has the exception as ``error``.
+
+    Notes
+    -----
+    With layers y_k = f_k(y_{k-1}) and the loss L, the entry of layer k has::
+
+        value = y_k        grad = dL/dy_k
+
+    The norm in the table is the root of the sum of squares. A container is left out of the table
+    where its output is that of a layer in it. A layer that is called more than once shows its last
+    call. NumPy's warnings of overflow and the like are silenced, since `problems` says more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> model = nn.Sequential(nn.Linear(2, 2, rng=0), nn.ReLU())
+    >>> model[0].weight.data[...] = [[1, 2], [3, 4]]
+    >>> model[0].bias.data[...] = [0, -9]
+    >>> t = nn.trace(model, np.ones((1, 2), dtype=np.float32))
+    >>> t
+    trace of Sequential
+    name      layer         shape   min  max   norm  grad norm
+    input                   (1, 2)    1    1  1.414      2.236
+    0         Linear(2, 2)  (1, 2)   -2    3  3.606          1
+    0.weight  Parameter     (2, 2)    1    4  5.477      1.414
+    0.bias    Parameter     (2,)     -9    0      9          1
+    1         ReLU()        (1, 2)    0    3      3      1.414
+    >>> t["0"].value, t["0"].grad
+    (array([[ 3., -2.]], dtype=float32), array([[1., 0.]], dtype=float32))
+
+    Where a NaN comes from:
+
+    >>> model = nn.Sequential(nn.Tanh(), nn.Log(), nn.Linear(2, 2))
+    >>> t = nn.trace(model, np.array([[1.0, -1.0]], dtype=np.float32))
+    >>> print(t.problems()[0])
+    1 (Log()) makes 1 NaN of finite values
+    """
+    for what, layer in (("model", model), ("loss", loss)):
+        if not (isinstance(layer, Layer) or (what == "loss" and layer is None)):
+            got = f"the class {layer.__name__}" if isinstance(layer, type) else type(layer).__name__
+            raise TypeError(f"trace: expected a layer for the {what}, got {got}")
+    if loss is None and target is not None:
+        raise TypeError("trace: a target needs a loss that it is the target of")
+    if loss is not None and grad is not None:
+        raise ValueError("trace: give a loss or the gradient of the output, not both")
+    run = _Run(model, inputs)
+    with package_generator_kept(), np.errstate(all="ignore"):
+        run.go(loss, target, grad, dict(options or {}))
+    return Trace(model.label, run)
+
+
+# ---- the run ----
+
+
+class _Size(NamedTuple):
+    """How large some arrays are: their root mean square, and whether all of it is finite."""
+
+    rms: float
+    finite: bool
+
+
+@dataclass(eq=False)
+class _Step:
+    """A layer, and what went in and out of it."""
+
+    entry: TraceEntry
+    parameters: list[tuple[TraceEntry, Parameter]]
+    # What the names of all inside begin with: None for the outermost, which contains everything.
+    prefix: str | None
+    has_layers: bool
+    has_finite_inputs: bool = True
+    is_repeated: bool = False
+    returned: _Size | None = None
+
+    def contains(self, name: str) -> bool:
+        return self.prefix is None or name.startswith(self.prefix)
+
+
+class _Run:
+    """One forward and backward of a copy whose layers report what passes through them."""
+
+    def __init__(self, model: Layer, inputs: tuple[Any, ...]) -> None:
+        self.model = isolated_copy(model)
+        self.given = map_leaves(_copied, inputs)
+        self.inputs = [
+            TraceEntry(name, value=None if leaf is None else np.asarray(leaf))
+            for name, leaf in zip(input_names(model, inputs), leaves(self.given), strict=True)
+        ]
+        self.loss: TraceEntry | None = None
+        self.error: Exception | None = None
+        self._forward: list[_Step] = []
+        self._backward: list[_Step] = []
+        self._outputs: list[Any] = []
+
+        parameters = {id(p): name for name, p in self.model.named_parameters()}
+        layers = list(self.model.named_layers())
+        self._taken = {entry.name for entry in self.inputs}
+        self._taken.update(parameters.values(), (name for name, _ in layers))
+        self._steps: dict[int, _Step] = {}
+        for name, layer in layers:
+            if id(layer) in self._steps:
+                continue
+            own = [
+                (TraceEntry(parameters.pop(id(p)), "Parameter"), p)
+                for _, p in layer._own_parameters()
+                if id(p) in parameters
+            ]
+            step = _Step(
+                TraceEntry(name or self._free("output"), layer.label),
+                own,
+                f"{name}." if name else None,
+                has_layers=any(True for _ in layer.named_children()),
+            )
+            self._steps[id(layer)] = step
+            vars(layer)["forward"] = self._reporting_forward(step, layer.forward)
+            vars(layer)["backward"] = self._reporting_backward(step, layer.backward)
+        self.output = self._steps[id(self.model)]
+
+    def _free(self, name: str) -> str:
+        return f"the {name}" if name in self._taken else name
+
+    def _reporting_forward(self, step: _Step, forward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(forward)
+        def reporting(*inputs: Any, **options: Any) -> Any:
+            step.has_finite_inputs = _is_finite(inputs)
+            output = forward(*inputs, **options)
+            step.entry.value = map_leaves(_copied, output)
+            step.is_repeated = any(output is other for other in self._outputs)
+            self._outputs.append(output)
+            _put_last(self._forward, step)
+            return output
+
+        return reporting
+
+    def _reporting_backward(self, step: _Step, backward: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(backward)
+        def reporting(*arguments: Any, **options: Any) -> Any:
+            grad = arguments[0] if arguments else options.get("grad")
+            step.entry.grad = map_leaves(_copied, grad)
+            returned = backward(*arguments, **options)
+            step.returned = _size(returned)
+            _put_last(self._backward, step)
+            return returned
+
+        return reporting
+
+    def go(self, loss: Layer | None, target: Any, grad: Any, options: dict[str, Any]) -> None:
+        """Run forward and back, and fill the entries."""
+        try:
+            output = self.model(*self.given, **copy.deepcopy(options))
+            if loss is not None:
+                grad = self._gradient_of(loss, output, target)
+            elif grad is None:
+                grad = map_leaves(_ones, output)
+            returned = self.model.backward(grad)
+            found = match_inputs(returned, self.given) or [None] * len(self.inputs)
+            for entry, gradient in zip(self.inputs, found, strict=True):
+                entry.grad = _copied(gradient)
+        except Exception as error:
+            if all(_is_finite((entry.value, entry.grad)) for entry in self.entries()):
+                raise
+            self.error = error
+        finally:
+            for step in self._steps.values():
+                for entry, parameter in step.parameters:
+                    entry.value, entry.grad = parameter.data, parameter.grad
+            # Only the entries are kept: the copy, with all its caches, can go.
+            del self.model, self.given, self._outputs
+
+    def _gradient_of(self, loss: Layer, output: Any, target: Any) -> Any:
+        self.loss = TraceEntry(self._free("loss"), loss.label)
+        judge = isolated_copy(loss)
+        arguments = (output,) if target is None else (output, copy.deepcopy(target))
+        self.loss.value = map_leaves(_copied, judge(*arguments))
+        backward: Any = judge.backward
+        return backward()
+
+    def entries(self, shown: bool = False) -> Iterator[TraceEntry]:
+        """Yield all entries in order, or those that the table shows."""
+        yield from self.inputs
+        uncalled = [step for step in self._steps.values() if step not in self._forward]
+        for step in self._forward + uncalled:
+            called = step.entry.value is not None
+            if not (shown and step.has_layers and (step.is_repeated or not called)):
+                yield step.entry
+            for entry, _ in step.parameters:
+                yield entry
+        if self.loss is not None:
+            yield self.loss
+
+    # ---- what goes wrong ----
+
+    def forward_problems(self) -> Iterator[Problem]:
+        """Yield the inputs, parameters and layers at which NaN or inf begins."""
+        for entry in self.inputs:
+            if not _is_finite(entry.value):
+                yield Problem("not finite", entry.name, f"{entry.name} has {_bad(entry.value)}")
+        blamed: list[str] = []
+        for step in self._forward:
+            for entry, _ in step.parameters:
+                if not _is_finite(entry.value):
+                    blamed.append(entry.name)
+                    yield Problem("not finite", entry.name, f"{entry.name} has {_bad(entry.value)}")
+            value = step.entry.value
+            if _is_finite(value) or not step.has_finite_inputs or any(map(step.contains, blamed)):
+                continue
+            blamed.append(step.entry.name)
+            yield _made_of_finite_values(step.entry)
+        if self.loss and _is_finite(self.output.entry.value) and not _is_finite(self.loss.value):
+            yield _made_of_finite_values(self.loss)
+
+    def backward_problems(self, exploding: float, vanishing: float) -> Iterator[Problem]:
+        """Yield the layers and parameters at which something goes wrong on the way back."""
+        start = _size(self.output.entry.grad)
+        if start is None:
+            return
+        output = self.output.entry
+        if not start.finite:
+            message = f"the gradient of {output._title} has {_bad(output.grad)}"
+            yield Problem("not finite", output.name, message)
+        elif start.rms == 0:
+            yield Problem("dead", output.name, f"the gradient of {output._title} is all zeros")
+        blamed: list[Problem] = []
+        for step in self._backward:
+            received = _size(step.entry.grad)
+            if received is None or not received.finite:
+                continue
+            yield from _parameter_problems(step, received)
+            found = _layer_problem(step, received, start.rms, exploding, vanishing)
+            # What happens in a container is the matter of the layer in it that does it.
+            if found and not any(p.kind == found.kind and step.contains(p.name) for p in blamed):
+                blamed.append(found)
+                yield found
+
+
+def _made_of_finite_values(entry: TraceEntry) -> Problem:
+    message = f"{entry._title} makes {_bad(entry.value)} of finite values"
+    return Problem("not finite", entry.name, message)
+
+
+def _parameter_problems(step: _Step, received: _Size) -> Iterator[Problem]:
+    for entry, parameter in step.parameters:
+        name = entry.name
+        if not parameter.requires_grad:
+            continue
+        size = _size(entry.grad)
+        if size is None:
+            yield Problem("no gradient", name, f"{name} gets no gradient")
+        elif not size.finite:
+            yield Problem("not finite", name, f"the gradient of {name} has {_bad(entry.grad)}")
+        elif size.rms == 0 and received.rms > 0:
+            yield Problem("dead", name, f"the gradient of {name} is all zeros")
+
+
+def _layer_problem(
+    step: _Step, received: _Size, start: float, exploding: float, vanishing: float
+) -> Problem | None:
+    returned, name, title = step.returned, step.entry.name, step.entry._title
+    if returned is None:
+        return None
+    if not returned.finite:
+        return Problem("not finite", name, f"{title} passes back NaN or inf for a finite gradient")
+    if returned.rms == 0 and received.rms > 0:
+        message = f"{title} passes back all zeros, so that nothing below it learns"
+        return Problem("dead", name, message)
+    kind = ""
+    if received.rms <= exploding * start < returned.rms:
+        kind = "exploding"
+    elif received.rms >= vanishing * start > returned.rms:
+        kind = "vanishing"
+    if not kind:
+        return None
+    factor = returned.rms / start
+    message = f"{title} passes back a gradient that is {factor:.3g} times that of the output"
+    return Problem(kind, name, message)
+
+
+def _put_last(steps: list[_Step], step: _Step) -> None:
+    if step in steps:
+        steps.remove(step)
+    steps.append(step)
+
+
+def _copied(value: Any) -> Any:
+    return np.array(value) if isinstance(value, np.ndarray) else copy.deepcopy(value)
+
+
+def _ones(output: Any) -> Any:
+    return 1.0 if isinstance(output, float) else np.ones_like(output)
+
+
+def _numbers(values: Any) -> list[Any]:
+    """Return the leaves that are numbers, as arrays."""
+    found = [np.asarray(leaf) for leaf in leaves(values) if leaf is not None]
+    return [array for array in found if array.dtype.kind in "biuf" and array.size]
+
+
+def _is_finite(values: Any) -> bool:
+    return all(np.isfinite(array).all() for array in _numbers(values))
+
+
+def _size(values: Any) -> _Size | None:
+    arrays = _numbers(values)
+    if not arrays:
+        return None
+    count = sum(array.size for array in arrays)
+    return _Size(_norm(arrays) / math.sqrt(count), _is_finite(values))
+
+
+def _norm(arrays: list[Any]) -> float:
+    norms = [float(np.linalg.norm(array.astype(np.float64, copy=False))) for array in arrays]
+    return math.hypot(*norms)
+
+
+def _bad(values: Any) -> str:
+    arrays = _numbers(values)
+    counts = {
+        "NaN": sum(int(np.isnan(array).sum()) for array in arrays),
+        "inf": sum(int(np.isinf(array).sum()) for array in arrays),
+    }
+    return " and ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _cells(entry: TraceEntry) -> tuple[str, ...]:
+    arrays = _numbers(entry.value)
+    grads = _numbers(entry.grad)
+    shape = "none" if entry.value is None else str(entry.shape)
+    numbers = ["", "", ""]
+    if arrays:
+        low, high = min(a.min() for a in arrays), max(a.max() for a in arrays)
+        numbers = [f"{value:.4g}" for value in (low, high, _norm(arrays))]
+    return (entry.name, entry.label, shape, *numbers, f"{_norm(grads):.4g}" if grads else "")

@@ -1,0 +1,1 @@
+"""How arrays are computed fast: NumPy arrays in, NumPy arrays out, no layers."""

@@ -1,0 +1,240 @@
+"""Files of state dicts: ``.npz`` and ``.safetensors``, written so that a crash leaves no half file.
+
+What a file holds is recognised by its content. The formats themselves are in ``npz`` and
+``safetensors_files``, which are imported when the first file is written or read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..engine.arrays import Array
+from ..layer import Layer
+
+# The entry of a checkpoint that is no array, and the names of its model's arrays.
+CHECKPOINT = "checkpoint.json"
+MODEL = "model/"
+
+
+def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> None:
+    """Write the state dict of a model, or any state dict, to a file.
+
+    The file at `path` is replaced in one step when the new one is complete and on the disk: a
+    crash at any moment leaves the old file or the new one, and no half of either.
+
+    Parameters
+    ----------
+    model_or_state : Layer, or mapping of str to array_like
+        A model, whose `Layer.state_dict` is taken; or a state dict: arrays of numbers by name.
+    path : str or path-like
+        The file. Its name ends in ``.npz``, or in ``.safetensors`` for a file that PyTorch and
+        others can read; nothing is appended to it.
+
+    Raises
+    ------
+    ValueError
+        If the name of the file has another ending, or if the name of an entry is empty or cannot
+        stand in the file.
+    TypeError
+        If something is neither a model nor a state dict, or if an entry is not made of numbers
+        that the format has.
+    ImportError
+        If the package that ``.safetensors`` needs is missing: it comes with
+        ``pip install nnlite[safetensors]``.
+    OSError
+        If the file cannot be written. What was there before is then left as it was.
+
+    See Also
+    --------
+    load_state : The way back.
+    save_checkpoint : A file from which training goes on.
+
+    Notes
+    -----
+    The format ``.npz`` is that of `numpy.savez`: a ZIP archive of one ``.npy`` file for each entry,
+    of the entry's name, shape and dtype, not compressed. `numpy.load` reads it too. The same state
+    gives the same bytes. Files of many entries or of gigabytes are ZIP64.
+
+    The new file is written beside the old one, under a name that begins with ``.nnlite-``, and
+    then renamed. Only a process that is killed while it writes leaves a file of such a name; it
+    can be deleted.
+
+    References
+    ----------
+    R. Kern, "A simple file format for NumPy arrays", NumPy Enhancement Proposal 1, 2007.
+    Hugging Face, "Safetensors: a simple, safe way to store and distribute tensors", 2022.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     nn.save(model, Path(folder, "model.npz"))
+    ...     state = nn.load_state(Path(folder, "model.npz"))
+    >>> list(state)
+    ['0.weight', '0.bias', '2.weight', '2.bias']
+    >>> other = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    >>> other.load_state_dict(state)
+    IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+    >>> bool((other[0].weight.data == model[0].weight.data).all())
+    True
+    """
+    if isinstance(path, (Layer, Mapping)):
+        raise TypeError("save: expected the model first and the path after it")
+    path = os.fsdecode(path)
+    if isinstance(model_or_state, Layer):
+        state: Mapping[str, ArrayLike] = model_or_state.state_dict()
+    elif isinstance(model_or_state, Mapping):
+        state = model_or_state
+    else:
+        raise TypeError(
+            f"save: expected a model or a state dict, got {type(model_or_state).__name__}"
+        )
+    from . import atomic as replacing
+    from . import npz
+
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".npz", ".safetensors"):
+        raise ValueError(
+            f"save: the name of the file has to end in .npz or .safetensors, got {path!r}"
+        )
+    arrays = {name: checked_array(value, repr(name)) for name, value in state.items()}
+    if suffix == ".npz":
+        _check_names(arrays, npz.fits)
+        with replacing.replacing(path) as file:
+            npz.write(file, arrays)
+    else:
+        from . import safetensors_files
+
+        _check_names(arrays, safetensors_files.fits)
+        with replacing.replacing(path) as file:
+            safetensors_files.write(file, arrays)
+
+
+def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read the arrays in a file, which may come from anywhere.
+
+    Parameters
+    ----------
+    path : str or path-like
+        A file that `save` has written; or `numpy.savez` or `numpy.savez_compressed`, without
+        objects; or ``safetensors.torch.save_file``; or `save_checkpoint`, whose model is read. It
+        is recognised by its content, not by its name.
+
+    Returns
+    -------
+    dict of str to ndarray
+        The entries in the order of the file, with their names, shapes and dtypes, for
+        `Layer.load_state_dict`. The arrays can be written to. Those of bfloat16, which NumPy does
+        not have, are of float32.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no such file: truncated, altered, of another kind, with objects or names that
+        occur twice, or with sizes that contradict each other. The message names the file and the
+        entry.
+    ImportError
+        If the package that ``.safetensors`` needs is missing.
+
+    See Also
+    --------
+    save : The way there.
+
+    Notes
+    -----
+    No code in the file is run: pickled objects are refused, and headers are not evaluated. The
+    memory taken is about the size of the file, twice that for ``.safetensors``; of a compressed
+    ``.npz`` file, which may hold what is very regular, it is at most 100 times that and 1 MiB.
+
+    In ``.npz``, a changed byte in an array or in its name is found by the checksums of the format.
+    They protect against accidents: whoever can change the file can also change them. In
+    ``.safetensors`` there are none, and only a changed header is found.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "state.npz")
+    ...     np.savez(path, weight=np.eye(2), steps=np.array(7))
+    ...     nn.load_state(path)
+    {'weight': array([[1., 0.],
+           [0., 1.]]), 'steps': array(7)}
+    """
+    path = os.fsdecode(path)
+    start = checked_start(path)
+    with open(path, "rb") as file:
+        try:
+            if start[:4] in ZIP:
+                from . import npz
+
+                arrays, text = npz.read(file, CHECKPOINT)
+                if text is None:
+                    return arrays
+                return {
+                    name.removeprefix(MODEL): array
+                    for name, array in arrays.items()
+                    if name.startswith(MODEL)
+                }
+            if start[8:9] == b"{":
+                from . import safetensors_files
+
+                return safetensors_files.read(file)
+            raise ValueError(f"expected a .npz or .safetensors file, {kind(start)}")
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+# How a .npz file begins: with its first entry, or with its end where there is none.
+ZIP = (b"PK\3\4", b"PK\5\6")
+
+
+def checked_start(path: str) -> bytes:
+    """Return the first bytes of a file, having checked that it is one."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+        raise ValueError(f"{path}: expected a file of arrays, this is {what}")
+    with open(path, "rb") as file:
+        return file.read(9)
+
+
+def kind(start: bytes) -> str:
+    """Say what a file of another kind is, by its first bytes."""
+    if not start:
+        return "this one is empty"
+    if start.startswith(b"\x93NUMPY"):
+        return "this is a .npy file of a single array; write it with numpy.savez and a name"
+    if start[0] == 0x80:
+        return "this is a file of pickled objects, which are never loaded"
+    return f"this one begins with {start!r}"
+
+
+def checked_array(value: ArrayLike, what: str) -> Array:
+    """Return `value` as an array, or raise a TypeError if it is not made of numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(f"save: expected {what} to be an array of numbers, got {array.dtype}")
+    return array
+
+
+def _check_names(names: Iterable[Any], fits: Callable[[str], bool]) -> None:
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"save: the names of the entries must be str, got {name!r}")
+        if not name or not fits(name):
+            raise ValueError(f"save: {name[:80]!r} cannot be the name of an entry in a file")

@@ -1,0 +1,1 @@
+"""The layers: each a short class whose ``forward`` and ``backward`` stand side by side."""

@@ -1,0 +1,878 @@
+"""Arithmetic as layers: the nodes that a ``Graph`` builds formulas from.
+
+Operands broadcast as in NumPy and PyTorch. An operand that was broadcast gets the sum of the
+gradient over the axes along which it was repeated: below, G stands for dL/dy, and Σ for that sum,
+which is G itself where the shapes agree. Operands may be scalars.
+
+Where float32 meets float64 the result is float32, so that a float64 stray does not promote a
+float32 network. Outside its domain an operation gives what NumPy and PyTorch give, inf or NaN;
+NumPy warns of it, or raises, as ``numpy.seterr`` says.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..checks import as_floats, as_output_grad, integer, number
+from ..engine.arrays import Array
+from ..layer import Layer
+from ..parameter import Parameter
+
+# ---- values that nothing is given to ----
+
+
+class Weight(Layer):
+    """A parameter as a layer without inputs: ``y = w``.
+
+    Parameters
+    ----------
+    data : array_like of float
+        The initial value. A float64 array stays float64; Python numbers become float32.
+    requires_grad : bool, default True
+        False makes it a constant: saved and converted with the model, but never trained.
+
+    Attributes
+    ----------
+    weight : Parameter of the shape of `data`
+
+    Raises
+    ------
+    TypeError
+        If `data` is not made of floats or Python numbers.
+
+    Notes
+    -----
+    Shapes: y is of the shape of `data`. The output is a copy, since an optimizer changes the
+    parameter in place::
+
+        dL/dw = G
+
+    Examples
+    --------
+    The recursion h(t) = w · h(t-1), two steps of it:
+
+    >>> import nnlite as nn
+    >>> recursion = nn.Graph({
+    ...     "w": nn.Weight(2.0),
+    ...     "h1": (nn.Multiply(), "w", "h0"),
+    ...     "h2": (nn.Multiply(), "w", "h1"),
+    ... }, inputs="h0")
+    >>> float(recursion(0.5))
+    2.0
+    >>> float(recursion.backward())  # dh2/dh0 = w²
+    4.0
+    >>> float(recursion["w"].weight.grad)  # dh2/dw = h1 + w · h0
+    2.0
+    """
+
+    weight: Parameter
+
+    def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
+        value = np.asarray(data)
+        if not isinstance(data, (np.ndarray, np.generic)) and value.dtype.kind in "fiu":
+            value = value.astype(np.float32)
+        if value.dtype.kind != "f":
+            raise TypeError(f"Weight: expected an array of floats, got dtype {value.dtype}")
+        self.weight = Parameter(value, requires_grad)
+
+    def forward(self) -> Array:
+        self.cache()
+        return np.array(self.weight.data)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> None:
+        self.cached()
+        weight = self.weight
+        weight.accumulate(as_output_grad(self, grad, weight.shape, weight.dtype))
+
+    def __repr__(self) -> str:
+        data = self.weight.data
+        if data.size <= 6:
+            # The shortest digits that give the same float again.
+            value = repr(np.reshape([float(str(x)) for x in data.flat], data.shape).tolist())
+        else:
+            value = f"numpy.zeros({data.shape})"
+        return f"Weight({value}{'' if self.weight.requires_grad else ', requires_grad=False'})"
+
+
+# ---- two operands or more ----
+
+
+class Add(Layer):
+    """Sum of two or more operands: ``y = a + b + …``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If there are fewer than two operands, or one is not of floats.
+
+    Notes
+    -----
+    Shapes: any that broadcast; y has the common shape. Each operand gets the same::
+
+        dL/da = Σ G        dL/db = Σ G        …
+
+    Where nothing was broadcast, the gradients are the array G itself and no copies of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> add = nn.Add()
+    >>> add(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([10.0, 20.0]))
+    array([[11., 22.],
+           [13., 24.]])
+    >>> da, db = add.backward(np.ones((2, 2)))
+    >>> db
+    array([2., 2.])
+    """
+
+    def forward(self, *operands: ArrayLike) -> Array:
+        arrays = _broadcastable(self, *operands)
+        y = functools.reduce(np.add, arrays)
+        self.cache([array.shape for array in arrays], y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, ...] | None:
+        shapes, shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        return tuple(_summed_to(shape, grad) for shape in shapes) if input_grad else None
+
+
+class Subtract(Layer):
+    """Difference of two operands: ``y = a - b``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand is not of floats.
+
+    Notes
+    -----
+    Shapes: any two that broadcast; y has the common shape::
+
+        dL/da = Σ G        dL/db = -Σ G
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> subtract = nn.Subtract()
+    >>> subtract(np.array([5.0, 7.0]), 4.0)
+    array([1., 3.])
+    >>> da, db = subtract.backward(np.array([1.0, 1.0]))
+    >>> da, float(db)
+    (array([1., 1.]), -2.0)
+    """
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
+        a, b = _broadcastable(self, a, b)
+        y = a - b
+        self.cache(a.shape, b.shape, y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
+        a_shape, b_shape, shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        return (_summed_to(a_shape, grad), -_summed_to(b_shape, grad)) if input_grad else None
+
+
+class Multiply(Layer):
+    """Product, element by element, of two or more operands: ``y = a · b · …``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If there are fewer than two operands, or one is not of floats.
+
+    Notes
+    -----
+    Shapes: any that broadcast; y has the common shape. Each operand gets G times the product of
+    the others, computed without a division, so that zeros are safe::
+
+        dL/da = Σ G · b · …        dL/db = Σ G · a · …
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> multiply = nn.Multiply()
+    >>> multiply(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    array([3., 8.])
+    >>> multiply.backward(np.array([1.0, 1.0]))
+    (array([3., 4.]), array([1., 2.]))
+    """
+
+    def forward(self, *operands: ArrayLike) -> Array:
+        arrays = _broadcastable(self, *operands)
+        y = functools.reduce(np.multiply, arrays)
+        self.cache(arrays, y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, ...] | None:
+        arrays, shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        if not input_grad:
+            return None
+        # G times all operands before each one, and the product of all behind it.
+        before = list(itertools.accumulate(arrays[:-1], np.multiply, initial=grad))
+        behind = list(itertools.accumulate(arrays[:0:-1], np.multiply))[::-1]
+        products = [left * right for left, right in zip(before, behind, strict=False)]
+        products.append(before[-1])
+        return tuple(
+            _summed_to(array.shape, product)
+            for array, product in zip(arrays, products, strict=True)
+        )
+
+
+class Divide(Layer):
+    """Quotient, element by element, of two operands: ``y = a / b``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand is not of floats.
+
+    Notes
+    -----
+    Shapes: any two that broadcast; y has the common shape. Division by zero gives ±inf or NaN::
+
+        dL/da = Σ G / b        dL/db = -Σ G · y / b
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> divide = nn.Divide()
+    >>> divide(np.array([3.0, 6.0]), np.array([4.0, 2.0]))
+    array([0.75, 3.  ])
+    >>> divide.backward(np.array([1.0, 1.0]))
+    (array([0.25, 0.5 ]), array([-0.1875, -1.5   ]))
+    """
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
+        a, b = _broadcastable(self, a, b)
+        y = a / b
+        self.cache(a.shape, b, y)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
+        a_shape, b, y = self.cached()
+        grad = as_output_grad(self, grad, y.shape, y.dtype)
+        if not input_grad:
+            return None
+        quotient = grad / b
+        return _summed_to(a_shape, quotient), -_summed_to(b.shape, quotient * y)
+
+
+class Maximum(Layer):
+    """The larger of two operands, element by element: ``y = max(a, b)``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand is not of floats.
+
+    Notes
+    -----
+    Shapes: any two that broadcast; y has the common shape. The gradient goes to the larger
+    operand; where both are equal, where there is no derivative, each gets half, as in PyTorch::
+
+        dL/da = Σ G · ([a > b] + ½ [a = b])        dL/db = Σ G · ([b > a] + ½ [a = b])
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> maximum = nn.Maximum()
+    >>> maximum(np.array([1.0, 2.0, 3.0]), 2.0)
+    array([2., 2., 3.])
+    >>> da, db = maximum.backward(np.array([1.0, 1.0, 1.0]))
+    >>> da, float(db)
+    (array([0. , 0.5, 1. ]), 1.5)
+    """
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
+        a, b = _broadcastable(self, a, b)
+        y = np.maximum(a, b)
+        self.cache(a, b, y.shape)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
+        a, b, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, a.dtype)
+        if not input_grad:
+            return None
+        share = np.where(a == b, grad / 2, grad)
+        return (
+            _summed_to(a.shape, np.where(a < b, 0, share)),
+            _summed_to(b.shape, np.where(b < a, 0, share)),
+        )
+
+
+class Minimum(Layer):
+    """The smaller of two operands, element by element: ``y = min(a, b)``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not broadcast.
+    TypeError
+        If an operand is not of floats.
+
+    Notes
+    -----
+    Shapes: any two that broadcast; y has the common shape. The gradient goes to the smaller
+    operand; where both are equal, where there is no derivative, each gets half, as in PyTorch::
+
+        dL/da = Σ G · ([a < b] + ½ [a = b])        dL/db = Σ G · ([b < a] + ½ [a = b])
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Minimum()(np.array([1.0, 2.0, 3.0]), 2.0)
+    array([1., 2., 2.])
+    """
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
+        a, b = _broadcastable(self, a, b)
+        y = np.minimum(a, b)
+        self.cache(a, b, y.shape)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
+        a, b, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, a.dtype)
+        if not input_grad:
+            return None
+        share = np.where(a == b, grad / 2, grad)
+        return (
+            _summed_to(a.shape, np.where(a > b, 0, share)),
+            _summed_to(b.shape, np.where(b > a, 0, share)),
+        )
+
+
+class MatMul(Layer):
+    """Matrix product: ``y = A B``.
+
+    Raises
+    ------
+    ValueError
+        If the last axis of A differs from the second to last of B, the axes before these do not
+        broadcast, or an operand is a scalar.
+    TypeError
+        If an operand is not of floats.
+
+    Notes
+    -----
+    Shapes: A (…, n, k), B (…, k, m), y (…, n, m). As in NumPy and PyTorch, a vector A of shape
+    (k,) counts as a row and a vector B of shape (k,) as a column, an axis that y then lacks; the
+    axes in front broadcast. With Bᵀ and Aᵀ the matrices with their last two axes exchanged::
+
+        dL/dA = Σ G Bᵀ        dL/dB = Σ Aᵀ G
+
+    References
+    ----------
+    K. B. Petersen, M. S. Pedersen, "The Matrix Cookbook", 2012, section 2.5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> matmul = nn.MatMul()
+    >>> matmul(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([1.0, 10.0]))
+    array([21., 43.])
+    >>> matmul.backward(np.array([1.0, 1.0]))
+    (array([[ 1., 10.],
+           [ 1., 10.]]), array([4., 6.]))
+    """
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
+        a, b = _floats_of_one_dtype(self, a, b)
+        try:
+            y: Array = np.matmul(a, b)
+        except ValueError:
+            raise ValueError(
+                f"{self}: expected operands of shapes (…, n, k) and (…, k, m), "
+                f"got {a.shape} and {b.shape}"
+            ) from None
+        # A vector is the row or the column that it counts as, for `backward`.
+        left, right = np.atleast_2d(a), b if b.ndim > 1 else b[:, None]
+        self.cache(left, right, a.shape, b.shape, y.shape)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
+        left, right, a_shape, b_shape, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, left.dtype)
+        if not input_grad:
+            return None
+        stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+        grad = grad.reshape(*stack, left.shape[-2], right.shape[-1])
+        left_grad = _summed_to(left.shape, np.matmul(grad, right.swapaxes(-1, -2)))
+        if right.ndim == 2:
+            # One product with all rows of the stack, instead of a stack of products to sum.
+            left = left.reshape(-1, left.shape[-1])
+            grad = grad.reshape(-1, grad.shape[-1])
+        right_grad = _summed_to(right.shape, np.matmul(left.swapaxes(-1, -2), grad))
+        return left_grad.reshape(a_shape), right_grad.reshape(b_shape)
+
+    def multiply_adds(
+        self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
+    ) -> int:
+        return math.prod(output_shape) * input_shapes[0][-1]
+
+
+# ---- one operand, element by element ----
+
+
+class Negative(Layer):
+    """Sign change: ``y = -x``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = -G
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Negative()(np.array([1.0, -2.0]))
+    array([-1.,  2.])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        y = -as_floats(self, x)
+        self.cache(y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        return -grad if input_grad else None
+
+
+class Abs(Layer):
+    """Absolute value: ``y = |x|``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. At x = 0, where there is no derivative, the gradient is 0, as in
+    PyTorch; for NaN it is NaN::
+
+        dL/dx = G · sign(x)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> absolute = nn.Abs()
+    >>> absolute(np.array([-2.0, 0.0, 3.0]))
+    array([2., 0., 3.])
+    >>> absolute.backward(np.array([1.0, 1.0, 1.0]))
+    array([-1.,  0.,  1.])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        self.cache(x)
+        return np.abs(x)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad * np.sign(x) if input_grad else None
+
+
+class Reciprocal(Layer):
+    """Reciprocal: ``y = 1 / x``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any; 1 / ±0 is ±inf::
+
+        dL/dx = -G · y²
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> reciprocal = nn.Reciprocal()
+    >>> reciprocal(np.array([2.0, -4.0]))
+    array([ 0.5 , -0.25])
+    >>> reciprocal.backward(np.array([1.0, 1.0]))
+    array([-0.25  , -0.0625])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        y = 1 / as_floats(self, x)
+        self.cache(y)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (y,) = self.cached()
+        grad = as_output_grad(self, grad, y.shape, y.dtype)
+        return -grad * (y * y) if input_grad else None
+
+
+class Square(Layer):
+    """Square: ``y = x²``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = 2 G · x
+
+    Examples
+    --------
+    The squared L2 norm of a vector and its gradient:
+
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> norm = nn.Sequential(nn.Square(), nn.Sum())
+    >>> float(norm(np.array([1.0, 5.0, 6.0])))
+    62.0
+    >>> norm.backward(np.array(1.0))
+    array([ 2., 10., 12.])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        self.cache(x)
+        return x * x
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad * (2 * x) if input_grad else None
+
+
+class Sqrt(Layer):
+    """Square root: ``y = √x``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. Below 0 the root is NaN; at 0 the derivative is inf::
+
+        dL/dx = G / (2 y)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> root = nn.Sqrt()
+    >>> root(np.array([4.0, 9.0]))
+    array([2., 3.])
+    >>> root.backward(np.array([1.0, 3.0]))
+    array([0.25, 0.5 ])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        y = np.sqrt(as_floats(self, x))
+        self.cache(y)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (y,) = self.cached()
+        grad = as_output_grad(self, grad, y.shape, y.dtype)
+        return grad / (2 * y) if input_grad else None
+
+
+class Power(Layer):
+    """Power of a fixed exponent: ``y = xᵖ``.
+
+    For an exponent that varies, with a positive base, use ``xᵖ = exp(p log x)``.
+
+    Parameters
+    ----------
+    exponent : float
+        The exponent p.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. A fractional power of a negative number is NaN, a negative power
+    of 0 is inf::
+
+        dL/dx = G · p xᵖ⁻¹
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> cube = nn.Power(3)
+    >>> cube(np.array([-1.0, 2.0]))
+    array([-1.,  8.])
+    >>> cube.backward(np.array([1.0, 1.0]))
+    array([ 3., 12.])
+    """
+
+    exponent: float
+
+    def __init__(self, exponent: float) -> None:
+        self.exponent = number(exponent, "Power: exponent")
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        self.cache(x)
+        return x**self.exponent
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        if not input_grad:
+            return None
+        if self.exponent == 0:
+            # The formula would be 0 · inf at x = 0.
+            return np.zeros_like(grad)
+        derivative: Array = self.exponent * x ** (self.exponent - 1)
+        return grad * derivative
+
+
+class Exp(Layer):
+    """Exponential function: ``y = eˣ``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = G · y
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> exp = nn.Exp()
+    >>> exp(np.array([0.0, 1.0]))
+    array([1.        , 2.71828183])
+    >>> exp.backward(np.array([1.0, 2.0]))
+    array([1.        , 5.43656366])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        y = np.exp(as_floats(self, x))
+        self.cache(y)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (y,) = self.cached()
+        grad = as_output_grad(self, grad, y.shape, y.dtype)
+        return grad * y if input_grad else None
+
+
+class Log(Layer):
+    """Natural logarithm: ``y = log x``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. The logarithm of 0 is -inf, that of a negative number NaN::
+
+        dL/dx = G / x
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> log = nn.Log()
+    >>> log(np.array([1.0, np.e]))
+    array([0., 1.])
+    >>> log.backward(np.array([1.0, np.e]))
+    array([1., 1.])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        self.cache(x)
+        return np.log(x)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        return grad / x if input_grad else None
+
+
+# ---- one operand, over axes ----
+
+
+class _Reduction(Layer):
+    """What `Sum` and `Mean` share: the axes, and the way back over them."""
+
+    dim: int | tuple[int, ...] | None
+    keepdim: bool
+
+    def __init__(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> None:
+        name = type(self).__name__
+        if isinstance(dim, (tuple, list)):
+            self.dim = tuple(integer(axis, f"{name}: dim", minimum=-64) for axis in dim)
+            if not self.dim:
+                raise ValueError(f"{name}: dim is empty; name an axis, or None for all of them")
+        else:
+            self.dim = None if dim is None else integer(dim, f"{name}: dim", minimum=-64)
+        self.keepdim = keepdim
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the axes to reduce, counted from the first."""
+        if self.dim is None:
+            return tuple(range(len(shape)))
+        dims = self.dim if isinstance(self.dim, tuple) else (self.dim,)
+        axes = {dim + len(shape) if dim < 0 else dim for dim in dims}
+        if len(axes) < len(dims) or not axes.issubset(range(len(shape))):
+            raise ValueError(
+                f"{self}: an input of shape {shape} has no axis {self.dim}"
+                if len(dims) == 1
+                else f"{self}: dim does not name different axes of an input of shape {shape}"
+            )
+        return tuple(axes)
+
+    def _spread(self, grad: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+        """Return an array of `shape` with `grad` repeated along `axes`."""
+        kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
+        return np.array(np.broadcast_to(grad.reshape(kept), shape), order="C")
+
+
+class Sum(_Reduction):
+    """Sum over all axes, or over those in `dim`: ``y = Σ_i x_i``.
+
+    Parameters
+    ----------
+    dim : int or tuple of int, optional
+        The axes to sum over; None stands for all.
+    keepdim : bool, default False
+        Whether to keep these axes, with size 1.
+
+    Raises
+    ------
+    ValueError
+        If the input has no such axis, or an axis is named twice.
+
+    Notes
+    -----
+    Shapes: x any; y without the axes `dim`, a scalar by default. Every element summed gets the
+    gradient of its sum::
+
+        dL/dx_i = G
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> rows = nn.Sum(dim=1)
+    >>> rows(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([3., 7.])
+    >>> rows.backward(np.array([1.0, 10.0]))
+    array([[ 1.,  1.],
+           [10., 10.]])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        axes = self._axes(x.shape)
+        y: Array = np.sum(x, axis=axes, keepdims=self.keepdim)
+        self.cache(x.shape, axes, y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, axes, output_shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, output_shape, dtype)
+        return self._spread(grad, shape, axes) if input_grad else None
+
+
+class Mean(_Reduction):
+    """Mean over all axes, or over those in `dim`: ``y = (1/n) Σ_i x_i``.
+
+    Parameters
+    ----------
+    dim : int or tuple of int, optional
+        The axes to average over; None stands for all.
+    keepdim : bool, default False
+        Whether to keep these axes, with size 1.
+
+    Raises
+    ------
+    ValueError
+        If the input has no such axis, or an axis is named twice.
+
+    Notes
+    -----
+    Shapes: x any; y without the axes `dim`, a scalar by default. With n elements in each mean::
+
+        dL/dx_i = G / n
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> columns = nn.Mean(dim=0)
+    >>> columns(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([2., 3.])
+    >>> columns.backward(np.array([1.0, 10.0]))
+    array([[0.5, 5. ],
+           [0.5, 5. ]])
+    """
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        axes = self._axes(x.shape)
+        y: Array = np.mean(x, axis=axes, keepdims=self.keepdim)
+        self.cache(x.shape, axes, y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, axes, output_shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, output_shape, dtype)
+        count = math.prod(shape[axis] for axis in axes)
+        return self._spread(grad / count, shape, axes) if input_grad else None
+
+
+# ---- what the layers share ----
+
+
+def _floats_of_one_dtype(layer: Layer, *operands: ArrayLike) -> list[Array]:
+    """Return `operands` as arrays of floats: of float32, unless all of them are of float64."""
+    arrays = [as_floats(layer, operand) for operand in operands]
+    if any(array.dtype != arrays[0].dtype for array in arrays):
+        return [array.astype(np.float32, copy=False) for array in arrays]
+    return arrays
+
+
+def _broadcastable(layer: Layer, *operands: ArrayLike) -> list[Array]:
+    """Return two `operands` or more as arrays of floats of one dtype that broadcast."""
+    if len(operands) < 2:
+        raise TypeError(f"{layer.label}: expected two operands or more, got {len(operands)}")
+    arrays = _floats_of_one_dtype(layer, *operands)
+    if any(array.shape != arrays[0].shape for array in arrays):
+        try:
+            np.broadcast_shapes(*(array.shape for array in arrays))
+        except ValueError:
+            shapes = " and ".join(str(array.shape) for array in arrays)
+            raise ValueError(
+                f"{layer.label}: operands of shapes {shapes} do not broadcast; "
+                f"counted from the last axis, sizes have to be equal or 1"
+            ) from None
+    return arrays
+
+
+def _summed_to(shape: tuple[int, ...], grad: Array) -> Array:
+    """Return `grad` summed over the axes along which an operand of `shape` was broadcast."""
+    if grad.shape == shape:
+        return grad
+    new = grad.ndim - len(shape)
+    axes = [axis for axis in range(grad.ndim) if axis < new or shape[axis - new] == 1]
+    total: Array = np.sum(grad, axis=tuple(axes))
+    return total.reshape(shape)

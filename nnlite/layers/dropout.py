@@ -1,0 +1,74 @@
+"""Dropout: noise that keeps a network from relying on any one activation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..checks import as_floats, as_output_grad, number
+from ..engine.arrays import Array
+from ..layer import Layer
+from ..random import RandomState, generator
+
+
+class Dropout(Layer):
+    """Set each input to zero with probability `p` in training; do nothing in evaluation.
+
+    Parameters
+    ----------
+    p : float in [0, 1], default 0.5
+        The probability of a zero.
+    rng : int, numpy.random.Generator or None
+        Source of the noise.
+
+    Raises
+    ------
+    ValueError
+        If `p` is not a probability.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. What is kept is scaled so that the expectation stays. With a fresh
+    mask m of zeros (probability p) and ones in each forward::
+
+        y = x · m / (1 - p)        dL/dx = dL/dy · m / (1 - p)
+
+    References
+    ----------
+    N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
+    Journal of Machine Learning Research 15, 2014.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> dropout = nn.Dropout(0.5, rng=1)
+    >>> dropout(np.ones(6))
+    array([0., 2., 2., 2., 0., 0.])
+    >>> dropout.eval()(np.ones(6))
+    array([1., 1., 1., 1., 1., 1.])
+    """
+
+    p: float
+
+    def __init__(self, p: float = 0.5, *, rng: RandomState = None) -> None:
+        self.p = number(p, "Dropout: p", minimum=0, maximum=1)
+        # None stays None: the package's generator is looked up in each forward.
+        self._rng = None if rng is None else generator(rng)
+
+    def forward(self, x: Array) -> Array:
+        x = as_floats(self, x)
+        if not self.training or not self.p:
+            self.cache(x.shape, x.dtype, None)
+            return x
+        keep = generator(self._rng).random(x.shape, np.float32) >= self.p
+        scale = x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
+        mask = np.multiply(keep, scale, dtype=x.dtype)
+        self.cache(x.shape, x.dtype, mask)
+        return x * mask
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        shape, dtype, mask = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        if not input_grad:
+            return None
+        return grad if mask is None else grad * mask

@@ -1,0 +1,540 @@
+"""Layers that branch and join: ``Graph``, a directed acyclic graph of named layers."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..checks import as_floats, as_output_grad, number
+from ..engine.arrays import Array
+from ..layer import Layer
+from ..parameter import Parameter
+from .containers import check_used_once, introduce
+
+# What a node takes: the name of a value, or a number that stands for itself.
+_Source = str | float
+
+_FLOAT64 = np.dtype(np.float64)
+
+
+class Graph(Layer):
+    """A directed acyclic graph of named nodes, for skip connections and for formulas.
+
+    A node is a layer and the names of its inputs. A value that is used more than once gets the
+    sum of the gradients of its uses.
+
+    Parameters
+    ----------
+    nodes : mapping of str to ``(Layer, *inputs)``
+        The nodes, in any order. Each input is the name of a node, the name of an input of the
+        graph, or a number. A layer without inputs, such as `Weight`, may stand alone. Of a node
+        that returns a tuple, ``"name.0"`` is the first item; if that node is a `Graph`, its
+        outputs can also be named, as in ``"encoder.mean"``.
+    inputs : str or sequence of str, default "x"
+        The names of the arguments of `forward`, in order; () if there are none.
+    outputs : str or sequence of str, optional
+        The nodes whose values `forward` returns: one value, or a tuple of several. Left out, it
+        is the one node that no other uses.
+
+    Attributes
+    ----------
+    inputs, outputs : tuple of str
+
+    Raises
+    ------
+    TypeError
+        If `nodes` is no mapping, a node is no layer, an input is neither a name nor a number, or
+        a layer does not take as many inputs as its node gives it.
+    ValueError
+        If there are no nodes, a name is unknown, used twice or has a dot, the nodes form a cycle,
+        a node or an input is used for nothing, or a layer stands in two nodes (use `Layer.tied`).
+
+    Notes
+    -----
+    With v a value of the graph and u₁, u₂, … the nodes that use it, the chain rule reads::
+
+        dL/dv = Σ_k  dL/du_k · du_k/dv          plus the gradient given for v, if v is an output
+
+    so `backward` visits the nodes in reverse order, and each when the sum is complete.
+
+    - `backward` takes one gradient, or a tuple for several outputs, where None says that the loss
+      does not depend on that output. A single output of one element needs none: it is 1, as in
+      PyTorch.
+    - It returns one gradient, or a tuple for several inputs. An input that no gradient reaches,
+      and one that is not of floats, such as labels or indices, gets None.
+    - A layer of several inputs whose `backward` returns one array gives the gradient of the first
+      of them, and the others get none; so a loss can be a node, and its target an input. None in
+      a tuple is no gradient either.
+    - A node is told ``input_grad=False`` where nothing above it has a parameter to train and the
+      gradient of no input is wanted; it is left out where it has no such parameter itself.
+    - Inputs of floats are converted to the dtype of the graph's first parameter, if it has any.
+      Integers and booleans pass as they are.
+    - An error inside a node is raised with the node's name before it. After a `forward` that
+      failed half-way, `backward` is an error until a `forward` succeeds.
+
+    ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` what the node takes:
+    names and constants. `len`, ``in`` and iteration are those of the dictionary of nodes.
+
+    References
+    ----------
+    A. Griewank, A. Walther, "Evaluating Derivatives", 2nd edition, SIAM 2008, section 3.2.
+
+    Examples
+    --------
+    A residual block, after K. He et al., "Deep residual learning for image recognition", CVPR
+    2016:
+
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> block = nn.Graph({
+    ...     "h": (nn.Linear(4, 8), "x"),
+    ...     "a": (nn.ReLU(), "h"),
+    ...     "r": (nn.Linear(8, 4), "a"),
+    ...     "y": (nn.Add(), "x", "r"),
+    ... })
+    >>> model = nn.Sequential(block, block.tied(), nn.Linear(4, 2))
+    >>> model(np.ones((5, 4), dtype=np.float32)).shape
+    (5, 2)
+    >>> list(block.state_dict())
+    ['h.weight', 'h.bias', 'r.weight', 'r.bias']
+
+    The formula f(x, y) = (x + σ(y)) / (σ(x) + (x + y)²):
+
+    >>> f = nn.Graph({
+    ...     "σ(y)": (nn.Sigmoid(), "y"),
+    ...     "numerator": (nn.Add(), "x", "σ(y)"),
+    ...     "σ(x)": (nn.Sigmoid(), "x"),
+    ...     "x+y": (nn.Add(), "x", "y"),
+    ...     "(x+y)²": (nn.Square(), "x+y"),
+    ...     "denominator": (nn.Add(), "σ(x)", "(x+y)²"),
+    ...     "f": (nn.Divide(), "numerator", "denominator"),
+    ... }, inputs=("x", "y"))
+    >>> round(float(f(3.0, -4.0)), 12)
+    1.545644884107
+    >>> [round(float(gradient), 12) for gradient in f.backward()]
+    [2.059569795572, 1.592232751484]
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    arguments: dict[str, tuple[_Source, ...]]
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Layer | Sequence[Any]],
+        inputs: str | Sequence[str] = "x",
+        outputs: str | Sequence[str] | None = None,
+    ) -> None:
+        self.inputs = _names(inputs, "inputs")
+        self._layers: dict[str, Layer] = {}
+        self.arguments = {}
+        for name, node in _checked_mapping(nodes).items():
+            _check_name(name, "node")
+            self._layers[name], self.arguments[name] = _parsed(name, node)
+        for name in self.inputs:
+            _check_name(name, "input")
+            if name in self._layers:
+                raise ValueError(
+                    f"Graph: {name!r} is the name of an input and of a node; rename one"
+                )
+        check_used_once(
+            "Graph", [(f"in node {name!r}", layer) for name, layer in self._layers.items()]
+        )
+        introduce(self._layers.values())
+        # In a tuple, so that it does not count as a parameter of the graph itself.
+        self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
+
+        # The same with item names replaced by positions: "encoder.mean" is "encoder.0".
+        self._sources = {
+            name: tuple(
+                argument if isinstance(argument, float) else self._resolved(argument, name)
+                for argument in arguments
+            )
+            for name, arguments in self.arguments.items()
+        }
+        self._parents = {
+            name: {_node(source) for source in sources if isinstance(source, str)}
+            for name, sources in self._sources.items()
+        }
+        self._order = self._sorted()
+        used = set[str]().union(*self._parents.values())
+        self._ends = tuple(name for name in self._layers if name not in used)
+        if outputs is None and len(self._ends) > 1:
+            raise ValueError(
+                f"Graph: the nodes {_listed(self._ends)} are used by no other node; "
+                f"say with outputs= which of them are outputs, and drop the others"
+            )
+        self.outputs = self._ends if outputs is None else _names(outputs, "outputs")
+        if not self.outputs:
+            raise ValueError("Graph: outputs is empty; name one node at least")
+        self._results = tuple(self._resolved(output) for output in self.outputs)
+        self._check_all_used(used)
+        self._last_used_by = self._last_uses()
+
+    # ---- forward and backward ----
+
+    def forward(self, *inputs: Any) -> Any:
+        values = self._given(inputs)
+        specs = {name: _spec(value) for name, value in values.items()}
+        item_counts: dict[str, int] = {}
+        try:
+            for name in self._order:
+                output = self._layers[name].forward(
+                    *[
+                        source if isinstance(source, float) else self._value(source, values, specs)
+                        for source in self._sources[name]
+                    ]
+                )
+                # An error from here on leaves some nodes with the cache of an earlier forward.
+                self._cache = None
+                if isinstance(output, tuple):
+                    item_counts[name] = len(output)
+                    for item, value in enumerate(output):
+                        values[f"{name}.{item}"] = value
+                        specs[f"{name}.{item}"] = _spec(value)
+                else:
+                    values[name] = output
+                    specs[name] = _spec(output)
+                for source in self._last_used_by[name]:
+                    del values[source]
+        except Exception as error:
+            _add_node(error, name)
+            raise
+        results = tuple(self._value(result, values, specs) for result in self._results)
+        self.cache(specs, item_counts)
+        return results[0] if len(results) == 1 else results
+
+    def backward(self, grad: Any = None, input_grad: bool = True) -> Any:
+        specs, item_counts = self.cached()
+        sums = _Sums()
+        for result, output_grad in self._output_grads(grad, specs):
+            sums.add(result, output_grad)
+
+        wanted = {name: input_grad and specs[name].dtype.kind == "f" for name in self.inputs}
+        wanted_below = {}
+        for name in self._order:
+            wanted_below[name] = any(wanted[parent] for parent in self._parents[name])
+            wanted[name] = wanted_below[name] or self._layers[name].trainable()
+
+        try:
+            for name in reversed(self._order):
+                count = item_counts.get(name)
+                total: Any = sums.pop(name) if count is None else sums.pop_items(name, count)
+                if total is None or not wanted[name]:
+                    continue
+                found = self._layers[name].backward(total, wanted_below[name])
+                if not wanted_below[name]:
+                    continue
+                for source, part in self._parts(name, found, specs):
+                    if wanted[_node(source)]:
+                        sums.add(source, part)
+        except Exception as error:
+            _add_node(error, name)
+            raise
+        if not input_grad:
+            return None
+        grads = tuple(sums.pop(name) for name in self.inputs)
+        return grads[0] if len(grads) == 1 else grads
+
+    def _given(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
+        """Return the inputs by name, floats in the dtype of the parameters."""
+        if len(inputs) != len(self.inputs):
+            raise TypeError(
+                f"{self.label}: expected {len(self.inputs)} input(s), {_listed(self.inputs)}, "
+                f"got {len(inputs)}"
+            )
+        dtype = self._first_parameter[0].dtype if self._first_parameter else None
+        values = {}
+        for name, value in zip(self.inputs, inputs, strict=True):
+            array = np.asarray(value)
+            is_integer = array.dtype.kind in "biu"
+            values[name] = (
+                array if is_integer else as_floats(self, array, dtype, name=f"input {name!r}")
+            )
+        return values
+
+    def _value(self, source: str, values: dict[str, Any], specs: dict[str, _Spec]) -> Any:
+        try:
+            return values[source]
+        except KeyError:
+            node, _, item = source.partition(".")
+            count = sum(name.startswith(f"{node}.") for name in specs)
+            got = f"returns a tuple of {count}" if count else "returns one value"
+            cure = f"'{node}.0' to '{node}.{count - 1}'" if count else repr(node)
+            asked = f"item {item} of it" if item else "it"
+            raise ValueError(
+                f"Graph: node {node!r} {got}, so {asked} is not a value; use {cure}"
+            ) from None
+
+    def _output_grads(self, grad: Any, specs: dict[str, _Spec]) -> list[tuple[str, Array]]:
+        """Return the name and the checked gradient of each output that has one."""
+        if len(self.outputs) > 1:
+            if not isinstance(grad, (tuple, list)) or len(grad) != len(self.outputs):
+                got = f"{len(grad)}" if isinstance(grad, (tuple, list)) else type(grad).__name__
+                raise ValueError(
+                    f"{self.label}: backward expects a tuple of {len(self.outputs)} gradients, one "
+                    f"for each output (None where there is none), got {got}"
+                )
+            if all(item is None for item in grad):
+                raise ValueError(f"{self.label}: backward got no gradient for any output")
+            grads = tuple(grad)
+        elif grad is None:
+            shape = specs[self._results[0]].shape
+            if math.prod(shape) != 1:
+                raise ValueError(
+                    f"{self.label}: backward needs the gradient of its output, of shape {shape}; "
+                    f"only an output of one element can do without"
+                )
+            grads = (np.ones(shape),)
+        else:
+            grads = (grad,)
+        return [
+            (result, as_output_grad(self, item, specs[result].shape, specs[result].dtype))
+            for result, item in zip(self._results, grads, strict=True)
+            if item is not None
+        ]
+
+    def _parts(self, name: str, found: Any, specs: dict[str, _Spec]) -> Iterator[tuple[str, Array]]:
+        """Yield each source of a node that its layer returned a gradient for, and the gradient."""
+        parts = found if isinstance(found, tuple) else (found,)
+        sources = self._sources[name]
+        if len(parts) > len(sources):
+            raise RuntimeError(
+                f"{self._layers[name].label}: backward returned {len(parts)} gradients "
+                f"for {len(sources)} input(s)"
+            )
+        for source, part in zip(sources, parts, strict=False):
+            if part is None or isinstance(source, float):
+                continue
+            if _spec(part).shape != specs[source].shape:
+                raise RuntimeError(
+                    f"{self._layers[name].label}: backward returned a gradient of shape "
+                    f"{_spec(part).shape} for {source!r}, which is of shape {specs[source].shape}"
+                )
+            yield source, part
+
+    # ---- what construction checks ----
+
+    def _resolved(self, reference: str, user: str | None = None) -> str:
+        """Return `reference` with its item, if it names one, as a position."""
+        node, dot, item = reference.partition(".")
+        layer = self._layers.get(node)
+        if layer is None and (dot or user is None or node not in self.inputs):
+            kind = "a node" if dot or user is None else "a node or an input"
+            who = "outputs" if user is None else f"node {user!r}"
+            raise ValueError(
+                f"Graph: {who} names {reference!r}, but {node!r} is not {kind}; "
+                f"the nodes are {_listed(self._layers)}, the inputs {_listed(self.inputs)}"
+            )
+        if not dot:
+            return node
+        if isinstance(layer, Graph) and item in layer.outputs:
+            return f"{node}.{layer.outputs.index(item)}"
+        if not item.isdecimal():
+            raise ValueError(
+                f"Graph: {reference!r} is not a value; of a node that returns a tuple, "
+                f"name an item by its position, as in '{node}.0'"
+            )
+        return f"{node}.{int(item)}"
+
+    def _sorted(self) -> tuple[str, ...]:
+        try:
+            order = tuple(TopologicalSorter(self._parents).static_order())
+        except CycleError as error:
+            cycle = " → ".join(repr(name) for name in error.args[1])
+            raise ValueError(
+                f"Graph: the nodes {cycle} form a cycle; a graph has to be acyclic"
+            ) from None
+        return tuple(name for name in order if name in self._layers)
+
+    def _last_uses(self) -> dict[str, list[str]]:
+        """Return, for each node, the values that no later node and no output needs."""
+        needed = set(self._results)
+        last_uses = {}
+        for name in reversed(self._order):
+            sources = {source for source in self._sources[name] if isinstance(source, str)}
+            last_uses[name] = sorted(sources - needed)
+            needed |= sources
+        return last_uses
+
+    def _check_all_used(self, used: set[str]) -> None:
+        for name in self.inputs:
+            if name not in used:
+                raise ValueError(
+                    f"Graph: no node uses the input {name!r}; "
+                    f"inputs= has to name what the nodes take, and nothing else"
+                )
+        reached: set[str] = set()
+        waiting = [_node(result) for result in self._results]
+        while waiting:
+            name = waiting.pop()
+            if name not in reached:
+                reached.add(name)
+                waiting.extend(self._parents.get(name, ()))
+        for name in self._layers:
+            if name not in reached:
+                raise ValueError(
+                    f"Graph: no output depends on node {name!r}; "
+                    f"use it, name it in outputs, or drop it"
+                )
+
+    # ---- a mapping of names to layers ----
+
+    def __getitem__(self, name: str) -> Layer:
+        try:
+            return self._layers[name]
+        except KeyError:
+            raise KeyError(
+                f"Graph has no node {name!r}; the nodes are {_listed(self._layers)}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._layers
+
+    def named_children(self) -> Iterator[tuple[str, Layer]]:
+        """Yield the name and the layer of each node, in the order of the dictionary."""
+        yield from self._layers.items()
+
+    def __repr__(self) -> str:
+        lines = ""
+        for name, layer in self._layers.items():
+            node = ", ".join(map(repr, (layer, *self.arguments[name])))
+            lines += f"{name!r}: {f'({node})' if self.arguments[name] else node},\n"
+        options = "" if self.inputs == ("x",) else f", inputs={_shown(self.inputs)}"
+        if len(self.outputs) > 1 or self.outputs != self._ends:
+            options += f", outputs={_shown(self.outputs)}"
+        return f"Graph({{\n{textwrap.indent(lines, '    ')}}}{options})"
+
+
+class _Spec(NamedTuple):
+    """What is kept of a value: enough to check a gradient by."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def _spec(value: Any) -> _Spec:
+    # A loss returns a Python float, which has neither.
+    return _Spec(getattr(value, "shape", ()), getattr(value, "dtype", _FLOAT64))
+
+
+class _Sums:
+    """Gradients by name; where several meet, their sum, in an array that is nobody else's."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Array] = {}
+        self._own: set[str] = set()
+
+    def add(self, name: str, grad: Array) -> None:
+        if name not in self._sums:
+            self._sums[name] = grad
+        elif name in self._own:
+            self._sums[name] += grad
+        else:
+            # The first gradient is a layer's or the caller's: not ours to write into.
+            self._sums[name] = self._sums[name] + grad
+            self._own.add(name)
+
+    def pop(self, name: str) -> Array | None:
+        return self._sums.pop(name, None)
+
+    def pop_items(self, name: str, count: int) -> tuple[Array | None, ...] | None:
+        """Return the gradients of the items of a tuple, or None if there are none at all."""
+        items = tuple(self.pop(f"{name}.{item}") for item in range(count))
+        return None if all(item is None for item in items) else items
+
+
+def _node(source: str) -> str:
+    """Return the name of the node or input that `source` is the value, or an item, of."""
+    return source.partition(".")[0]
+
+
+def _names(names: str | Sequence[str], what: str) -> tuple[str, ...]:
+    if not isinstance(names, (str, Sequence)):
+        raise TypeError(f"Graph: {what} must be a name or a sequence of names, got {names!r}")
+    result = (names,) if isinstance(names, str) else tuple(names)
+    for name in result:
+        if not isinstance(name, str):
+            raise TypeError(f"Graph: {what} must be names, got {name!r}")
+        if result.count(name) > 1:
+            raise ValueError(f"Graph: {what} names {name!r} twice")
+    return result
+
+
+def _checked_mapping(nodes: Any) -> Mapping[str, Any]:
+    if not isinstance(nodes, Mapping):
+        raise TypeError(
+            f"Graph: expected a dictionary of name: (layer, *input names), "
+            f"got {type(nodes).__name__}"
+        )
+    if not nodes:
+        raise ValueError("Graph: the dictionary of nodes is empty; a graph needs one at least")
+    return nodes
+
+
+def _check_name(name: Any, what: str) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"Graph: the name of a {what} must be a str, got {name!r}")
+    if not name or "." in name:
+        raise ValueError(
+            f"Graph: the {what} name {name!r} is empty or has a dot; "
+            f"a dot separates the names in a state dict"
+        )
+
+
+def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
+    """Return the layer and the inputs of a node, having checked their types and number."""
+    layer, *given = node if isinstance(node, (tuple, list)) and node else (node,)
+    if not isinstance(layer, Layer):
+        cure = ""
+        if isinstance(layer, type):
+            cure = f"; write {layer.__name__}(...)"
+        elif isinstance(layer, Parameter):
+            cure = "; make it a layer with nn.Weight"
+        got = layer.__name__ if isinstance(layer, type) else type(layer).__name__
+        raise TypeError(f"Graph: node {name!r} must be (layer, *input names), got {got}{cure}")
+    arguments: list[_Source] = []
+    for item in given:
+        if isinstance(item, (Layer, Parameter)):
+            raise TypeError(
+                f"Graph: node {name!r} has a {type(item).__name__} for an input; "
+                f"make that a node of its own and name it here"
+            )
+        what = f"Graph: an input of node {name!r} that is not a name"
+        arguments.append(item if isinstance(item, str) else number(item, what))
+    try:
+        inspect.signature(layer.forward).bind(*arguments)
+    except TypeError as error:
+        raise TypeError(
+            f"Graph: node {name!r} gives {len(arguments)} input(s) to {layer.label}: {error}"
+        ) from None
+    return layer, tuple(arguments)
+
+
+def _add_node(error: Exception, name: str) -> None:
+    """Put the name of the node in front of the message of an error from inside it."""
+    # The arguments of any other class of errors may be more than a message.
+    if type(error) in (TypeError, ValueError, RuntimeError):
+        error.args = (f"Graph node {name!r}: {error}",)
+
+
+def _listed(names: Any) -> str:
+    shown = [repr(name) for name in names]
+    return ", ".join(shown[:8] + ["…"] * (len(shown) > 8)) or "none"
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    return repr(names[0] if len(names) == 1 else names)

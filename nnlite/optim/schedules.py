@@ -1,0 +1,584 @@
+"""Learning-rate schedules: how the learning rate of an optimizer changes from step to step.
+
+Each is a function of the number of `step` calls, so that its state is one number, but for
+`ReduceLROnPlateau`. Call `step` after each epoch, or after each batch if the schedule counts
+batches.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..checks import fraction, integer, number, one_of
+from .optimizers import Optimizer
+
+
+class Schedule:
+    """Base class: the learning rate of each group is its first one times `factor`.
+
+    A schedule of your own defines `factor`. Several schedules of one optimizer multiply their
+    factors, and a learning rate that is changed by hand is scaled from there on, as in PyTorch.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Its learning rates when it gets its first schedule are what the factors multiply.
+
+    Attributes
+    ----------
+    optimizer : Optimizer
+    base_lrs : list of float
+        The first learning rate of each group.
+    count : int
+        How often `step` was called.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> class InverseTime(nn.Schedule):
+    ...     def factor(self, count):
+    ...         return 1 / (1 + count)
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = InverseTime(optimizer)
+    >>> rates = []
+    >>> for epoch in range(3):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.333333]
+    """
+
+    optimizer: Optimizer
+    base_lrs: list[float]
+    count: int
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = _checked(optimizer, type(self).__name__)
+        self.base_lrs = [
+            float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups
+        ]
+        self.count = 0
+        self._last_lrs = self.base_lrs
+        self._move_to(0)
+
+    def factor(self, count: int) -> float:
+        """Return what the first learning rate is multiplied by after `count` steps."""
+        raise NotImplementedError(f"{type(self).__name__} does not define factor")
+
+    def learning_rate(self, base: float, count: int) -> float:
+        """Return the learning rate after `count` steps of a group that began with `base`."""
+        return base * self.factor(count)
+
+    def step(self) -> None:
+        """Count a step, and set the learning rates for the next one."""
+        self._move_to(self.count + 1)
+
+    def _move_to(self, count: int) -> None:
+        lrs = [self.learning_rate(base, count) for base in self.base_lrs]
+        for group, last, lr in zip(self.optimizer.param_groups, self._last_lrs, lrs, strict=True):
+            # Whoever else has changed the rate since the last step has their factor in it.
+            alone = group["lr"] == last or last == 0
+            group["lr"] = lr if alone else group["lr"] * (lr / last)
+        self.count, self._last_lrs = count, lrs
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here."""
+        return {"count": self.count, "base_lrs": list(self.base_lrs)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not the state of such a schedule. Nothing is changed then.
+        """
+        name = type(self).__name__
+        if not isinstance(state_dict, Mapping) or not {"count", "base_lrs"} <= set(state_dict):
+            raise TypeError(
+                f"{name}: expected the state_dict of a schedule, got {state_dict!r:.80}"
+            )
+        count = integer(state_dict["count"], f"{name}: the count of the state", 0)
+        base_lrs = [number(lr, f"{name}: a rate of the state", 0) for lr in state_dict["base_lrs"]]
+        if len(base_lrs) != len(self.base_lrs):
+            raise ValueError(
+                f"{name}: the state is of {len(base_lrs)} parameter groups, "
+                f"the optimizer has {len(self.base_lrs)}"
+            )
+        lrs = [self.learning_rate(base, count) for base in base_lrs]
+        for group, base, lr in zip(self.optimizer.param_groups, base_lrs, lrs, strict=True):
+            group["initial_lr"], group["lr"] = base, lr
+        self.count, self.base_lrs, self._last_lrs = count, base_lrs, lrs
+
+
+class StepLR(Schedule):
+    """Multiply the learning rate by `gamma` after every `step_size` steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    step_size : int
+    gamma : float, default 0.1
+
+    Notes
+    -----
+    After t steps::
+
+        lr = base · gamma^⌊t / step_size⌋
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.StepLR(optimizer, step_size=2, gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates.append(optimizer.lr)
+    ...     schedule.step()
+    >>> rates
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        self.step_size = integer(step_size, "StepLR: step_size")
+        self.gamma = number(gamma, "StepLR: gamma", minimum=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return float(self.gamma ** (count // self.step_size))
+
+
+class MultiStepLR(Schedule):
+    """Multiply the learning rate by `gamma` at each of the `milestones`.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    milestones : sequence of int
+        Numbers of steps.
+    gamma : float, default 0.1
+
+    Notes
+    -----
+    After t steps, of which m milestones are at most t::
+
+        lr = base · gamma^m
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.MultiStepLR(optimizer, milestones=[1, 3], gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
+        self.milestones = sorted(integer(m, "MultiStepLR: a milestone", 0) for m in milestones)
+        self.gamma = number(gamma, "MultiStepLR: gamma", minimum=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return float(self.gamma ** bisect.bisect_right(self.milestones, count))
+
+
+class ExponentialLR(Schedule):
+    """Multiply the learning rate by `gamma` after each step.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    gamma : float
+
+    Notes
+    -----
+    After t steps::
+
+        lr = base · gamma^t
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.ExponentialLR(optimizer, gamma=0.5)
+    >>> rates = []
+    >>> for epoch in range(3):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, gamma: float) -> None:
+        self.gamma = number(gamma, "ExponentialLR: gamma", minimum=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return float(self.gamma**count)
+
+
+class LinearLR(Schedule):
+    """Let the learning rate run in a straight line: a warm-up by default.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    start_factor, end_factor : float, default 1/3 and 1
+        Factors of the learning rate at the ends of the line.
+    total_iters : int, default 5
+        Number of steps from one to the other; after them the rate stays.
+
+    Notes
+    -----
+    After t steps, with s = min(t / total_iters, 1)::
+
+        lr = base · (start_factor + (end_factor - start_factor) · s)
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates.append(optimizer.lr)
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ) -> None:
+        self.start_factor = number(start_factor, "LinearLR: start_factor", minimum=0)
+        self.end_factor = number(end_factor, "LinearLR: end_factor", minimum=0)
+        self.total_iters = integer(total_iters, "LinearLR: total_iters")
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        share = min(count / self.total_iters, 1)
+        return self.start_factor + (self.end_factor - self.start_factor) * share
+
+
+class CosineAnnealingLR(Schedule):
+    """Let the learning rate fall along half a cosine.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    T_max : int
+        Number of steps to the lowest rate; after as many more it is back.
+    eta_min : float, default 0
+        The lowest rate.
+
+    Notes
+    -----
+    After t steps::
+
+        lr = eta_min + (base - eta_min) · (1 + cos(π t / T_max)) / 2
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.CosineAnnealingLR(optimizer, T_max=4)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.853553, 0.5, 0.146447, 0.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+        self.T_max = integer(T_max, "CosineAnnealingLR: T_max")
+        self.eta_min = number(eta_min, "CosineAnnealingLR: eta_min", minimum=0)
+        super().__init__(optimizer)
+
+    def learning_rate(self, base: float, count: int) -> float:
+        return self.eta_min + (base - self.eta_min) * _half_cosine(count / self.T_max)
+
+
+class OneCycleLR(Schedule):
+    """Warm up to a high learning rate, then fall far below the first one.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    max_lr : float
+        The highest rate.
+    total_steps : int
+        Number of steps in the cycle: epochs times batches, as it is meant for steps of batches.
+    pct_start : float in [0, 1), default 0.3
+        Share of the steps in which the rate rises.
+    anneal_strategy : {"cos", "linear"}
+        Whether it rises and falls along half cosines or straight lines.
+    div_factor : float, default 25
+        The first rate is ``max_lr / div_factor``.
+    final_div_factor : float, default 1e4
+        The last rate is ``max_lr / div_factor / final_div_factor``.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or at the step after the last of the cycle.
+
+    Notes
+    -----
+    The momentum stays as it is, as with ``cycle_momentum=False`` in PyTorch.
+
+    References
+    ----------
+    L. Smith, N. Topin, "Super-convergence: very fast training of neural networks using large
+    learning rates", 2018.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.OneCycleLR(optimizer, max_lr=1.0, total_steps=5, pct_start=0.6)
+    >>> rates = []
+    >>> for epoch in range(5):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [0.04, 0.52, 1.0, 0.500002, 4e-06]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
+        self.max_lr = number(max_lr, "OneCycleLR: max_lr", minimum=0)
+        self.total_steps = integer(total_steps, "OneCycleLR: total_steps")
+        self.pct_start = fraction(pct_start, "OneCycleLR: pct_start")
+        self.anneal_strategy = one_of(
+            anneal_strategy, ("cos", "linear"), "OneCycleLR: anneal_strategy"
+        )
+        self.div_factor = number(div_factor, "OneCycleLR: div_factor", minimum=1)
+        self.final_div_factor = number(final_div_factor, "OneCycleLR: final_div_factor", minimum=1)
+        super().__init__(optimizer)
+
+    def learning_rate(self, base: float, count: int) -> float:
+        if count > self.total_steps:
+            raise ValueError(
+                f"OneCycleLR: the cycle has total_steps={self.total_steps} and this is step "
+                f"{count}; total_steps is epochs times batches"
+            )
+        first = self.max_lr / self.div_factor
+        top = self.pct_start * self.total_steps - 1
+        end = self.total_steps - 1
+        if count <= top:
+            return self._between(first, self.max_lr, count / top if top > 0 else 1.0)
+        share = (count - top) / (end - top) if end > top else 1.0
+        return self._between(self.max_lr, first / self.final_div_factor, min(share, 1.0))
+
+    def _between(self, start: float, end: float, share: float) -> float:
+        if self.anneal_strategy == "cos":
+            return end + (start - end) * _half_cosine(share)
+        return start + (end - start) * share
+
+
+class SequentialLR(Schedule):
+    """One schedule after the other: a warm-up and then a decay, say.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    schedulers : sequence of Schedule
+        Each counts its steps from when its turn comes.
+    milestones : sequence of int
+        The numbers of steps at which the turn passes on: one less than there are schedules.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.SequentialLR(
+    ...     optimizer,
+    ...     [nn.LinearLR(optimizer, 0.5, total_iters=2), nn.ExponentialLR(optimizer, 0.1)],
+    ...     milestones=[2],
+    ... )
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 0.1]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
+    ) -> None:
+        self.schedulers = list(schedulers)
+        self.milestones = [integer(m, "SequentialLR: a milestone") for m in milestones]
+        if not self.schedulers or len(self.milestones) != len(self.schedulers) - 1:
+            raise ValueError(
+                f"SequentialLR: {len(self.schedulers)} schedules need one milestone less, "
+                f"got {len(self.milestones)}"
+            )
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"SequentialLR: milestones must increase, got {self.milestones}")
+        for schedule in self.schedulers:
+            if not isinstance(schedule, Schedule):
+                raise TypeError(
+                    f"SequentialLR: expected schedules that count steps, "
+                    f"got {type(schedule).__name__}"
+                )
+            if schedule.optimizer is not optimizer:
+                raise ValueError("SequentialLR: every schedule must be of the same optimizer")
+        # Each of the schedules has changed the rates when it was made.
+        for group in _checked(optimizer, "SequentialLR").param_groups:
+            group["lr"] = group["initial_lr"]
+        super().__init__(optimizer)
+
+    def learning_rate(self, base: float, count: int) -> float:
+        turn = bisect.bisect_right(self.milestones, count)
+        start = self.milestones[turn - 1] if turn else 0
+        return self.schedulers[turn].learning_rate(base, count - start)
+
+
+class ReduceLROnPlateau:
+    """Multiply the learning rate by `factor` when a figure has not improved for a while.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    mode : {"min", "max"}
+        Whether the figure should fall, as a loss, or rise, as an accuracy.
+    factor : float in [0, 1), default 0.1
+    patience : int, default 10
+        How many steps without improvement are put up with.
+    threshold : float, default 1e-4
+        The least change that is an improvement: a share of the best figure, or the difference to
+        it, as `threshold_mode` says.
+    threshold_mode : {"rel", "abs"}
+    cooldown : int, default 0
+        How many steps after a reduction nothing is counted.
+    min_lr : float, default 0
+        The rate never falls below.
+    eps : float, default 1e-8
+        A reduction by less than this is left out.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.ReduceLROnPlateau(optimizer, factor=0.5, patience=1)
+    >>> for loss in (3.0, 2.0, 2.0, 2.0):
+    ...     schedule.step(loss)
+    >>> optimizer.lr
+    0.5
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        mode: str = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        threshold_mode: str = "rel",
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+        eps: float = 1e-8,
+    ) -> None:
+        self.optimizer = _checked(optimizer, "ReduceLROnPlateau")
+        self.mode = one_of(mode, ("min", "max"), "ReduceLROnPlateau: mode")
+        self.factor = fraction(factor, "ReduceLROnPlateau: factor")
+        self.patience = integer(patience, "ReduceLROnPlateau: patience", 0)
+        self.threshold = number(threshold, "ReduceLROnPlateau: threshold", minimum=0)
+        self.threshold_mode = one_of(
+            threshold_mode, ("rel", "abs"), "ReduceLROnPlateau: threshold_mode"
+        )
+        self.cooldown = integer(cooldown, "ReduceLROnPlateau: cooldown", 0)
+        self.min_lr = number(min_lr, "ReduceLROnPlateau: min_lr", minimum=0)
+        self.eps = number(eps, "ReduceLROnPlateau: eps", minimum=0)
+        self.best = math.inf if mode == "min" else -math.inf
+        self.bad_steps = 0
+        self.rest = 0
+
+    def step(self, metric: float) -> None:
+        """Take note of `metric`, and reduce the learning rates if it is time."""
+        if isinstance(metric, str) or np.ndim(metric) != 0 or metric is None:
+            raise TypeError(f"ReduceLROnPlateau: the metric must be a number, got {metric!r}")
+        metric = float(metric)
+        if self._improves(metric):
+            self.best, self.bad_steps = metric, 0
+        else:
+            self.bad_steps += 1
+        if self.rest > 0:
+            self.rest -= 1
+            self.bad_steps = 0
+        if self.bad_steps > self.patience:
+            for group in self.optimizer.param_groups:
+                reduced = max(group["lr"] * self.factor, self.min_lr)
+                if group["lr"] - reduced > self.eps:
+                    group["lr"] = reduced
+            self.rest, self.bad_steps = self.cooldown, 0
+
+    def _improves(self, metric: float) -> bool:
+        sign = -1 if self.mode == "min" else 1
+        if self.threshold_mode == "rel":
+            limit = self.best * (1 + sign * self.threshold)
+        else:
+            limit = self.best + sign * self.threshold
+        return metric < limit if self.mode == "min" else metric > limit
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on from here."""
+        return {"best": self.best, "bad_steps": self.bad_steps, "rest": self.rest}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from where `state_dict` was taken; the optimizer has the learning rates.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not the state of such a schedule. Nothing is changed then.
+        """
+        name = type(self).__name__
+        if not isinstance(state_dict, Mapping) or not set(self.state_dict()) <= set(state_dict):
+            raise TypeError(
+                f"{name}: expected the state_dict of a schedule, got {state_dict!r:.80}"
+            )
+        best = state_dict["best"]
+        if isinstance(best, bool) or not isinstance(best, (int, float)):
+            raise TypeError(f"{name}: the best of the state must be a number, got {best!r:.80}")
+        bad_steps = integer(state_dict["bad_steps"], f"{name}: the bad_steps of the state", 0)
+        rest = integer(state_dict["rest"], f"{name}: the rest of the state", 0)
+        self.best, self.bad_steps, self.rest = float(best), bad_steps, rest
+
+
+def _checked(optimizer: Any, name: str) -> Optimizer:
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{name}: expected an optimizer, got {type(optimizer).__name__}")
+    return optimizer
+
+
+def _half_cosine(share: float) -> float:
+    """Return 1 for a share of 0, 0 for a share of 1, and half a cosine between them."""
+    return (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,192 @@
+"""``Parameter``: an array that training changes, and its gradient."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from .engine.arrays import Array
+from .engine.blas import product
+from .engine.memory import is_held
+
+if TYPE_CHECKING:
+    pass
+
+
+class Parameter:
+    """An array that training changes, and the gradient of the loss with respect to it.
+
+    Parameters
+    ----------
+    data : array_like of float
+        The initial value, copied. An array of float64 stays float64; all else becomes float32.
+    requires_grad : bool, default True
+        False freezes the parameter: no gradient is summed up, and no optimizer moves it.
+
+    Attributes
+    ----------
+    data : ndarray
+        The value. What is assigned to it is copied, and must be of the same shape; the dtype stays
+        (`Layer.astype` changes it).
+    grad : ndarray or None
+        The gradient, of the shape and dtype of `data`; None before the first backward and after
+        `zero_grad`. Further backward passes add to it, as in PyTorch.
+    requires_grad : bool
+
+    Raises
+    ------
+    TypeError
+        If the data are not floats.
+    ValueError
+        If a value or gradient of another shape is assigned or added.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> p = nn.Parameter([1.0, 2.0])
+    >>> p.accumulate([0.5, 0.5])
+    >>> p.accumulate([0.5, 0.5])
+    >>> p.grad
+    array([1., 1.], dtype=float32)
+    """
+
+    __slots__ = ("_data", "_grad", "_storage", "requires_grad")
+
+    requires_grad: bool
+
+    def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
+        value = np.asarray(data)
+        if value.dtype.kind != "f":
+            raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
+        is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
+        self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
+        self._grad: Array | None = None
+        self._storage: Array | None = None
+        self.requires_grad = requires_grad
+
+    @property
+    def data(self) -> Array:
+        """The value."""
+        return self._data
+
+    @data.setter
+    def data(self, value: ArrayLike) -> None:
+        if value is not self._data:
+            self._data = self._conformed(value, "a value")
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: ArrayLike | None) -> None:
+        if value is None or value is self._grad:
+            self._grad = value
+        else:
+            self._grad = self._conformed(value, "a gradient")
+
+    def _conformed(self, value: ArrayLike, what: str) -> Array:
+        """Return a copy of `value` in the dtype of the parameter, having checked its shape."""
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")
+        if array.shape != self._data.shape:
+            raise ValueError(f"{self} has got {what} of shape {array.shape}; the shapes must agree")
+        return np.array(array, self._data.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of `data` and `grad`."""
+        return self._data.shape
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self._data.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `data` and `grad`: float32 or float64."""
+        return self._data.dtype
+
+    def zero_grad(self) -> None:
+        """Forget the gradient: `grad` is None until the next backward."""
+        self._grad = None
+
+    def accumulate(self, grad: ArrayLike) -> None:
+        """Add `grad`, of the parameter's shape, to the gradient."""
+        grad = np.asarray(grad)
+        if grad.shape != self._data.shape:
+            raise ValueError(
+                f"{self} has got a gradient of shape {grad.shape}; the shapes must agree"
+            )
+        if not self.requires_grad:
+            return
+        if self._grad is None:
+            storage = self._grad_storage()
+            np.copyto(storage, grad, casting="same_kind")
+            self._grad = storage
+        else:
+            np.add(self._grad, grad, out=self._grad, casting="same_kind")
+
+    def accumulate_product(self, left: Array, right: Array, beside_images: bool = False) -> None:
+        """Add the matrix product ``left @ right``, which has as many elements as the parameter.
+
+        The first product after `zero_grad` is written straight into the gradient's memory.
+        `beside_images` is as in ``nnlite.engine.blas.product``.
+        """
+        if not self.requires_grad:
+            return
+        if self._grad is None:
+            storage = self._grad_storage()
+            matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
+            product(left, right, matrix, beside_images)
+            self._grad = storage
+        else:
+            self._grad += product(left, right, None, beside_images).reshape(self.shape)
+
+    def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
+        """Keep the value in the array `data`, and the gradient in `grad`, from now on.
+
+        An optimizer calls it to have many parameters side by side. Whoever holds the arrays that
+        were the value and the gradient before keeps them as they are.
+        """
+        if data is not None:
+            data[...] = self._data
+            self._data = data
+        if grad is not None:
+            if self._grad is not None:
+                grad[...] = self._grad
+                self._grad = grad
+            self._storage = grad
+
+    def is_kept_in(self, data: Array, grads: Array) -> tuple[bool, bool]:
+        """Return whether the value is where `keep_in` put it, and whether the gradient is.
+
+        `data` is the array that `keep_in` was given for the value; `grads` is a flat array, in
+        whose memory that for the gradient lies. A missing gradient counts as in place.
+        """
+        grad = self._grad
+        return self._data is data, (
+            grad is None or (grad is self._storage and grad.base is grads.base)
+        )
+
+    def _grad_storage(self) -> Array:
+        """Where the next gradient goes: where the last one was, unless somebody still holds it."""
+        storage = self._storage
+        if storage is None or is_held(storage):
+            self._storage = storage = np.empty(self._data.shape, self._data.dtype)
+        return storage
+
+    def astype(self, dtype: DTypeLike) -> None:
+        """Convert value and gradient to float32 or float64."""
+        if self._data.dtype != dtype:
+            self._data = self._data.astype(dtype)
+            self._grad = None if self._grad is None else self._grad.astype(dtype)
+            self._storage = None
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, dtype={self.dtype})"

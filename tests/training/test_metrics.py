@@ -1,0 +1,138 @@
+"""Metrics count what their names say; scikit-learn and PyTorch count the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import nnlite as nn
+
+from ..registry import Array
+
+# Rows of four scores; the second and third samples are not read rightly, and the label of the
+# second is the runner-up.
+SCORES = np.array([[9.0, 1.0, 2.0, 3.0], [5.0, 6.0, 0.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
+LABELS = np.array([0, 0, 3])
+
+
+class TestAccuracy:
+    def test_is_the_share_of_labels_with_the_largest_score(self) -> None:
+        assert nn.accuracy(SCORES, LABELS) == 1 / 3
+
+    def test_counts_every_position_of_a_sequence(self) -> None:
+        scores = np.moveaxis(np.stack([SCORES, SCORES[::-1]]), 1, 2)  # (2, 4 classes, 3 positions)
+        assert nn.accuracy(scores, np.stack([LABELS, LABELS])) == 2 / 6
+
+    @pytest.mark.parametrize(
+        ("scores", "labels"),
+        [(SCORES, LABELS[:2]), (SCORES, SCORES), (SCORES[0], LABELS[0]), (SCORES[:0], LABELS[:0])],
+    )
+    def test_shapes_that_do_not_fit_are_named(self, scores: Array, labels: Array) -> None:
+        with pytest.raises(ValueError, match=r"accuracy: expected predictions .* got the shapes"):
+            nn.accuracy(scores, labels)
+
+    def test_one_score_has_no_largest(self) -> None:
+        with pytest.raises(ValueError, match=r"shape \(3, 1\); for one score .* binary_accuracy"):
+            nn.accuracy(SCORES[:, :1], LABELS)
+
+    def test_scores_with_a_nan_are_not_right(self) -> None:
+        scores = SCORES.copy()
+        scores[:, 0] = np.nan
+        assert nn.accuracy(scores, [0, 0, 0]) == 0
+
+    def test_labels_that_are_ignored_are_left_out(self) -> None:
+        assert nn.accuracy(SCORES, [0, -100, 3]) == 1 / 2
+        assert nn.accuracy(SCORES, LABELS, ignore_index=3) == 1 / 2
+        assert np.isnan(nn.accuracy(SCORES, [-100] * 3))
+
+
+class TestBinaryAccuracy:
+    def test_is_the_share_on_the_right_side_of_the_threshold(self) -> None:
+        # Right: 2 for 1, -1 for 0, and 0, which is not above the threshold, for 0.
+        logits, targets = [[2.0], [-1.0], [-2.0], [0.0]], [[1], [0], [1], [0]]
+        assert nn.binary_accuracy(logits, targets) == 3 / 4
+        assert nn.binary_accuracy([0.6, 0.4, 0.1], [1.0, 1.0, 0.0], threshold=0.5) == 2 / 3
+
+    def test_is_that_of_two_classes(self, rng: np.random.Generator) -> None:
+        scores, labels = rng.normal(size=(50, 2)), rng.integers(2, size=50)
+        assert nn.binary_accuracy(scores[:, 1] - scores[:, 0], labels) == nn.accuracy(
+            scores, labels
+        )
+
+    def test_nan_is_not_right(self) -> None:
+        assert nn.binary_accuracy([np.nan, np.nan], [0, 1]) == 0
+
+    def test_says_what_does_not_fit(self) -> None:
+        with pytest.raises(ValueError, match=r"got the shapes \(3, 1\) and \(3,\)"):
+            nn.binary_accuracy(SCORES[:, :1], LABELS)
+        with pytest.raises(ValueError, match="targets must be 0 or 1, got 3"):
+            nn.binary_accuracy(SCORES[:, 0], LABELS)
+        with pytest.raises(ValueError, match="with N above 0"):
+            nn.binary_accuracy([], [])
+
+
+class TestTopKAccuracy:
+    @pytest.mark.parametrize(("k", "share"), [(1, 1 / 3), (2, 2 / 3), (3, 2 / 3), (4, 1.0)])
+    def test_finds_the_label_among_the_k_largest(self, k: int, share: float) -> None:
+        assert nn.top_k_accuracy(SCORES, LABELS, k) == share
+
+    def test_the_first_is_the_accuracy(self, rng: np.random.Generator) -> None:
+        scores, labels = rng.normal(size=(50, 7)), rng.integers(7, size=50)
+        assert nn.top_k_accuracy(scores, labels, k=1) == nn.accuracy(scores, labels)
+
+    def test_agrees_with_pytorch(self, rng: np.random.Generator) -> None:
+        torch = pytest.importorskip("torch")
+        scores, labels = rng.normal(size=(200, 20, 3)), rng.integers(20, size=(200, 3))
+        top = torch.from_numpy(scores).topk(5, dim=1).indices
+        expected = (top == torch.from_numpy(labels)[:, None]).any(dim=1).double().mean().item()
+        assert nn.top_k_accuracy(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+    def test_labels_that_are_ignored_are_left_out(self) -> None:
+        # Of the first two samples only the first has its label on top.
+        assert nn.top_k_accuracy(SCORES, [0, 0, -100], k=1) == 1 / 2
+        assert nn.top_k_accuracy(SCORES, LABELS, k=2, ignore_index=3) == 1
+        assert np.isnan(nn.top_k_accuracy(SCORES, [-100] * 3, k=2))
+
+    def test_scores_that_say_nothing_are_not_right(self) -> None:
+        assert nn.top_k_accuracy(np.zeros((4, 3)), [0, 1, 2, 0], k=2) == 0
+        assert nn.top_k_accuracy(np.full((4, 3), np.nan), [0, 1, 2, 0], k=2) == 0
+
+    def test_says_what_is_out_of_range(self) -> None:
+        with pytest.raises(ValueError, match="k must be at most the 4 classes, got 5"):
+            nn.top_k_accuracy(SCORES, LABELS)
+        with pytest.raises(ValueError, match=r"labels must be in \[0, 4\) for 4 classes, got -1"):
+            nn.top_k_accuracy(SCORES, LABELS - 1, k=2)
+        with pytest.raises(TypeError, match="labels of an integer dtype"):
+            nn.top_k_accuracy(SCORES, LABELS.astype(float), k=2)
+        with pytest.raises(TypeError, match="k must be an int"):
+            nn.top_k_accuracy(SCORES, LABELS, k=2.0)  # type: ignore[arg-type]
+
+
+class TestConfusionMatrix:
+    def test_rows_are_true_classes_and_columns_predicted_ones(self) -> None:
+        # Class 0 is taken for 0 and for 1, class 3 for 0.
+        expected = [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
+        assert_array_equal(nn.confusion_matrix(SCORES, LABELS), expected)
+
+    def test_agrees_with_scikit_learn(self, rng: np.random.Generator) -> None:
+        # sklearn.metrics.confusion_matrix([0, 1, 2, 2, 1, 0, 2], [0, 2, 2, 1, 1, 0, 2])
+        recorded = [[2, 0, 0], [0, 1, 1], [0, 1, 2]]
+        predicted, labels = np.array([0, 2, 2, 1, 1, 0, 2]), np.array([0, 1, 2, 2, 1, 0, 2])
+        assert_array_equal(nn.confusion_matrix(np.eye(3)[predicted], labels), recorded)
+
+    def test_its_diagonal_is_the_accuracy(self, rng: np.random.Generator) -> None:
+        scores, labels = rng.normal(size=(300, 5, 2)), rng.integers(5, size=(300, 2))
+        counts = nn.confusion_matrix(scores, labels)
+        assert counts.sum() == 600
+        assert np.trace(counts) / 600 == nn.accuracy(scores, labels)
+        assert_array_equal(counts.sum(axis=1), np.bincount(labels.reshape(-1)))
+
+    def test_takes_small_integer_labels(self) -> None:
+        # 200 classes: a uint8 times 200 would not fit into a uint8.
+        labels = np.array([199], np.uint8)
+        assert nn.confusion_matrix(np.eye(200)[[199]], labels)[199, 199] == 1
+
+    def test_says_what_is_out_of_range(self) -> None:
+        with pytest.raises(ValueError, match=r"labels must be in \[0, 4\) for 4 classes, got 4"):
+            nn.confusion_matrix(SCORES, LABELS + 1)
