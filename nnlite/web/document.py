@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..checks import one_of
-from ..replacing import replacing
+from ..files.atomic import replacing
 
 _FOLDER = os.path.dirname(__file__)
 DTYPES = ("float16", "float32")

@@ -4,6 +4,7 @@ import copy
 import re
 import struct
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -40,34 +41,31 @@ def digits():
     return model.eval()
 
 
-def computed(chromium, path, inputs, grads):
-    """Return outputs and input gradients as the page computes them."""
+@pytest.fixture(scope="module")
+def computed(chromium, tmp_path_factory):
+    """A function: outputs and input gradients as the JavaScript of a page computes them."""
+    path = tmp_path_factory.mktemp("any") / "page.html"
+    nn.to_html(nn.Sequential(nn.Linear(3, 2)), path)
     with opened(chromium, path) as page:
-        outputs, input_grads = page.evaluate(
-            """([inputs, grads]) => {
-                const runs = inputs.map((x) => network.forward(x));
-                return [
-                    runs.map((values) => Array.from(values.at(-1).data)),
-                    runs.map((values, n) => Array.from(network.backward(values, grads[n]))),
-                ];
-            }""",
-            [inputs.reshape(len(inputs), -1).tolist(), grads.tolist()],
-        )
-    return np.array(outputs), np.array(input_grads).reshape(inputs.shape)
 
+        def compute(document, inputs, grads):
+            data = re.search(
+                r'<script type="application/json" id="data">(.*?)</script>', str(document)
+            )
+            outputs, input_grads = page.evaluate(
+                """([data, inputs, grads]) => {
+                    const network = new Network(JSON.parse(data));
+                    const runs = inputs.map((x) => network.forward(x));
+                    return [
+                        runs.map((values) => Array.from(values.at(-1).data)),
+                        runs.map((values, n) => Array.from(network.backward(values, grads[n]))),
+                    ];
+                }""",
+                [data[1], inputs.reshape(len(inputs), -1).tolist(), grads.tolist()],
+            )
+            return np.array(outputs), np.array(input_grads).reshape(inputs.shape)
 
-def assert_agrees(chromium, model, shape, path, samples=SAMPLES, **options):
-    """Check outputs and input gradients of the page against nnlite's in float64."""
-    rng = np.random.default_rng(1)
-    inputs = rng.normal(size=(samples, *shape))
-    nn.to_html(model, path, input_shape=shape, **options)
-    model = model.eval().astype(np.float64)
-    outputs = model(inputs)
-    grads = rng.normal(size=outputs.shape)
-    expected = model.backward(grads)
-    actual = computed(chromium, path, inputs, grads)
-    np.testing.assert_allclose(actual[0], outputs, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(actual[1], expected, rtol=1e-4, atol=1e-4)
+        yield compute
 
 
 def with_statistics(layer):
@@ -149,38 +147,45 @@ def test_every_form_has_a_case():
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_page_computes_outputs_and_gradients_as_nnlite_does(chromium, tmp_path, name):
+def test_page_computes_outputs_and_gradients_as_nnlite_does(computed, name):
     layers, shape = CASES[name]
-    samples = SAMPLES if name == "a network" else 20
+    rng = np.random.default_rng(1)
+    inputs = rng.normal(size=(SAMPLES if name == "a network" else 20, *shape))
     model = nn.Sequential(*layers)
-    assert_agrees(chromium, model, shape, tmp_path / "page.html", samples, dtype="float32")
-
-
-def test_page_computes_a_trained_network_on_test_images(chromium, tmp_path, digits):
-    images = nn.datasets.mnist()[1][0][:SAMPLES].astype(np.float64)
-    # Noise, because in the black background all pixels of a pool are alike: which of them counts as
-    # the largest, and gets the gradient, would be a matter of rounding.
-    images += np.random.default_rng(0).normal(size=images.shape) / 50
-    nn.to_html(digits, tmp_path / "page.html", dtype="float32")
-    digits = copy.deepcopy(digits).astype(np.float64)
-    outputs = digits(images)
-    grads = np.eye(10)[outputs.argmax(axis=1)]
-    expected = digits.backward(grads)
-    actual = computed(chromium, tmp_path / "page.html", images, grads)
+    document = nn.to_html(model, input_shape=shape, dtype="float32")
+    model = model.eval().astype(np.float64)
+    outputs = model(inputs)
+    grads = rng.normal(size=outputs.shape)
+    expected = model.backward(grads)
+    actual = computed(document, inputs, grads)
     np.testing.assert_allclose(actual[0], outputs, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(actual[1], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_float16_rounds_the_weights_and_nothing_else(chromium, tmp_path):
+def test_page_computes_a_trained_network_on_test_images(computed, digits):
+    images = nn.datasets.mnist()[1][0][:SAMPLES].astype(np.float64)
+    # Noise, because in the black background all pixels of a pool are alike: which of them counts as
+    # the largest, and gets the gradient, would be a matter of rounding.
+    images += np.random.default_rng(0).normal(size=images.shape) / 50
+    document = nn.to_html(digits, dtype="float32")
+    digits = copy.deepcopy(digits).astype(np.float64)
+    outputs = digits(images)
+    grads = np.eye(10)[outputs.argmax(axis=1)]
+    expected = digits.backward(grads)
+    actual = computed(document, images, grads)
+    np.testing.assert_allclose(actual[0], outputs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(actual[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_float16_rounds_the_weights_and_nothing_else(computed):
     model = nn.Sequential(nn.Linear(5, 8, rng=0), nn.Tanh(), nn.Linear(8, 3, rng=1))
-    path = tmp_path / "page.html"
-    nn.to_html(model, path)
+    document = nn.to_html(model)
     for parameter in model.parameters():
         parameter.data = parameter.data.astype(np.float16)
     inputs = np.random.default_rng(0).normal(size=(SAMPLES, 5)).astype(np.float32)
     outputs = model(inputs)
     grads = np.ones_like(outputs)
-    actual = computed(chromium, path, inputs, grads)
+    actual = computed(document, inputs, grads)
     np.testing.assert_allclose(actual[0], outputs, atol=1e-5)
     np.testing.assert_allclose(actual[1], model.backward(grads), atol=1e-5)
 
@@ -224,7 +229,7 @@ def touch(page, strokes):
 
     for stroke in strokes:
         send("touchStart", stroke[0])
-        for before, after in zip(stroke[:-1], stroke[1:], strict=True):
+        for before, after in pairwise(stroke):
             for t in (0.25, 0.5, 0.75, 1):
                 send("touchMove", [(1 - t) * a + t * b for a, b in zip(before, after, strict=True)])
         send("touchEnd")
@@ -352,12 +357,18 @@ def test_an_image_file_is_read(chromium, tmp_path):
     model = nn.Sequential(nn.GlobalAvgPool2d())
     nn.to_html(model, tmp_path / "image.html", input_shape=(3, 4, 4), activation="none")
     with opened(chromium, tmp_path / "image.html") as page:
-        page.set_input_files("input[type=file]", files=[
-            {"name": "orange.png", "mimeType": "image/png", "buffer": png((255, 128, 0), 8)}])
+        page.set_input_files(
+            "input[type=file]",
+            files=[
+                {"name": "orange.png", "mimeType": "image/png", "buffer": png((255, 128, 0), 8)}
+            ],
+        )
         until(page, "state.raw[0] === 1")
         shown = page.locator(".output .value").all_text_contents()
-        page.set_input_files("input[type=file]", files=[
-            {"name": "note.txt", "mimeType": "text/plain", "buffer": b"no image"}])
+        page.set_input_files(
+            "input[type=file]",
+            files=[{"name": "note.txt", "mimeType": "text/plain", "buffer": b"no image"}],
+        )
         until(page, "document.querySelector('[role=alert]').textContent !== ''")
         assert page.get_by_role("alert").text_content() == "note.txt cannot be read as an image."
     np.testing.assert_allclose([float(text) for text in shown], [1, 128 / 255, 0], atol=1e-3)
