@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..layer import Array, Layer
+from ..layer import Layer
+from ..parameter import Array
 from ..random import generator
 from .differences import step_at
 from .isolation import input_names, is_floats, isolated_copy, leaves, package_generator_kept
@@ -103,7 +104,7 @@ def _movable(probe: Probe, names: Iterable[str]) -> dict[str, Array]:
     probe.forward()
     for name, layer in watched.items():
         del vars(layer)["forward"]
-        if len(outputs[name]) == 1 and is_floats(outputs[name][0]):
+        if len(outputs[name]) == 1 and isinstance(outputs[name][0], (np.ndarray, np.floating)):
             found[name] = np.zeros_like(outputs[name][0])
             vars(layer)["forward"] = _shifted(layer.forward, found[name])
     return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layer import Array
+from ..parameter import Array
 from ..web.document import Document, packed
 from .isolation import leaves
 from .replay import Replay
@@ -25,7 +25,7 @@ _NUMBERS = 1 << 20
 _NUMBERS_EACH = 1 << 15
 _DIFFERENCES = 64
 # How many numbers may be computed for finite differences: each takes two runs of the model.
-_WORK = 1 << 28
+_WORK = 1 << 26
 _BINS = 24
 
 # What a layer does, in words: forward, and backward.
@@ -109,8 +109,8 @@ def steps(trace: Trace, run: Run, replay: Replay, title: str) -> Document:
         entries += [layer, *parameters]
     entries += [trace.loss] if trace.loss is not None else []
     batch = _batch_size(trace)
-    parameters = {entry.name for _, own, _ in layers for entry in own}
-    writer = _Writer(entries, batch, parameters)
+    weights = {entry.name for _, own, _ in layers for entry in own}
+    writer = _Writer(entries, batch, weights)
     numeric = replay.differences(writer.places())
     classes = {entry.name: kind for entry, _, kind in layers}
     if trace.loss is not None and run.loss_class is not None:
@@ -129,7 +129,7 @@ def steps(trace: Trace, run: Run, replay: Replay, title: str) -> Document:
                     "name": entry.name,
                     "label": entry.label,
                     "kind": "input" if entry.name in inputs else
-                    "parameter" if entry.name in parameters else
+                    "parameter" if entry.name in weights else
                     "loss" if entry is trace.loss else "layer",
                     "sources": entry.sources,
                     "parameters": owned.get(entry.name, []),
@@ -184,28 +184,20 @@ class _Writer:
         return self._all_places(self._differences)
 
     def _all_places(self, most: int) -> dict[str, list[tuple[int, ...]]]:
-        found = {}
+        found: dict[str, list[tuple[int, ...]]] = {}
         for entry in self._entries:
             grads = _arrays(entry.grad)
-            if len(grads) != 1 or not isinstance(entry.value, np.ndarray):
+            if len(grads) != 1 or isinstance(entry.value, tuple):
                 continue
             # The first samples, and in each the largest gradients.
             sizes = np.abs(grads[0])
-            rows = (
-                sizes.reshape(len(sizes), -1)
-                if self._has_samples(entry, sizes)
-                else sizes.reshape(1, -1)
-            )
-            order = (
-                np.argsort(-rows, axis=1, kind="stable")
-                + np.arange(len(rows))[:, None] * rows.shape[1]
-            )
-            places = np.unravel_index(order.reshape(-1)[:most], sizes.shape)
-            found[entry.name] = (
-                [tuple(map(int, place)) for place in zip(*places, strict=True)]
-                if sizes.ndim
-                else [()]
-            )
+            rows = sizes.reshape(len(sizes) if self._has_samples(entry, sizes) else 1, -1)
+            order = np.argsort(-rows, axis=1, kind="stable")[: most // rows.shape[1] + 1]
+            flat = (order + rows.shape[1] * np.arange(len(order))[:, None]).reshape(-1)[:most]
+            found[entry.name] = [
+                tuple(map(int, np.unravel_index(index, sizes.shape))) if sizes.ndim else ()
+                for index in flat
+            ]
         return found
 
     def arrays(self, entry: TraceEntry, numeric: list[float]) -> list[dict[str, Any]]:
@@ -287,7 +279,8 @@ def formulas(kind: type) -> tuple[list[str], list[str]]:
     """
     text = inspect.getdoc(kind) or ""
     summary, _, rest = text.partition("\n\n")
-    forward, backward = re.findall(r"``([^`]*=[^`]*)``", summary)[:1], []
+    forward: list[str] = re.findall(r"``([^`]*=[^`]*)``", summary)[:1]
+    backward: list[str] = []
     notes = re.search(r"^Notes\n-+\n(.*?)(?=^\S[^\n]*\n-+\n|\Z)", rest, re.DOTALL | re.MULTILINE)
     blocks = re.findall(r"::\n\n((?: {4}[^\n]*\n|\n)+)", f"{notes[1]}\n" if notes else "")
     for line in inspect.cleandoc("\n".join(blocks)).splitlines() if blocks else []:

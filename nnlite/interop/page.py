@@ -41,8 +41,8 @@ from .. import (
 )
 from ..checks import one_of
 from ..datasets.digits import MNIST_MEAN, MNIST_STD
-from ..layer import Array, Layer, evaluating
-from ..parameter import Parameter
+from ..layer import Layer, evaluating
+from ..parameter import Array, Parameter
 from ..web.document import DTYPES, Document, packed
 
 Shape = tuple[int, ...]
@@ -398,7 +398,7 @@ def _input_shape(model: Layer, given: Sequence[int] | None) -> Shape:
                 f"got {given!r}"
             )
         return shape
-    first = [layer for layer in model.layers() if type(layer) in FORMS][:2]
+    first: list[Any] = [layer for layer in model.layers() if type(layer) in FORMS][:2]
     kinds = [type(layer) for layer in first]
     if kinds[:1] == [Linear]:
         return (first[0].weight.shape[1],)
