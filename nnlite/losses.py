@@ -629,7 +629,7 @@ def _are_distributions(columns: Array) -> bool:
     return columns.min() >= 0 and bool(np.abs(columns.sum(axis=0) - 1).max() < 1e-3)
 
 
-def _are_sigmoids(values: Array) -> bool:
+def are_sigmoids(values: Array) -> bool:
     """Whether the values could be outputs of a `Sigmoid`, and are unlikely to be logits."""
     return (
         values.size > 3
@@ -939,7 +939,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
                 f"{self.label}: targets must be in [0, 1], "
                 f"got values in [{target.min():g}, {target.max():g}]"
             )
-        if self.from_logits and not self._warned and _are_sigmoids(prediction):
+        if self.from_logits and not self._warned and are_sigmoids(prediction):
             warnings.warn(
                 f"{self.label} expects logits, but these predictions look like probabilities; "
                 f"leave out the Sigmoid at the end of the model, or use "
