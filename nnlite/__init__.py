@@ -1,9 +1,7 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
+from importlib import import_module as _import_module
+from typing import Any as _Any
 
 from . import datasets, init
 from .data.augmentation import RandomAffine
@@ -202,11 +200,13 @@ __all__ = [
     "trace",
 ]
 
-# Names that need more than most programs do: loaded when they are first used.
-_LAZY = {"to_html": "interop.page"}
+# Loaded when they are first used, so that `import nnlite` stays quick.
+_ON_FIRST_USE = {
+    "to_html": ".interop.page",
+}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+def __getattr__(name: str) -> _Any:
+    if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)

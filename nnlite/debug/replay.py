@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.arrays import Array
 from ..layer import Layer
-from ..parameter import Array
 from ..random import generator
 from .differences import step_at
 from .isolation import input_names, is_floats, isolated_copy, leaves, package_generator_kept

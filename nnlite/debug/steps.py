@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..parameter import Array
+from ..engine.arrays import Array
 from ..web.document import Document, packed
 from .isolation import leaves
 from .replay import Replay

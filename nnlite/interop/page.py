@@ -41,8 +41,9 @@ from .. import (
 )
 from ..checks import one_of
 from ..datasets.digits import MNIST_MEAN, MNIST_STD
+from ..engine.arrays import Array
 from ..layer import Layer, evaluating
-from ..parameter import Array, Parameter
+from ..parameter import Parameter
 from ..web.document import DTYPES, Document, packed
 
 Shape = tuple[int, ...]
@@ -129,7 +130,7 @@ def to_html(
     >>> import nnlite as nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
     >>> page = nn.to_html(model)
-    >>> len(str(page)) < 100_000
+    >>> "Linear(784, 16)" in str(page)
     True
     """
     if not isinstance(model, Layer):
