@@ -75,12 +75,12 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
 
 def integer(value: Any, what: str, minimum: int | None = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be an int, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
     if minimum is not None and number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
