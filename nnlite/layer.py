@@ -370,7 +370,7 @@ class Layer:
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Make all parameters take gradients, or freeze them with False; return the layer."""
-        wanted = boolean(requires_grad, f"{self.label}: requires_grad")
+        wanted = boolean(requires_grad, f"{type(self).__name__}: requires_grad")
         for parameter in self.parameters():
             parameter.requires_grad = wanted
         return self
@@ -512,7 +512,7 @@ class Layer:
 
     @training.setter
     def training(self, mode: bool) -> None:
-        mode = boolean(mode, f"{self.label}: the mode, training,", "to train on data, see nn.fit")
+        mode = boolean(mode, f"{type(self).__name__}: training", "nn.fit trains on data")
         if _mode.trained is None:
             self._training = mode
         else:
