@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .engine.arrays import FLOATS, Array
 
-if TYPE_CHECKING:
-    from .layer import Layer
+
+class Labelled(Protocol):
+    """Something with a name for error messages, as every layer and loss has."""
+
+    @property
+    def label(self) -> str:
+        """The name."""
 
 
 def as_floats(
-    layer: Layer, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
+    layer: Labelled, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
 ) -> Array:
     """Return `values` as a non-empty array of floats, of `dtype` where one is given.
 
@@ -52,7 +57,7 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
-def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return `grad` as an array of `dtype`, having checked that it has the output's `shape`.
 
     Raises
@@ -71,6 +76,15 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
             f"got shape {array.shape}"
         )
     return array
+
+
+def boolean(value: Any, what: str, cure: str = "") -> bool:
+    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
+        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+    return bool(value)
 
 
 def integer(value: Any, what: str, minimum: int | None = 1) -> int:
