@@ -73,6 +73,15 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
     return array
 
 
+def boolean(value: Any, what: str, cure: str = "") -> bool:
+    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
+        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+    return bool(value)
+
+
 def integer(value: Any, what: str, minimum: int = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
     try:
@@ -88,12 +97,16 @@ def integer(value: Any, what: str, minimum: int = 1) -> int:
 
 def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return `value` as a finite float within the limits, or raise an error naming it `what`."""
+    if type(value) is float and minimum <= value <= maximum and math.isfinite(value):
+        return value
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise TypeError(f"{what} must be a number, got {value!r}")
     try:
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{what} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{what} must be finite, got an int beyond the range of float") from None
     if not math.isfinite(result):
         raise ValueError(f"{what} must be finite, got {result}")
     if not minimum <= result <= maximum:
