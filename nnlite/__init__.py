@@ -60,6 +60,7 @@ from .losses import (
     MeanAbsoluteError,
     MeanSquaredError,
     NegativeLogLikelihood,
+    class_weights,
 )
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
@@ -171,6 +172,7 @@ __all__ = [
     "Weight",
     "accuracy",
     "binary_accuracy",
+    "class_weights",
     "clip_grad_norm",
     "clip_grad_value",
     "confusion_matrix",
