@@ -102,12 +102,16 @@ def integer(value: Any, what: str, minimum: int | None = 1) -> int:
 
 def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return `value` as a finite float within the limits, or raise an error naming it `what`."""
+    if type(value) is float and minimum <= value <= maximum and math.isfinite(value):
+        return value
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise TypeError(f"{what} must be a number, got {value!r}")
     try:
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{what} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{what} must be finite, got an int beyond the range of float") from None
     if not math.isfinite(result):
         raise ValueError(f"{what} must be finite, got {result}")
     if not minimum <= result <= maximum:

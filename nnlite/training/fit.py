@@ -23,7 +23,7 @@ from ..files.atomic import check_target
 from ..layer import Layer, evaluating
 from ..losses import Loss
 from ..optim.clipping import clip_grad_norm
-from ..optim.optimizers import Optimizer
+from ..optim.base import Optimizer
 from ..optim.schedules import Schedule
 from ..parameter import Parameter
 from .batches import Batch, Tally, as_batch, averages
