@@ -1,5 +1,8 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
 from . import datasets, init
 from .data.augmentation import RandomAffine
 from .data.loader import DataLoader
@@ -193,3 +196,19 @@ __all__ = [
     "top_k_accuracy",
     "trace",
 ]
+
+# Functions whose modules are imported when they are first used, most of which need an extra.
+_ON_FIRST_USE = {
+    "from_onnx": ".interop.onnx.read",
+    "from_torch": ".interop.torch",
+    "load_model": ".files.model",
+    "save_model": ".files.model",
+    "to_onnx": ".interop.onnx.write",
+    "to_torch": ".interop.torch",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
