@@ -397,7 +397,7 @@ def _recurrent(scope: Scope, layer: nn.RNN | nn.LSTM | nn.GRU, x: Value, *state:
     if isinstance(layer, nn.RNN):
         options = {"activations": [layer.nonlinearity.capitalize()] * directions}
     rows = np.concatenate([np.arange(gate * size, (gate + 1) * size) for gate in order])
-    index, first, last = scope.constant(rows), scope.constant([0]), scope.constant([-1])
+    index, first = scope.constant(rows), scope.constant([0])
 
     def stacked(kinds: tuple[str, ...], depth: int) -> str:
         """Return the parameters of all directions, their rows in the order of ONNX."""
@@ -417,7 +417,7 @@ def _recurrent(scope: Scope, layer: nn.RNN | nn.LSTM | nn.GRU, x: Value, *state:
         start = [_initial(scope, value, depth, layer.num_layers, directions) for value in state]
         inputs = [
             sequence, stacked(("weight_ih",), depth), stacked(("weight_hh",), depth), bias,
-            *([""] + start if start else []),
+            *(["", *start] if start else []),
         ]  # fmt: skip
         sequence, final = scope.add(
             operator, *inputs, outputs=2, hidden_size=size,

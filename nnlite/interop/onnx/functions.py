@@ -126,7 +126,7 @@ class Slice(Function):
 
 
 class Pad(Function):
-    """A constant around images or sequences: `before` and `after` for each axis behind the second."""
+    """A constant around images or sequences: how many `before` and `after`, for each axis."""
 
     def __init__(self, before: list[int], after: list[int], value: float) -> None:
         self.before = before
@@ -138,10 +138,10 @@ class Pad(Function):
         return np.pad(x, widths, constant_values=self.value)
 
     def vjp(self, x: Array, grad: Array) -> Array:
-        inside = [
-            slice(start, start + size) for start, size in zip(self.before, x.shape[2:], strict=True)
-        ]
-        return grad[(slice(None), slice(None), *inside)]
+        index: Any = [slice(None), slice(None)]
+        for start, size in zip(self.before, x.shape[2:], strict=True):
+            index.append(slice(start, start + size))
+        return grad[tuple(index)]
 
 
 class Erf(Function):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import helper
@@ -303,7 +304,8 @@ def _scaled_softplus(node: Node, value: Any, beta: Any) -> Value | None:
     return node.add(nn.Softplus(_float(factor)), scaled[1])
 
 
-class _Above(NamedTuple):
+@dataclass(frozen=True)
+class _Above:
     """Where a value is above a number."""
 
     value: Value
