@@ -92,7 +92,7 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
         raise ValueError(f"save_model: the name of the file has to end in .npz, got {path!r}")
     parts = {
         "layers": _described(model),
-        "shared": _shared(model),
+        "shared": shared(model),
         "frozen": [name for name, each in model.named_parameters() if not each.requires_grad],
         "evaluating": [name for name, each in model.named_layers() if not each.training],
         "model": model.state_dict(),
@@ -163,7 +163,7 @@ def _loaded(parts: Mapping[str, Any], known: Mapping[str, type[Layer]]) -> Layer
         model.astype(np.float64)
     for first, *others in parts["shared"]:
         for name in others:
-            _replace(model, name, _entries(model)[first])
+            replace(model, name, first)
     model.load_state_dict(state)
     parameters = dict(model.named_parameters())
     for name in parts["frozen"]:
@@ -302,7 +302,7 @@ def _entries(model: Layer) -> dict[str, Any]:
     }
 
 
-def _shared(model: Layer) -> list[list[str]]:
+def shared(model: Layer) -> list[list[str]]:
     """Return the names of each parameter or buffer that has several: those of tied layers."""
     names = defaultdict(list)
     for name, entry in _entries(model).items():
@@ -310,12 +310,13 @@ def _shared(model: Layer) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def _replace(model: Layer, name: str, entry: Any) -> None:
+def replace(model: Layer, name: str, source: str) -> None:
+    """Give a layer of `model`, for the parameter or buffer `name`, the one that is `source`."""
+    entries = _entries(model)
+    if name not in entries or type(entries[name]) is not type(entries.get(source)):
+        raise ValueError(f"{name!r:.80} and {source!r:.80} cannot be shared")
     path, _, attribute = name.rpartition(".")
-    layer = dict(model.named_layers())[path]
-    if name not in _entries(model) or type(entry) is not type(getattr(layer, attribute)):
-        raise ValueError(f"{name!r:.80} cannot be shared")
-    setattr(layer, attribute, entry)
+    setattr(dict(model.named_layers())[path], attribute, entries[source])
 
 
 # ---- the file ----
