@@ -63,6 +63,7 @@ from .losses import (
     MeanAbsoluteError,
     MeanSquaredError,
     NegativeLogLikelihood,
+    class_weights,
 )
 from .optim.clipping import clip_grad_norm, clip_grad_value
 from .optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -173,6 +174,7 @@ __all__ = [
     "Weight",
     "accuracy",
     "binary_accuracy",
+    "class_weights",
     "clip_grad_norm",
     "clip_grad_value",
     "confusion_matrix",
@@ -183,6 +185,7 @@ __all__ = [
     "init",
     "is_grad_enabled",
     "load_checkpoint",
+    "load_model",
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
@@ -192,17 +195,21 @@ __all__ = [
     "predict",
     "save",
     "save_checkpoint",
+    "save_model",
     "seed",
+    "to_html",
     "top_k_accuracy",
     "trace",
 ]
 
-# Functions whose modules are imported when they are first used, most of which need an extra.
+# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
+# their own are not in `__all__`: `from nnlite import *` has to work without it.
 _ON_FIRST_USE = {
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
     "load_model": ".files.model",
     "save_model": ".files.model",
+    "to_html": ".interop.page",
     "to_onnx": ".interop.onnx.write",
     "to_torch": ".interop.torch",
 }

@@ -73,15 +73,15 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
     return array
 
 
-def integer(value: Any, what: str, minimum: int = 1) -> int:
+def integer(value: Any, what: str, minimum: int | None = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be an int, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if number < minimum:
+    if minimum is not None and number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
 
@@ -122,7 +122,69 @@ def fraction(value: Any, what: str) -> float:
 
 def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
     """Return `value` if it is one of `choices`, or raise an error that names it `what`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{what} must be one of {listed}; got {value!r}")
     return str(value)
+
+
+def flag(value: Any, what: str) -> bool:
+    """Return `value` if it is True or False, or raise an error that names it `what`."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be True or False, got {value!r:.80}")
+    return bool(value)
+
+
+def class_indices(
+    target: ArrayLike, scores: Array, ignore_index: int, who: str
+) -> tuple[Array, bool]:
+    """Return `target` as class indices for `scores`, and whether any of them is to be ignored.
+
+    Losses and metrics call it, so that both take the same labels.
+
+    Raises
+    ------
+    ValueError
+        If `scores` of shape (N, C, d1, ...) has not a label of shape (N, d1, ...) for each, or if
+        a label is neither in [0, C) nor `ignore_index`.
+    TypeError
+        If the labels are not integers.
+    """
+    labels = np.asarray(target)
+    shape = scores.shape
+    if len(shape) < 2:
+        raise ValueError(f"{who}: expected predictions of shape (N, classes, ...), got {shape}")
+    argmax = "turn one-hot rows into indices with argmax(axis=1)"
+    if labels.dtype.kind not in "iu":
+        cures = {
+            "f": argmax if labels.shape == shape else "convert them with .astype(int)",
+            "b": "convert them with .astype(int)",
+        }
+        cure = cures.get(
+            labels.dtype.kind,
+            "number the classes: names, labels = numpy.unique(labels, return_inverse=True)",
+        )
+        raise TypeError(
+            f"{who}: expected labels of an integer dtype (class indices), got "
+            f"{labels.dtype}, shape {labels.shape}; {cure}"
+        )
+    expected = shape[:1] + shape[2:]
+    if labels.shape != expected:
+        cure = f"; {argmax}" if labels.shape == shape else ""
+        raise ValueError(
+            f"{who}: predictions of shape {shape} need labels of shape {expected}, "
+            f"got {labels.shape}{cure}"
+        )
+    classes = shape[1]
+    indices = labels.astype(np.intp, copy=False)
+    # Without its sign a negative number is a large one: one comparison finds both faults.
+    unsigned = indices.view(np.uintp)
+    if unsigned.item(unsigned.argmax()) < classes:
+        return indices, 0 <= ignore_index < classes and ignore_index in labels
+    counted = labels[labels != ignore_index]
+    wrong = counted[(counted < 0) | (counted >= classes)]
+    if wrong.size:
+        raise ValueError(
+            f"{who}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
+        )
+    return indices, True

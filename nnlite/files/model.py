@@ -242,10 +242,9 @@ def _known(classes: Iterable[type[Layer]]) -> dict[str, type[Layer]]:
     """Return the classes that a file may name: those of nnlite, and those of the caller."""
     import nnlite as nn
 
-    own = {name: getattr(nn, name) for name in nn.__all__}
     known = {
         name: each
-        for name, each in own.items()
+        for name, each in vars(nn).items()
         if isinstance(each, type) and issubclass(each, Layer)
     }
     for each in classes:

@@ -1,1 +1,1 @@
-"""nnlite among other libraries; each module needs a package of its own, loaded on first use."""
+"""Bridges to other packages and formats; each is loaded when it is first used."""
