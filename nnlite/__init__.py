@@ -186,6 +186,7 @@ __all__ = [
     "init",
     "is_grad_enabled",
     "load_checkpoint",
+    "load_model",
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
@@ -195,15 +196,23 @@ __all__ = [
     "predict",
     "save",
     "save_checkpoint",
+    "save_model",
     "seed",
     "to_html",
     "top_k_accuracy",
     "trace",
 ]
 
-# Loaded when they are first used, so that `import nnlite` stays quick.
+# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
+# their own are not in `__all__`: `from nnlite import *` has to work without it.
 _ON_FIRST_USE = {
+    "from_onnx": ".interop.onnx.read",
+    "from_torch": ".interop.torch",
+    "load_model": ".files.model",
+    "save_model": ".files.model",
     "to_html": ".interop.page",
+    "to_onnx": ".interop.onnx.write",
+    "to_torch": ".interop.torch",
 }
 
 
