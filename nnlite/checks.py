@@ -73,7 +73,16 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
     return array
 
 
-def integer(value: Any, what: str, minimum: int = 1) -> int:
+def boolean(value: Any, what: str, cure: str = "") -> bool:
+    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
+        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+    return bool(value)
+
+
+def integer(value: Any, what: str, minimum: float = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
     try:
         number = operator.index(value)

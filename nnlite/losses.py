@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike
 
 from .checks import as_floats, as_output_grad, integer, number, one_of, positive
 from .engine.arrays import Array
+from .engine.elementwise import sigmoid
 from .engine.memory import ones
 from .layer import Layer
-from .layers.activations import sigmoid
 
 REDUCTIONS = ("mean", "sum", "none")
 

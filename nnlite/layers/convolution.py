@@ -37,7 +37,7 @@ from ..checks import as_floats, as_output_grad, integer, one_of
 from ..engine import winograd
 from ..engine.arrays import Array
 from ..engine.blas import share, share_sum
-from ..engine.masks import pick
+from ..engine.elementwise import where
 from ..engine.memory import empty
 from ..layer import Layer
 from ..parameter import Parameter
@@ -740,9 +740,9 @@ def _spread_to_maxima(
             found &= pending[i, :, j]
             pending[i, :, j] ^= found
         if tiled:
-            pick(grad[i, :, j], found, out=result[h, :, w])
+            where(found, grad[i, :, j], out=result[h, :, w])
         else:
-            result[h, :, w] += pick(grad[i, :, j], found)
+            result[h, :, w] += where(found, grad[i, :, j])
 
 
 def _by_rows(x: Array) -> Array:

@@ -7,6 +7,7 @@ import math
 from ..checks import as_floats, as_output_grad, integer
 from ..engine.arrays import Array
 from ..layer import Layer
+from .elementwise import Elementwise
 
 
 class Flatten(Layer):
@@ -41,13 +42,12 @@ class Flatten(Layer):
     end_dim: int
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim = integer(start_dim, "Flatten: start_dim", minimum=-64)
-        self.end_dim = integer(end_dim, "Flatten: end_dim", minimum=-64)
+        self.start_dim = integer(start_dim, "Flatten: start_dim", -math.inf)
+        self.end_dim = integer(end_dim, "Flatten: end_dim", -math.inf)
 
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)
-        start = self.start_dim + x.ndim * (self.start_dim < 0)
-        end = self.end_dim + x.ndim * (self.end_dim < 0)
+        start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
         if not 0 <= start <= end < x.ndim:
             raise ValueError(
                 f"{self}: an input of shape {x.shape} has no axes "
@@ -122,7 +122,7 @@ class Reshape(Layer):
         return f"Reshape({', '.join(str(size) for size in self.shape)})"
 
 
-class Identity(Layer):
+class Identity(Elementwise):
     """Hand on the input: ``y = x`` and ``dL/dx = dL/dy``.
 
     Examples
@@ -133,12 +133,8 @@ class Identity(Layer):
     array([1., 1., 1.])
     """
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        self.cache(x.shape, x.dtype)
-        return x
+    def value(self, x: Array) -> tuple[Array, None]:
+        return x, None
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, dtype = self.cached()
-        grad = as_output_grad(self, grad, shape, dtype)
-        return grad if input_grad else None
+    def vjp(self, saved: None, grad: Array) -> Array:
+        return grad
