@@ -11,7 +11,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -132,10 +132,6 @@ class Layer:
 
     _training: bool = True
     _cache: tuple[Any, ...] | None = None
-    # Whether the layer goes through images, and shares that work among threads; and whether it
-    # stands in one container with such a layer: see `nnlite.engine.blas`.
-    _goes_through_images: ClassVar[bool] = False
-    _beside_images: bool = False
     # Arrays that are part of the state but that no gradient changes, by attribute name.
     _buffer_names: tuple[str, ...] = ()
 

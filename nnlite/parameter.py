@@ -132,21 +132,20 @@ class Parameter:
         else:
             np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
-    def accumulate_product(self, left: Array, right: Array, beside_images: bool = False) -> None:
+    def accumulate_product(self, left: Array, right: Array) -> None:
         """Add the matrix product ``left @ right``, which has as many elements as the parameter.
 
         The first product after `zero_grad` is written straight into the gradient's memory.
-        `beside_images` is as in ``nnlite.engine.blas.product``.
         """
         if not self.requires_grad:
             return
         if self._grad is None:
             storage = self._grad_storage()
             matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
-            product(left, right, matrix, beside_images)
+            product(left, right, matrix)
             self._grad = storage
         else:
-            self._grad += product(left, right, None, beside_images).reshape(self.shape)
+            self._grad += product(left, right).reshape(self.shape)
 
     def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
         """Keep the value in the array `data`, and the gradient in `grad`, from now on.

@@ -407,7 +407,7 @@ class MatMul(Layer):
             y: Array = np.matmul(a, b)
         except ValueError:
             raise ValueError(
-                f"{self}: expected operands of shapes (…, n, k) and (…, k, m), "
+                f"{self}: expected operands of shapes (..., n, k) and (..., k, m), "
                 f"got {a.shape} and {b.shape}"
             ) from None
         # A vector is the row or the column that it counts as, for `backward`.

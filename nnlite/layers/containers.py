@@ -219,16 +219,7 @@ def _checked(container: str, layers: list[Layer]) -> list[Layer]:
                 got, cure = f"the class {layer.__name__}", f"; write {layer.__name__}()"
             raise TypeError(f"{container}: expected layers, got {got}{cure}")
     check_used_once(container, [(f"at {index}", layer) for index, layer in enumerate(layers)])
-    introduce(layers)
     return layers
-
-
-def introduce(layers: Iterable[Layer]) -> None:
-    """Let all of the layers, and those below them, know if one of them goes through images."""
-    parts = [part for layer in layers for part in layer.layers()]
-    if any(part._goes_through_images for part in parts):
-        for part in parts:
-            part._beside_images = True
 
 
 def check_used_once(container: str, places: Iterable[tuple[str, Layer]]) -> None:

@@ -16,7 +16,7 @@ from ..checks import as_floats, as_output_grad, number
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..parameter import Parameter
-from .containers import check_used_once, introduce
+from .containers import check_used_once
 
 # What a node takes: the name of a value, or a number that stands for itself.
 _Source = str | float
@@ -147,7 +147,6 @@ class Graph(Layer):
         check_used_once(
             "Graph", [(f"in node {name!r}", layer) for name, layer in self._layers.items()]
         )
-        introduce(self._layers.values())
         # In a tuple, so that it does not count as a parameter of the graph itself.
         self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
 

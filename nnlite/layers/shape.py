@@ -6,6 +6,7 @@ import math
 
 from ..checks import as_floats, as_output_grad, integer
 from ..engine.arrays import Array
+from ..engine.memory import reshape
 from ..layer import Layer
 from .elementwise import Elementwise
 
@@ -55,12 +56,7 @@ class Flatten(Layer):
             )
         merged = math.prod(x.shape[start : end + 1])
         shape = (*x.shape[:start], merged, *x.shape[end + 1 :])
-        if start and x.strides[0] == x.itemsize:
-            # With the batch innermost in memory it stays there: copies are of long stretches.
-            innermost = x.transpose(*range(1, x.ndim), 0).reshape(*shape[1:], len(x))
-            y = innermost.transpose(-1, *range(len(shape) - 1))
-        else:
-            y = x.reshape(shape)
+        y = reshape(x, shape)
         self.cache(x.shape, y.shape, x.dtype)
         return y
 
