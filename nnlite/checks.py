@@ -146,13 +146,6 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
     return str(value)
 
 
-def flag(value: Any, what: str) -> bool:
-    """Return `value` if it is True or False, or raise an error that names it `what`."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what} must be True or False, got {value!r:.80}")
-    return bool(value)
-
-
 def class_indices(
     target: ArrayLike, scores: Array, ignore_index: int, who: str
 ) -> tuple[Array, bool]:

@@ -463,7 +463,9 @@ class _Classifier(ClassifierMixin, _Network):
 
     class_weight: Any = None
 
-    def partial_fit(self: Self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+    def partial_fit(
+        self: Self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> Self:
         """Train the model for one epoch on more data.
 
         Parameters

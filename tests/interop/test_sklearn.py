@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -11,9 +10,7 @@ from nnlite.interop.sklearn import MLPClassifier, MLPRegressor, NetClassifier, N
 
 
 def perceptron(input_shape, n_outputs):
-    return nn.Sequential(
-        nn.Linear(*input_shape, 50), nn.Tanh(), nn.Linear(50, n_outputs)
-    )
+    return nn.Sequential(nn.Linear(*input_shape, 50), nn.Tanh(), nn.Linear(50, n_outputs))
 
 
 @pytest.mark.filterwarnings("ignore")
