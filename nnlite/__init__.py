@@ -65,8 +65,9 @@ from .losses import (
     NegativeLogLikelihood,
     class_weights,
 )
+from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .optim.optimizers import SGD, Adam, AdamW, RMSprop
 from .optim.schedules import (
     CosineAnnealingLR,
     ExponentialLR,
