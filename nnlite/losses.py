@@ -17,17 +17,17 @@ from numpy.typing import ArrayLike
 from .checks import (
     as_floats,
     as_output_grad,
+    boolean,
     class_indices,
-    flag,
     integer,
     number,
     one_of,
     positive,
 )
 from .engine.arrays import Array
+from .engine.elementwise import sigmoid
 from .engine.memory import ones
 from .layer import Layer
-from .layers.activations import sigmoid
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -178,7 +178,7 @@ class _ClassLoss(Loss):
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = _as_class_weight(weight, name)
-        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=None)
+        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=-math.inf)
         self._warned = False
 
     def _as_scores(self, prediction: ArrayLike) -> Array:
@@ -333,7 +333,7 @@ class CrossEntropy(_ClassLoss):
         ignore_index: int = -100,
     ) -> None:
         super().__init__(reduction, weight, ignore_index)
-        self.from_logits = self._takes_masks = flag(from_logits, "CrossEntropy: from_logits")
+        self.from_logits = self._takes_masks = boolean(from_logits, "CrossEntropy: from_logits")
         self.label_smoothing = number(label_smoothing, "CrossEntropy: label_smoothing", 0, 1)
 
     def forward(
@@ -629,7 +629,7 @@ def _are_distributions(columns: Array) -> bool:
     return columns.min() >= 0 and bool(np.abs(columns.sum(axis=0) - 1).max() < 1e-3)
 
 
-def _are_sigmoids(values: Array) -> bool:
+def are_sigmoids(values: Array) -> bool:
     """Whether the values could be outputs of a `Sigmoid`, and are unlikely to be logits."""
     return (
         values.size > 3
@@ -929,7 +929,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
         self, reduction: str = "mean", from_logits: bool = True, *, pos_weight: float = 1.0
     ) -> None:
         super().__init__(reduction)
-        self.from_logits = flag(from_logits, "BinaryCrossEntropy: from_logits")
+        self.from_logits = boolean(from_logits, "BinaryCrossEntropy: from_logits")
         self._warned = False
         self.pos_weight = number(pos_weight, "BinaryCrossEntropy: pos_weight", minimum=0)
 
@@ -939,7 +939,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
                 f"{self.label}: targets must be in [0, 1], "
                 f"got values in [{target.min():g}, {target.max():g}]"
             )
-        if self.from_logits and not self._warned and _are_sigmoids(prediction):
+        if self.from_logits and not self._warned and are_sigmoids(prediction):
             warnings.warn(
                 f"{self.label} expects logits, but these predictions look like probabilities; "
                 f"leave out the Sigmoid at the end of the model, or use "

@@ -1,1 +1,1 @@
-"""Doors to other software; each needs an extra and is imported only when it is used."""
+"""Bridges to other packages and formats; each is loaded when it is first used."""
