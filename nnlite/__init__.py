@@ -85,6 +85,17 @@ from .training.state import Training
 
 __version__ = "0.1.0"
 
+# Loaded on first use: they need packages that nnlite itself does without.
+_ON_FIRST_USE = {"compile": "compiled.compile"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _ON_FIRST_USE:
+        module = __import__(f"{__name__}.{_ON_FIRST_USE[name]}", fromlist=[name])
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "ELU",
     "GELU",

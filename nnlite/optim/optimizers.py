@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,27 @@ _PIECE = 32768
 # Averages whose gradient has become 0 decay towards it and end below the smallest normal number of
 # their dtype, where arithmetic takes many times as long. After so many steps these are set to 0.
 _STEPS_TO_FLUSH = 64
+
+
+class Run(NamedTuple):
+    """A stretch of the flat arrays whose parameters have gradients and have moved alike.
+
+    Attributes
+    ----------
+    group : dict
+        The options.
+    step : int
+        How many steps that count have moved these values before.
+    value, grad : ndarray, one-dimensional
+    state : list of ndarray
+        The arrays of `Optimizer.state_names`.
+    """
+
+    group: dict[str, Any]
+    step: int
+    value: Array
+    grad: Array
+    state: list[Array]
 
 
 class Optimizer:
@@ -166,19 +187,43 @@ class Optimizer:
 
     def step(self) -> None:
         """Move every parameter that has a gradient; the others keep their value and state."""
+        for run in self.runs():
+            for low in range(0, run.value.size, _PIECE):
+                value, grad, *state = [
+                    a[low : low + _PIECE] for a in (run.value, run.grad, *run.state)
+                ]
+                self.update(run.group, run.step, value, grad, *state)
+        self.advance()
+
+    def runs(self) -> list[Run]:
+        """Return the stretches of the flat arrays that `step` is going to move."""
         for blocks in self._blocks:
             blocks[:] = [part for block in blocks for part in block.gathered()]
+        return [
+            Run(
+                group,
+                step,
+                block.values[start:stop],
+                block.grads[start:stop],
+                [array[start:stop] for array in block.state],
+            )
+            for group, blocks in zip(self.param_groups, self._blocks, strict=True)
+            for block in blocks
+            for step, start, stop in block.runs()
+        ]
+
+    def step_counts(self) -> list[int]:
+        """Return how many steps that count have moved each parameter, in the order of `runs`."""
+        return [step for blocks in self._blocks for block in blocks for step in block.steps]
+
+    def advance(self) -> None:
+        """Count a step of every parameter that has a gradient, after `update` has moved them."""
         for group, blocks in zip(self.param_groups, self._blocks, strict=True):
             for block in blocks:
-                for step, start, stop in block.runs():
-                    for low in range(start, stop, _PIECE):
-                        piece = slice(low, min(low + _PIECE, stop))
-                        state = [array[piece] for array in block.state]
-                        self.update(group, step, block.values[piece], block.grads[piece], *state)
-                        if (step + 1) % _STEPS_TO_FLUSH == 0:
-                            for array in state:
-                                array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
                 block.count(self.counts(group))
+                if any(step and step % _STEPS_TO_FLUSH == 0 for step in block.steps):
+                    for array in block.state:
+                        array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
 
     def check(self, group: dict[str, Any]) -> None:
         """Raise a ValueError or TypeError if an option of `group` is out of range."""
