@@ -104,7 +104,7 @@ def _loop(shape: Shape, arrays: dict[str, Value], statement: str) -> str:
 
 @form(nn.Weight)
 def weight(layer: nn.Weight, code: Code) -> Any:
-    """y = w."""
+    """Y = w."""
     w = code.parameter(layer.weight, "weight")
     y = code.new(layer.weight.shape)
     code(f"{y}[:] = {w}.reshape(-1)")
@@ -118,7 +118,7 @@ def weight(layer: nn.Weight, code: Code) -> Any:
 
 @form(nn.Sum, nn.Mean)
 def reduction(layer: nn.Sum | nn.Mean, code: Code, x: Value) -> Any:
-    """y = Σ x over some axes, or their mean; dx = dy, repeated."""
+    """Y = Σ x over some axes, or their mean; dx = dy, repeated."""
     rank = len(x.shape)
     dims = layer.dim if isinstance(layer.dim, tuple) else (layer.dim,)
     axes = range(rank) if layer.dim is None else {dim % rank for dim in dims if dim is not None}
@@ -149,7 +149,11 @@ def matmul(layer: nn.MatMul, code: Code, a: Value, b: Value) -> Any:
     b_shape = b.shape if len(b.shape) > 1 else (*b.shape, 1)
     stack = broadcast(a_shape[:-2], b_shape[:-2])
     rows, columns = a_shape[-2], b_shape[-1]
-    shape = (*stack, *((rows,) if len(a.shape) > 1 else ()), *((columns,) if len(b.shape) > 1 else ()))
+    shape = (
+        *stack,
+        *((rows,) if len(a.shape) > 1 else ()),
+        *((columns,) if len(b.shape) > 1 else ()),
+    )
     y = code.new(shape)
     letters = [f"i{axis}" for axis in range(len(stack))]
     sizes = dict(zip(letters, stack, strict=True))

@@ -9,7 +9,6 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..engine.arrays import Array
 from ..layer import evaluating
 from . import (  # noqa: F401 - they register forms
     activations,
@@ -20,11 +19,11 @@ from . import (  # noqa: F401 - they register forms
     normalization,
 )
 from .forms import form_of
-from .optimizers import Update
-from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram, fixed
+from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram
+from .source import fixed
 
 
-def compile(  # noqa: A001 - PyTorch's name
+def compile(
     model: nn.Layer,
     loss: nn.Loss | None = None,
     optimizer: nn.Optimizer | None = None,
@@ -92,10 +91,14 @@ def compile(  # noqa: A001 - PyTorch's name
         raise TypeError(f"compile: the model must be a layer, got {model!r:.80}")
     if loss is None:
         if optimizer is not None:
-            raise TypeError("compile: an optimizer needs a loss; give compile(model, loss, optimizer)")
+            raise TypeError(
+                "compile: an optimizer needs a loss; give compile(model, loss, optimizer)"
+            )
         return CompiledModel(model, native)
     if not isinstance(loss, nn.Layer):
-        raise TypeError(f"compile: the loss must be a loss such as CrossEntropy(), got {loss!r:.80}")
+        raise TypeError(
+            f"compile: the loss must be a loss such as CrossEntropy(), got {loss!r:.80}"
+        )
     if getattr(loss, "reduction", None) == "none":
         raise ValueError(f"compile: {loss.label} gives no single number; use reduction='mean'")
     form_of(loss)

@@ -26,7 +26,7 @@ def sequential(layer: nn.Sequential, code: Code, x: Value) -> Any:
 
 @form(nn.Residual)
 def residual(layer: nn.Residual, code: Code, x: Value) -> Any:
-    """y = x + f(x)."""
+    """Y = x + f(x)."""
     fx = code.apply(layer.body, _joined(code.path, "body"), x)
     return add(code, x, fx)
 
@@ -61,8 +61,9 @@ def graph(layer: nn.Graph, code: Code, *inputs: Value) -> Any:
             found: Value = values[node]
             return found
         child = layer[node]
-        named = isinstance(child, nn.Graph) and item in child.outputs
-        chosen: Value = values[node][child.outputs.index(item) if named else int(item)]
+        outputs = child.outputs if isinstance(child, nn.Graph) else ()
+        place = outputs.index(item) if item in outputs else int(item)
+        chosen: Value = values[node][place]
         return chosen
 
     parents = {

@@ -10,12 +10,12 @@ import nnlite as nn
 
 from ..random import generator, own_generators
 from .forms import form
-from .source import Code, Shape, Size, Value, product
+from .source import Code, Shape, Size, Value, fixed, product
 
 
 @form(nn.Linear)
 def linear(layer: nn.Linear, code: Code, x: Value) -> Any:
-    """y = x Wᵀ + b; dW = dyᵀ x, db = Σ dy, dx = dy W."""
+    """Y = x Wᵀ + b; dW = dyᵀ x, db = Σ dy, dx = dy W."""
     rows = product(x.shape[:-1])
     n_in, n_out = layer.in_features, layer.out_features
     weight = code.parameter(layer.weight, "weight")
@@ -91,15 +91,13 @@ def embedding(layer: nn.Embedding, code: Code, x: Value) -> Any:
 
 @form(nn.Dropout)
 def dropout(layer: nn.Dropout, code: Code, x: Value) -> Any:
-    """y = x m / (1 - p) with a mask m of zeros and ones, drawn before each call."""
+    """Y = x m / (1 - p) with a mask m of zeros and ones, drawn before each call."""
     if not code.is_training(layer) or not layer.p:
         return x
     rng = next(iter(own_generators(layer).values()), None)
-    shape = x.shape
 
     def draw(n: int) -> Any:
-        sizes = [n if size == "n" else size for size in shape]
-        return generator(rng).random(sizes, np.float32).reshape(-1)
+        return generator(rng).random(fixed(x.shape, n), np.float32).reshape(-1)
 
     noise = code.each_call("noise", draw)
     scale = f"real({1 / (1 - layer.p) if layer.p < 1 else 0.0!r})"
@@ -227,5 +225,5 @@ def _size(sizes: Shape) -> Size:
 
 @form(nn.Identity)
 def identity(layer: nn.Identity, code: Code, x: Value) -> Value:
-    """y = x."""
+    """Y = x."""
     return x

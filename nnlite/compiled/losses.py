@@ -71,7 +71,7 @@ FORMULAS: dict[type, Formulas] = {
 
 @form(*FORMULAS)
 def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight: Value) -> Any:
-    """loss = Σ w ℓ(x, t), over Σ w for the mean; dx = w ℓ'(x, t), over the same."""
+    """Loss = Σ w ℓ(x, t), over Σ w for the mean; dx = w ℓ'(x, t), over the same."""
     formula, slope = FORMULAS[type(loss)](loss, code)
     code.kinds[target.name] = code.dtype
     _finite(code, prediction)

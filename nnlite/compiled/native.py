@@ -105,7 +105,7 @@ def _compiled(numba: Any, function: Function, types: tuple[Any, ...], cache: boo
         warnings.simplefilter("ignore", numba.core.errors.NumbaPerformanceWarning)
         dispatcher.compile(types)
     dispatcher.disable_compile()
-    return dispatcher  # type: ignore[no-any-return]
+    return dispatcher
 
 
 def _numba() -> Any:
@@ -115,7 +115,7 @@ def _numba() -> Any:
         import scipy.linalg.cython_blas  # noqa: F401 - of Numba's matrix products
     except ImportError as error:
         raise ImportError(
-            f"compile: {error.name} is not installed; install both with: pip install nnlite[compile]"
+            f"compile: {error.name} is not installed; use: pip install nnlite[compile]"
         ) from error
     _register()
     return numba
@@ -212,4 +212,3 @@ def _use_one_blas_thread() -> None:
             if setter is not None:
                 setter(1)
                 return
-

@@ -13,7 +13,7 @@ from .source import Code, Size, Value, nest, product
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
 def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, code: Code, x: Value) -> Any:
-    """y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps); μ and σ² are the batch's in training.
+    """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps); μ and σ² are the batch's in training.
 
     dx = weight / √(σ² + eps) (dy - Σ dy / M - x̂ Σ dy x̂ / M), without the sums in evaluation.
     """
@@ -88,7 +88,7 @@ def _track(layer: Any, code: Code, mean: str, variance: str, count: str) -> None
 
 @form(nn.LayerNorm)
 def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
-    """y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps) over the last axes of each sample.
+    """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps) over the last axes of each sample.
 
     dx = (h - Σ h / M - x̂ Σ h x̂ / M) / √(σ² + eps) with h = weight dy.
     """
@@ -107,7 +107,8 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
         code(f"{b} = {bias}.reshape(-1)")
     factor, shift = f" * {w}[j]" if weight else "", f" + {b}[j]" if bias else ""
     code(f"""
-        rows, out, normal = {x.view(rows, count)}, {y.view(rows, count)}, {normalized.view(rows, count)}
+        rows, out = {x.view(rows, count)}, {y.view(rows, count)}
+        normal = {normalized.view(rows, count)}
         for i in range({rows}):
             mean = real(0)
             for j in range({count}):
@@ -148,7 +149,8 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
                     mean /= real({count})
                     product /= real({count})
                     for j in range({count}):
-                        out[i, j] = (rows[i, j]{factor} - mean - normal[i, j] * product) * {scale}[i]
+                        centred = rows[i, j]{factor} - mean - normal[i, j] * product
+                        out[i, j] = centred * {scale}[i]
             """)
 
     return y, backward

@@ -101,7 +101,7 @@ def _gradient(group: Options) -> str:
 
 @form(nn.SGD)
 def sgd() -> Rule:
-    """v ← momentum v + keep g, θ ← θ - lr v; in the first step v ← g."""
+    """V ← momentum v + keep g, θ ← θ - lr v; in the first step v ← g."""
 
     def text(group: Options) -> str:
         lines = [f"g = {_gradient(group)}"]
@@ -148,7 +148,7 @@ def _moment_scalars(group: Options, step: int) -> dict[str, float]:
 
 @form(nn.Adam)
 def adam() -> Rule:
-    """m and v are the decayed means of g and g²; θ ← θ - rate m / (√v correction + eps)."""
+    """M and v are the decayed means of g and g²; θ ← θ - rate m / (√v correction + eps)."""
     return Rule(lambda group: f"g = {_gradient(group)}\n{_MOMENTS}", _moment_scalars)
 
 
@@ -165,7 +165,7 @@ def adamw() -> Rule:
 
 @form(nn.RMSprop)
 def rmsprop() -> Rule:
-    """v and a are the decayed means of g² and g; θ ← θ - lr g / (√(v - a²) + eps)."""
+    """V and a are the decayed means of g² and g; θ ← θ - lr g / (√(v - a²) + eps)."""
 
     def text(group: Options) -> str:
         lines = [f"g = {_gradient(group)}", "square = alpha * square_avg[i] + rest * g * g"]

@@ -9,10 +9,7 @@ import numpy as np
 
 import nnlite as nn
 
-from ..checks import FLOATS
-from ..engine.arrays import Array
-from ..optim.optimizers import Run
-from .forms import form_of
+from ..engine.arrays import FLOATS, Array
 from .native import Native, Plain
 from .optimizers import Update
 from .source import Code, FixedBatchError, Shape, Value, carried, function, header, used
@@ -173,7 +170,9 @@ class LossProgram(Program):
         code, inputs, outputs = _forward(model, batch, n, free, input_grads=False)
         super().__init__(code, native)
         if len(outputs) > 1:
-            raise ValueError(f"compile: {loss.label} takes one output, the model has {len(outputs)}")
+            raise ValueError(
+                f"compile: {loss.label} takes one output, the model has {len(outputs)}"
+            )
         code.apply_loss(loss, outputs[0], *_values(code, batch, n)[len(inputs) :])
         code.write_backward([], [], [])
         self._assemble(model, loss, list(batch.named()))
@@ -307,11 +306,6 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
     return ("n", *shape[1:]) if shape[:1] == (n,) else shape
 
 
-def fixed(shape: Shape, n: int) -> tuple[int, ...]:
-    """Return the shape for the batch size `n`."""
-    return tuple(n if size == "n" else int(size) for size in shape)
-
-
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
     """Return the dtype of all floats of a program: that of the parameters, if there are any."""
     dtypes = {parameter.dtype for parameter in model.parameters()}
@@ -339,13 +333,10 @@ def _forward(
     code = Code(_dtype_of(model, batch), free)
     inputs = _values(code, Batch(batch.inputs), n)
     if input_grads:
-        inputs = [
-            Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs
-        ]
+        inputs = [Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs]
     output = code.apply(model, "", *inputs)
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
 
 
 def _returned(names: list[str]) -> str:
     return f"return {', '.join(names)}," if names else "pass"
-

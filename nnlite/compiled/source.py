@@ -36,6 +36,7 @@ import numpy as np
 real = np.{dtype}
 '''
 
+
 def product(sizes: Shape) -> str:
     """Return the product of sizes as text: ``product(("n", 3, 4))`` is "n * 12"."""
     number = 1
@@ -54,6 +55,11 @@ def nest(sizes: dict[str, Size], body: str) -> str:
     for variable, size in reversed(sizes.items()):
         text = f"for {variable} in range({size}):\n{textwrap.indent(text, '    ')}"
     return text
+
+
+def fixed(shape: Shape, n: int) -> tuple[int, ...]:
+    """Return the shape for the batch size `n`."""
+    return tuple(n if size == "n" else int(size) for size in shape)
 
 
 @dataclass(frozen=True)
