@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
-from ..optim.optimizers import Run
+from ..optim.base import Run
 from .forms import form, form_of
 
 Options = dict[str, Any]

@@ -128,8 +128,6 @@ def _as_slice(indices: list[int]) -> slice:
 class _SlidingWindow(Layer):
     """What convolution and pooling share: the options of a window, and the axes it slides along."""
 
-    _goes_through_images = True
-
     kernel_size: Size
     stride: Size | None
     padding: Size | str

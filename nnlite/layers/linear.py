@@ -91,9 +91,9 @@ class Linear(Layer):
         # BLAS packs the transposed matrix, so let it be the smaller one.
         output: Array
         if 1 < len(rows) < self.out_features:
-            output = product(weight, rows.T, None, self._beside_images).T
+            output = product(weight, rows.T).T
         else:
-            output = product(rows, weight.T, None, self._beside_images)
+            output = product(rows, weight.T)
         if self.bias is not None:
             # NumPy adds to a row in half the time that it needs for a matrix of one row.
             target = output[0] if len(output) == 1 else output
@@ -105,16 +105,16 @@ class Linear(Layer):
         shape, rows = self.cached()
         grad = as_output_grad(self, grad, (*shape[:-1], self.out_features), rows.dtype)
         grad = grad if grad.ndim == 2 else grad.reshape(-1, self.out_features)
-        self.weight.accumulate_product(grad.T, rows, self._beside_images)
+        self.weight.accumulate_product(grad.T, rows)
         if self.bias is not None:
             self.bias.accumulate_product(ones((1, len(grad)), grad.dtype), grad)
         if not input_grad:
             return None
         if rows.flags.c_contiguous:
-            result = product(grad, self.weight.data, None, self._beside_images)
+            result = product(grad, self.weight.data)
         else:
             # In the memory order of the input: whoever gets the gradient can read both alike.
-            result = product(self.weight.data.T, grad.T, None, self._beside_images).T
+            result = product(self.weight.data.T, grad.T).T
         return result if len(shape) == 2 else result.reshape(shape)
 
     def multiply_adds(

@@ -387,21 +387,6 @@ def test_beside_images_the_threads_of_blas_stay_asleep(
     assert runs == [parts] * (parts > 1)
 
 
-def test_layers_beside_a_convolution_know_it() -> None:
-    linear, alone, nested = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(2, 2)
-    features = nn.Sequential(nn.Conv2d(1, 1, 2), nn.Flatten())
-    model = nn.Sequential(features, linear, nn.Residual(nn.Sequential(nested)))
-    nn.Sequential(nn.Flatten(), alone)
-    node = nn.Linear(4, 2)
-    nn.Graph({"pixels": (nn.MaxPool2d(2), "x"), "flat": (nn.Flatten(), "pixels"),
-              "y": (node, "flat")}, inputs="x", outputs="y")  # fmt: skip
-    assert model[0][0]._beside_images
-    assert linear._beside_images
-    assert nested._beside_images
-    assert node._beside_images
-    assert not alone._beside_images
-
-
 def _run(calls: list[Any], runs: list[int]) -> None:
     """Run the calls, and note how many there are."""
     runs.append(len(calls))
@@ -440,13 +425,13 @@ def test_shared_layers_compute_the_same(
         x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, innermost, -1)), -1, innermost)
     results = []
     for shared in (False, True):
-        for limit in ("_TINY", "_LARGE", "_HUGE", "_MANY_BYTES"):
+        for limit in ("_TINY", "_HUGE", "_MANY_BYTES"):
             monkeypatch.setattr(cores, limit, 1 if shared else 2**62)
+        monkeypatch.setattr(cores, "_LARGE", 2**62)
         monkeypatch.setattr(cores, "_has_shared", shared)
         runs: list[int] = []
         monkeypatch.setattr(cores.threads, "run", lambda calls, runs=runs: _run(calls, runs))
         layer = make().astype(np.float64)
-        layer._beside_images = True
         y = layer(x)
         grad = np.random.default_rng(1).normal(size=y.shape)
         results.append([y, layer.backward(grad), *(p.grad for p in layer.parameters())])
