@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,11 @@ FORMULAS: dict[type, Formulas] = {
 def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight: Value) -> Any:
     """Loss = Σ w ℓ(x, t), over Σ w for the mean; dx = w ℓ'(x, t), over the same."""
     formula, slope = FORMULAS[type(loss)](loss, code)
+
+    def at(formula: str) -> str:
+        arrays = {"x": prediction, "t": target}
+        return re.sub(r"\b[xt]\b", lambda match: f"{arrays[match[0]]}[i]", formula)
+
     code.kinds[target.name] = code.dtype
     _finite(code, prediction)
     code(f"""
@@ -101,8 +107,7 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
         norm = {f"1 / ({norm})" if is_mean else "1.0"}
         loss = 0.0
         for i in range({prediction.size}):
-            x, t = {prediction}[i], {target}[i]
-            loss += {factor}({formula})
+            loss += {factor}({at(formula)})
         loss *= norm
     """)
 
@@ -111,8 +116,7 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
             with code.gradient(prediction) as dx:
                 code(f"""
                     for i in range({prediction.size}):
-                        x, t = {prediction}[i], {target}[i]
-                        {dx}[i] = {factor}({slope}) * real(norm)
+                        {dx}[i] = {factor}({at(slope)}) * real(norm)
                 """)
 
     return backward

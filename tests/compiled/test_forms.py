@@ -76,11 +76,16 @@ def test_a_loss_as_plain_python(case, weighted):
     rng = np.random.default_rng(0)
     prediction, target = case.prediction(rng, 4), case.target(rng, 4)
     weights = (np.array([0.5, 2.0, 1.0, 0.25]),) if weighted else ()
+    # The shift uses the input in the backward too.
     model = nn.Graph(
-        {"y": (nn.Add(), "x", "shift"), "shift": nn.Weight(np.zeros(prediction.shape))}
+        {
+            "y": (nn.Add(), "x", "s"),
+            "s": (nn.Multiply(), "x", "shift"),
+            "shift": nn.Weight(np.zeros(prediction.shape)),
+        }
     )
     compiled = nn.compile(model, loss, native=False)
     assert compiled(prediction, target, *weights) == pytest.approx(
         loss(prediction, target, *weights)
     )
-    assert_allclose(model["shift"].weight.grad, loss.backward(), rtol=1e-10, atol=1e-12)
+    assert_allclose(model["shift"].weight.grad, prediction * loss.backward(), rtol=1e-9, atol=1e-12)
