@@ -135,46 +135,64 @@ def cross_entropy(
 ) -> Any:
     """ℓ = -Σ_j q_j log p_j with q_j = c_j ((1 - ε) [j = t] + ε / C) for class weights c.
 
-    Of logits dℓ/dx_j = p_j Σ_k q_k - q_j; of probabilities -q_j / p_j; of their logarithms -q_j.
+    For target probabilities y, q_j = c_j ((1 - ε) y_j + ε / C). Of logits dℓ/dx_j = p_j Σ_k q_k -
+    q_j; of probabilities -q_j / p_j; of their logarithms -q_j.
     """
     classes = scores.shape[1]
     assert isinstance(classes, int)
     places = product(scores.shape[2:])  # labels of each sample
     loops: dict[str, Size] = {"i": scores.shape[0]} | ({"k": places} if places != "1" else {})
     sizes = [scores.shape[0], classes, places][: 1 + len(loops)]
-    label = f"{labels}[i]" if places == "1" else f"{labels}[i * {places} + k]"
+    has_labels = code.kinds[labels.name].kind == "i"
+    log_scores = isinstance(loss, nn.NegativeLogLikelihood)
+    logits = not log_scores and loss.from_logits
+    smoothing = loss.label_smoothing
 
     def at(j: str) -> str:
         return f"[i, {j}, k]" if "k" in loops else f"[i, {j}]"
 
-    _finite(code, scores)
+    # Logits and log-probabilities of -inf mask their class.
     code(f"""
         valid = True
-        for i in range({labels.size}):
-            t = {labels}[i]
-            valid &= (0 <= t < {classes}) or t == {loss.ignore_index}
+        for i in range({scores.size}):
+            valid &= {scores}[i] < math.inf
     """)
-    code.fail_if("not valid", f"labels must be in [0, {classes})")
-    class_weight = None if loss.weight is None else code.buffer(loss, "weight", "class_weight")
-    smoothing = loss.label_smoothing
-    peak, floor = f"{1 - smoothing!r}", f"{smoothing / classes!r}"
-    if class_weight:
-        peak, floor = f"{peak} * {class_weight}[t]", f"{floor} * {class_weight}[j]"
+    code.fail_if("not valid", "the predictions are not finite")
+    if not log_scores and not logits:
+        _check_distributions(code, scores.view(*sizes), classes, loops, at)
+
+    class_weight = "1.0"
+    if loss.weight is not None:
+        class_weight = f"{code.buffer(loss, 'weight', 'class_weight')}[{{}}]"
     of_sample = "1.0"
     if weight:
         code.kinds[weight[0].name] = code.dtype
         _weights(code, weight[0])
         of_sample = f"{weight[0]}[i]"
-    counted = f"{of_sample} * {class_weight}[t]" if class_weight else of_sample
 
-    p = None
+    if has_labels:
+        _check_labels(code, labels, classes, loss.ignore_index)
+        peak = f"{1 - smoothing!r} * {class_weight.format('t')}"
+        q = f"{smoothing / classes!r} * {class_weight.format('j')}"
+        counted = f"{of_sample} * {class_weight.format('t')}"
+        label = f"{labels}[i]" if places == "1" else f"{labels}[i * {places} + k]"
+        begin = f"t = {label}\nif t == {loss.ignore_index}:\n    continue"
+    else:
+        _check_distributions(code, labels.view(*sizes), classes, loops, at)
+        target = code.name("target_rows")
+        code(f"{target} = {labels.view(*sizes)}")
+        y = f"({1 - smoothing!r} * {target}{at('j')} + {smoothing / classes!r})"
+        q = f"{class_weight.format('j')} * {y}"
+        counted, begin = of_sample, ""
+
     tiny = f"real({float(np.finfo(code.dtype).tiny)!r})"
-    if isinstance(loss, nn.NegativeLogLikelihood):
-        setup, log_p = "", "a{}"
-    elif loss.from_logits:
-        p = code.new(scores.shape, "p")
-        code(f"b = {p.view(*sizes)}")
-        setup = f"""
+    largest = f"real({float(np.finfo(code.dtype).max)!r})"
+    p = code.new(scores.shape, "p") if logits else None
+    lines = [f"a = {scores.view(*sizes)}", "loss, norm = 0.0, 0.0"]
+    body = [begin]
+    if p:
+        lines.append(f"b = {p.view(*sizes)}")
+        body.append(f"""
             top = a{at("0")}
             for j in range({classes}):
                 top = max(top, a{at("j")})
@@ -185,63 +203,78 @@ def cross_entropy(
             for j in range({classes}):
                 b{at("j")} /= total
             log_total = top + real(math.log(total))
-        """
-        log_p = "(a{} - log_total)"
-    else:
-        setup, log_p = "", f"math.log(max(a{{}}, {tiny}))"
-        _probabilities(code, scores.view(*sizes), classes, loops, at)
-    smooth = f"""
-        for j in range({classes}):
-            entropy -= {floor} * {log_p.format(at("j"))}
-    """
-    body = [
-        f"t = {label}\nif t == {loss.ignore_index}:\n    continue",
-        setup,
-        f"entropy = -{peak} * {log_p.format(at('t'))}",
-        smooth if smoothing else "",
-        f"loss += {of_sample} * entropy\nnorm += {counted}",
-    ]
-    code(f"a = {scores.view(*sizes)}\nloss, norm = 0.0, 0.0")
-    code(nest(loops, "\n".join(textwrap.dedent(part).strip("\n") for part in body)))
-    code.fail_if("norm == 0", "every label of the batch is ignored or has no weight")
+        """)
+    of_logits, of_probabilities = "(a{} - log_total)", f"math.log(max(a{{}}, {tiny}))"
+    log_p = "a{}" if log_scores else of_logits if logits else of_probabilities
+    body.append("entropy = 0.0")
+    if has_labels:
+        body.append(f"entropy -= {peak} * {log_p.format(at('t'))}")
+    if smoothing or not has_labels:
+        body.append(f"""
+            for j in range({classes}):
+                q = {q}
+                if q > 0:
+                    entropy -= q * {log_p.format(at("j"))}
+        """)
+    body.append(f"loss += {of_sample} * entropy\nnorm += {counted}")
+    code("\n".join(lines))
+    code(nest(loops, "\n".join(textwrap.dedent(part).strip("\n") for part in body if part)))
     if loss.reduction == "mean":
+        code.fail_if("norm == 0", "every label of the batch is ignored or has a weight of 0")
         code("loss /= norm")
 
     def backward() -> None:
         if not scores.needs_grad:
             return
-        scale = f"real({of_sample}{' / norm' if loss.reduction == 'mean' else ''})"
-        total = "real(1)"
-        if class_weight:
-            total = f"real({peak} + {smoothing / classes!r} * {class_weight}.sum())"
-        over = "" if p or not hasattr(loss, "from_logits") else f" / max(a{{}}, {tiny})"
-        first = f"scale * {total} * b{at('j')}" if p else "real(0)"
-        if smoothing:
-            first += f" - scale * real({floor}){over.format(at('j'))}"
+        scale = f"{of_sample}{' / norm' if loss.reduction == 'mean' else ''}"
+
+        def slope(q: str, j: str) -> str:
+            """Return the part of the gradient that q_j makes."""
+            if log_scores or logits:
+                return f"real({q})"
+            return f"min(real({q}) / max(a{at(j)}, {tiny}), {largest})"
+
+        terms = []
+        if p:
+            terms.append(f"real(total) * b{at('j')}")
+        if smoothing or not has_labels:
+            terms.append(f"-{slope(f'scale * {q}', 'j')}")
+        body = []
+        if has_labels:
+            body.append(f"""
+                t = {label}
+                if t == {loss.ignore_index}:
+                    for j in range({classes}):
+                        c{at("j")} = 0
+                    continue
+            """)
+        body.append(f"scale = {scale}")
+        if p:
+            body.append(f"total = {f'scale * {peak}' if has_labels else '0.0'}")
+            if smoothing or not has_labels:
+                body.append(f"for j in range({classes}):\n    total += scale * {q}")
+        body.append(f"for j in range({classes}):\n    c{at('j')} = {' '.join(terms) or 'real(0)'}")
+        if has_labels:
+            body.append(f"c{at('t')} -= {slope(f'scale * {peak}', 't')}")
         with code.gradient(scores) as dx:
             views = f"a, c = {scores.view(*sizes)}, {dx.view(*sizes)}"
             code(f"{views}\nb = {p.view(*sizes)}" if p else views)
-            code(
-                nest(
-                    loops,
-                    f"""
-                    t = {label}
-                    if t == {loss.ignore_index}:
-                        for j in range({classes}):
-                            c{at("j")} = 0
-                        continue
-                    scale = {scale}
-                    for j in range({classes}):
-                        c{at("j")} = {first}
-                    c{at("t")} -= scale * real({peak}){over.format(at("t"))}
-                    """,
-                )
-            )
+            code(nest(loops, "\n".join(textwrap.dedent(part).strip("\n") for part in body)))
 
     return backward
 
 
-def _probabilities(
+def _check_labels(code: Code, labels: Value, classes: int, ignored: int) -> None:
+    code(f"""
+        valid = True
+        for i in range({labels.size}):
+            t = {labels}[i]
+            valid &= (0 <= t < {classes}) or t == {ignored}
+    """)
+    code.fail_if("not valid", f"labels must be in [0, {classes})")
+
+
+def _check_distributions(
     code: Code, scores: str, classes: int, loops: dict[str, Size], at: Callable[[str], str]
 ) -> None:
     """Write the check that the scores of each label are a distribution over the classes."""
