@@ -208,7 +208,11 @@ class Graph(Layer):
             _add_node(error, name)
             raise
         results = tuple(self._value(result, values, specs) for result in self._results)
-        self.cache(specs, item_counts, latest_forwards(self._layers.values()))
+        self.cache(
+            specs,
+            item_counts,
+            dict(zip(self._layers, latest_forwards(self._layers.values()), strict=True)),
+        )
         return results[0] if len(results) == 1 else results
 
     def backward(self, grad: Any = None, input_grad: bool = True) -> Any:
@@ -222,9 +226,10 @@ class Graph(Layer):
         for name in self._order:
             wanted_below[name] = any(wanted[parent] for parent in self._parents[name])
             wanted[name] = wanted_below[name] or self._layers[name].trainable()
-        nodes = zip(self._layers.items(), forwards, strict=True)
         check_latest_forwards(
-            self, [(name, layer, token) for (name, layer), token in nodes if wanted[name]]
+            self,
+            [layer for name, layer in self._layers.items() if wanted[name]],
+            [forwards[name] for name in self._layers if wanted[name]],
         )
 
         try:
