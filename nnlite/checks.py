@@ -89,12 +89,12 @@ def boolean(value: Any, what: str, cure: str = "") -> bool:
 
 def integer(value: Any, what: str, minimum: int | None = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be an int, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
     if minimum is not None and number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
@@ -102,12 +102,16 @@ def integer(value: Any, what: str, minimum: int | None = 1) -> int:
 
 def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return `value` as a finite float within the limits, or raise an error naming it `what`."""
+    if type(value) is float and minimum <= value <= maximum and math.isfinite(value):
+        return value
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise TypeError(f"{what} must be a number, got {value!r}")
     try:
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{what} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{what} must be finite, got an int beyond the range of float") from None
     if not math.isfinite(result):
         raise ValueError(f"{what} must be finite, got {result}")
     if not minimum <= result <= maximum:
@@ -140,13 +144,6 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{what} must be one of {listed}; got {value!r}")
     return str(value)
-
-
-def flag(value: Any, what: str) -> bool:
-    """Return `value` if it is True or False, or raise an error that names it `what`."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what} must be True or False, got {value!r:.80}")
-    return bool(value)
 
 
 def class_indices(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +19,8 @@ RandomState: TypeAlias = "int | np.random.Generator | None"
 _generator: np.random.Generator | None = None
 # The generator of the next forked process.
 _of_child: np.random.Generator | None = None
+# What stands in for it within `package_generator`.
+_substitute: ContextVar[np.random.Generator | None] = ContextVar("substitute", default=None)
 
 
 def seed(seed: int) -> None:
@@ -63,6 +67,9 @@ def generator(rng: RandomState = None) -> np.random.Generator:
     """
     global _generator
     if rng is None:
+        substitute = _substitute.get()
+        if substitute is not None:
+            return substitute
         if _generator is None:
             _generator = np.random.default_rng()
         return _generator
@@ -92,6 +99,16 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+
+@contextlib.contextmanager
+def package_generator(rng: np.random.Generator) -> Iterator[None]:
+    """Use `rng` as the package's generator within the context, for the calling thread alone."""
+    token = _substitute.set(rng)
+    try:
+        yield
+    finally:
+        _substitute.reset(token)
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -22,8 +22,8 @@ from ..engine.arrays import Array
 from ..files.atomic import check_target
 from ..layer import Layer, evaluating
 from ..losses import Loss
+from ..optim.base import Optimizer
 from ..optim.clipping import clip_grad_norm
-from ..optim.optimizers import Optimizer
 from ..optim.schedules import Schedule
 from ..parameter import Parameter
 from .batches import Batch, Tally, as_batch, averages
