@@ -90,6 +90,7 @@ from .training.state import Training
 
 __version__ = "0.1.0"
 
+
 __all__ = [
     "ELU",
     "GELU",
@@ -206,6 +207,7 @@ __all__ = [
 # Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
 # their own are not in `__all__`: `from nnlite import *` has to work without it.
 _ON_FIRST_USE = {
+    "compile": ".compiled.compile",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
     "load_model": ".files.model",

@@ -87,7 +87,7 @@ def boolean(value: Any, what: str, cure: str = "") -> bool:
     return bool(value)
 
 
-def integer(value: Any, what: str, minimum: int | None = 1) -> int:
+def integer(value: Any, what: str, minimum: float = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{what} must be an int, got {value!r}")
@@ -95,7 +95,7 @@ def integer(value: Any, what: str, minimum: int | None = 1) -> int:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if minimum is not None and number < minimum:
+    if number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
 

@@ -178,7 +178,7 @@ class _ClassLoss(Loss):
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = _as_class_weight(weight, name)
-        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=None)
+        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=-math.inf)
         self._warned = False
 
     def _as_scores(self, prediction: ArrayLike) -> Array:
