@@ -364,7 +364,7 @@ class Graph(Layer):
         try:
             order = tuple(TopologicalSorter(self._parents).static_order())
         except CycleError as error:
-            cycle = " → ".join(repr(name) for name in error.args[1])
+            cycle = " -> ".join(repr(name) for name in error.args[1])
             raise ValueError(
                 f"Graph: the nodes {cycle} form a cycle; a graph has to be acyclic"
             ) from None
@@ -549,7 +549,7 @@ def _add_node(error: BaseException, name: str) -> None:
 
 def _listed(names: Any) -> str:
     shown = [repr(name) for name in names]
-    return ", ".join(shown[:8] + ["…"] * (len(shown) > 8)) or "none"
+    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
 
 
 def _shown(names: tuple[str, ...]) -> str:

@@ -385,7 +385,7 @@ class LayerNorm(Layer):
         rank = len(self.normalized_shape)
         if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
             sizes = ", ".join(str(size) for size in self.normalized_shape)
-            raise ValueError(f"{self}: expected input of shape (N, …, {sizes}), got {x.shape}")
+            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
         # One row for each sample. Sums along rows and columns are products, which BLAS is fast at.
         rows = x.reshape(-1, math.prod(self.normalized_shape))
         count = rows.shape[1]

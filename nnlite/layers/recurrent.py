@@ -544,7 +544,7 @@ class _Recurrent(Layer):
             if array.shape != shape:
                 raise ValueError(
                     f"{self.label}: expected {what} {name} of shape {shape} "
-                    f"(layers × directions, N, hidden_size), got {array.shape}"
+                    f"(layers * directions, N, hidden_size), got {array.shape}"
                 )
             arrays.append(array)
         return arrays
