@@ -97,14 +97,7 @@ class Sequential(Layer):
         if not input_grad:
             while stop < last and not layers[stop].trainable():
                 stop += 1
-        if latest_forwards(layers)[stop:] != forwards[stop:]:
-            check_latest_forwards(
-                self,
-                [
-                    (name, layer, token)
-                    for (name, layer), token in zip(self.named_children(), forwards, strict=True)
-                ][stop:],
-            )
+        check_latest_forwards(self, layers[stop:], forwards[stop:])
         for index in range(last, stop - 1, -1):
             wanted = input_grad or index > stop
             try:
@@ -262,8 +255,8 @@ class Residual(Layer):
         return output + np.asarray(x, output.dtype)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, dtype, (forward,) = self.cached()
-        check_latest_forwards(self, [("body", self.body, forward)])
+        shape, dtype, forwards = self.cached()
+        check_latest_forwards(self, [self.body], forwards)
         grad = as_output_grad(self, grad, shape, dtype)
         through = self.body.backward(grad, input_grad)
         if input_grad and through is None:

@@ -33,7 +33,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import init
-from ..checks import as_floats, as_output_grad, integer, one_of
+from ..checks import as_floats, as_output_grad, boolean, integer, one_of
 from ..engine import winograd
 from ..engine.arrays import Array
 from ..engine.blas import share, share_sum
@@ -277,7 +277,7 @@ class Conv2d(_SlidingWindow):
         self.weight = Parameter(np.empty((self.out_channels, *kernel), np.float32))
         init.default_(self.weight, math.prod(kernel), rng=rng)
         self.bias = None
-        if bias:
+        if boolean(bias, f"{type(self).__name__}: bias"):
             self.bias = Parameter(np.empty(self.out_channels, np.float32))
             init.default_(self.bias, math.prod(kernel), rng=rng)
 
@@ -345,7 +345,7 @@ class _Pool2d(_SlidingWindow):
         self.stride = None if stride is None else _size(stride, f"{name}: stride")
         self.padding = _size(padding, f"{name}: padding", minimum=0)
         self.dilation = _size(dilation, f"{name}: dilation")
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = boolean(ceil_mode, f"{type(self).__name__}: ceil_mode")
         if any(2 * _at(i, self.padding) > _at(i, self.kernel_size) for i in (0, 1)):
             raise ValueError(
                 f"{name}: padding must be at most half of kernel_size={self.kernel_size}, "
@@ -511,7 +511,7 @@ class AvgPool2d(_Pool2d):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding, 1, ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = boolean(count_include_pad, "AvgPool2d: count_include_pad")
 
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)

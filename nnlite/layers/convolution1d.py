@@ -11,7 +11,7 @@ import copy
 import math
 from typing import Any
 
-from ..checks import as_floats, as_output_grad, integer, one_of
+from ..checks import as_floats, as_output_grad, boolean, integer, one_of
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..parameter import Parameter
@@ -177,7 +177,7 @@ class Conv1d(_SequenceWindow):
             (1, self.stride),
             self.padding if isinstance(self.padding, str) else (0, self.padding),
             (1, self.dilation),
-            bias=bias,
+            bias=boolean(bias, "Conv1d: bias"),
             rng=rng,
         )
         self.weight = layer.weight = Parameter(layer.weight.data[:, :, 0])
@@ -237,7 +237,7 @@ class _Pool1d(_SequenceWindow):
         self.stride = None if stride is None else _length(stride, f"{name}: stride")
         self.padding = _length(padding, f"{name}: padding", minimum=0)
         self.dilation = _length(dilation, f"{name}: dilation")
-        self.ceil_mode = bool(ceil_mode)
+        self.ceil_mode = boolean(ceil_mode, f"{type(self).__name__}: ceil_mode")
         if 2 * self.padding > self.kernel_size:
             raise ValueError(
                 f"{name}: padding must be at most half of kernel_size={self.kernel_size}, "
@@ -365,7 +365,7 @@ class AvgPool1d(_Pool1d):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(kernel_size, stride, padding, 1, ceil_mode)
-        self.count_include_pad = bool(count_include_pad)
+        self.count_include_pad = boolean(count_include_pad, "AvgPool1d: count_include_pad")
         self._template = (AvgPool2d(*self._window, self.ceil_mode, self.count_include_pad),)
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..checks import as_floats, as_output_grad, integer, number
+from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
 from ..engine.blas import share, share_sum
 from ..engine.memory import empty_like
@@ -55,8 +55,8 @@ class _BatchNorm(Layer):
         self.momentum = momentum
         if momentum is not None:
             self.momentum = number(momentum, f"{name}: momentum", minimum=0, maximum=1)
-        self.affine = bool(affine)
-        self.track_running_stats = bool(track_running_stats)
+        self.affine = boolean(affine, f"{name}: affine")
+        self.track_running_stats = boolean(track_running_stats, f"{name}: track_running_stats")
         self.weight = Parameter(np.ones(self.num_features, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(self.num_features, np.float32)) if affine else None
         self.running_mean = self.running_var = self.num_batches_tracked = None
@@ -372,7 +372,8 @@ class LayerNorm(Layer):
         if not self.normalized_shape:
             raise ValueError("LayerNorm: normalized_shape must have one size at least")
         self.eps = number(eps, "LayerNorm: eps", minimum=0)
-        self.elementwise_affine = bool(elementwise_affine)
+        self.elementwise_affine = boolean(elementwise_affine, "LayerNorm: elementwise_affine")
+        bias = boolean(bias, "LayerNorm: bias")
         self.weight = self.bias = None
         if elementwise_affine:
             self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
@@ -384,7 +385,7 @@ class LayerNorm(Layer):
         rank = len(self.normalized_shape)
         if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
             sizes = ", ".join(str(size) for size in self.normalized_shape)
-            raise ValueError(f"{self}: expected input of shape (N, …, {sizes}), got {x.shape}")
+            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
         # One row for each sample. Sums along rows and columns are products, which BLAS is fast at.
         rows = x.reshape(-1, math.prod(self.normalized_shape))
         count = rows.shape[1]

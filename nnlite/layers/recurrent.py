@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import init
-from ..checks import as_floats, as_output_grad, integer, number, one_of
+from ..checks import as_floats, as_output_grad, boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..engine.memory import empty
 from ..layer import Layer, is_grad_enabled
@@ -120,7 +120,7 @@ class _Recurrent(Layer):
         self.input_size = integer(input_size, f"{name}: input_size")
         self.hidden_size = integer(hidden_size, f"{name}: hidden_size")
         self.num_layers = integer(num_layers, f"{name}: num_layers")
-        self.bias = bool(bias)
+        self.bias = boolean(bias, f"{type(self).__name__}: bias")
         self.dropout = number(dropout, f"{name}: dropout", 0, 1)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
@@ -130,7 +130,7 @@ class _Recurrent(Layer):
                 # A cell with a constructor of its own is one call further from the user.
                 stacklevel=2 + ("__init__" in vars(type(self))),
             )
-        self.bidirectional = bool(bidirectional)
+        self.bidirectional = boolean(bidirectional, f"{type(self).__name__}: bidirectional")
         self.outputs = one_of(outputs, ("all", "last"), f"{name}: outputs")
         self.truncate = truncate if truncate is None else integer(truncate, f"{name}: truncate")
         self.last_state = None
@@ -544,7 +544,7 @@ class _Recurrent(Layer):
             if array.shape != shape:
                 raise ValueError(
                     f"{self.label}: expected {what} {name} of shape {shape} "
-                    f"(layers × directions, N, hidden_size), got {array.shape}"
+                    f"(layers * directions, N, hidden_size), got {array.shape}"
                 )
             arrays.append(array)
         return arrays

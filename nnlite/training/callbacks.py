@@ -297,7 +297,7 @@ def checked(callbacks: Iterable[Any]) -> list[Any]:
     """Return the callbacks, having checked that each has something that can be called."""
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
         raise TypeError(
-            f"fit: callbacks must be a list, got {callbacks!r:.80}; write callbacks=[…]"
+            f"fit: callbacks must be a list, got {callbacks!r:.80}; write callbacks=[...]"
         )
     callbacks = list(callbacks)
     for callback in callbacks:

@@ -484,7 +484,7 @@ def _schedule_steps(
     if schedule is None:
         return nothing, nothing
     if isinstance(schedule, type) or not hasattr(schedule, "step"):
-        raise TypeError(f"fit: expected a schedule such as StepLR(optimizer, …), got {schedule!r}")
+        raise TypeError(f"fit: expected a schedule such as StepLR(optimizer, ...), got {schedule!r}")
     if schedule.optimizer is not training.optimizer:
         raise ValueError("fit: the schedule is of another optimizer than the one that is given")
     if isinstance(schedule, Schedule):

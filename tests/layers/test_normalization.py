@@ -399,9 +399,9 @@ def test_one_sample_of_several_values_for_each_feature_is_a_batch(
         (nn.BatchNorm1d(3), (2, 3, 4, 4), r"BatchNorm1d\(3\): expected .*got \(2, 3, 4, 4\)"),
         (nn.BatchNorm2d(3), (4, 3), r"BatchNorm2d\(3\): expected input of shape \(N, C, H, W\)"),
         (nn.BatchNorm2d(3), (4, 4, 4, 3), r"BatchNorm2d\(3\): expected .*with 3 features, got"),
-        (nn.LayerNorm(3), (4, 2), r"LayerNorm\(\(3,\)\): expected .*\(N, …, 3\), got \(4, 2\)"),
-        (nn.LayerNorm((2, 3)), (4, 3, 2), r"LayerNorm.*\(N, …, 2, 3\), got \(4, 3, 2\)"),
-        (nn.LayerNorm(3), (3,), r"LayerNorm.*\(N, …, 3\), got \(3,\)"),
+        (nn.LayerNorm(3), (4, 2), r"LayerNorm\(\(3,\)\): expected .*\(N, ..., 3\), got \(4, 2\)"),
+        (nn.LayerNorm((2, 3)), (4, 3, 2), r"LayerNorm.*\(N, ..., 2, 3\), got \(4, 3, 2\)"),
+        (nn.LayerNorm(3), (3,), r"LayerNorm.*\(N, ..., 3\), got \(3,\)"),
     ],
     ids=str,
 )

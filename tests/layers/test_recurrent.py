@@ -761,7 +761,7 @@ def test_an_input_of_integers_is_an_error() -> None:
 def test_a_state_that_does_not_fit_is_an_error() -> None:
     x, fitting = np.zeros((4, 5, 2), np.float32), np.zeros((2, 4, 3), np.float32)
     rnn, lstm = nn.RNN(2, 3, 2), nn.LSTM(2, 3, 2)
-    expected = r"initial state h0 of shape \(2, 4, 3\) \(layers × directions, N, hidden_size\)"
+    expected = r"initial state h0 of shape \(2, 4, 3\) \(layers \* directions, N, hidden_size\)"
     with pytest.raises(ValueError, match=expected + r", got \(4, 2, 3\)"):
         rnn(x, fitting.swapaxes(0, 1))
     with pytest.raises(ValueError, match=expected + r", got \(2, 3, 3\)"):
