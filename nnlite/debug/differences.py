@@ -26,8 +26,8 @@ _EPSILON = float(np.finfo(np.float64).eps)
 # The rounding inside a function, in units of the rounding of its values.
 _NOISE = 10.0
 # The error of a difference, in units of the range of the errors over smaller steps. The range of
-# half a dozen errors is two to three standard deviations.
-_SCATTER = 2.0
+# three to six errors is about two standard deviations.
+_SCATTER = 4.0
 # Scatter that costs more than half of the digits is not rounding.
 _MOST_SCATTER = 2.0**-26
 # The fraction of a slope by which the two sides may differ where a function counts as smooth.
@@ -75,8 +75,8 @@ def step_at(x: float) -> float:
 
 
 def finest_step_at(x: float) -> float:
-    """Return the smallest step that rounding of x + h leaves exact; for 0, about 1e-32."""
-    return 1024 * math.ulp(x or 2.0**-64)
+    """Return the smallest step at which x + h is exact; for 0, about 1e-34."""
+    return 8 * math.ulp(x or 2.0**-64)
 
 
 def slopes(outputs: Outputs, base: Values, weights: Values, step: float) -> Slopes:
@@ -122,9 +122,8 @@ def judge(
     changes at all, a change may have been lost in intermediate values of the size `magnitude`.
     """
     changing, largest = _sizes(weights, base, outputs(step), outputs(-step))
-    resolution = _NOISE * _EPSILON * changing
-    rounding = _NOISE * _EPSILON * (changing + largest)
-    floor = max(floor, rounding / step / tolerance)
+    rounding = _NOISE * _EPSILON * changing
+    floor = max(floor, (rounding + _NOISE * _EPSILON * largest) / step / tolerance)
     tried: list[Slopes] = []
 
     def agreement(steps: Iterable[float]) -> Judgement | None:
@@ -144,12 +143,12 @@ def judge(
         return None
 
     def is_resolved(found: Slopes) -> bool:
-        return resolution / found.step <= max(tolerance * floor, _SMOOTH * found.steepness)
+        return rounding / found.step <= max(tolerance * floor, _SMOOTH * found.steepness)
 
     coarse = [8.0**exponent * step for exponent in range(1, -6, -1)]
     if agreed := agreement(coarse):
         return agreed
-    kink = _kink(tried, resolution / _NOISE, tolerance, floor)
+    kink = _kink(tried, rounding / _NOISE, tolerance, floor)
     if kink is not None and math.isfinite(analytic):
         nearest = _nearest_subgradient(outputs, base, weights, analytic, kink.step)
         if convex and nearest != analytic:
@@ -166,7 +165,7 @@ def judge(
         itertools.takewhile(lambda size: size >= finest and tried[-1].steepness != 0, fine)
     ):
         return agreed
-    numeric, uncertainty = _settled(tried, rounding, _NOISE * _EPSILON * magnitude)
+    numeric, uncertainty = _settled(tried, rounding, max(magnitude, largest))
     error = relative_error(analytic, numeric, max(floor, uncertainty / tolerance))
     return Judgement("ok" if error <= tolerance else "FAIL", numeric, error)
 
@@ -225,7 +224,7 @@ def _nearest_subgradient(
     return min(max(analytic, lower - slack), upper + slack)
 
 
-def _settled(tried: list[Slopes], rounding: float, lost: float) -> tuple[float, float]:
+def _settled(tried: list[Slopes], rounding: float, magnitude: float) -> tuple[float, float]:
     """Return the difference that changes least at the next smaller step, and its uncertainty.
 
     Parameters
@@ -234,19 +233,18 @@ def _settled(tried: list[Slopes], rounding: float, lost: float) -> tuple[float, 
         From large steps to small ones.
     rounding : float
         The error of F that is expected from its values.
-    lost : float
-        A change that may not be seen where F stays the same.
+    magnitude : float
+        The size of intermediate values, whose rounding shows where F stays the same.
     """
-
-    def uncertainty(found: Slopes, finer: Slopes) -> float:
-        unseen = lost if found.steepness == 0 or finer.steepness == 0 else 0.0
-        return (rounding + unseen) / found.step
+    if any(found.steepness == 0 for found in tried):
+        changes = [abs(slope) * step for step, *sides in tried for slope in sides if slope]
+        rounding += min([_NOISE * _EPSILON * magnitude, *filter(math.isfinite, changes)])
 
     def unrest(pair: tuple[Slopes, Slopes]) -> float:
         change = abs(pair[0].central - pair[1].central)
-        return max(change, uncertainty(*pair)) if math.isfinite(change) else math.inf
+        return max(change, rounding / pair[0].step) if math.isfinite(change) else math.inf
 
-    found, finer = min(itertools.pairwise(tried), key=unrest)
+    found, _ = min(itertools.pairwise(tried), key=unrest)
     # In F itself. Their range, since a step of F at the point would add the same to all.
     errors = [
         other.step * (other.central - found.central)
@@ -254,6 +252,6 @@ def _settled(tried: list[Slopes], rounding: float, lost: float) -> tuple[float, 
         if other.step < found.step and math.isfinite(other.central)
     ]
     scatter = max(errors, default=0.0) - min(errors, default=0.0)
-    if scatter > _MOST_SCATTER / (_NOISE * _EPSILON) * (rounding + lost):
-        scatter = 0.0
-    return found.central, max(uncertainty(found, finer), _SCATTER * scatter / found.step)
+    if scatter <= _MOST_SCATTER * magnitude:
+        rounding = max(rounding, _SCATTER * scatter)
+    return found.central, rounding / found.step
