@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .engine.arrays import FLOATS, Array
 
-if TYPE_CHECKING:
-    from .layer import Layer
+
+class Labelled(Protocol):
+    """Something with a name for error messages, as every layer and loss has."""
+
+    @property
+    def label(self) -> str:
+        """The name."""
 
 
 def as_floats(
-    layer: Layer, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
+    layer: Labelled, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
 ) -> Array:
     """Return `values` as a non-empty array of floats, of `dtype` where one is given.
 
@@ -52,7 +57,7 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
-def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return `grad` as an array of `dtype`, having checked that it has the output's `shape`.
 
     Raises
@@ -73,15 +78,24 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
     return array
 
 
-def integer(value: Any, what: str, minimum: int | None = 1) -> int:
+def boolean(value: Any, what: str, cure: str = "") -> bool:
+    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
+        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+    return bool(value)
+
+
+def integer(value: Any, what: str, minimum: float = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be an int, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if minimum is not None and number < minimum:
+    if number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
 
@@ -130,13 +144,6 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{what} must be one of {listed}; got {value!r}")
     return str(value)
-
-
-def flag(value: Any, what: str) -> bool:
-    """Return `value` if it is True or False, or raise an error that names it `what`."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what} must be True or False, got {value!r:.80}")
-    return bool(value)
 
 
 def class_indices(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import flag, integer
+from ..checks import boolean, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
@@ -121,8 +121,8 @@ class DataLoader:
             )
         self.arrays = tuple(_as_samples(array) for array in arrays)
         self.batch_size = integer(batch_size, "DataLoader: batch_size")
-        self.shuffle = flag(shuffle, "DataLoader: shuffle")
-        self.drop_last = flag(drop_last, "DataLoader: drop_last")
+        self.shuffle = boolean(shuffle, "DataLoader: shuffle")
+        self.drop_last = boolean(drop_last, "DataLoader: drop_last")
         if transform is not None and not callable(transform):
             raise TypeError(f"DataLoader: transform must be callable, got {transform!r}")
         self.transform = transform

@@ -37,7 +37,7 @@ from ..checks import as_floats, as_output_grad, integer, one_of
 from ..engine import winograd
 from ..engine.arrays import Array
 from ..engine.blas import share, share_sum
-from ..engine.masks import pick
+from ..engine.elementwise import where
 from ..engine.memory import empty
 from ..layer import Layer
 from ..parameter import Parameter
@@ -127,8 +127,6 @@ def _as_slice(indices: list[int]) -> slice:
 
 class _SlidingWindow(Layer):
     """What convolution and pooling share: the options of a window, and the axes it slides along."""
-
-    _goes_through_images = True
 
     kernel_size: Size
     stride: Size | None
@@ -291,7 +289,7 @@ class Conv2d(_SlidingWindow):
         rows, columns = self._axes(x)
         image = _by_rows(x)
         bias = None if self.bias is None else self.bias.data
-        y = empty((rows.outputs, self.out_channels, columns.outputs, len(x)), x.dtype)
+        y = empty((rows.outputs, self.out_channels, columns.outputs, len(x)), x.dtype, True)
         if _suits_winograd(rows, columns, self.in_channels, len(x)):
             padding, kernels = (rows.padding, columns.padding), weight.transpose(2, 0, 3, 1)
             winograd.convolve(image.swapaxes(1, 2), kernels, bias, padding, y.swapaxes(1, 2))
@@ -438,7 +436,7 @@ class MaxPool2d(_Pool2d):
         grad = as_output_grad(self, grad, y.transpose(3, 1, 0, 2).shape, y.dtype)
         if not input_grad:
             return None
-        result = empty(image.shape, image.dtype)
+        result = empty(image.shape, image.dtype, True)
         grad = _by_rows(grad)
 
         def spread(rows: _Axis, inputs: slice, outputs: slice) -> None:
@@ -536,7 +534,7 @@ class AvgPool2d(_Pool2d):
         lines.fill(0)
         for outputs, inputs in _by_tap(columns):
             lines[:, :, inputs] += shares[:, :, outputs]
-        result = empty((height, channels, width, batch), areas.dtype)
+        result = empty((height, channels, width, batch), areas.dtype, True)
         result.fill(0)
         for outputs, inputs in _by_tap(rows):
             result[inputs] += lines[outputs]
@@ -646,12 +644,12 @@ def _input_grad(
         by_pixel = lines.reshape(rows.outputs, -1, columns.outputs, batch).swapaxes(1, 2)
         turned = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0)
         padding = 2 - rows.padding, columns.taps - 1 - columns.padding
-        grad = empty(shape, lines.dtype)
+        grad = empty(shape, lines.dtype, True)
         winograd.convolve(by_pixel, turned, None, padding, grad.swapaxes(1, 2))
         return grad
     # (kW·C, kH, O), with the kernel's rows in reverse order.
     kernels = weight[:, :, ::-1].transpose(3, 1, 2, 0).reshape(-1, rows.taps, lines.shape[1])
-    grad = empty(shape, lines.dtype)
+    grad = empty(shape, lines.dtype, True)
     line = (columns.taps, channels, columns.outputs, batch)
 
     def spread(first_row: int, last_row: int) -> None:
@@ -679,7 +677,9 @@ def _pool(combine: np.ufunc, neutral: float, image: Array, rows: _Axis, columns:
     """
     _, channels, width, batch = image.shape
     lines = empty((rows.outputs, channels, width, batch), image.dtype)
-    pooled = empty((channels, rows.outputs, columns.outputs, batch), image.dtype).swapaxes(0, 1)
+    pooled = empty((channels, rows.outputs, columns.outputs, batch), image.dtype, True).swapaxes(
+        0, 1
+    )
 
     def pool(rows: _Axis, inputs: slice, outputs: slice) -> None:
         part, line, target = image[inputs], lines[outputs], pooled[outputs]
@@ -740,9 +740,9 @@ def _spread_to_maxima(
             found &= pending[i, :, j]
             pending[i, :, j] ^= found
         if tiled:
-            pick(grad[i, :, j], found, out=result[h, :, w])
+            where(found, grad[i, :, j], out=result[h, :, w])
         else:
-            result[h, :, w] += pick(grad[i, :, j], found)
+            result[h, :, w] += where(found, grad[i, :, j])
 
 
 def _by_rows(x: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import flag, fraction, number
+from ..checks import boolean, fraction, number
 from ..engine.arrays import Array
 from ..parameter import Parameter
 from .base import Optimizer
@@ -89,7 +89,7 @@ class SGD(Optimizer):
         for name in ("momentum", "weight_decay"):
             group[name] = number(group[name], f"SGD: {name}", minimum=0)
         group["dampening"] = number(group["dampening"], "SGD: dampening")
-        group["nesterov"] = flag(group["nesterov"], "SGD: nesterov")
+        group["nesterov"] = boolean(group["nesterov"], "SGD: nesterov")
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise ValueError("SGD: nesterov needs a momentum above 0 and a dampening of 0")
 
@@ -356,7 +356,7 @@ class RMSprop(Optimizer):
         group["alpha"] = fraction(group["alpha"], "RMSprop: alpha")
         for name in ("eps", "weight_decay", "momentum"):
             group[name] = number(group[name], f"RMSprop: {name}", minimum=0)
-        group["centered"] = flag(group["centered"], "RMSprop: centered")
+        group["centered"] = boolean(group["centered"], "RMSprop: centered")
 
     def update(
         self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..checks import flag, integer, number, one_of
+from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..files.checkpoint import checked_path, load_checkpoint, save_checkpoint
 from ..layer import Layer
@@ -134,7 +134,7 @@ class EarlyStopping(Callback):
                 f"or rise"
             )
         self.mode = one_of(mode, ("min", "max"), "EarlyStopping: mode")
-        self.restore_best = flag(restore_best, "EarlyStopping: restore_best")
+        self.restore_best = boolean(restore_best, "EarlyStopping: restore_best")
         self._reset()
 
     def _reset(self) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ..checks import flag, integer, positive
+from ..checks import boolean, integer, positive
 from ..layer import Layer
 from ..losses import Loss
 from ..optim.base import Optimizer
@@ -176,7 +176,7 @@ def fit(
     epochs = integer(epochs, "fit: epochs", 0)
     accumulate = integer(accumulate, "fit: accumulate")
     max_norm = None if max_grad_norm is None else positive(max_grad_norm, "fit: max_grad_norm")
-    resume = flag(resume, "fit: resume")
+    resume = boolean(resume, "fit: resume")
     history = checked_history(history)
     check_training_data(train, epochs - len(history.epochs))
     training = Training(
@@ -184,7 +184,7 @@ def fit(
         figure_names(named, validation is not None), epochs, checked_callbacks(callbacks),
     )  # fmt: skip
     pace = Pace(training, schedule_every, monitor)
-    good = LastGood(model, parameters, enabled=flag(rollback, "fit: rollback"))
+    good = LastGood(model, parameters, enabled=boolean(rollback, "fit: rollback"))
     saver = checked_checkpoint(checkpoint, resume)
     if saver is not None:
         training.terms = terms_of(
@@ -192,7 +192,7 @@ def fit(
             schedule_every=pace.every, monitor=pace.monitor,
         )  # fmt: skip
     supervisor = Supervisor(
-        training, pace, good, saver, resume, Progress(training, flag(progress, "fit: progress"))
+        training, pace, good, saver, resume, Progress(training, boolean(progress, "fit: progress"))
     )
     validation = checked_validation(model, loss, validation, BATCH_SIZE)
 

@@ -46,8 +46,7 @@ class LastGood:
         self._owners = [
             (layer, name)
             for layer in model.layers()
-            for name in layer._buffer_names
-            if getattr(layer, name) is not None
+            for name, _ in layer.named_buffers(recurse=False)
         ]
         self._buffers: list[Array] = []
         self._moved: list[int] = []  # places of the parameters that the last step has moved

@@ -197,6 +197,7 @@ class Training:
             callback.load_state_dict(state)
         self.epoch, self.batch, self.lr = len(history.epochs), batch, lr
         self.exhausted, self.stopped = exhausted, stopped
+        self.terms = state_dict.get("terms") or self.terms  # those that the run began with
 
     def _checked_states(self, entries: Any) -> list[Any]:
         """Return the states of the callbacks, having checked that they are of these callbacks."""
