@@ -83,7 +83,8 @@ from .parameter import Parameter
 from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
-from .training.fit import evaluate, fit, predict
+from .training.evaluation import evaluate, predict
+from .training.fit import fit
 from .training.history import History
 from .training.metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
 from .training.state import Training
