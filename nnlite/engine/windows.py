@@ -129,7 +129,7 @@ _ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 
 def arrange(x: Array) -> Array:
     """Return `x` in the memory order that the functions below work in, copied if need be."""
-    return _as_given(_by_rows(x), x.ndim)
+    return x if _is_arranged(x) else _as_given(_by_rows(x), x.ndim)
 
 
 def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes) -> Array:
@@ -231,7 +231,12 @@ def spread_sum(grad: Array, axes: Axes) -> Array:
 def _by_rows(x: Array) -> Array:
     """Return x as (H, C, W, N), copied if the batch is not innermost in memory."""
     rows = _with_rows(x).transpose(2, 1, 3, 0)
-    return rows if x.strides[0] == x.itemsize or len(x) == 1 else np.ascontiguousarray(rows)
+    return rows if _is_arranged(x) else np.ascontiguousarray(rows)
+
+
+def _is_arranged(x: Array) -> bool:
+    """Whether the batch is innermost in memory."""
+    return x.strides[0] == x.itemsize or len(x) == 1
 
 
 def _lines(grad: Array) -> Array:
