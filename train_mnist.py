@@ -54,6 +54,9 @@ def main():
         if options.plot:
             nn.plot_report(model, history, images, labels).savefig(options.plot, dpi=100)
             say(options, f"pictures saved to {options.plot}")
+        if options.page:
+            nn.to_html(model, options.page, input_shape=images.shape[1:])
+            say(options, f"page saved to {options.page}; open it in a browser and draw")
     except (OSError, ValueError) as error:
         return fail(error)
     return status
@@ -181,6 +184,7 @@ def parse_arguments():
     add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
     add("--save", type=Path, metavar="FILE", help="write the parameters (.npz, .safetensors)")
     add("--plot", type=Path, metavar="FILE", help="draw the run (.png, .svg, .pdf)")
+    add("--page", type=Path, metavar="FILE", help="write the network as a web page (.html)")
     add("--quiet", action="store_true", help="print the final accuracy alone")
 
     options = parser.parse_args()
@@ -193,6 +197,9 @@ def parse_arguments():
     check_file(parser, "--checkpoint", options.checkpoint, ".npz")
     check_file(parser, "--save", options.save, ".npz", ".safetensors")
     check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
+    check_file(parser, "--page", options.page, ".html")
+    if options.page and options.model == "rnn":
+        parser.error("--page is for --model mlp or cnn: the page has no form for an LSTM")
     if options.save and options.save.suffix == ".safetensors":
         check_package(parser, "--save to .safetensors", "safetensors", extra="safetensors")
     if options.plot:

@@ -1,5 +1,8 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
 from . import datasets, init
 from .data.augmentation import RandomAffine
 from .data.loader import DataLoader
@@ -66,9 +69,11 @@ from .losses import (
     MeanAbsoluteError,
     MeanSquaredError,
     NegativeLogLikelihood,
+    class_weights,
 )
+from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .optim.optimizers import SGD, Adam, AdamW, RMSprop
 from .optim.schedules import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -90,6 +95,7 @@ from .training.metrics import accuracy, binary_accuracy, confusion_matrix, top_k
 from .training.state import Training
 
 __version__ = "0.1.0"
+
 
 __all__ = [
     "ELU",
@@ -176,6 +182,7 @@ __all__ = [
     "Weight",
     "accuracy",
     "binary_accuracy",
+    "class_weights",
     "clip_grad_norm",
     "clip_grad_value",
     "confusion_matrix",
@@ -186,6 +193,7 @@ __all__ = [
     "init",
     "is_grad_enabled",
     "load_checkpoint",
+    "load_model",
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
@@ -195,7 +203,28 @@ __all__ = [
     "predict",
     "save",
     "save_checkpoint",
+    "save_model",
     "seed",
+    "to_html",
     "top_k_accuracy",
     "trace",
 ]
+
+# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
+# their own are not in `__all__`: `from nnlite import *` has to work without it.
+_ON_FIRST_USE = {
+    "compile": ".compiled.compile",
+    "from_onnx": ".interop.onnx.read",
+    "from_torch": ".interop.torch",
+    "load_model": ".files.model",
+    "save_model": ".files.model",
+    "to_html": ".interop.page",
+    "to_onnx": ".interop.onnx.write",
+    "to_torch": ".interop.torch",
+}
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)

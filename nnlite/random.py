@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +16,8 @@ RandomState: TypeAlias = "int | np.random.Generator | None"
 
 # Made when it is first needed: to import numpy.random takes longer than most of nnlite.
 _generator: np.random.Generator | None = None
+# What stands in for it within `package_generator`.
+_substitute: ContextVar[np.random.Generator | None] = ContextVar("substitute", default=None)
 
 
 def seed(seed: int) -> None:
@@ -47,6 +51,9 @@ def generator(rng: RandomState = None) -> np.random.Generator:
     """
     global _generator
     if rng is None:
+        substitute = _substitute.get()
+        if substitute is not None:
+            return substitute
         if _generator is None:
             _generator = np.random.default_rng()
         return _generator
@@ -55,6 +62,16 @@ def generator(rng: RandomState = None) -> np.random.Generator:
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         return np.random.default_rng(int(rng))
     raise TypeError(f"rng must be an int or a numpy.random.Generator, got {rng!r}")
+
+
+@contextlib.contextmanager
+def package_generator(rng: np.random.Generator) -> Iterator[None]:
+    """Use `rng` as the package's generator within the context, for the calling thread alone."""
+    token = _substitute.set(rng)
+    try:
+        yield
+    finally:
+        _substitute.reset(token)
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

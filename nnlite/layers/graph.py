@@ -14,7 +14,7 @@ import numpy as np
 
 from ..checks import as_floats, as_output_grad, number
 from ..engine.arrays import Array
-from ..layer import Layer
+from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
 from ..parameter import Parameter
 from .containers import check_used_once
 
@@ -183,16 +183,15 @@ class Graph(Layer):
         values = self._given(inputs)
         specs = {name: _spec(value) for name, value in values.items()}
         item_counts: dict[str, int] = {}
+        name = self._order[0]
         try:
             for name in self._order:
-                output = self._layers[name].forward(
+                output = self._layers[name](
                     *[
                         source if isinstance(source, float) else self._value(source, values, specs)
                         for source in self._sources[name]
                     ]
                 )
-                # An error from here on leaves some nodes with the cache of an earlier forward.
-                self._cache = None
                 if isinstance(output, tuple):
                     item_counts[name] = len(output)
                     for item, value in enumerate(output):
@@ -203,15 +202,17 @@ class Graph(Layer):
                     specs[name] = _spec(output)
                 for source in self._last_used_by[name]:
                     del values[source]
-        except Exception as error:
+        except BaseException as error:
+            if name != self._order[0]:
+                self.drop_cache()  # the caches of the nodes are of two forwards
             _add_node(error, name)
             raise
         results = tuple(self._value(result, values, specs) for result in self._results)
-        self.cache(specs, item_counts)
+        self.cache(specs, item_counts, latest_forwards(self._layers.values()))
         return results[0] if len(results) == 1 else results
 
     def backward(self, grad: Any = None, input_grad: bool = True) -> Any:
-        specs, item_counts = self.cached()
+        specs, item_counts, forwards = self.cached()
         sums = _Sums()
         for result, output_grad in self._output_grads(grad, specs):
             sums.add(result, output_grad)
@@ -221,6 +222,10 @@ class Graph(Layer):
         for name in self._order:
             wanted_below[name] = any(wanted[parent] for parent in self._parents[name])
             wanted[name] = wanted_below[name] or self._layers[name].trainable()
+        nodes = zip(self._layers.items(), forwards, strict=True)
+        check_latest_forwards(
+            self, [(name, layer, token) for (name, layer), token in nodes if wanted[name]]
+        )
 
         try:
             for name in reversed(self._order):
@@ -235,6 +240,8 @@ class Graph(Layer):
                     if wanted[_node(source)]:
                         sums.add(source, part)
         except Exception as error:
+            given = total if isinstance(total, tuple) else (total,)
+            add_path(error, self, self._layers[name], given, "gradient")
             _add_node(error, name)
             raise
         if not input_grad:
@@ -302,6 +309,11 @@ class Graph(Layer):
 
     def _parts(self, name: str, found: Any, specs: dict[str, _Spec]) -> Iterator[tuple[str, Array]]:
         """Yield each source of a node that its layer returned a gradient for, and the gradient."""
+        if found is None:
+            raise TypeError(
+                f"{self._layers[name].label}: backward returned None; return dL/d(input), or "
+                f"(None,) where there is none"
+            )
         parts = found if isinstance(found, tuple) else (found,)
         sources = self._sources[name]
         if len(parts) > len(sources):
@@ -523,7 +535,7 @@ def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
     return layer, tuple(arguments)
 
 
-def _add_node(error: Exception, name: str) -> None:
+def _add_node(error: BaseException, name: str) -> None:
     """Put the name of the node in front of the message of an error from inside it."""
     # The arguments of any other class of errors may be more than a message.
     if type(error) in (TypeError, ValueError, RuntimeError):

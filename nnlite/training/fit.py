@@ -22,8 +22,8 @@ from ..engine.arrays import Array
 from ..files.atomic import check_target
 from ..layer import Layer, evaluating
 from ..losses import Loss
+from ..optim.base import Optimizer
 from ..optim.clipping import clip_grad_norm
-from ..optim.optimizers import Optimizer
 from ..optim.schedules import Schedule
 from ..parameter import Parameter
 from .batches import Batch, Tally, as_batch, averages
@@ -162,7 +162,7 @@ def fit(
     """
     _check_model_and_loss(model, loss, "fit")
     parameters = _checked_parameters(model, loss, optimizer)
-    named = named_metrics(metrics, "fit")
+    named = named_metrics(metrics, loss, "fit")
     callbacks = checked(callbacks)
     training = Training(
         model, loss, optimizer, schedule, train, _checked_history(history), Tally(loss, named),
@@ -284,7 +284,7 @@ def evaluate(
     {'loss': 1.2896, 'accuracy': 0.6667}
     """
     _check_model_and_loss(model, loss, "evaluate")
-    tally = Tally(loss, named_metrics(metrics, "evaluate"))
+    tally = Tally(loss, named_metrics(metrics, loss, "evaluate"))
     batch_size = integer(batch_size, "evaluate: batch_size")
     if _are_arrays(data):
         data = _batches_of(data, batch_size)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checks import integer, number
 from ..layer import Layer
-from ..optim.optimizers import Optimizer
+from ..optim.base import Optimizer
 from .batches import Tally, check_state
 from .history import History, listed
 
