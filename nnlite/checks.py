@@ -41,6 +41,7 @@ def as_floats(
         and values.size
     ):
         return values
+    check_is_array(values, layer.label)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
@@ -55,6 +56,19 @@ def as_floats(
     if dtype is None:
         dtype = FLOATS[array.dtype.itemsize >= 8]
     return array.astype(dtype, copy=False)
+
+
+def check_is_array(values: Any, who: str) -> None:
+    """Raise a TypeError for a masked or sparse array, which NumPy converts without its meaning."""
+    if np.ma.is_masked(values):
+        raise TypeError(
+            f"{who}: a masked array would lose its mask; replace the masked elements with "
+            f".filled(value)"
+        )
+    if hasattr(values, "toarray"):
+        raise TypeError(
+            f"{who}: expected arrays, got {type(values).__name__}; convert it with .toarray()"
+        )
 
 
 def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
