@@ -190,6 +190,12 @@ class _Recurrent(Layer):
         """
         raise NotImplementedError
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "last_state": None,
+        }  # it is of the last batch, as caches are
+
     # ---- forward ----
 
     def forward(self, x: Array, *state: Any, mask: ArrayLike | None = None) -> Array:
