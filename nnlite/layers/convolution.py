@@ -132,8 +132,8 @@ class Conv2d(_Conv):
     (h, w).
 
     For large batches, kernels of three rows are applied with Winograd's algorithm. Its results
-    differ from these sums by rounding. Where x is infinite, or the sum of two pixels overflows, they
-    can be NaN or ±∞.
+    differ from these sums by rounding. Where x is infinite, or the sum of two pixels overflows,
+    they can be NaN or ±∞.
 
     References
     ----------

@@ -331,7 +331,7 @@ class GlobalMaxPool2d(Layer):
         y[n, c]           = max_hw x[n, c, h, w]
         dL/dx[n, c, h, w] = dL/dy[n, c] [the first maximum of the channel is at (h, w)]
 
-    where "first" is meant row by row. NaN counts as larger than every number.
+    Ties go to the first pixel, row by row. NaN counts as larger than every number.
 
     References
     ----------
