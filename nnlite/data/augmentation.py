@@ -1,7 +1,7 @@
-"""Augmentation: images turned and moved a little, so that a network never sees the same one twice.
+"""Augmentation: random small changes of images, so that a network never sees the same image twice.
 
-Each pixel of the new image looks up where it comes from in the old one, and mixes the four pixels
-around that point.
+Each pixel of the new image is interpolated between the four pixels around its origin in the old
+one.
 """
 
 from __future__ import annotations
@@ -15,49 +15,49 @@ from ..checks import number, positive
 from ..engine.arrays import FLOATS, Array
 from ..random import RandomState, generator
 
-# So many pixels at a time: what is computed for them stays in the processor's cache.
+# Pixels in one block, whose intermediate results fit into the processor's cache.
 _PIXELS = 12_000
 
 
 class RandomAffine:
-    """Turn, move and scale each image of a batch at random, by an affine map of its own.
+    """Rotate, shift and scale each image of a batch at random, each differently.
 
-    It is meant to be the ``transform`` of a `DataLoader`, which calls it with each batch.
+    Pass it as the ``transform`` of a `DataLoader`, which calls it with each batch.
 
     Parameters
     ----------
     degrees : float, default 0
-        The largest rotation: the angle is uniform on ±degrees.
+        Maximum rotation. The angle is uniform on ±degrees.
     shift : float, default 0
-        The largest shift along each axis, in pixels: uniform on ±shift, fractions included.
+        Maximum shift along each axis in pixels, uniform on ±shift. Fractions of pixels occur.
     scale : tuple of two floats, optional
-        The smallest and the largest factor of the size, drawn uniformly between them.
+        Smallest and largest scale factor; the factor is uniform between them.
     fill : float, default 0
-        The value of what lies outside the image: black, after a normalisation too, is
+        Value outside the image. The value of black, also after normalisation, is
         ``images.min()``.
     rng : int, numpy.random.Generator or None
-        Source of the random maps. A `DataLoader` has the state of a generator of its own in its
-        ``state_dict``; that of the package is in every checkpoint.
+        Source of the random maps. The ``state_dict`` of a `DataLoader` includes the state of this
+        generator, and every checkpoint that of the package's.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        If an argument is out of range. In a call, if the first array is not of floats or not of
         shape (N, C, H, W).
 
     See Also
     --------
-    DataLoader : Its argument ``transform``.
+    DataLoader : Calls it, as its ``transform``.
 
     Notes
     -----
-    With p the place of a pixel relative to the centre of the image, s the factor, R the rotation
-    and t the shift, what was at p comes to ``s R p + t``. The pixel at q is looked up at
-    ``R⁻¹ (q - t) / s``, by bilinear interpolation between the four pixels there; beyond the border
-    the image fades into `fill` within one pixel. An angle above 0 turns to the left.
+    The scale s, rotation R and shift t move the pixel at p, relative to the centre of the image, to
+    ``s R p + t``. So the new pixel at q is the value of the old image at ``R⁻¹ (q - t) / s``, by
+    bilinear interpolation between the four pixels there. Beyond the border the image fades into
+    `fill` within one pixel. Positive angles rotate to the left.
 
-    The names are those of torchvision's RandomAffine, but for `shift`: its ``translate`` is a
-    share of the image's size.
+    The arguments have the names of torchvision's RandomAffine, except for `shift`: its
+    ``translate`` is a fraction of the image's size.
 
     References
     ----------
@@ -94,17 +94,17 @@ class RandomAffine:
         self.shift = number(shift, "RandomAffine: shift", minimum=0)
         self.scale = None if scale is None else _interval(scale)
         self.fill = number(fill, "RandomAffine: fill")
-        # None stays None, so that nn.seed() holds for a transform that was made before it.
+        # None is kept, so that nn.seed() also affects a transform that was made before it.
         self.rng = None if rng is None else generator(rng)
 
     def __call__(self, images: ArrayLike, *others: Any) -> Any:
-        """Return the images, each moved by a map of its own; and all else as it is.
+        """Return the images, each with a random map of its own, and the other arguments unchanged.
 
         Parameters
         ----------
         images : array_like of floats, shape (N, C, H, W)
         *others
-            What belongs to the images: labels, say. With it, a tuple is returned.
+            Other arrays of the batch, such as labels. If there are any, a tuple is returned.
 
         Returns
         -------
@@ -133,15 +133,15 @@ class RandomAffine:
 def affine(
     images: Array, degrees: ArrayLike, shifts: ArrayLike, scales: ArrayLike = 1.0, fill: float = 0.0
 ) -> Array:
-    """Return images of shape (N, C, H, W), turned, moved and scaled as `RandomAffine` says.
+    """Return images of shape (N, C, H, W) rotated, shifted and scaled as in `RandomAffine`.
 
     Parameters
     ----------
     images : ndarray of floats, shape (N, C, H, W)
     degrees : array_like of shape (N,) or ()
-        The angles, to the left.
+        Angles; positive angles rotate to the left.
     shifts : array_like of shape (N, 2) or (2,)
-        Pixels down and to the right.
+        Shifts down and to the right, in pixels.
     scales : array_like of shape (N,) or ()
     fill : float
     """
@@ -149,8 +149,8 @@ def affine(
     radians = np.broadcast_to(np.deg2rad(np.asarray(degrees, np.float64)), count)
     shifts = np.broadcast_to(np.asarray(shifts, np.float64), (count, 2))
     cosine, sine = np.cos(radians) / scales, np.sin(radians) / scales
-    # The row and the column where each pixel comes from are sums of a part that depends on its row
-    # alone and one that depends on its column alone. Rows count downwards; 1 is for the border.
+    # The row and the column of each pixel's origin are sums of a term that depends only on its row
+    # and one that depends only on its column. Rows count downwards; 1 is for the border.
     y = np.arange(height) - (height - 1) / 2 - shifts[:, :1]
     x = np.arange(width) - (width - 1) / 2 - shifts[:, 1:]
     cosine, sine = cosine[:, np.newaxis], sine[:, np.newaxis]
@@ -172,15 +172,16 @@ def affine(
 
 
 def _outer_sum(of_rows: Array, of_columns: Array, length: int, dtype: np.dtype[Any]) -> Array:
-    """Return the places (N, H, W) along an axis of the image with its border."""
+    """Return positions (N, H, W) along one axis of the image with its border."""
     places = of_rows.astype(dtype)[:, :, np.newaxis] + of_columns.astype(dtype)[:, np.newaxis]
     return np.clip(places, 0, length + 1, out=places)
 
 
 def _look_up(images: Array, rows: Array, columns: Array, fill: float, out: Array) -> None:
-    """Put into `out` what bilinear interpolation finds at the places, which it destroys."""
+    """Write the bilinear interpolation at the positions into `out`; they are overwritten."""
     count, channels, height, width = images.shape
-    # One pixel on each side to fade into, and one more where a place on the last looks beyond.
+    # One pixel on each side for the fade, and one more at the end, where interpolation at the last
+    # pixel reads the next one.
     bordered = np.full((count, channels, height + 3, width + 3), fill, images.dtype)
     bordered[:, :, 1:-2, 1:-2] = images
     stride = width + 3
@@ -194,7 +195,7 @@ def _look_up(images: Array, rows: Array, columns: Array, fill: float, out: Array
     corners = index[:, np.newaxis] + planes
     down, right = rows[:, np.newaxis], columns[:, np.newaxis]
     pixels = bordered.reshape(-1)
-    # All places are inside; that take clips saves it a look at each before it begins.
+    # All positions are inside. mode="clip" only saves `take` a check of each index.
     top, top_right, bottom, bottom_right = (
         pixels[offset:].take(corners, mode="clip") for offset in (0, 1, stride, stride + 1)
     )

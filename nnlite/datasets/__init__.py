@@ -1,4 +1,4 @@
-"""Data sets as plain arrays: a pair ``(images, labels)`` for each split, ready for a DataLoader."""
+"""Data sets as plain arrays: a pair ``(images, labels)`` per split, ready for a `DataLoader`."""
 
 from .digits import MNIST_MEAN, MNIST_STD, mnist
 from .idx import read_idx

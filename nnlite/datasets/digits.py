@@ -42,10 +42,10 @@ def mnist(
     Parameters
     ----------
     directory : str or path-like, optional
-        A folder of IDX files, gzip-compressed or not, to read in place of the bundled files: the
-        folder of the four files itself, or the root of a torchvision data set, which keeps them in
-        ``raw/`` or ``MNIST/raw/``. Any data set of 28 × 28 images in 10 classes that comes under
-        MNIST's file names can be read so, such as FashionMNIST from ``root/FashionMNIST``.
+        A folder with IDX files, gzip-compressed or not, to read instead of the bundled files: the
+        folder of the four files, or the root of a torchvision data set, which stores them in
+        ``raw/`` or ``MNIST/raw/``. This reads any data set of 28 × 28 images in 10 classes with
+        MNIST's file names, such as FashionMNIST from ``root/FashionMNIST``.
     normalize : bool, default True
         Whether to scale the pixels to [0, 1] and to standardise them with MNIST's mean and standard
         deviation, ``(pixel / 255 - 0.1307) / 0.3081``. If False, the pixels are the stored bytes.
@@ -61,8 +61,8 @@ def mnist(
     Raises
     ------
     ValueError
-        If a file is damaged, does not hold what its name says, or does not fit the other files; or
-        if `download` is asked for without a `directory`.
+        If a file is damaged, has contents that do not match its name, or does not fit the other
+        files; or if `download` is True without a `directory`.
     FileNotFoundError
         If a file is missing and `download` is False.
     ImportError
@@ -102,7 +102,7 @@ def mnist(
     def read(name: str, images: str, labels: str) -> None:
         splits[name] = _read_split(images, labels)
 
-    # At the same time, since most of it is unpacking, which needs no lock.
+    # In parallel, since most of the time is decompression, which releases the interpreter lock.
     threads.run([partial(read, "train", *files[:2]), partial(read, "test", *files[2:])])
     if normalize:
         for name in ("train", "test"):
@@ -113,7 +113,7 @@ def mnist(
 
 
 def _find(directory: str, download: bool) -> list[str]:
-    """Return the paths of the four files, after a download if one is missing and it is allowed."""
+    """Return the paths of the four files, after a download if one is missing and `download`."""
     folders = [os.path.join(directory, *below) for below in ((), ("raw",), ("MNIST", "raw"))]
     found_in = {folder: _files_in(folder) for folder in folders}
     folder, found = max(found_in.items(), key=lambda item: len(item[1]))
@@ -131,7 +131,7 @@ def _find(directory: str, download: bool) -> list[str]:
 
 
 def _files_in(folder: str) -> dict[str, str]:
-    """Return the path of each of the four files that is there, preferring the uncompressed one."""
+    """Return the path of each of the four files that exists, preferring uncompressed ones."""
     found = {}
     for name in _FILES:
         for path in (os.path.join(folder, name), os.path.join(folder, f"{name}.gz")):
@@ -185,7 +185,7 @@ def _read_split(images_path: str, labels_path: str) -> Split:
 
 
 def _normalized(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    # The order of torchvision's ToTensor and Normalize, for the same bits as theirs.
+    # The order of operations of torchvision's ToTensor and Normalize, for the same bits.
     images = np.divide(pixels, 255, dtype=np.float32)
     images -= MNIST_MEAN
     images /= MNIST_STD
