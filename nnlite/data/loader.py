@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import check_is_array, boolean, integer
+from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
