@@ -287,7 +287,7 @@ class Optimizer:
                 map(operator.is_, group.values(), checked.values())
             ):
                 self._check_options(place, group)
-        self._checked = [dict(group) for group in self.param_groups]
+                self._checked[place] = dict(group)
 
     def _check_options(self, place: int, group: dict[str, Any]) -> None:
         lacking = [name for name in self.defaults if name not in group]

@@ -103,7 +103,7 @@ class FlatBlock:
         for parameter, (start, stop), step in zip(
             self.parameters, self.bounds, self.steps, strict=True
         ):
-            if not _is_moved(parameter):
+            if parameter.grad is None or not parameter.requires_grad:
                 continue
             if run is not None and run[0] == step and run[2] == start:
                 run = (step, run[1], stop)
@@ -117,7 +117,7 @@ class FlatBlock:
     def count(self) -> None:
         """Count a step of every parameter that has a gradient."""
         for index, parameter in enumerate(self.parameters):
-            if not _is_moved(parameter):
+            if parameter.grad is None or not parameter.requires_grad:
                 continue
             self.steps[index] += 1
             if self.steps[index] % _STEPS_TO_FLUSH == 0:
@@ -142,10 +142,6 @@ def by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:
     for parameter in parameters:
         groups.setdefault(parameter.dtype, []).append(parameter)
     return list(groups.values())
-
-
-def _is_moved(parameter: Parameter) -> bool:
-    return parameter.grad is not None and parameter.requires_grad
 
 
 def _flush_subnormals(array: Array) -> None:
