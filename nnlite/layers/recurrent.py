@@ -32,7 +32,8 @@ from ..engine.scan import (
     scan_back,
     time_first,
 )
-from ..layer import Layer, is_grad_enabled
+from ..layer import Layer
+from ..modes import is_grad_enabled
 from ..parameter import Parameter
 from ..random import RandomState, generator
 
