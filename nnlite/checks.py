@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .engine.arrays import FLOATS, Array
 
-if TYPE_CHECKING:
-    from .layer import Layer
+
+class Labelled(Protocol):
+    """Something with a name for error messages, as every layer and loss has."""
+
+    @property
+    def label(self) -> str:
+        """The name."""
 
 
 def as_floats(
-    layer: Layer, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
+    layer: Labelled, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
 ) -> Array:
     """Return `values` as a non-empty array of floats, of `dtype` where one is given.
 
@@ -52,7 +57,7 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
-def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return `grad` as an array of `dtype`, having checked that it has the output's `shape`.
 
     Raises
@@ -73,14 +78,23 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
     return array
 
 
-def integer(value: Any, what: str, minimum: int = 1) -> int:
+def boolean(value: Any, what: str, cure: str = "") -> bool:
+    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
+        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+    return bool(value)
+
+
+def integer(value: Any, what: str, minimum: float = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be an int, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
     if number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
@@ -88,12 +102,16 @@ def integer(value: Any, what: str, minimum: int = 1) -> int:
 
 def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return `value` as a finite float within the limits, or raise an error naming it `what`."""
+    if type(value) is float and minimum <= value <= maximum and math.isfinite(value):
+        return value
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise TypeError(f"{what} must be a number, got {value!r}")
     try:
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{what} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{what} must be finite, got an int beyond the range of float") from None
     if not math.isfinite(result):
         raise ValueError(f"{what} must be finite, got {result}")
     if not minimum <= result <= maximum:
@@ -122,7 +140,62 @@ def fraction(value: Any, what: str) -> float:
 
 def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
     """Return `value` if it is one of `choices`, or raise an error that names it `what`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{what} must be one of {listed}; got {value!r}")
     return str(value)
+
+
+def class_indices(
+    target: ArrayLike, scores: Array, ignore_index: int, who: str
+) -> tuple[Array, bool]:
+    """Return `target` as class indices for `scores`, and whether any of them is to be ignored.
+
+    Losses and metrics call it, so that both take the same labels.
+
+    Raises
+    ------
+    ValueError
+        If `scores` of shape (N, C, d1, ...) has not a label of shape (N, d1, ...) for each, or if
+        a label is neither in [0, C) nor `ignore_index`.
+    TypeError
+        If the labels are not integers.
+    """
+    labels = np.asarray(target)
+    shape = scores.shape
+    if len(shape) < 2:
+        raise ValueError(f"{who}: expected predictions of shape (N, classes, ...), got {shape}")
+    argmax = "turn one-hot rows into indices with argmax(axis=1)"
+    if labels.dtype.kind not in "iu":
+        cures = {
+            "f": argmax if labels.shape == shape else "convert them with .astype(int)",
+            "b": "convert them with .astype(int)",
+        }
+        cure = cures.get(
+            labels.dtype.kind,
+            "number the classes: names, labels = numpy.unique(labels, return_inverse=True)",
+        )
+        raise TypeError(
+            f"{who}: expected labels of an integer dtype (class indices), got "
+            f"{labels.dtype}, shape {labels.shape}; {cure}"
+        )
+    expected = shape[:1] + shape[2:]
+    if labels.shape != expected:
+        cure = f"; {argmax}" if labels.shape == shape else ""
+        raise ValueError(
+            f"{who}: predictions of shape {shape} need labels of shape {expected}, "
+            f"got {labels.shape}{cure}"
+        )
+    classes = shape[1]
+    indices = labels.astype(np.intp, copy=False)
+    # Without its sign a negative number is a large one: one comparison finds both faults.
+    unsigned = indices.view(np.uintp)
+    if unsigned.item(unsigned.argmax()) < classes:
+        return indices, 0 <= ignore_index < classes and ignore_index in labels
+    counted = labels[labels != ignore_index]
+    wrong = counted[(counted < 0) | (counted >= classes)]
+    if wrong.size:
+        raise ValueError(
+            f"{who}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
+        )
+    return indices, True

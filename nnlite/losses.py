@@ -1,4 +1,4 @@
-"""Losses: layers that turn a prediction and a target into one number, which training makes small.
+"""Losses: layers that compare a prediction with a target and return one number to minimise.
 
 ``loss(prediction, target)`` is a float, and ``loss.backward()`` its gradient with respect to the
 prediction, ready for ``model.backward``.
@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .checks import as_floats, as_output_grad, integer, number, one_of, positive
+from .checks import (
+    as_floats,
+    as_output_grad,
+    boolean,
+    class_indices,
+    integer,
+    number,
+    one_of,
+    positive,
+)
 from .engine.arrays import Array
+from .engine.elementwise import sigmoid
 from .engine.memory import ones
 from .layer import Layer
-from .layers.activations import sigmoid
 
 REDUCTIONS = ("mean", "sum", "none")
-
-_ANY_INT = -(2**63)
 
 
 class Loss(Layer):
@@ -71,7 +79,7 @@ class Loss(Layer):
         target : ndarray
             What was to be predicted.
         sample_weight : array_like of shape (N,), optional
-            How much each sample counts; not negative, and not all zero.
+            The weight of each sample; not negative, and not all zero.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
@@ -82,17 +90,21 @@ class Loss(Layer):
     def _as_prediction(self, prediction: ArrayLike) -> Array:
         prediction = as_floats(self, prediction, name="predictions")
         flat = prediction.ravel(order="K")
-        # NaN counts as the smallest and the largest. For a small batch, argmax takes a fifth of
-        # the time of max.
+        # NaN is both the minimum and the maximum. For a small batch, argmax takes a fifth of the
+        # time of max.
         lowest, highest = flat.item(flat.argmin()), flat.item(flat.argmax())
         if not (math.isfinite(lowest) and math.isfinite(highest)):
-            place = tuple(np.argwhere(~np.isfinite(prediction))[0].tolist())
-            value = "NaN" if np.isnan(prediction[place]) else prediction[place]
-            raise ValueError(
-                f"{self.label}: the predictions contain {value} at {place}, in sample {place[0]}; "
-                f"training has diverged (try a smaller learning rate), or the input was not finite"
-            )
+            self._refuse(prediction, ~np.isfinite(prediction))
         return prediction
+
+    def _refuse(self, prediction: Array, faults: Array) -> None:
+        """Raise a ValueError that names the first of the predictions that are `faults`."""
+        place = tuple(np.argwhere(faults)[0].tolist())
+        value = "NaN" if np.isnan(prediction[place]) else prediction[place]
+        raise ValueError(
+            f"{self.label}: the predictions contain {value} at {place}, in sample {place[0]}; "
+            f"training has diverged (try a smaller learning rate), or the input was not finite"
+        )
 
     def _as_weights(
         self, sample_weight: ArrayLike | None, shape: tuple[int, ...], dtype: Any
@@ -128,6 +140,11 @@ class Loss(Layer):
             return total, weights
         norms = weights if norms is None else norms
         norm = losses.size * norms if isinstance(norms, float) else float(norms.sum())
+        if not norm:
+            raise ValueError(
+                f"{self.label}: every label of the batch is ignored or has a weight of 0, so "
+                f"that there is no mean; skip such batches, or use reduction='sum'"
+            )
         return total / norm, weights / norm
 
     def _factor(self, grad: Any, factor: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -145,8 +162,84 @@ class Loss(Layer):
         return grad * factor
 
 
-class CrossEntropy(Loss):
-    """Cross-entropy of class scores against class indices.
+class _ClassLoss(Loss):
+    """Base class of the losses of class scores: labels, class weights and the order of the axes.
+
+    Scores of shape (N, C, d₁, …) become a matrix (C, M) with a column for each label: with the
+    classes first, a sum over a few classes runs along the samples, which is faster.
+    """
+
+    weight: Array | None
+    ignore_index: int
+    label_smoothing: float = 0.0
+    _takes_masks = True
+
+    def __init__(self, reduction: str, weight: Any, ignore_index: int) -> None:
+        super().__init__(reduction)
+        name = type(self).__name__
+        self.weight = _as_class_weight(weight, name)
+        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=-math.inf)
+        self._warned = False
+
+    def _as_scores(self, prediction: ArrayLike) -> Array:
+        prediction = self._as_prediction(prediction)
+        if prediction.ndim < 2:
+            raise ValueError(
+                f"{self.label}: expected predictions of shape (N, classes, ...), "
+                f"got {prediction.shape}"
+            )
+        classes = prediction.shape[1]
+        if self.weight is not None and len(self.weight) != classes:
+            raise ValueError(
+                f"{self.label}: {len(self.weight)} class weights do not fit {classes} classes"
+            )
+        return prediction
+
+    def _refuse(self, prediction: Array, faults: Array) -> None:
+        """Accept logits of -inf, which mask a class, but not of all classes of a label."""
+        masked = (prediction == -math.inf) & self._takes_masks
+        faults = faults & ~masked
+        if faults.any():
+            super()._refuse(prediction, faults)
+        if prediction.ndim > 1 and masked.all(axis=1).any():
+            sample = int(np.argwhere(masked.all(axis=1))[0][0])
+            raise ValueError(f"{self.label}: all classes are masked (-inf) in sample {sample}")
+
+    def _doubt(self, scores: Array) -> str | None:
+        """Return a warning if the scores (C, M) look unlike those that the loss expects."""
+        raise NotImplementedError
+
+    def _warn_at_first(self, scores: Array) -> None:
+        """Warn of the scores of the first batch, if they are dubious."""
+        doubt = None if self._warned else self._doubt(scores)
+        if doubt is not None:
+            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=4)
+        self._warned = True
+
+    def _finish(self, target: _Target, losses: Array) -> tuple[Any, Any]:
+        """Reduce the losses of the labels; return the value and the factor of each gradient."""
+        value, factor = self._reduce(losses, target.weights, target.norms)
+        if self.reduction == "none":
+            value = value.reshape(target.label_shape)
+        if not (math.isfinite(value) if type(value) is float else np.isfinite(value).all()):
+            sample = target.sample_of(int(np.argmax(~np.isfinite(losses))))
+            raise ValueError(
+                f"{self.label}: the loss of sample {sample} is infinite: a masked class (score of "
+                f"-inf) is its label or, with label smoothing, part of its target"
+            )
+        return value, factor
+
+    def _label_factor(self, target: _Target, grad: Any, factor: Any) -> Any:
+        """Return dL/dℓ of each label, as a float or a row."""
+        shape = target.label_shape
+        if self.reduction == "none" and not isinstance(factor, float):
+            factor = factor.reshape(shape)
+        factor = self._factor(grad, factor, shape, target.dtype)
+        return factor if isinstance(factor, float) else factor.reshape(-1)
+
+
+class CrossEntropy(_ClassLoss):
+    """Cross-entropy of class scores against class indices or class probabilities.
 
     Parameters
     ----------
@@ -155,43 +248,53 @@ class CrossEntropy(Loss):
     from_logits : bool, default True
         True takes logits: scores of any range, as the last `Linear` gives them. False takes
         probabilities: the output of a `Softmax` layer.
-    weight : array_like of shape (C,), optional
-        How much each class counts. The mean is weighted too, as in PyTorch.
+    weight : array_like of shape (C,), or dict, optional
+        The weight of each class: an array, or a dict from each class index to its weight. The mean
+        over class indices is weighted too, as in PyTorch. `nnlite.class_weights` computes balanced
+        ones.
     label_smoothing : float in [0, 1], default 0
-        Share ε of the target that is spread evenly over all classes.
+        Fraction ε of the target that is spread evenly over all classes.
     ignore_index : int, default -100
-        Labels of this value count for nothing.
+        Labels with this value do not contribute.
 
     Raises
     ------
     ValueError
-        If a label is out of range, if labels and predictions differ in number, if every label is
-        ignored, if a prediction is not finite, or if ``from_logits=False`` gets what are not
-        probabilities.
+        If a label is out of range, if labels and predictions differ in number, if target
+        probabilities do not sum to 1, if "mean" has no label to average over, if a prediction is
+        NaN or +inf, if the loss is infinite, or if ``from_logits=False`` gets predictions that are
+        not probabilities.
     TypeError
-        If the labels are not integers.
+        If the labels are neither integers nor probabilities.
 
     Warns
     -----
     UserWarning
         If the first batch of logits looks like probabilities: a network that ends with a `Softmax`
-        trains on its outputs as if they were logits, but badly.
+        trains on its outputs as if they were logits, but badly. Also if there is only one class,
+        since the loss is then always 0.
 
     Notes
     -----
     Shapes: prediction (N, C), target (N,) of indices in [0, C); or (N, C, d₁, …) and
-    (N, d₁, …), as in PyTorch. With logits x, label t and p = softmax(x)::
+    (N, d₁, …), as in PyTorch. A target of floats has the shape of the prediction and holds a
+    probability for each class. With logits x, label t and p = softmax(x)::
 
         ℓ = log Σ_j exp(x_j) - x_t          dℓ/dx_j = p_j - [j = t]
 
-    The largest logit is subtracted first, so that logits of any finite size are safe. With
-    probabilities p, taken to be at least the smallest normal float::
+    The largest logit is subtracted first, so that finite logits of any size are safe. A logit of
+    -inf masks its class: its probability and its gradient are 0. With probabilities p, taken to be
+    at least the smallest normal float::
 
         ℓ = -log p_t                        dℓ/dp_j = -[j = t] / p_t
 
-    With class weights w and smoothing ε the target is q_j = w_j ((1-ε)[j = t] + ε/C), and::
+    Each dℓ/dp_j is limited to the largest float. With target probabilities y (one-hot for class
+    indices), class weights w and smoothing ε the target is q_j = w_j ((1-ε) y_j + ε/C), and::
 
         ℓ = -Σ_j q_j log p_j                dℓ/dx_j = p_j Σ_k q_k - q_j
+
+    "mean" divides by the sum of the labels' weights w_t; for target probabilities, by their number.
+    Where every label is ignored, "sum" is 0, "none" zeros, and "mean" a ValueError.
 
     References
     ----------
@@ -209,65 +312,86 @@ class CrossEntropy(Loss):
     >>> loss.backward()
     array([[-0.25,  0.25],
            [ 0.  ,  0.  ]])
+
+    Class probabilities as the target, as mixup and distillation have them:
+
+    >>> round(loss(np.array([[0.0, 0.0]]), np.array([[0.7, 0.3]])), 6)
+    0.693147
+    >>> loss.backward()
+    array([[-0.2,  0.2]])
     """
 
     from_logits: bool
-    weight: Array | None
-    label_smoothing: float
-    ignore_index: int
 
     def __init__(
         self,
         reduction: str = "mean",
         from_logits: bool = True,
         *,
-        weight: ArrayLike | None = None,
+        weight: ArrayLike | Mapping[int, float] | None = None,
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
     ) -> None:
-        super().__init__(reduction)
-        self.from_logits = from_logits
-        self.weight = _as_class_weight(weight, "CrossEntropy")
+        super().__init__(reduction, weight, ignore_index)
+        self.from_logits = self._takes_masks = boolean(from_logits, "CrossEntropy: from_logits")
         self.label_smoothing = number(label_smoothing, "CrossEntropy: label_smoothing", 0, 1)
-        self.ignore_index = integer(ignore_index, "CrossEntropy: ignore_index", _ANY_INT)
-        self._warned = False
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
     ) -> Any:
-        prediction = self._as_prediction(prediction)
-        targets = _Targets(self, prediction, target, sample_weight)
-        scores = targets.scores
+        prediction = self._as_scores(prediction)
+        scores = _as_columns(prediction)
+        q = self._target(prediction, target, sample_weight)
         if self.from_logits:
-            self._warn_of_probabilities(scores)
+            self._warn_at_first(scores)
             shifted = scores - np.maximum.reduce(scores, axis=0)
-            probabilities = np.exp(shifted)
-            sums = np.dot(ones(scores.shape[:1], scores.dtype), probabilities)
-            probabilities /= sums
-            value, factor = targets.reduce(shifted, np.log(sums))
+            p = np.exp(shifted)
+            sums = np.dot(ones(scores.shape[:1], scores.dtype), p)
+            p /= sums
+            losses = q.cross_entropy(shifted, np.log(sums))
         else:
             self._check_probabilities(scores)
-            probabilities = np.maximum(scores, np.finfo(scores.dtype).tiny)
-            value, factor = targets.reduce(np.log(probabilities))
-        self.cache(targets, probabilities, factor)
+            p = np.maximum(scores, np.finfo(scores.dtype).tiny)
+            losses = q.cross_entropy(np.log(p))
+        value, factor = self._finish(q, losses)
+        self.cache(prediction.shape, q, p, factor)
         return value
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
-        targets, probabilities, factor = self.cached()
-        factor = targets.factor(grad, factor)
+        shape, q, p, factor = self.cached()
+        factor = self._label_factor(q, grad, factor)
         if not input_grad:
             return None
         if self.from_logits:
-            result = probabilities * targets.totals(factor)
-            targets.subtract_from(result, factor)
+            result = p * q.totals(factor)
+            q.subtract_from(result, factor)
         else:
-            result = np.zeros_like(probabilities)
-            targets.subtract_from(result, factor)
-            result /= probabilities
-        return targets.shaped(result)
+            result = np.zeros_like(p)
+            q.subtract_from(result, factor)
+            with np.errstate(over="ignore"):
+                result = _bounded(result / p)
+        return _from_columns(result, shape)
+
+    def _target(self, prediction: Array, target: Any, sample_weight: Any) -> _Target:
+        if np.ndim(target) != 1 and np.asarray(target).dtype.kind == "f":
+            return _Probabilities(self, prediction, np.asarray(target), sample_weight)
+        return _Labels(self, prediction, target, sample_weight)
+
+    def _doubt(self, scores: Array) -> str | None:
+        if len(scores) == 1:
+            return (
+                "has got the scores of a single class, whose loss is always 0; for one yes-or-no "
+                "score use BinaryCrossEntropy"
+            )
+        if _are_distributions(scores):
+            return (
+                "expects logits, but these predictions look like probabilities; leave out the "
+                "Softmax at the end of the model, or use CrossEntropy(from_logits=False)"
+            )
+        return None
 
     def _check_probabilities(self, scores: Array) -> None:
-        if not _are_probabilities(scores):
+        if not _are_distributions(scores):
             raise ValueError(
                 f"{self.label}: expected probabilities (in [0, 1], with a sum of 1 over the "
                 f"classes), got values in [{scores.min():g}, {scores.max():g}] with a sum of "
@@ -275,33 +399,28 @@ class CrossEntropy(Loss):
                 f"or use from_logits=True"
             )
 
-    def _warn_of_probabilities(self, scores: Array) -> None:
-        if not self._warned and len(scores) > 1 and _are_probabilities(scores):
-            warnings.warn(
-                f"{self.label} expects logits, but these predictions look like probabilities; "
-                f"leave out the Softmax at the end of the model, or use "
-                f"CrossEntropy(from_logits=False)",
-                UserWarning,
-                stacklevel=4,
-            )
-        self._warned = True
 
-
-class NegativeLogLikelihood(Loss):
+class NegativeLogLikelihood(_ClassLoss):
     """Negative log-likelihood of class indices, given log-probabilities: ``ℓ = -w_t x_t``.
 
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
-    weight : array_like of shape (C,), optional
-        How much each class counts; "mean" divides by the sum of the labels' weights.
+    weight : array_like of shape (C,), or dict, optional
+        The weight of each class; "mean" divides by the sum of the labels' weights.
     ignore_index : int, default -100
-        Labels of this value count for nothing.
+        Labels with this value do not contribute.
 
     Raises
     ------
     ValueError, TypeError
         As `CrossEntropy`.
+
+    Warns
+    -----
+    UserWarning
+        If the first batch has positive values: these are logits or probabilities, but not
+        log-probabilities.
 
     Notes
     -----
@@ -327,179 +446,277 @@ class NegativeLogLikelihood(Loss):
            [ 0. , -0.5]])
     """
 
-    weight: Array | None
-    ignore_index: int
-    label_smoothing: float = 0.0
-
     def __init__(
         self,
         reduction: str = "mean",
         *,
-        weight: ArrayLike | None = None,
+        weight: ArrayLike | Mapping[int, float] | None = None,
         ignore_index: int = -100,
     ) -> None:
-        super().__init__(reduction)
-        self.weight = _as_class_weight(weight, "NegativeLogLikelihood")
-        self.ignore_index = integer(ignore_index, "NegativeLogLikelihood: ignore_index", _ANY_INT)
+        super().__init__(reduction, weight, ignore_index)
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
     ) -> Any:
-        prediction = self._as_prediction(prediction)
-        targets = _Targets(self, prediction, target, sample_weight)
-        value, factor = targets.reduce(targets.scores)
-        self.cache(targets, factor)
+        prediction = self._as_scores(prediction)
+        scores = _as_columns(prediction)
+        q = _Labels(self, prediction, target, sample_weight)
+        self._warn_at_first(scores)
+        value, factor = self._finish(q, q.cross_entropy(scores))
+        self.cache(prediction.shape, q, scores, factor)
         return value
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
-        targets, factor = self.cached()
-        factor = targets.factor(grad, factor)
+        shape, q, scores, factor = self.cached()
+        factor = self._label_factor(q, grad, factor)
         if not input_grad:
             return None
-        result = np.zeros_like(targets.scores)
-        targets.subtract_from(result, factor)
-        return targets.shaped(result)
+        result = np.zeros_like(scores)
+        q.subtract_from(result, factor)
+        return _from_columns(result, shape)
+
+    def _doubt(self, scores: Array) -> str | None:
+        if scores.max() <= 1e-3:
+            return None
+        return (
+            "expects log-probabilities, but these predictions have positive values; end the model "
+            "with nn.LogSoftmax(), or use CrossEntropy, which takes logits"
+        )
 
 
-class _Targets:
-    """The labels of a batch, and the target distribution q that they stand for.
+class _Target:
+    """A target distribution q for each label of a batch; scores have a column for each label.
 
-    Scores (N, C, d₁, …) become a matrix (C, M) with a column for each label: with the classes
-    first, a sum over a few classes runs along the samples, which is faster. Then q is
-    w_j ((1-ε)[j = t] + ε/C), or 0 where the label is ignored.
+    Attributes
+    ----------
+    label_shape : tuple of int
+        (N, d₁, …).
+    weights : float or row
+        The weight of each label's loss: the sample's, or 0 where the label is ignored.
+    norms : float or row
+        What "mean" divides by the sum of.
     """
 
     def __init__(
-        self,
-        loss: CrossEntropy | NegativeLogLikelihood,
-        prediction: Array,
-        target: ArrayLike,
-        sample_weight: ArrayLike | None,
+        self, loss: _ClassLoss, prediction: Array, sample_weight: ArrayLike | None
     ) -> None:
-        self.loss = loss
-        self.shape = shape = prediction.shape
-        labels, any_ignored = self._checked(shape, np.asarray(target))
-        self.label_shape = labels.shape
-        classes = shape[1]
-        scores = prediction.T if len(shape) == 2 else np.moveaxis(prediction, 1, 0)
-        self.scores = np.ascontiguousarray(scores).reshape(classes, -1)
+        self.dtype = prediction.dtype
+        self.label_shape = prediction.shape[:1] + prediction.shape[2:]
+        weights = loss._as_weights(sample_weight, self.label_shape, self.dtype)
+        self.weights = self.norms = weights if isinstance(weights, float) else weights.reshape(-1)
 
-        # The weight of each label: a float where all are alike.
-        self.weights: Any = loss._as_weights(sample_weight, labels.shape, prediction.dtype)
-        labels = labels.reshape(-1)
-        if not isinstance(self.weights, float):
-            self.weights = self.weights.reshape(-1)
-        if any_ignored:
-            counted = labels != loss.ignore_index
-            self.weights = self.weights * counted.astype(prediction.dtype)
-            labels = np.where(counted, labels, 0)
-        if loss.weight is None:
-            self.peaks: Any = 1.0 - loss.label_smoothing
-            self.floors: Any = loss.label_smoothing / classes
-            self.norms = self.weights
-        else:
-            class_weight = loss.weight.astype(prediction.dtype)
-            chosen = class_weight[labels]
-            self.peaks = (1 - loss.label_smoothing) * chosen
-            self.floors = (loss.label_smoothing / classes) * class_weight.reshape(-1, 1)
-            self.norms = self.weights * chosen
-        # Where the score of each label lies in the flattened matrix.
-        self.places = labels * labels.size + np.arange(labels.size)
+    def sample_of(self, column: int) -> int:
+        """Return the index of the sample that a column belongs to."""
+        return column // math.prod(self.label_shape[1:])
 
-    def _checked(self, shape: tuple[int, ...], labels: Array) -> tuple[Array, bool]:
-        """Return the labels, and whether any of them is to be ignored."""
-        loss = self.loss
-        if len(shape) < 2:
-            raise ValueError(
-                f"{loss.label}: expected predictions of shape (N, classes, …), got {shape}"
-            )
-        if labels.dtype.kind not in "iu":
-            raise TypeError(
-                f"{loss.label}: expected labels of an integer dtype (class indices), got "
-                f"{labels.dtype}, shape {labels.shape}; turn one-hot rows into indices with argmax"
-            )
-        expected = shape[:1] + shape[2:]
-        if labels.shape != expected:
-            cure = "; turn one-hot rows into indices with argmax" if labels.shape == shape else ""
-            raise ValueError(
-                f"{loss.label}: predictions of shape {shape} need labels of shape {expected}, "
-                f"got {labels.shape}{cure}"
-            )
-        classes = shape[1]
-        if loss.weight is not None and len(loss.weight) != classes:
-            raise ValueError(
-                f"{loss.label}: {len(loss.weight)} class weights do not fit {classes} classes"
-            )
-        indices = labels.astype(np.intp, copy=False)
-        # Without its sign, a negative number is a large one: one look finds both faults.
-        unsigned = indices.view(np.uintp)
-        if unsigned.item(unsigned.argmax()) < classes:
-            return indices, loss.ignore_index in range(classes) and loss.ignore_index in labels
-        counted = labels[labels != loss.ignore_index]
-        wrong = counted[(counted < 0) | (counted >= classes)]
-        if wrong.size:
-            raise ValueError(
-                f"{loss.label}: labels must be in [0, {classes}) for {classes} classes, "
-                f"got {wrong[0]}"
-            )
-        return indices, True
-
-    def reduce(self, logs: Array, log_sums: Any = 0.0) -> tuple[Any, Any]:
-        """Return the reduced loss, and the factor of each label's gradient.
-
-        The log-probabilities are ``logs - log_sums``.
-        """
-        losses = (log_sums - logs.take(self.places)) * self.peaks
-        if self.loss.label_smoothing:
-            losses += ((log_sums - logs) * self.floors).sum(axis=0)
-        norms = self.norms
-        if not isinstance(norms, float) and not norms.any():
-            raise ValueError(
-                f"{self.loss.label}: every label of the batch is ignored or has no weight"
-            )
-        value, factor = self.loss._reduce(losses, self.weights, norms)
-        if self.loss.reduction == "none":
-            value = value.reshape(self.label_shape)
-        return value, factor
-
-    def factor(self, grad: Any, factor: Any) -> Any:
-        """Return dL/dℓ of each label, as a float or a row."""
-        if self.loss.reduction == "none" and not isinstance(factor, float):
-            factor = factor.reshape(self.label_shape)
-        factor = self.loss._factor(grad, factor, self.label_shape, self.scores.dtype)
-        return factor if isinstance(factor, float) else factor.reshape(-1)
+    def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
+        """Return -Σ_j q_j log p_j of each label, where log p = logs - log_sums."""
+        raise NotImplementedError
 
     def totals(self, factor: Any) -> Any:
-        """Return factor · Σ_j q_j."""
-        if self.loss.weight is None:
-            return factor
-        return factor * (self.peaks + self.floors.sum())
+        """Return factor · Σ_j q_j of each label."""
+        raise NotImplementedError
 
     def subtract_from(self, result: Array, factor: Any) -> None:
-        """Subtract factor · q from `result`, in place."""
-        if self.loss.label_smoothing:
+        """Subtract factor · q from `result` (C, M), in place."""
+        raise NotImplementedError
+
+
+class _Labels(_Target):
+    """Class indices t: q_j = peak [j = t] + floor_j, the floor from label smoothing."""
+
+    def __init__(
+        self, loss: _ClassLoss, prediction: Array, target: Any, sample_weight: ArrayLike | None
+    ) -> None:
+        super().__init__(loss, prediction, sample_weight)
+        labels, any_ignored = class_indices(target, prediction, loss.ignore_index, loss.label)
+        labels = labels.reshape(-1)
+        if any_ignored:
+            counted = labels != loss.ignore_index
+            self.weights = self.norms = self.weights * counted.astype(self.dtype)
+            labels = np.where(counted, labels, 0)
+        classes = prediction.shape[1]
+        self.peaks: Any = 1.0 - loss.label_smoothing
+        self.floors: Any = loss.label_smoothing / classes
+        self.smooth = loss.label_smoothing > 0
+        self.weighted = loss.weight is not None
+        if loss.weight is not None:
+            weight = loss.weight.astype(self.dtype)
+            of_label = weight[labels]
+            self.norms = self.weights * of_label
+            self.peaks = self.peaks * of_label
+            self.floors = self.floors * weight.reshape(-1, 1)
+        # The position of each label's score in the flattened matrix.
+        self.places = labels * labels.size + np.arange(labels.size)
+
+    def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
+        chosen = logs.take(self.places)
+        if not isinstance(self.weights, float):
+            chosen = np.where(self.weights, chosen, 0)  # an ignored label may be masked
+        losses: Array = (log_sums - chosen) * self.peaks
+        if self.smooth:
+            losses += ((log_sums - logs) * self.floors).sum(axis=0)
+        return losses
+
+    def totals(self, factor: Any) -> Any:
+        return factor * (self.peaks + self.floors.sum()) if self.weighted else factor
+
+    def subtract_from(self, result: Array, factor: Any) -> None:
+        if self.smooth:
             result -= factor * self.floors
         result.reshape(-1)[self.places] -= factor * self.peaks
 
-    def shaped(self, result: Array) -> Array:
-        """Return `result`, which has the shape of the scores, in the shape of the predictions."""
-        if len(self.shape) == 2:
-            return result.T
-        return np.moveaxis(result.reshape(self.shape[1], self.shape[0], *self.shape[2:]), 0, 1)
+
+class _Probabilities(_Target):
+    """Class probabilities y: q_j = w_j ((1-ε) y_j + ε/C)."""
+
+    def __init__(
+        self, loss: _ClassLoss, prediction: Array, target: Array, sample_weight: ArrayLike | None
+    ) -> None:
+        super().__init__(loss, prediction, sample_weight)
+        if target.shape != prediction.shape:
+            raise ValueError(
+                f"{loss.label}: predictions of shape {prediction.shape} need labels of shape "
+                f"{self.label_shape}, or target probabilities of their own shape, got shape "
+                f"{target.shape} and dtype {target.dtype}"
+            )
+        y = _as_columns(target.astype(self.dtype, copy=False))
+        if not _are_distributions(y):
+            raise ValueError(
+                f"{loss.label}: target probabilities must be in [0, 1] and sum to 1 over the "
+                f"classes, got values in [{y.min():g}, {y.max():g}] with sums in "
+                f"[{y.sum(axis=0).min():g}, {y.sum(axis=0).max():g}]; for class indices, turn "
+                f"one-hot rows into indices with argmax(axis=1)"
+            )
+        q = (1 - loss.label_smoothing) * y + loss.label_smoothing / len(y)
+        self.q = q if loss.weight is None else q * loss.weight.astype(self.dtype).reshape(-1, 1)
+
+    def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
+        # A class of probability 0 may be masked: 0 · log 0 = 0.
+        losses: Array = np.multiply(
+            self.q, log_sums - logs, where=self.q > 0, out=np.zeros_like(logs)
+        ).sum(axis=0)
+        return losses
+
+    def totals(self, factor: Any) -> Any:
+        return factor * self.q.sum(axis=0)
+
+    def subtract_from(self, result: Array, factor: Any) -> None:
+        result -= factor * self.q
 
 
-def _as_class_weight(weight: ArrayLike | None, name: str) -> Array | None:
+def _as_columns(scores: Array) -> Array:
+    """Return scores (N, C, d₁, …) as a matrix (C, M) with a column for each label."""
+    columns = scores.T if scores.ndim == 2 else np.moveaxis(scores, 1, 0)
+    return np.ascontiguousarray(columns).reshape(scores.shape[1], -1)
+
+
+def _from_columns(columns: Array, shape: tuple[int, ...]) -> Array:
+    """Return the columns of a matrix (C, M) in the `shape` of the scores."""
+    if len(shape) == 2:
+        return columns.T
+    return np.moveaxis(columns.reshape(shape[1], shape[0], *shape[2:]), 0, 1)
+
+
+def _bounded(values: Array) -> Array:
+    """Limit infinite values to the largest finite numbers of their dtype."""
+    largest = np.finfo(values.dtype).max
+    return np.clip(values, -largest, largest)
+
+
+def _are_distributions(columns: Array) -> bool:
+    """Whether each column of (C, M) is a distribution over the classes."""
+    return columns.min() >= 0 and bool(np.abs(columns.sum(axis=0) - 1).max() < 1e-3)
+
+
+def are_sigmoids(values: Array) -> bool:
+    """Whether the values could be outputs of a `Sigmoid`, and are unlikely to be logits."""
+    return (
+        values.size > 3
+        and values.min() > 0
+        and values.max() < 1
+        and abs(values.mean() - 0.5) < 0.25
+    )
+
+
+def class_weights(labels: ArrayLike, classes: int | None = None) -> Array:
+    """Return balanced class weights: every class then counts the same in the loss.
+
+    Parameters
+    ----------
+    labels : array_like of int
+        The class indices of the training data.
+    classes : int, optional
+        Number of classes C; by default one more than the largest label.
+
+    Returns
+    -------
+    ndarray of float64, shape (C,)
+        n / (C n_c) for a class that n_c of the n labels have, as scikit-learn's "balanced".
+
+    Raises
+    ------
+    TypeError
+        If the labels are not integers.
+    ValueError
+        If there are no labels, if one is out of range, or if a class has none.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> nn.class_weights([0, 0, 0, 1])
+    array([0.66666667, 2.        ])
+    >>> nn.CrossEntropy(weight=nn.class_weights([0, 0, 0, 1]))
+    CrossEntropy(weight=[0.6666666666666666, 2.0])
+    """
+    indices = np.asarray(labels)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(
+            f"class_weights: expected labels of an integer dtype (class indices), got "
+            f"{indices.dtype}"
+        )
+    if not indices.size or indices.min() < 0:
+        raise ValueError("class_weights: expected labels of at least 0, and at least one of them")
+    counts = np.bincount(indices.reshape(-1))
+    count = len(counts) if classes is None else integer(classes, "class_weights: classes")
+    if len(counts) > count:
+        raise ValueError(
+            f"class_weights: labels must be in [0, {count}) for {count} classes, "
+            f"got {len(counts) - 1}"
+        )
+    counts = np.pad(counts, (0, count - len(counts)))
+    if not counts.all():
+        raise ValueError(
+            f"class_weights: no label is of class {int(counts.argmin())}, so that it has no weight"
+        )
+    return indices.size / (count * counts)
+
+
+def _as_class_weight(weight: ArrayLike | Mapping[int, float] | None, name: str) -> Array | None:
+    """Return class weights as float64, or None."""
     if weight is None:
         return None
-    weights = np.array(weight, np.float64)
+    if isinstance(weight, Mapping):
+        if sorted(weight, key=repr) != sorted(range(len(weight)), key=repr):
+            raise ValueError(
+                f"{name}: weight as a dict needs a weight for each class index from 0 on, "
+                f"got those of {list(weight)!r:.80}"
+            )
+        weight = [weight[index] for index in range(len(weight))]
+    if isinstance(weight, str):
+        raise TypeError(
+            f"{name}: weight must be a number for each class, got {weight!r}; for balanced "
+            f"classes use weight=nn.class_weights(labels)"
+        )
+    try:
+        weights = np.array(weight, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name}: weight must be a number for each class, got {weight!r:.80}"
+        ) from None
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError(f"{name}: weight must be a finite, non-negative number for each class")
     return weights
-
-
-def _are_probabilities(scores: Array) -> bool:
-    """Whether each column of (C, M) is a distribution over the classes."""
-    return scores.min() >= 0 and bool(np.abs(scores.sum(axis=0) - 1).max() < 1e-3)
 
 
 class ElementwiseLoss(Loss):
@@ -671,6 +888,11 @@ class BinaryCrossEntropy(ElementwiseLoss):
     ValueError
         If a target is not in [0, 1]; if with ``from_logits=False`` a prediction is not.
 
+    Warns
+    -----
+    UserWarning
+        If the first batch of logits looks like probabilities, the output of a `Sigmoid`.
+
     Notes
     -----
     Shapes: prediction and target alike, (N, …). With logit x, p = σ(x), target t and c the
@@ -707,7 +929,8 @@ class BinaryCrossEntropy(ElementwiseLoss):
         self, reduction: str = "mean", from_logits: bool = True, *, pos_weight: float = 1.0
     ) -> None:
         super().__init__(reduction)
-        self.from_logits = from_logits
+        self.from_logits = boolean(from_logits, "BinaryCrossEntropy: from_logits")
+        self._warned = False
         self.pos_weight = number(pos_weight, "BinaryCrossEntropy: pos_weight", minimum=0)
 
     def _check(self, prediction: Array, target: Array) -> None:
@@ -716,6 +939,15 @@ class BinaryCrossEntropy(ElementwiseLoss):
                 f"{self.label}: targets must be in [0, 1], "
                 f"got values in [{target.min():g}, {target.max():g}]"
             )
+        if self.from_logits and not self._warned and are_sigmoids(prediction):
+            warnings.warn(
+                f"{self.label} expects logits, but these predictions look like probabilities; "
+                f"leave out the Sigmoid at the end of the model, or use "
+                f"BinaryCrossEntropy(from_logits=False)",
+                UserWarning,
+                stacklevel=4,
+            )
+        self._warned = True
         if not self.from_logits and (prediction.min() < 0 or prediction.max() > 1):
             raise ValueError(
                 f"{self.label}: expected probabilities in [0, 1], got values in "
@@ -740,4 +972,9 @@ class BinaryCrossEntropy(ElementwiseLoss):
             return (1 - target) * sigmoid(prediction) - positive * sigmoid(-prediction)
         tiny = np.finfo(prediction.dtype).tiny
         no, yes = np.maximum(1 - prediction, tiny), np.maximum(prediction, tiny)
-        return (1 - target) / no - positive / yes
+        return _bounded((1 - target) / no - positive / yes)
+
+    def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
+        with np.errstate(over="ignore"):
+            result = super().backward(grad, input_grad)
+        return _bounded(result) if input_grad and not self.from_logits else result

@@ -302,6 +302,11 @@ def _distributions(*shape: int) -> Draw:
     return draw
 
 
+def _log_distributions(*shape: int) -> Draw:
+    draw = _distributions(*shape)
+    return lambda rng, batch: np.log(draw(rng, batch))
+
+
 def _labels(classes: int, *shape: int) -> Draw:
     return lambda rng, batch: rng.integers(classes, size=(batch, *shape))
 
@@ -342,17 +347,29 @@ LOSSES = [
         weight=lambda target: CLASS_WEIGHTS[target].sum(),
     ),
     LossCase(
+        "CrossEntropy of target probabilities with class weights and label smoothing",
+        lambda: nn.CrossEntropy(weight=CLASS_WEIGHTS, label_smoothing=0.1),
+        _numbers(5),
+        _distributions(5),
+    ),
+    LossCase(
+        "CrossEntropy of probabilities against target probabilities of pixels, none",
+        lambda: nn.CrossEntropy("none", from_logits=False),
+        _distributions(3, 2),
+        _distributions(3, 2),
+    ),
+    LossCase(
         "CrossEntropy with ignored labels",
         nn.CrossEntropy,
         _numbers(5),
         _labels_but_the_last(5),
         weight=lambda target: (target != -100).sum(),
     ),
-    LossCase("NegativeLogLikelihood", nn.NegativeLogLikelihood, _numbers(5), _labels(5)),
+    LossCase("NegativeLogLikelihood", nn.NegativeLogLikelihood, _log_distributions(5), _labels(5)),
     LossCase(
         "NegativeLogLikelihood with class weights, none",
         lambda: nn.NegativeLogLikelihood("none", weight=CLASS_WEIGHTS),
-        _numbers(5, 2),
+        _log_distributions(5, 2),
         _labels(5, 2),
     ),
     LossCase("MeanSquaredError", nn.MeanSquaredError, _numbers(2, 3), _numbers(2, 3)),

@@ -27,10 +27,10 @@ def code_blocks(language: str) -> list[str]:
 def public_objects() -> Iterator[tuple[str, Any]]:
     """Every public class and function, with the name under which users know it."""
     for prefix, module in (("", nn), ("init.", nn.init), ("datasets.", nn.datasets)):
-        for name, value in vars(module).items():
-            exported = name in getattr(module, "__all__", [name])
+        for name in getattr(module, "__all__", vars(module)):
+            value = getattr(module, name)
             here = value.__module__.startswith(module.__name__) if callable(value) else False
-            if exported and here and not name.startswith("_"):
+            if here and not name.startswith("_"):
                 yield prefix + name, value
 
 

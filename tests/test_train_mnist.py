@@ -200,6 +200,14 @@ def test_it_draws_what_it_has_learned(data_dir: Path, tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("<?xml")
 
 
+def test_it_writes_itself_as_a_page(data_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "digits.html"
+    done = run(*QUICK, "--data-dir", data_dir, "--page", path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(f"page saved to {path}; open it in a browser and draw\n")
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
 @pytest.mark.parametrize(
     ("package", "options", "message"),
     [
@@ -259,6 +267,8 @@ def accuracy_in(stdout: str) -> float:
         (("--save", "model.bin"), "--save: the name of the file has to end in .npz"),
         (("--save", "nowhere/model.npz"), "--save: there is no folder "),
         (("--plot", "run.txt"), "--plot: the name of the file has to end in .png or .svg or .pdf"),
+        (("--page", "digits.htm"), "--page: the name of the file has to end in .html"),
+        (("--page", "d.html", "--model", "rnn"), "--page is for --model mlp or cnn"),
         (("--checkpoint", "run.bin"), "--checkpoint: the name of the file has to end in .npz"),
         (("--checkpoint", "nowhere/run.npz"), "--checkpoint: there is no folder "),
         (("--resume",), "--resume needs --checkpoint"),
@@ -306,9 +316,14 @@ def test_an_interrupt_ends_the_training_and_still_reports(
     if with_checkpoint:
         command += ["--checkpoint", tmp_path / "run.npz"]
         lines.append(f"--resume goes on from {tmp_path / 'run.npz'}")
+
+    def restore_interrupts() -> None:  # a job in the background is started with SIGINT ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=restore_interrupts,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,11 @@ from .isolation import (
     match_inputs,
     package_generator_kept,
 )
+from .replay import Replay
 from .table import Table
+
+if TYPE_CHECKING:
+    from ..web.document import Document
 
 
 @dataclass(eq=False, repr=False)
@@ -35,6 +40,8 @@ class TraceEntry:
         The dotted name of the layer or parameter; or ``input``, ``output`` or ``loss``.
     label : str
         What it is: the layer as it prints, or ``Parameter``.
+    sources : tuple of str
+        The names of the entries whose values a layer, or the loss, has taken.
     value : ndarray, float, or tuple of them
         The input, output of the layer, parameter or loss; None for a layer that was not called.
     grad : ndarray, float, or tuple of them
@@ -45,6 +52,7 @@ class TraceEntry:
     label: str = ""
     value: Any = None
     grad: Any = None
+    sources: tuple[str, ...] = ()
 
     @property
     def shape(self) -> Any:
@@ -97,13 +105,14 @@ class Trace(Mapping[str, TraceEntry]):
         What ended the run half-way, after values that were not finite.
     """
 
-    def __init__(self, label: str, run: _Run) -> None:
+    def __init__(self, label: str, run: Run, replay: Replay) -> None:
         self.inputs = tuple(run.inputs)
         self.output = run.output.entry
         self.loss = run.loss
         self.error = run.error
         self._label = label
         self._run = run
+        self._replay = replay
         self._entries = {entry.name: entry for entry in run.entries()}
 
     def __getitem__(self, name: str) -> TraceEntry:
@@ -144,6 +153,46 @@ class Trace(Mapping[str, TraceEntry]):
         vanishing = number(vanishing, "problems: vanishing", minimum=0, maximum=1)
         forward = list(self._run.forward_problems())
         return forward + list(self._run.backward_problems(exploding, vanishing))
+
+    def to_html(
+        self, path: str | os.PathLike[str] | None = None, *, title: str | None = None
+    ) -> Document:
+        """Return a web page that steps through forward and backward, and write it to a file.
+
+        The page is self-contained. The arrow keys and a slider go from step to step: the formula,
+        the values and the gradients of a layer, as numbers or as heat maps, with histograms; beside
+        each derivative stands its finite difference, computed in float64. Layers at which
+        `problems` finds that something begins are marked.
+
+        Parameters
+        ----------
+        path : str or path-like, optional
+            The file, which is replaced in one step.
+        title : str, optional
+            The heading.
+
+        Returns
+        -------
+        Document
+            The page. A notebook shows it; ``save(path)`` writes it.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+
+        Notes
+        -----
+        Large arrays are cut, and the page says where; statistics and histograms are those of the
+        whole arrays. Of each array, finite differences are computed for up to 64 elements, and for
+        fewer in large models.
+        """
+        from .steps import steps
+
+        document = steps(self, self._run, self._replay, title or f"{self._label}, step by step")
+        if path is not None:
+            document.save(path)
+        return document
 
     def _table(self) -> Table:
         notes = [problem.message for problem in self.problems()]
@@ -251,10 +300,12 @@ def trace(
         raise TypeError("trace: a target needs a loss that it is the target of")
     if loss is not None and grad is not None:
         raise ValueError("trace: give a loss or the gradient of the output, not both")
-    run = _Run(model, inputs)
+    options = dict(options or {})
+    replay = Replay(model, inputs, options, loss, target, grad)
+    run = Run(model, inputs)
     with package_generator_kept(), np.errstate(all="ignore"):
-        run.go(loss, target, grad, dict(options or {}))
-    return Trace(model.label, run)
+        run.go(loss, target, grad, options)
+    return Trace(model.label, run, replay)
 
 
 # ---- the run ----
@@ -276,6 +327,7 @@ class _Step:
     # What the names of all inside begin with: None for the outermost, which contains everything.
     prefix: str | None
     has_layers: bool
+    kind: type[Layer]
     has_finite_inputs: bool = True
     is_repeated: bool = False
     returned: _Size | None = None
@@ -284,7 +336,7 @@ class _Step:
         return self.prefix is None or name.startswith(self.prefix)
 
 
-class _Run:
+class Run:
     """One forward and backward of a copy whose layers report what passes through them."""
 
     def __init__(self, model: Layer, inputs: tuple[Any, ...]) -> None:
@@ -295,10 +347,15 @@ class _Run:
             for name, leaf in zip(input_names(model, inputs), leaves(self.given), strict=True)
         ]
         self.loss: TraceEntry | None = None
+        self.loss_class: type[Layer] | None = None
         self.error: Exception | None = None
         self._forward: list[_Step] = []
         self._backward: list[_Step] = []
         self._outputs: list[Any] = []
+        # Every value that a layer can take, with the name of the entry that it is first met at.
+        self._met = list(
+            zip(leaves(self.given), (entry.name for entry in self.inputs), strict=True)
+        )
 
         parameters = {id(p): name for name, p in self.model.named_parameters()}
         layers = list(self.model.named_layers())
@@ -318,6 +375,7 @@ class _Run:
                 own,
                 f"{name}." if name else None,
                 has_layers=any(True for _ in layer.named_children()),
+                kind=type(layer),
             )
             self._steps[id(layer)] = step
             vars(layer)["forward"] = self._reporting_forward(step, layer.forward)
@@ -331,7 +389,9 @@ class _Run:
         @functools.wraps(forward)
         def reporting(*inputs: Any, **options: Any) -> Any:
             step.has_finite_inputs = _is_finite(inputs)
+            step.entry.sources = self._names_of(inputs)
             output = forward(*inputs, **options)
+            self._met += [(leaf, step.entry.name) for leaf in leaves(output)]
             step.entry.value = map_leaves(_copied, output)
             step.is_repeated = any(output is other for other in self._outputs)
             self._outputs.append(output)
@@ -339,6 +399,15 @@ class _Run:
             return output
 
         return reporting
+
+    def _names_of(self, values: Any) -> tuple[str, ...]:
+        """Return the names of the entries that these values are first met at."""
+        names = []
+        for leaf in leaves(values):
+            same = (name for value, name in self._met if value is leaf)
+            equal = (name for value, name in reversed(self._met) if _is_equal(value, leaf))
+            names += [name for name in (next(same, None) or next(equal, None),) if name]
+        return tuple(dict.fromkeys(names))
 
     def _reporting_backward(self, step: _Step, backward: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(backward)
@@ -373,11 +442,12 @@ class _Run:
                 for entry, parameter in step.parameters:
                     entry.value, entry.grad = parameter.data, parameter.grad
             # Only the entries are kept: the copy, with all its caches, can go.
-            del self.model, self.given, self._outputs
+            del self.model, self.given, self._outputs, self._met
 
     def _gradient_of(self, loss: Layer, output: Any, target: Any) -> Any:
-        self.loss = TraceEntry(self._free("loss"), loss.label)
+        self.loss, self.loss_class = TraceEntry(self._free("loss"), loss.label), type(loss)
         judge = isolated_copy(loss)
+        self.loss.sources = self._names_of(output)
         arguments = (output,) if target is None else (output, copy.deepcopy(target))
         self.loss.value = map_leaves(_copied, judge(*arguments))
         backward: Any = judge.backward
@@ -395,6 +465,17 @@ class _Run:
                 yield entry
         if self.loss is not None:
             yield self.loss
+
+    def steps(self) -> list[tuple[TraceEntry, list[TraceEntry], type[Layer]]]:
+        """Return the layers in the order of forward, each with its parameters and its class.
+
+        A container whose output is that of a layer in it is left out.
+        """
+        return [
+            (step.entry, [entry for entry, _ in step.parameters], step.kind)
+            for step in self._forward
+            if not (step.has_layers and step.is_repeated)
+        ]
 
     # ---- what goes wrong ----
 
@@ -491,6 +572,12 @@ def _put_last(steps: list[_Step], step: _Step) -> None:
 
 def _copied(value: Any) -> Any:
     return np.array(value) if isinstance(value, np.ndarray) else copy.deepcopy(value)
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    if isinstance(value, np.ndarray) and value.shape != np.shape(other):
+        return False
+    return bool(np.array_equal(value, other))
 
 
 def _ones(output: Any) -> Any:

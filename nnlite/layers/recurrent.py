@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import init
-from ..checks import as_floats, as_output_grad, integer, number, one_of
+from ..checks import as_floats, as_output_grad, boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..engine.memory import empty
 from ..engine.scan import (
@@ -99,7 +99,7 @@ class _Recurrent(Layer):
         self.input_size = integer(input_size, f"{name}: input_size")
         self.hidden_size = integer(hidden_size, f"{name}: hidden_size")
         self.num_layers = integer(num_layers, f"{name}: num_layers")
-        self.bias = bool(bias)
+        self.bias = boolean(bias, f"{type(self).__name__}: bias")
         self.dropout = number(dropout, f"{name}: dropout", 0, 1)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
@@ -109,7 +109,7 @@ class _Recurrent(Layer):
                 # A subclass with a constructor of its own is one call further from the user.
                 stacklevel=3 if "__init__" in vars(type(self)) else 2,
             )
-        self.bidirectional = bool(bidirectional)
+        self.bidirectional = boolean(bidirectional, f"{type(self).__name__}: bidirectional")
         self.outputs = one_of(outputs, ("all", "last"), f"{name}: outputs")
         self.truncate = truncate if truncate is None else integer(truncate, f"{name}: truncate")
         self.last_state = None

@@ -1,43 +1,52 @@
-"""Metrics: how good predictions are, in figures that people read."""
+"""Metrics: accuracy and the confusion matrix."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import integer, number
+from ..checks import class_indices, integer, number
 from ..engine.arrays import Array
+from ..layer import Layer
+from ..losses import are_sigmoids
 
 Metric = Callable[[Any, Any], float]
 
 
 def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100) -> float:
-    """Return the share of samples whose largest score is that of their label.
+    """Return the fraction of samples whose label has the largest score.
 
     Parameters
     ----------
     predictions : array_like of shape (N, C) or (N, C, d₁, …)
-        Scores of each of two classes or more: logits or probabilities.
+        Scores for each of two or more classes: logits or probabilities.
     labels : array_like of int, shape (N,) or (N, d₁, …)
     ignore_index : int, default -100
-        Labels of this value are left out, as `CrossEntropy` does. If all are, the share is NaN.
+        Labels with this value are left out. If all are, the result is NaN. `fit` and `evaluate`
+        pass the loss's own.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or if there are no samples.
+        If the shapes do not match, if there are no samples, or if a label is not the index of a
+        class.
+    TypeError
+        If the labels are not integers.
 
     See Also
     --------
-    binary_accuracy : For predictions of one score.
+    binary_accuracy : For predictions with one score for each sample.
 
     Notes
     -----
-    Of equal scores the first is the largest. Scores with a NaN are not right.
+    Ties go to the first class; a row with NaN counts as wrong.
 
     Examples
     --------
@@ -45,13 +54,13 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100
     >>> nn.accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     0.5
     """
-    scores, classes = _scores_and_labels(predictions, labels, "accuracy")
-    right = (scores.argmax(axis=1) == classes) & ~np.isnan(scores.max(axis=1))
-    return _share(right, classes != ignore_index)
+    scores, classes, counted = _scores_and_labels(predictions, labels, ignore_index, "accuracy")
+    hits = (scores.argmax(axis=1) == classes) & ~np.isnan(scores.max(axis=1))
+    return _fraction(hits, counted)
 
 
 def binary_accuracy(predictions: ArrayLike, targets: ArrayLike, threshold: float = 0.0) -> float:
-    """Return the share of targets whose prediction is on their side of `threshold`.
+    """Return the fraction of targets whose prediction is on the correct side of `threshold`.
 
     Parameters
     ----------
@@ -60,17 +69,24 @@ def binary_accuracy(predictions: ArrayLike, targets: ArrayLike, threshold: float
     targets : array_like of that shape
         0 or 1.
     threshold : float, default 0
-        Predictions above it stand for 1. The default is for logits, as `BinaryCrossEntropy` takes
-        them; for probabilities use 0.5.
+        Predictions above it mean 1. The default is for logits, as `BinaryCrossEntropy` takes them;
+        for probabilities use 0.5.
 
     Raises
     ------
     ValueError
         If the shapes differ, if a target is neither 0 nor 1, or if there are no samples.
+    TypeError
+        If the targets are not numbers or booleans.
+
+    Warns
+    -----
+    UserWarning
+        If the threshold is 0 and the predictions look like probabilities, which are all above 0.
 
     Notes
     -----
-    A prediction of NaN is not right.
+    A prediction of NaN counts as wrong.
 
     Examples
     --------
@@ -84,40 +100,43 @@ def binary_accuracy(predictions: ArrayLike, targets: ArrayLike, threshold: float
             f"binary_accuracy: expected predictions and targets of one shape with N above 0, "
             f"got the shapes {scores.shape} and {classes.shape}"
         )
+    if classes.dtype.kind not in "biuf":
+        raise TypeError(f"binary_accuracy: targets must be 0 or 1, got dtype {classes.dtype}")
     wrong = classes[(classes != 0) & (classes != 1)]
     if wrong.size:
         raise ValueError(f"binary_accuracy: targets must be 0 or 1, got {wrong[0]}")
     threshold = number(threshold, "binary_accuracy: threshold")
+    if threshold == 0 and are_sigmoids(scores):
+        warnings.warn(
+            "binary_accuracy: these predictions look like probabilities, which are all above the "
+            "threshold of 0; use threshold=0.5",
+            UserWarning,
+            stacklevel=2,
+        )
     return float(np.mean(np.where(classes == 1, scores > threshold, scores <= threshold)))
 
 
 def top_k_accuracy(
     predictions: ArrayLike, labels: ArrayLike, k: int = 5, ignore_index: int = -100
 ) -> float:
-    """Return the share of samples whose label is among the `k` largest scores.
+    """Return the fraction of samples whose label is among the `k` largest scores.
 
     Parameters
     ----------
-    predictions : array_like of shape (N, C) or (N, C, d₁, …)
-        Scores of each class: logits or probabilities.
-    labels : array_like of int, shape (N,) or (N, d₁, …)
+    predictions, labels, ignore_index
+        As `accuracy` takes them.
     k : int, default 5
         At most the number of classes.
-    ignore_index : int, default -100
-        Labels of this value are left out, as `CrossEntropy` does. If all are, the share is NaN.
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, if there are no samples, if a label is not the index of a class,
-        or if there are fewer classes than `k`.
-    TypeError
-        If the labels are not integers.
+    ValueError, TypeError
+        As `accuracy`; also if there are fewer classes than `k`.
 
     Notes
     -----
-    A label counts as found when fewer than `k` other classes have a score that is as large: of
-    equal scores at the limit, which say nothing, none is taken as right.
+    A label counts as found if fewer than `k` other classes have a score that is as large. Ties at
+    the k-th place therefore count as wrong.
 
     Examples
     --------
@@ -127,26 +146,25 @@ def top_k_accuracy(
     0.5
     """
     k = integer(k, "top_k_accuracy: k")
-    scores, classes = _scores_and_labels(predictions, labels, "top_k_accuracy")
-    count = scores.shape[1]
-    if k > count:
-        raise ValueError(f"top_k_accuracy: k must be at most the {count} classes, got {k}")
-    counted = classes != ignore_index
-    classes = np.where(counted, classes, 0)
-    _check_classes(classes, count, "top_k_accuracy")
-    own = np.take_along_axis(scores, np.expand_dims(classes, 1), axis=1)
-    ranks = (scores >= own).sum(axis=1)  # 0 for a NaN, which is as large as nothing
-    return _share((ranks >= 1) & (ranks <= k), counted)
+    scores, classes, counted = _scores_and_labels(
+        predictions, labels, ignore_index, "top_k_accuracy"
+    )
+    if k > scores.shape[1]:
+        raise ValueError(
+            f"top_k_accuracy: k must be at most the {scores.shape[1]} classes, got {k}"
+        )
+    own = np.take_along_axis(scores, np.expand_dims(np.where(counted, classes, 0), 1), axis=1)
+    ranks = (scores >= own).sum(axis=1)  # 0 for a NaN, which is not >= anything
+    return _fraction((ranks >= 1) & (ranks <= k), counted)
 
 
-def confusion_matrix(predictions: ArrayLike, labels: ArrayLike) -> Array:
-    """Count how often samples of each class are taken for each class.
+def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100) -> Array:
+    """Count how often each class is predicted for the samples of each class.
 
     Parameters
     ----------
-    predictions : array_like of shape (N, C) or (N, C, d₁, …)
-        Scores of each class: logits or probabilities.
-    labels : array_like of int, shape (N,) or (N, d₁, …)
+    predictions, labels, ignore_index
+        As `accuracy` takes them.
 
     Returns
     -------
@@ -156,11 +174,8 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike) -> Array:
 
     Raises
     ------
-    ValueError
-        If the shapes do not fit, if there are no samples, or if a label is not the index of a
-        class.
-    TypeError
-        If the labels are not integers.
+    ValueError, TypeError
+        As `accuracy`; also if a prediction is NaN, which belongs into no column.
 
     Examples
     --------
@@ -169,15 +184,24 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike) -> Array:
     array([[0, 1],
            [1, 1]])
     """
-    scores, classes = _scores_and_labels(predictions, labels, "confusion_matrix")
+    scores, classes, counted = _scores_and_labels(
+        predictions, labels, ignore_index, "confusion_matrix"
+    )
+    if np.isnan(scores).any():
+        sample = int(np.argwhere(np.isnan(scores))[0][0])
+        raise ValueError(f"confusion_matrix: the predictions contain NaN in sample {sample}")
     count = scores.shape[1]
-    _check_classes(classes, count, "confusion_matrix")
-    pairs = classes.astype(np.intp) * count + scores.argmax(axis=1)
-    return np.bincount(pairs.reshape(-1), minlength=count * count).reshape(count, count)
+    pairs = (classes * count + scores.argmax(axis=1))[counted]
+    return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
 
-def named_metrics(metrics: Iterable[Metric] | Mapping[str, Metric], who: str) -> dict[str, Metric]:
-    """Return `metrics` by name, having checked that each is a function of its own name."""
+def named_metrics(
+    metrics: Iterable[Metric] | Mapping[str, Metric], loss: Layer, who: str
+) -> dict[str, Metric]:
+    """Return `metrics` by name, having checked that each is a function of its own name.
+
+    Those that take an ``ignore_index`` get that of the loss.
+    """
     if isinstance(metrics, Mapping):
         pairs = list(metrics.items())
     elif isinstance(metrics, Iterable) and not isinstance(metrics, str):
@@ -201,36 +225,47 @@ def named_metrics(metrics: Iterable[Metric] | Mapping[str, Metric], who: str) ->
             )
         if name in named:
             raise ValueError(f"{who}: there are two metrics of the name {name!r}")
-        named[name] = metric
+        named[name] = _ignoring(metric, getattr(loss, "ignore_index", None))
     return named
 
 
-def _scores_and_labels(predictions: ArrayLike, labels: ArrayLike, who: str) -> tuple[Array, Array]:
-    scores, classes = np.asarray(predictions), np.asarray(labels)
-    if scores.ndim < 2 or classes.shape != scores.shape[:1] + scores.shape[2:] or not scores.size:
+def _ignoring(metric: Callable[..., float], ignore_index: int | None) -> Metric:
+    """Return `metric` with the ``ignore_index`` of a loss, if it takes one that is not bound."""
+    if ignore_index is None or "ignore_index" in getattr(metric, "keywords", {}):
+        return metric
+    try:
+        takes_one = "ignore_index" in inspect.signature(metric).parameters
+    except (TypeError, ValueError):  # a function without a signature
+        return metric
+    return functools.partial(metric, ignore_index=ignore_index) if takes_one else metric
+
+
+def _scores_and_labels(
+    predictions: ArrayLike, labels: ArrayLike, ignore_index: int, who: str
+) -> tuple[Array, Array, Array]:
+    """Return the scores, the class indices, and which of these are not to be ignored."""
+    scores = np.asarray(predictions)
+    if (
+        scores.ndim < 2
+        or np.shape(labels) != scores.shape[:1] + scores.shape[2:]
+        or not scores.size
+    ):
         raise ValueError(
             f"{who}: expected predictions (N, classes) and labels (N,) with N above 0, "
-            f"got the shapes {scores.shape} and {classes.shape}"
+            f"got the shapes {scores.shape} and {np.shape(labels)}"
         )
+    if scores.dtype.kind not in "fiu":
+        raise TypeError(f"{who}: predictions must be numbers, got dtype {scores.dtype}")
     if scores.shape[1] == 1:
         raise ValueError(
             f"{who}: expected the scores of two classes or more, got predictions of shape "
             f"{scores.shape}; for one score of each sample use binary_accuracy"
         )
-    return scores, classes
+    classes, _ = class_indices(labels, scores, ignore_index, who)
+    return scores, classes, classes != ignore_index
 
 
-def _share(right: Array, counted: Array) -> float:
-    """Return the share of `right` in what is counted; NaN if nothing is."""
+def _fraction(hits: Array, counted: Array) -> float:
+    """Return the fraction of hits among those counted, or NaN if there are none."""
     count = int(np.count_nonzero(counted))
-    return int(np.count_nonzero(right & counted)) / count if count else math.nan
-
-
-def _check_classes(labels: Array, count: int, who: str) -> None:
-    if labels.dtype.kind not in "iu":
-        raise TypeError(
-            f"{who}: expected labels of an integer dtype (class indices), got {labels.dtype}"
-        )
-    if labels.min() < 0 or labels.max() >= count:
-        wrong = labels[(labels < 0) | (labels >= count)][0]
-        raise ValueError(f"{who}: labels must be in [0, {count}) for {count} classes, got {wrong}")
+    return int(np.count_nonzero(hits & counted)) / count if count else math.nan

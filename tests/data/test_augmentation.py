@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nnlite.data.augmentation import affine
 
 import nnlite as nn
+from nnlite.data.augmentation import affine
 
 
 def images(*shape: int, dtype: type = np.float64) -> np.ndarray:

@@ -642,13 +642,14 @@ def test_a_tied_layer_shares_the_weights_and_keeps_a_cache_of_its_own(
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
 )
-def test_a_copy_goes_on_where_the_original_was(
+def test_a_copy_computes_what_the_original_does(
     kind: str, duplicate: Callable[[Any], Any], rng: np.random.Generator
 ) -> None:
     layer = in_float64(kind, 2, 3, 2, bidirectional=True)
     x, grad = rng.normal(size=(4, 5, 2)), rng.normal(size=(4, 5, 6))
     layer(x)
     twin = duplicate(layer)
+    assert_array_equal(twin(x), layer(x))
     assert_array_equal(twin.backward(grad), layer.backward(grad))
     assert_same(gradients(twin), gradients(layer), rtol=0)
 

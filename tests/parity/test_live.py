@@ -27,6 +27,9 @@ from .record import read
 
 torch = pytest.importorskip("torch")
 
+# PyTorch takes a single class too; nnlite warns of it.
+pytestmark = pytest.mark.filterwarnings("ignore:.* a single class")
+
 every_layer = pytest.mark.parametrize(
     ("group", "case"), [(group, case) for group, cases in LAYERS.items() for case in cases], ids=str
 )

@@ -16,6 +16,9 @@ from .case import (
 from .cases import LAYERS, OPTIMIZERS
 from .record import read
 
+# PyTorch takes a single class too; nnlite warns of it.
+pytestmark = pytest.mark.filterwarnings("ignore:.* a single class")
+
 GROUPS = {**LAYERS, **OPTIMIZERS}
 RECORDED = {group: read(group) for group in GROUPS}
 

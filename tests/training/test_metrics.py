@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -46,6 +49,41 @@ class TestAccuracy:
         assert nn.accuracy(SCORES, LABELS, ignore_index=3) == 1 / 2
         assert np.isnan(nn.accuracy(SCORES, [-100] * 3))
 
+    @pytest.mark.parametrize(
+        ("labels", "error", "message"),
+        [
+            (["a", "b", "c"], TypeError, r"integer dtype .* numpy\.unique"),
+            ([0.5, 1.0, 0.0], TypeError, "integer dtype"),
+            ([True, False, True], TypeError, "integer dtype"),
+            ([1, 2, 4], ValueError, r"in \[0, 4\) for 4 classes, got 4"),
+            ([1, 2, -1], ValueError, r"in \[0, 4\) for 4 classes, got -1"),
+        ],
+        ids=["strings", "floats", "booleans", "one-based", "negative"],
+    )
+    def test_labels_are_checked_as_the_loss_checks_them(
+        self, labels: Any, error: type[Exception], message: str
+    ) -> None:
+        for metric in (nn.accuracy, nn.confusion_matrix):
+            with pytest.raises(error, match=f"^{metric.__name__}: .*{message}"):
+                metric(SCORES, labels)
+        with pytest.raises(error, match=f"^top_k_accuracy: .*{message}"):
+            nn.top_k_accuracy(SCORES, labels, k=2)
+        with pytest.raises(error, match=message):
+            nn.CrossEntropy()(SCORES, labels)
+
+    def test_fit_and_evaluate_pass_the_ignored_label_of_the_loss(self) -> None:
+        # Of the labels that are not 3 one of two is predicted.
+        model, loss = nn.Identity(), nn.CrossEntropy(ignore_index=3)
+        metrics = {
+            "default": nn.accuracy,
+            "own": functools.partial(nn.accuracy, ignore_index=0),
+            "plain": lambda predictions, labels: 0.25,
+        }
+        figures = nn.evaluate(model, loss, (SCORES, LABELS), metrics=metrics)
+        assert figures["default"] == 1 / 2
+        assert figures["own"] == 0
+        assert figures["plain"] == 0.25
+
 
 class TestBinaryAccuracy:
     def test_is_the_share_on_the_right_side_of_the_threshold(self) -> None:
@@ -70,6 +108,16 @@ class TestBinaryAccuracy:
             nn.binary_accuracy(SCORES[:, 0], LABELS)
         with pytest.raises(ValueError, match="with N above 0"):
             nn.binary_accuracy([], [])
+
+    def test_warns_of_probabilities_with_the_threshold_of_logits(self) -> None:
+        probabilities, targets = [0.2, 0.4, 0.6, 0.9], [0, 0, 1, 1]
+        with pytest.warns(UserWarning, match=r"use threshold=0\.5"):
+            nn.binary_accuracy(probabilities, targets)
+        assert nn.binary_accuracy(probabilities, targets, threshold=0.5) == 1
+
+    def test_targets_that_are_no_numbers_are_an_error(self) -> None:
+        with pytest.raises(TypeError, match="targets must be 0 or 1, got dtype <U1"):
+            nn.binary_accuracy([0.2], ["a"])
 
 
 class TestTopKAccuracy:
@@ -132,6 +180,13 @@ class TestConfusionMatrix:
         # 200 classes: a uint8 times 200 would not fit into a uint8.
         labels = np.array([199], np.uint8)
         assert nn.confusion_matrix(np.eye(200)[[199]], labels)[199, 199] == 1
+
+    def test_a_row_with_nan_is_an_error_and_ignored_labels_are_left_out(self) -> None:
+        scores = SCORES.copy()
+        scores[1, 2] = np.nan
+        with pytest.raises(ValueError, match="predictions contain NaN in sample 1"):
+            nn.confusion_matrix(scores, LABELS)
+        assert nn.confusion_matrix(SCORES, [0, -100, 3]).sum() == 2
 
     def test_says_what_is_out_of_range(self) -> None:
         with pytest.raises(ValueError, match=r"labels must be in \[0, 4\) for 4 classes, got 4"):

@@ -24,9 +24,10 @@ def classes(
     scale: float = 2.0,
     dtype: str = "float64",
     ignored: int | None = None,
+    soft: bool = False,
     **options: Any,
 ) -> Case:
-    """Compare predictions of `shape` (N, C, …) with labels (N, …)."""
+    """Compare predictions of `shape` (N, C, …) with labels (N, …), or if `soft` probabilities."""
     from_probabilities = options.get("from_logits") is False
 
     def module(torch: Any) -> Any:
@@ -46,6 +47,11 @@ def classes(
         if from_probabilities:
             prediction = rng.uniform(0.1, 1, size=shape)
             prediction /= prediction.sum(axis=1, keepdims=True)
+        if name == "NegativeLogLikelihood":
+            prediction -= np.logaddexp.reduce(prediction, axis=1, keepdims=True)
+        if soft:
+            target = rng.uniform(size=shape)
+            return prediction, target / target.sum(axis=1, keepdims=True)
         target = rng.integers(shape[1], size=shape[:1] + shape[2:])
         if ignored is not None:
             target.reshape(-1)[1::2] = ignored
@@ -53,11 +59,13 @@ def classes(
 
     listed = "".join(f", {key}={value}" for key, value in options.items())
     listed += "" if ignored is None else f", every other label {ignored}"
+    listed += ", target probabilities" if soft else ""
     return Case(
         f"{name} {shape} times {scale:g}{listed}, {reduction}, {dtype}",
         layer=lambda: getattr(nn, name)(reduction, **options),
         module=module,
         inputs=inputs,
+        constants=(1,) if soft else (),
         dtype=dtype,
     )
 
@@ -132,6 +140,9 @@ CASES = [
     classes("CrossEntropy", (4, 5), dtype="float32"),
     classes("CrossEntropy", (4, 5), weight=_weight, label_smoothing=0.1, dtype="float32"),
     classes("CrossEntropy", (4, 5), from_logits=False, dtype="float32"),
+    *_each(classes, "CrossEntropy", (4, 5), soft=True),
+    *_each(classes, "CrossEntropy", (2, 5, 3), weight=_weight, label_smoothing=0.1, soft=True),
+    classes("CrossEntropy", (4, 5), dtype="float32", soft=True),
     *_each(classes, "NegativeLogLikelihood", (4, 5), weight=_weight, ignored=-100),
     classes("NegativeLogLikelihood", (2, 3, 2)),
     *(case for name in NUMBERS for case in _each(numbers, name)),
@@ -159,8 +170,9 @@ def _drawn_classes(draw: st.DrawFn) -> Case:
         options["label_smoothing"] = draw(st.floats(0, 1))
     elif name == "CrossEntropy" and not options and draw(st.booleans()):
         options["from_logits"] = False
+    soft = name == "CrossEntropy" and options.get("from_logits", True) and draw(st.booleans())
     scale = draw(st.sampled_from([0.1, 2.0, 100.0]))
-    return classes(name, shape, draw(_reductions), scale, draw(_dtypes), **options)
+    return classes(name, shape, draw(_reductions), scale, draw(_dtypes), soft=soft, **options)
 
 
 @st.composite

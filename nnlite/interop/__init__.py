@@ -1,0 +1,1 @@
+"""Bridges to other packages and formats; each is loaded when it is first used."""
