@@ -26,7 +26,7 @@ ALLOWED = {
     "losses": CORE,
     "optim": CORE | {"optim"},
     "data": CORE | {"data", "datasets"},
-    "datasets": CORE | {"datasets"},
+    "datasets": CORE | {"datasets", "files"},
     "files": CORE | {"files"},
     "training": CORE | {"training", "files", "losses", "optim", "data"},
     "web": CORE | {"web", "files"},
