@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -27,10 +26,8 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Layer")
 Member = TypeVar("Member")
 
-# Identifies one forward of one layer: the thread, and a number that no other forward has.
-Token = tuple[int, int]
-
-_numbers = itertools.count(1)
+# Stands for one forward of one layer: a new list each time, with the thread that it ran in.
+Token = list[int | None]
 
 
 class _Mode(threading.local):
@@ -38,9 +35,9 @@ class _Mode(threading.local):
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
+        self.caching: int | None = self.thread  # None where forward keeps no caches
         # The innermost is the last; a context of `no_grad` has None for a list.
         self.contexts: list[tuple[no_grad, list[Layer] | None]] = []
-        self.grad = True  # whether forward caches
         # Within `evaluating`, the layers that are in training mode nevertheless.
         self.trained: list[Layer] | None = None
 
@@ -58,7 +55,7 @@ class _Mode(threading.local):
         self._update()
 
     def _update(self) -> None:
-        self.grad = not self.contexts
+        self.caching = None if self.contexts else self.thread
         lists = [trained for _, trained in self.contexts if trained is not None]
         self.trained = lists[-1] if lists else None
 
@@ -68,7 +65,7 @@ _mode = _Mode()
 
 def is_grad_enabled() -> bool:
     """Whether layers cache for a backward: False within `no_grad`."""
-    return _mode.grad
+    return _mode.caching is not None
 
 
 class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
@@ -157,7 +154,7 @@ class Layer:
 
     _training: bool = True
     _cache: tuple[Any, ...] | None = None
-    _token: Token = (0, 0)  # of the forward that the cache is of
+    _token: Token = [None]  # noqa: RUF012 - never changed; of the forward that the cache is of
     _buffer_names: tuple[str, ...] = ()
 
     # ---- the two that every layer defines ----
@@ -204,12 +201,13 @@ class Layer:
 
     def cache(self, *values: Any) -> None:
         """Store `values` for `backward` in place of the last ones; nothing under `no_grad`."""
-        attributes = self.__dict__  # faster than to go through __setattr__
-        if _mode.grad:
-            attributes["_cache"] = values
-            attributes["_token"] = (_mode.thread, next(_numbers))
-        else:
+        thread = _mode.caching
+        if thread is None:
             self.drop_cache()
+        else:
+            attributes = self.__dict__  # faster than through __setattr__
+            attributes["_cache"] = values
+            attributes["_token"] = [thread]
 
     def cached(self) -> tuple[Any, ...]:
         """Return what `forward` cached, or raise a RuntimeError if it did not."""
@@ -684,15 +682,16 @@ def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
         raise TypeError(f"{kind}: {name!r} is a method of every layer; {cure}")
 
 
-def latest_forwards(layers: Iterable[Layer]) -> tuple[Token, ...]:
+def latest_forwards(layers: Iterable[Layer]) -> list[Token]:
     """Return what tells the latest forward of each layer from an earlier or a later one."""
-    return tuple([layer._token for layer in layers])
+    return [layer._token for layer in layers]
 
 
-def check_latest_forwards(container: Layer, layers: Iterable[tuple[str, Layer, Token]]) -> None:
-    """Raise a RuntimeError if the latest forward of a layer is not that of its token."""
-    for name, layer, token in layers:
-        if layer._token != token:
+def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[Token]) -> None:
+    """Raise a RuntimeError if a layer of `container` was called after one of the `forwards`."""
+    for layer, forward in zip(layers, forwards, strict=True):
+        if layer._token is not forward:
+            name = next(name for name, child in container.named_children() if child is layer)
             raise RuntimeError(
                 f"{container.label}: layer {name!r}, {layer.label}, was called again after this "
                 f"forward, and a layer keeps the cache of its latest call only; call forward again "

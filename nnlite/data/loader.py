@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import boolean, integer
+from ..checks import check_is_array, boolean, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
@@ -119,7 +119,7 @@ class DataLoader:
                 "DataLoader: expected arrays, got a list of arrays; write DataLoader(*arrays), or "
                 "numpy.stack(arrays) if each of them is a sample"
             )
-        self.arrays = tuple(as_samples(array, "DataLoader") for array in arrays)
+        self.arrays = tuple(_as_samples(array) for array in arrays)
         self.batch_size = integer(batch_size, "DataLoader: batch_size")
         self.shuffle = boolean(shuffle, "DataLoader: shuffle")
         self.drop_last = boolean(drop_last, "DataLoader: drop_last")
@@ -310,22 +310,26 @@ def _load_transform_state(transform: Any, state: Any) -> None:
         load_generator_state(rng, states[name])
 
 
-def as_samples(values: ArrayLike, who: str) -> Array:
-    """Return `values` as an array of samples, or raise an error that names the caller `who`."""
-    if isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values):
-        raise TypeError(f"{who}: expected arrays, got a tuple of arrays; write {who}(*arrays)")
-    if np.ma.is_masked(values):
-        raise TypeError(
-            f"{who}: a masked array would lose its mask; replace the masked elements with "
-            f".filled(value)"
-        )
+def as_array(values: ArrayLike, who: str) -> Array:
+    """Return `values` as an array, or raise an error that begins with the caller's name `who`."""
+    check_is_array(values, who)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
         raise ValueError(f"{who}: an array is needed, not a ragged list: {error}") from None
+    if array.ndim == 0 and array.dtype == object:
+        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}")
+    return array
+
+
+def _as_samples(values: ArrayLike) -> Array:
+    if isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values):
+        raise TypeError(
+            "DataLoader: expected arrays, got a tuple of arrays; write DataLoader(*arrays)"
+        )
+    array = as_array(values, "DataLoader")
     if array.ndim == 0:
-        cure = "; convert it with .toarray()" if hasattr(values, "toarray") else ""
-        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}{cure}")
+        raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
     return array
 
 

@@ -16,7 +16,15 @@ from ..engine.arrays import Array
 from ..layer import Layer
 from ..random import RandomState, generator
 from .contract import Promises, gradient_fault, output_fault
-from .differences import Outputs, judge, relative_error, slopes, step_at
+from .differences import (
+    Judgement,
+    Outputs,
+    finest_step_at,
+    judge,
+    relative_error,
+    slopes,
+    step_at,
+)
 from .isolation import (
     input_names,
     is_floats,
@@ -258,6 +266,9 @@ class _Slope(NamedTuple):
     where: tuple[int, ...] | None
     direction: Any
     step: float
+    finest: float
+    # Of the variables; at least 1.
+    magnitude: float
 
 
 class _Subject:
@@ -286,9 +297,15 @@ class _Subject:
         if self.gradient is None:
             return 0.0, 0.0
         if slope.where is None:
-            along = float(np.sum(self.gradient * slope.direction))
-            return along, float(np.linalg.norm(self.gradient))
+            terms = self.gradient * slope.direction
+            return float(np.sum(terms)), float(np.linalg.norm(terms))
         return float(self.gradient[slope.where]), self._small
+
+    def levels(self) -> Any:
+        """Return factors up to 1 that make the elements of the gradient about equally large."""
+        if self.gradient is None or self._small == 0:
+            return 1.0
+        return self._small / np.maximum(np.abs(self.gradient), self._small)
 
     def note(self, slope: _Slope, analytic: float, numeric: float, error: float) -> None:
         if error > self._worst[0]:
@@ -339,6 +356,8 @@ class _Check:
         self._max_elements = max_elements
         self._draws = draws
         self._promises = Promises(probe)
+        # The chain rule may leave the interval between the one-sided slopes of a composition.
+        self._is_single = not any(probe.layer.named_children())
         self.faults = self._promises.faults
 
         positions = [p for p, value in enumerate(probe.inputs) for _ in leaves(value)]
@@ -386,6 +405,7 @@ class _Check:
         if not self._assign(returned):
             return []
         promises.check_further_backwards()
+        promises.check_memory_order()
         with _quietly():
             for subject in self._subjects:
                 self._compare(subject)
@@ -408,9 +428,8 @@ class _Check:
         points = [array.copy() for array in arrays]
         try:
             for array, point in zip(arrays, points, strict=True):
-                signs = self._draws.choice([-1.0, 1.0], point.shape)
-                sizes = self._draws.uniform(0.5, 1, point.shape) * np.maximum(1, np.abs(point))
-                array[...] = point + shift * signs * sizes
+                sizes = np.maximum(1, np.abs(point))
+                array[...] = point + shift * sizes * self._signed(point.shape)
             yield
         finally:
             for array, point in zip(arrays, points, strict=True):
@@ -418,9 +437,7 @@ class _Check:
 
     def _random_weights(self, output: Any) -> Any:
         shape = np.shape(output)
-        weights = self._draws.uniform(0.5, 1, shape) * self._draws.choice([-1.0, 1.0], shape)
-        if not self._probe.takes_grad:
-            weights = np.ones(shape)
+        weights = self._signed(shape) if self._probe.takes_grad else np.ones(shape)
         return float(weights) if isinstance(output, float) else np.asarray(weights)
 
     def _assign(self, returned: Any) -> bool:
@@ -454,7 +471,7 @@ class _Check:
         if subject.verdict:
             return
         doubtful: list[tuple[float, _Slope]] = []
-        for slope in self._slopes(subject.array):
+        for slope in self._slopes(subject):
             analytic, floor = subject.derivative(slope)
             outputs = self._outputs(subject, slope)
             found = slopes(outputs, self._base, self._weight_list, slope.step)
@@ -467,20 +484,36 @@ class _Check:
         doubtful.sort(key=lambda item: -item[0])
         subject.on_kink = self._judge(subject, [slope for _, slope in doubtful])
 
-    def _slopes(self, array: Array) -> Iterator[_Slope]:
+    def _slopes(self, subject: _Subject) -> Iterator[_Slope]:
+        array = subject.array
         if array.size <= self._max_elements:
             places: Any = np.ndindex(array.shape)
         else:
             drawn = np.sort(self._draws.choice(array.size, self._max_elements, replace=False))
             places = zip(*np.unravel_index(drawn, array.shape), strict=True)
-            direction = self._draws.choice([-1.0, 1.0], array.shape)
-            # Over all elements, the step is then as long as that of one.
-            halvings = round(math.log2(array.size) / 2)
-            step = math.ldexp(step_at(float(np.max(np.abs(array)))), -halvings)
-            yield _Slope(None, direction, step)
+            yield from self._random_directions(subject)
         for place in places:
             where = tuple(map(int, place))
-            yield _Slope(where, 1.0, step_at(float(array[where])))
+            x = float(array[where])
+            yield _Slope(where, 1.0, step_at(x), finest_step_at(x), max(1.0, abs(x)))
+
+    def _random_directions(self, subject: _Subject) -> Iterator[_Slope]:
+        """Yield two directions: one through all elements alike, one that favours small gradients.
+
+        In the second, elements with small and with large gradients add about as much to the slope.
+        """
+        sizes = np.abs(subject.array)
+        largest, smallest = float(np.max(sizes)), float(np.min(sizes, where=sizes > 0, initial=1))
+        for levels in (1.0, subject.levels()):
+            direction = levels * self._signed(sizes.shape)
+            # The step along the direction is as long as that of one element.
+            halvings = round(math.log2(np.linalg.norm(direction)))
+            step = math.ldexp(step_at(largest), -halvings)
+            yield _Slope(None, direction, step, finest_step_at(smallest), max(1.0, largest))
+
+    def _signed(self, shape: tuple[int, ...]) -> Any:
+        """Draw numbers of either sign and of magnitude 1/2 to 1."""
+        return self._draws.uniform(0.5, 1, shape) * self._draws.choice([-1.0, 1.0], shape)
 
     def _outputs(self, subject: _Subject, slope: _Slope) -> Outputs:
         index = ... if slope.where is None else slope.where
@@ -491,15 +524,8 @@ class _Check:
         on_kink = []
         for slope in doubtful:
             analytic, floor = subject.derivative(slope)
-            verdict, numeric, error = judge(
-                self._outputs(subject, slope),
-                self._base,
-                self._weight_list,
-                analytic,
-                slope.step,
-                self._tolerance,
-                floor,
-            )
+            outputs = self._outputs(subject, slope)
+            verdict, numeric, error = self._judgement(outputs, analytic, slope, floor)
             if verdict == "kink":
                 on_kink.append(slope)
                 continue
@@ -513,6 +539,22 @@ class _Check:
                     )
                 break
         return on_kink
+
+    def _judgement(
+        self, outputs: Outputs, analytic: float, slope: _Slope, floor: float
+    ) -> Judgement:
+        return judge(
+            outputs,
+            self._base,
+            self._weight_list,
+            analytic,
+            slope.step,
+            self._tolerance,
+            floor,
+            finest=slope.finest,
+            magnitude=slope.magnitude,
+            convex=self._is_single,
+        )
 
     # ---- kinks ----
 
@@ -544,22 +586,19 @@ class _Check:
 
     def _check_ties(self, pending: list[_Subject]) -> None:
         """Move all that is on a kink by the same amount: where values tie, that is smooth."""
-        moves, gradients, step = [], [], 0.0
+        moves, gradients = [], []
         for subject in pending:
             elements = [slope.where for slope in subject.on_kink if slope.where is not None]
             index = tuple(np.array(elements, int).reshape(len(elements), subject.array.ndim).T)
             moves.append((subject.array, index, 1.0))
             if subject.gradient is not None:
                 gradients.append(np.ravel(subject.gradient[index]))
-            step = max(step, *(slope.step for slope in subject.on_kink))
         together = np.concatenate([np.zeros(1), *gradients])
-        verdict, numeric, _ = judge(
+        largest = max((slope for s in pending for slope in s.on_kink), key=lambda slope: slope.step)
+        verdict, numeric, _ = self._judgement(
             self._probe.along(*moves),
-            self._base,
-            self._weight_list,
             float(together.sum()),
-            step,
-            self._tolerance,
+            largest,
             float(np.linalg.norm(together)),
         )
         if verdict == "FAIL":

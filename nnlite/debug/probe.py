@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Iterator, Mapping
@@ -68,6 +69,16 @@ class Probe:
         backward: Any = self.layer.backward
         return backward(grad, **options) if self.takes_grad else backward()
 
+    @contextlib.contextmanager
+    def inputs_in_another_order(self) -> Iterator[None]:
+        """Context in which the inputs are stored in another memory order."""
+        given = self.inputs
+        self.inputs = map_leaves(in_another_order, given)
+        try:
+            yield
+        finally:
+            self.inputs = given
+
     def gradients(self) -> tuple[Array | None, ...]:
         """Return the gradient of each parameter."""
         return tuple(parameter.grad for parameter in self.parameters.values())
@@ -96,9 +107,19 @@ class Probe:
         return outputs
 
 
+def in_another_order(value: Any) -> Any:
+    """Return an array with its elements stored in reversed order of the axes and with gaps."""
+    if not isinstance(value, np.ndarray):
+        return value
+    stored = np.zeros((*value.shape[::-1], 2), value.dtype)
+    reordered = stored[..., 0].T
+    reordered[...] = value
+    return reordered
+
+
 def _as_float64(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic, float, list)):
-        array = np.array(value)
+        array = np.array(value, order="C")
         return array.astype(np.float64) if array.dtype.kind == "f" else array
     return copy.deepcopy(value)
 

@@ -90,6 +90,13 @@ def _exp(y: Array) -> None:
     np.exp(y, out=y)
 
 
+def full_like(x: Array, values: Array) -> Array:
+    """Return `values` broadcast to the shape of `x`, in its dtype and memory order."""
+    y = empty_like(x)
+    y[...] = values
+    return y
+
+
 def where(condition: Array, values: Array, out: Array | None = None) -> Array:
     """Return `values` where `condition` is True, and 0 elsewhere; `condition` is overwritten.
 

@@ -144,7 +144,7 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any]:
 
     Its axes lie in memory in the same order as those of `array`, and it is for threads alike.
     """
-    for_threads = is_for_threads(array)
+    for_threads = array.base is not None and is_for_threads(array)
     if array.nbytes < _SMALL and not for_threads:
         return np.empty_like(array)
     if array.flags.c_contiguous:

@@ -103,7 +103,7 @@ def _reason(error: Exception) -> str:
     if type(error) is ValueError:
         return str(error)
     # zipfile may quote long stretches of the file.
-    return f"damaged or truncated: {textwrap.shorten(str(error), 120, placeholder=' …')}"
+    return f"damaged or truncated: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
 
 
 def _read(file: BinaryIO, text_names: tuple[str, ...]) -> tuple[dict[str, Array], str | None]:

@@ -60,13 +60,25 @@ Self = TypeVar("Self", bound="_Network")
 
 
 class HalfSquaredError(ElementwiseLoss):
-    """Half the squared error, ``ℓ = (x - t)² / 2``, as scikit-learn's MLPRegressor has it."""
+    """Half the squared error, summed over the outputs of a sample and averaged over samples."""
+
+    # The mean is one over all numbers, of which each sample has shape[1].
 
     def losses(self, prediction: Array, target: Array) -> Array:
-        return np.square(prediction - target) / 2
+        return np.square(prediction - target) * (prediction.shape[1] / 2)
 
     def slopes(self, prediction: Array, target: Array) -> Array:
-        return prediction - target
+        return (prediction - target) * prediction.shape[1]
+
+
+class LabelCrossEntropy(nn.BinaryCrossEntropy):
+    """Binary cross-entropy, summed over the labels of a sample and averaged over samples."""
+
+    def losses(self, prediction: Array, target: Array) -> Array:
+        return super().losses(prediction, target) * prediction.shape[1]
+
+    def slopes(self, prediction: Array, target: Array) -> Array:
+        return super().slopes(prediction, target) * prediction.shape[1]
 
 
 class InverseScaling(nn.Schedule):
@@ -309,11 +321,13 @@ class _Network(BaseEstimator):
         # The penalty of a sample is alpha/2 ‖W‖² / n for batches of n samples; biases have none.
         scale = self._batch_length(X.shape[0]) * (1.0 if weight is None else float(weight.mean()))
         decay = number(self.alpha, "alpha", 0) / scale
-        groups = [
-            {"params": [p for p in parameters if len(p.shape) > 1], "weight_decay": decay},
-            {"params": [p for p in parameters if len(p.shape) <= 1]},
+        weights = [parameter for parameter in parameters if len(parameter.shape) > 1]
+        others = [parameter for parameter in parameters if len(parameter.shape) <= 1]
+        groups: list[dict[str, Any]] = [
+            {"params": weights, "weight_decay": decay},
+            {"params": others},
         ]
-        params = [group for group in groups if group["params"]] if decay else parameters
+        params = [group for group in groups if group["params"]]
         if one_of(self.solver, ("adam", "sgd"), "solver") == "adam":
             betas = self.beta_1, self.beta_2
             self.optimizer_ = nn.Adam(params, self.learning_rate_init, betas, self.epsilon)
@@ -343,7 +357,7 @@ class _Network(BaseEstimator):
         arrays = [targets] if weight is None else [targets, weight.astype(self._dtype)]
         # Batch normalisation cannot be trained on a single sample.
         normalized = any(isinstance(layer, nn.BatchNorm1d) for layer in self.model_.layers())
-        options = {
+        options: dict[str, Any] = {
             "batch_size": size,
             "shuffle": self.shuffle,
             "drop_last": normalized and samples % size == 1,
@@ -421,7 +435,7 @@ class _Network(BaseEstimator):
     def _validation_score(self, X: Any, y: Array, weight: Array | None) -> float:
         # A view of the estimator without the names of the columns, which these arrays lack.
         fitted = copy.copy(self)
-        vars(fitted).pop("feature_names_in_", None)
+        fitted.__dict__.pop("feature_names_in_", None)
         options = {} if weight is None else {"sample_weight": weight}
         return float(check_scoring(fitted, self.scoring)(fitted, X, y, **options))
 
@@ -463,6 +477,9 @@ class _Classifier(ClassifierMixin, _Network):
 
     class_weight: Any = None
 
+    # The classes of the first partial_fit, whose y need not have all of them.
+    _given_classes = None
+
     def partial_fit(
         self: Self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> Self:
@@ -498,7 +515,7 @@ class _Classifier(ClassifierMixin, _Network):
         try:
             data = self._checked(X, y, sample_weight, reset=fresh)
         finally:
-            vars(self).pop("_given_classes", None)
+            self._given_classes = None
         return self._partial_fit(*data, fresh=fresh)
 
     def predict(self, X: Any) -> Array:
@@ -560,7 +577,9 @@ class _Classifier(ClassifierMixin, _Network):
             if multilabel:
                 self.classes_ = np.arange(y.shape[1])
             else:
-                self._encoder = LabelEncoder().fit(getattr(self, "_given_classes", y))
+                self._encoder = LabelEncoder().fit(
+                    y if self._given_classes is None else self._given_classes
+                )
                 self.classes_ = self._encoder.classes_
                 if len(self.classes_) < 2:
                     raise ValueError(
@@ -574,8 +593,8 @@ class _Classifier(ClassifierMixin, _Network):
                 f"{type(self).__name__}: y has not the form that it had in the first fit; "
                 f"start anew with warm_start=False"
             )
-        unknown = [] if multilabel else np.setdiff1d(y, self.classes_)
-        if len(unknown):
+        unknown = np.setdiff1d(y, self.classes_)
+        if not multilabel and len(unknown):
             raise ValueError(f"y has classes that are not in classes_={self.classes_}: {unknown}")
         return y
 
@@ -690,7 +709,7 @@ class _MLP(_Network):
         return nn.Sequential(*layers, self._linear(sizes[-1], n_outputs))
 
     def _linear(self, n_in: int, n_out: int) -> nn.Linear:
-        """Return a layer with the initial weights of scikit-learn: Glorot's, and for the bias too."""
+        """Return a layer with scikit-learn's initial weights: Glorot's, for the bias too."""
         layer = nn.Linear(n_in, n_out)
         bound = math.sqrt((2 if self.activation == "logistic" else 6) / (n_in + n_out))
         for parameter in layer.parameters():
@@ -733,19 +752,183 @@ class _Net(_Network):
 
 @dataclass(eq=False, repr=False)
 class MLPClassifier(_Classifier, _MLP):
+    """A multi-layer perceptron that classifies: scikit-learn's, with what it lacks.
+
+    Parameters that scikit-learn's ``MLPClassifier`` has mean the same here and have the same
+    defaults, but for the solver "lbfgs", which does not exist here.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int, default (100,)
+        The number of units in each hidden layer.
+    activation : {"relu", "tanh", "logistic", "identity"} or callable
+        What follows each hidden layer. A callable returns a layer: ``nn.GELU``.
+    dropout : float in [0, 1], default 0
+        The probability with which `Dropout` after each hidden layer sets an activation to 0.
+    batch_norm : bool, default False
+        Whether to put a `BatchNorm1d` between each hidden layer and its activation.
+    solver : {"adam", "sgd"} or callable
+        The optimizer. A callable is called with the parameters and ``lr=learning_rate_init``:
+        ``nn.RMSprop``, or ``functools.partial(nn.AdamW, weight_decay=0.1)``.
+    alpha : float, default 1e-4
+        Factor of the penalty ``alpha/2 ‖W‖²`` on the weights, divided by the total weight of a
+        batch. For "adam" and "sgd" only.
+    batch_size : int or "auto"
+        "auto" is ``min(200, n_samples)``.
+    learning_rate : {"constant", "invscaling", "adaptive"} or callable
+        "invscaling" divides the first learning rate by the number of samples seen to the power
+        `power_t`; "adaptive" divides it by 5 when training no longer improves (for "sgd"). A
+        callable gets the optimizer and returns a schedule, which makes a step after each epoch:
+        ``functools.partial(nn.StepLR, step_size=30)``.
+    learning_rate_init : float, default 0.001
+    power_t : float, default 0.5
+    max_iter : int, default 200
+        The largest number of epochs. ConvergenceWarning is issued when they are used up.
+    shuffle : bool, default True
+        Whether to draw a new order of the samples for each epoch.
+    random_state : int, RandomState or None
+        Determines the initial weights, the held-out samples, the order of the samples and dropout.
+        The same int gives the same bits. `seed` has no effect, as everything random draws from a
+        generator of the fit.
+    tol, n_iter_no_change : float, default 1e-4 and 10
+        Training ends after more than `n_iter_no_change` epochs in a row in which the loss, or with
+        early stopping the validation score, has not improved by `tol`.
+    verbose : bool, default False
+        Whether to print a line for each epoch and, on a terminal, to show a progress bar.
+    warm_start : bool, default False
+        Whether `fit` goes on from the weights of the last call.
+    momentum, nesterovs_momentum : float and bool, default 0.9 and True
+        For "sgd".
+    early_stopping : bool, default False
+        Whether to stop by the score on held-out data, and to keep the weights of the best epoch.
+    validation_fraction : float, default 0.1
+        The fraction of the training data to hold out, unless `fit` gets ``validation=``.
+    beta_1, beta_2, epsilon : float, default 0.9, 0.999 and 1e-8
+        For "adam".
+    scoring : str, callable or None
+        Score of the validation data: any of scikit-learn's by name, such as "f1_macro" or
+        "roc_auc", computed over all of them. None is the accuracy, or R² of a regressor.
+    callbacks : iterable of Callback or callable
+        Given to `nnlite.fit`.
+    dtype : data-type, optional
+        What X is converted to. None keeps float32 and float64, in which the model then computes.
+        "float32" is the faster one.
+    class_weight : dict, "balanced" or None
+        How much each class counts, as in scikit-learn's classifiers.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+    model_ : Sequential
+        The trained network; its outputs are logits.
+    optimizer_ : Optimizer
+    history_ : History
+        The figures of all epochs, those of `partial_fit` too.
+    loss_curve_ : list of float
+        The mean training loss of each epoch, without the penalty.
+    loss_, best_loss_ : float
+        The last and the smallest of it; `best_loss_` is None with early stopping.
+    validation_scores_, best_validation_score_ : list of float, and float
+        The score of each epoch and the best of them; None without validation data.
+    coefs_, intercepts_ : list of ndarray
+        The weights (inputs, outputs) and the bias of each layer.
+    n_iter_ : int
+        The number of epochs of the last call.
+    n_features_in_, feature_names_in_, n_outputs_
+        As in scikit-learn.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If data or parameters are out of range or do not fit, or if training diverges.
+
+    See Also
+    --------
+    NetClassifier : For any other network.
+
+    Notes
+    -----
+    Two classes and multi-label targets have logistic outputs and `BinaryCrossEntropy`, more
+    classes a softmax and `CrossEntropy`. A fitted estimator holds no training data.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from nnlite.interop.sklearn import MLPClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = MLPClassifier((20,), dropout=0.1, learning_rate_init=0.01, random_state=0)
+    >>> classifier.fit(X, y).score(X, y) > 0.95
+    True
+    """
+
     def _loss(self) -> nn.Loss:
         if self._multilabel or len(self.classes_) == 2:
-            return nn.BinaryCrossEntropy()
+            return LabelCrossEntropy()
         return nn.CrossEntropy()
 
 
 @dataclass(eq=False, repr=False)
 class MLPRegressor(_Regressor, _MLP):
-    pass
+    """A multi-layer perceptron that predicts one or several numbers.
+
+    Parameters
+    ----------
+    loss : "squared_error" or Loss
+        "squared_error" is half the squared error, as in scikit-learn, summed over outputs and
+        averaged over samples. Any loss of nnlite between numbers will do: ``nn.Huber()``.
+    **options
+        All others are those of `MLPClassifier`, but for `class_weight`.
+
+    See Also
+    --------
+    NetRegressor : For any other network.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nnlite.interop.sklearn import MLPRegressor
+    >>> X = np.linspace(-3, 3, 200).reshape(-1, 1)
+    >>> regressor = MLPRegressor((50,), learning_rate_init=0.01, max_iter=500, random_state=0)
+    >>> regressor.fit(X, np.sin(X[:, 0])).score(X, np.sin(X[:, 0])) > 0.95
+    True
+    """
 
 
 @dataclass(eq=False, repr=False)
 class NetClassifier(_Classifier, _Net):
+    """A classifier around a network of your own.
+
+    Parameters
+    ----------
+    model : Layer or callable
+        A layer is copied by each `fit` and trained from the weights that it has. A function of
+        (input_shape, n_outputs) builds a new one: `input_shape` is that of a sample, `n_outputs`
+        the number of classes or labels. Its outputs are logits, unless `loss` says otherwise. X
+        may have any number of axes: (N, C, H, W) for images.
+    loss : Loss, optional
+        `CrossEntropy` if left out, or `BinaryCrossEntropy` for several labels. With
+        `BinaryCrossEntropy` and two classes the model has one output.
+    **options
+        All others are those of `MLPClassifier`, but for the shape of its network. With an integer
+        `dtype`, for a model that begins with an `Embedding`, the model keeps its own dtype.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> from nnlite.interop.sklearn import NetClassifier
+    >>> from sklearn.datasets import load_digits
+    >>> def build(input_shape, n_outputs):
+    ...     return nn.Sequential(
+    ...         nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2),
+    ...         nn.Flatten(), nn.Linear(72, n_outputs),
+    ...     )
+    >>> X, y = load_digits(return_X_y=True)
+    >>> images = (X / 16).reshape(-1, 1, 8, 8).astype("float32")
+    >>> net = NetClassifier(build, learning_rate_init=0.01, n_iter_no_change=3, random_state=0)
+    >>> net.fit(images[:1000], y[:1000]).score(images[1000:], y[1000:]) > 0.9
+    True
+    """
+
     _: KW_ONLY
     loss: Any = None
 
@@ -757,4 +940,24 @@ class NetClassifier(_Classifier, _Net):
 
 @dataclass(eq=False, repr=False)
 class NetRegressor(_Regressor, _Net):
-    pass
+    """A regressor around a network of your own.
+
+    Parameters
+    ----------
+    model : Layer or callable
+        As for `NetClassifier`; `n_outputs` is the number of columns of y.
+    loss : "squared_error" or Loss
+        As for `MLPRegressor`.
+    **options
+        All others are those of `MLPClassifier`, but for the shape of its network.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> from nnlite.interop.sklearn import NetRegressor
+    >>> from sklearn.datasets import load_linnerud
+    >>> X, y = load_linnerud(return_X_y=True)
+    >>> net = NetRegressor(nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 3)))
+    >>> net.partial_fit(X, y).predict(X).shape
+    (20, 3)
+    """

@@ -208,7 +208,11 @@ class Graph(Layer):
             _add_node(error, name)
             raise
         results = tuple(self._value(result, values, specs) for result in self._results)
-        self.cache(specs, item_counts, latest_forwards(self._layers.values()))
+        self.cache(
+            specs,
+            item_counts,
+            dict(zip(self._layers, latest_forwards(self._layers.values()), strict=True)),
+        )
         return results[0] if len(results) == 1 else results
 
     def backward(self, grad: Any = None, input_grad: bool = True) -> Any:
@@ -222,9 +226,10 @@ class Graph(Layer):
         for name in self._order:
             wanted_below[name] = any(wanted[parent] for parent in self._parents[name])
             wanted[name] = wanted_below[name] or self._layers[name].trainable()
-        nodes = zip(self._layers.items(), forwards, strict=True)
         check_latest_forwards(
-            self, [(name, layer, token) for (name, layer), token in nodes if wanted[name]]
+            self,
+            [layer for name, layer in self._layers.items() if wanted[name]],
+            [forwards[name] for name in self._layers if wanted[name]],
         )
 
         try:
@@ -359,7 +364,7 @@ class Graph(Layer):
         try:
             order = tuple(TopologicalSorter(self._parents).static_order())
         except CycleError as error:
-            cycle = " → ".join(repr(name) for name in error.args[1])
+            cycle = " -> ".join(repr(name) for name in error.args[1])
             raise ValueError(
                 f"Graph: the nodes {cycle} form a cycle; a graph has to be acyclic"
             ) from None
@@ -544,7 +549,7 @@ def _add_node(error: BaseException, name: str) -> None:
 
 def _listed(names: Any) -> str:
     shown = [repr(name) for name in names]
-    return ", ".join(shown[:8] + ["…"] * (len(shown) > 8)) or "none"
+    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
 
 
 def _shown(names: tuple[str, ...]) -> str:

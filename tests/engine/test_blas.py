@@ -18,8 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.engine import blas as cores
-from nnlite.engine import memory, winograd
-from nnlite.layers import convolution
+from nnlite.engine import memory, windows, winograd
 
 from ..registry import Array
 
@@ -527,7 +526,7 @@ def _own_rows(y: Array, rows: slice) -> None:
 def test_a_part_writes_its_own_rows_only(
     name: str, direction: str, part: tuple[int, int], monkeypatch: pytest.MonkeyPatch, rng: Any
 ) -> None:
-    def unknown(shape: Any, dtype: Any) -> Array:
+    def unknown(shape: Any, dtype: Any, for_threads: bool = False) -> Array:
         return np.full(shape, np.nan, dtype)
 
     def share_one(work: Any, length: int, *sizes: int) -> None:
@@ -542,17 +541,17 @@ def test_a_part_writes_its_own_rows_only(
         parameter.requires_grad = False
     grad = rng.normal(size=layer(x).shape)
     line = grad.itemsize * x[:, :, 0].size * 3  # of the input gradient
-    for module in (convolution, winograd):
+    for module in (windows, winograd):
         monkeypatch.setattr(module, "share", share_one)
         monkeypatch.setattr(module, "empty", unknown)
-    for block in (1, 2 * line, convolution._BLOCK):
-        monkeypatch.setattr(convolution, "_BLOCK", block)
+    for block in (1, 2 * line, windows._BLOCK):
+        monkeypatch.setattr(windows, "_BLOCK", block)
         lengths.clear()
         if direction == "forward":
             y = layer(x)
         else:
             with pytest.MonkeyPatch.context() as whole:
-                for module in (convolution, winograd):
+                for module in (windows, winograd):
                     whole.setattr(module, "share", lambda work, length, *sizes: work(0, length))
                 layer(x)
             y = layer.backward(grad)
