@@ -48,7 +48,17 @@ class _Workers:
         self._lock = threading.Lock()
 
     def start(self, index: int, call: Call) -> _Task:
-        """Hand the call to the worker of this index."""
+        """Hand the call to the worker of this index; where no thread can start, run it here."""
+        task = _Task(call)
+        try:
+            self._have(index)
+        except RuntimeError:  # in a browser, or at the limit of the system
+            task.run()
+        else:
+            self._queues[index].put(task)
+        return task
+
+    def _have(self, index: int) -> None:
         with self._lock:
             while len(self._queues) <= index:
                 tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
@@ -56,9 +66,6 @@ class _Workers:
                     target=_work, args=(tasks,), name=f"nnlite-{len(self._queues)}", daemon=True
                 ).start()
                 self._queues.append(tasks)
-        task = _Task(call)
-        self._queues[index].put(task)
-        return task
 
 
 class _State(threading.local):
@@ -103,7 +110,8 @@ def is_busy() -> bool:
 def run(calls: Sequence[Call]) -> None:
     """Run all calls at the same time, the first of them in this thread, and wait for them.
 
-    Within one of the calls, or at the end of the interpreter, they run one after the other.
+    Within one of the calls, at the end of the interpreter, and where no thread can start, they run
+    one after the other.
 
     Raises
     ------

@@ -287,7 +287,7 @@ def from_torch(module: torch.nn.Module) -> nn.Layer:
     Parameters
     ----------
     module : torch.nn.Module
-        A module that nnlite has a layer for, or a `torch.nn.Sequential` of these and of others.
+        A module that nnlite has a layer for, or a ``torch.nn.Sequential`` of these and of others.
 
     Returns
     -------

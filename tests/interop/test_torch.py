@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -99,3 +102,13 @@ def test_what_nnlite_has_not_is_named() -> None:
         nn.to_torch(nn.Sequential(nn.Lambda(np.sin, np.cos)))
     with pytest.raises(TypeError, match="expected a model"):
         nn.to_torch(t.ReLU())
+
+
+def test_the_page_has_what_its_example_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/saving.md").read_text()
+    _, _, section = page.partition("### Modules of PyTorch\n")
+    code, output = (
+        part.partition("```")[0] for part in re.split("```(?:python|text)\n", section)[1:3]
+    )
+    exec(code, {})
+    assert capsys.readouterr().out == output

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import nnlite as nn
 
@@ -91,6 +91,11 @@ class Model:
             info.name: _shape(info)
             for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
         }
+        self.integers = {
+            info.name
+            for info in (*proto.graph.value_info, *proto.graph.input)
+            if _is_integer(info.type.tensor_type.elem_type)
+        }
         for tensor in proto.graph.initializer:
             array = self.array(tensor)
             # Other programs also keep constants of formulas here, which are single numbers.
@@ -105,7 +110,7 @@ class Model:
                 self.layers[name] = ()
                 self.values[info.name] = Value(name)
 
-    def array(self, tensor: onnx.TensorProto) -> Array:
+    def array(self, tensor: TensorProto) -> Array:
         try:
             array = numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as error:
@@ -189,6 +194,10 @@ class Node:
             raise self.refusal("the number of axes of its input is not known")
         return len(shape)
 
+    def is_of_integers(self, index: int) -> bool:
+        """Whether an input, or what a node computes for it, is known to be of integers."""
+        return self.names[index] in self.model.integers
+
     def constant(self, index: int) -> Constant:
         """Return an input that is in the file."""
         found = self.input(index)
@@ -240,8 +249,9 @@ class Node:
 
     def add(self, layer: nn.Layer, *inputs: Value | str | float) -> Value:
         """Add a layer to the graph, and return its output."""
-        name = self.model.unique(self._base)
+        # Sources first: they may add layers, which must have other names than this one.
         sources = [self.plain(each) if isinstance(each, Value) else each for each in inputs]
+        name = self.model.unique(self._base)
         self.model.layers[name] = (layer, *sources)
         return Value(name)
 
@@ -272,7 +282,7 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
     Parameters
     ----------
     path : str or path-like
-        A file that `to_onnx`, PyTorch or another program has written, of opset 9 to 25. It may
+        A file that `to_onnx`, PyTorch or another program has written, of opset 9 to 28. It may
         come from anywhere.
 
     Returns
@@ -344,6 +354,10 @@ def _shape(info: onnx.ValueInfoProto) -> list[Any] | None:
     if not tensor.HasField("shape"):
         return None
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+
+
+def _is_integer(kind: int) -> bool:
+    return kind != TensorProto.UNDEFINED and helper.tensor_dtype_to_np_dtype(kind).kind in "iu"
 
 
 def _base(proto: onnx.NodeProto) -> str:
