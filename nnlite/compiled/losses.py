@@ -144,8 +144,8 @@ def cross_entropy(
     loops: dict[str, Size] = {"i": scores.shape[0]} | ({"k": places} if places != "1" else {})
     sizes = [scores.shape[0], classes, places][: 1 + len(loops)]
     has_labels = code.kinds[labels.name].kind == "i"
-    log_scores = isinstance(loss, nn.NegativeLogLikelihood)
-    logits = not log_scores and loss.from_logits
+    log_scores = not isinstance(loss, nn.CrossEntropy)
+    logits = isinstance(loss, nn.CrossEntropy) and loss.from_logits
     smoothing = loss.label_smoothing
 
     def at(j: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import boolean, integer
+from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
@@ -304,18 +304,13 @@ def _load_transform_state(transform: Any, state: Any) -> None:
 
 def as_array(values: ArrayLike, who: str) -> Array:
     """Return `values` as an array, or raise an error that begins with the caller's name `who`."""
-    if np.ma.is_masked(values):
-        raise TypeError(
-            f"{who}: a masked array would lose its mask; replace the masked elements with "
-            f".filled(value)"
-        )
+    check_is_array(values, who)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
         raise ValueError(f"{who}: an array is needed, not a ragged list: {error}") from None
     if array.ndim == 0 and array.dtype == object:
-        cure = "; convert it with .toarray()" if hasattr(values, "toarray") else ""
-        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}{cure}")
+        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}")
     return array
 
 

@@ -92,25 +92,26 @@ class Sequential(Layer):
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
         (forwards,) = self.cached()
         layers = self._layers
-        last = len(layers) - 1
-        stop = 0
         if not input_grad:
-            while stop < last and not layers[stop].trainable():
-                stop += 1
-        check_latest_forwards(self, layers[stop:], forwards[stop:])
-        for index in range(last, stop - 1, -1):
-            wanted = input_grad or index > stop
-            try:
-                below = layers[index].backward(grad, wanted)
-                if below is None and index > stop:
-                    raise TypeError(
-                        f"{layers[index].label}: backward returned None, but the layer before it, "
-                        f"{layers[index - 1].label}, needs dL/d(input)"
-                    )
-            except (TypeError, ValueError, RuntimeError) as error:
-                add_path(error, self, layers[index], (grad,), "gradient")
-                raise
-            grad = below
+            first = 0
+            while first < len(layers) - 1 and not layers[first].trainable():
+                first += 1
+            if first:
+                layers, forwards = layers[first:], forwards[first:]
+        check_latest_forwards(self, layers, forwards)
+        index = len(layers)
+        try:
+            while index:
+                index -= 1
+                grad = layers[index].backward(grad, input_grad or index > 0)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if grad is None and index < len(layers) - 1:
+                raise TypeError(
+                    f"{layers[index + 1].label}: backward returned None, but the layer before it, "
+                    f"{layers[index].label}, needs dL/d(input)"
+                ) from None
+            add_path(error, self, layers[index], (grad,), "gradient")
+            raise
         return grad if input_grad else None
 
     # ---- a list of layers ----

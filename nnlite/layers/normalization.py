@@ -125,6 +125,8 @@ class _BatchNorm(Layer):
             or self.num_batches_tracked is None
         ):
             return
+        if not np.isfinite(variance).all():
+            return  # a batch with NaN, which the loss will refuse, must not spoil the statistics
         self.num_batches_tracked += 1
         momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean += momentum * (mean - self.running_mean)

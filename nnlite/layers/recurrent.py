@@ -146,6 +146,12 @@ class _Recurrent(Layer):
         ih, hh, *biases = [getattr(self, _key(kind, layer, direction)) for kind in self._kinds]
         return _Weights(ih, hh, (biases[0], biases[1]) if biases else None)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "last_state": None,
+        }  # it is of the last batch, as caches are
+
     # ---- forward ----
 
     def forward(self, x: Array, *state: Any, mask: ArrayLike | None = None) -> Array:

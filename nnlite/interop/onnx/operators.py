@@ -758,7 +758,7 @@ def _max_pool(node: Node) -> Value:
     kind = nn.MaxPool1d if window.rank == 1 else nn.MaxPool2d
     layer = kind(
         window.one(window.kernel), window.pool_stride(), window.one(window.before),
-        window.one(window.dilations), bool(node.option("ceil_mode", 0)),
+        window.one(window.dilations), ceil_mode=bool(node.option("ceil_mode", 0)),
     )  # fmt: skip
     return node.add(layer, x)
 
