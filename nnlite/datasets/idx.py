@@ -30,7 +30,6 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 16
-_MOST_AXES = 64
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -106,8 +105,6 @@ def _parse(stream: io.BufferedIOBase, size: int) -> NDArray[Any]:
             f"number of dimensions, got {magic!r}"
         )
     dtype, ndim = _DTYPES[magic[2]], magic[3]
-    if ndim > _MOST_AXES:
-        raise ValueError(f"its header claims {ndim} dimensions, NumPy has {_MOST_AXES} at most")
     lengths = stream.read(4 * ndim)
     if len(lengths) < 4 * ndim:
         raise ValueError(f"truncated: the header ends before the lengths of its {ndim} dimensions")
