@@ -10,7 +10,7 @@ from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
 from .files.state import load_state, save
-from .layer import Layer, is_grad_enabled, no_grad
+from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
@@ -71,6 +71,7 @@ from .losses import (
     NegativeLogLikelihood,
     class_weights,
 )
+from .modes import is_grad_enabled, no_grad
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
 from .optim.optimizers import SGD, Adam, AdamW, RMSprop

@@ -212,11 +212,12 @@ def class_indices(
     wrong = counted[(counted < 0) | (counted >= classes)]
     if wrong.size:
         raise ValueError(
-            f"{_name(owner)}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
+            f"{_name(owner)}: labels must be in [0, {classes}) for {classes} classes, "
+            f"got {wrong[0]}"
         )
     return indices, True
 
 
 def _name(owner: Labelled | str) -> str:
-    """Return the name of `owner` for a message; a label takes time, so only an error asks for it."""
+    """Return the name of `owner` for a message. A label takes time: only errors ask for it."""
     return owner if isinstance(owner, str) else owner.label

@@ -71,9 +71,12 @@ class Program:
     # ---- the arrays ----
 
     def fits(self) -> bool:
-        """Whether modes, dtype and frozen parameters are those that the source was made for."""
+        """Whether modes, options, dtype and frozen parameters are those of the source."""
         for layer, mode in self.code.modes:
             if layer.training is not mode:
+                return False
+        for options, layer, values in self.code.options:
+            if options(layer) != values:
                 return False
         dtype = self.code.dtype
         for parameter, flag in self._flags:
@@ -212,7 +215,8 @@ class StepProgram(LossProgram):
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
         code = self.code
         self._gather()
-        lines = [*code.forward, *code.backward, *self.update.lines, *code.commits, "return loss"]
+        update = code.resolved("\n".join(self.update.lines))
+        lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
         given = [*given, *self.update.scalars()]
         self.define("step", given, lines, "Make a training step, and return the loss before it.")
         kind = type(self.optimizer).__name__

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import check_is_array, boolean, integer
+from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
@@ -155,10 +155,13 @@ class DataLoader:
         running = self._next or self._new_epoch()
         self._running, self._next = running, None
         order, size = running.order, self.batch_size
+        # Slices of a read-only view are read-only: writing into a batch must not change the data.
+        sources = [_read_only(array) for array in self.arrays] if order is None else self.arrays
         try:
             for start in range(running.batches * size, len(self) * size, size):
                 stop = start + size
-                arrays = self._batch(slice(start, stop) if order is None else order[start:stop])
+                picked = slice(start, stop) if order is None else order[start:stop]
+                arrays = tuple([source[picked] for source in sources])
                 batch = arrays if len(arrays) > 1 else arrays[0]
                 if self.transform is not None:
                     batch = self.transform(*arrays)
@@ -168,17 +171,6 @@ class DataLoader:
             if self._running is running:
                 self._running = None
                 self.epoch += 1
-
-    def _batch(self, samples: slice | Array) -> tuple[Array, ...]:
-        """Return some samples of each array: as read-only views of a slice, as copies of indices.
-
-        A batch that is written into must not change the data set.
-        """
-        batch = tuple(array[samples] for array in self.arrays)
-        if isinstance(samples, slice):
-            for view in batch:
-                view.flags.writeable = False
-        return batch
 
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
@@ -331,6 +323,12 @@ def _as_samples(values: ArrayLike) -> Array:
     if array.ndim == 0:
         raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
     return array
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _is_list_of_arrays(values: Any) -> bool:

@@ -1,8 +1,8 @@
 """The IDX format: a few header bytes that give the type and the shape, then the array itself.
 
 A header is only a claim. Memory grows with the bytes that arrive, and reading stops where the
-claim ends: neither a header that promises gigabytes nor a gzip file that unpacks to them fills the
-memory.
+claim ends. A header that promises gigabytes does not fill the memory, and neither does a gzip file
+that unpacks to them.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files.reading import check_expansion, reading
+
 # The third byte of a file gives the type of the elements, which are big-endian.
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
@@ -28,6 +30,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 16
+_MOST_AXES = 64
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -49,9 +52,10 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If the file is not an IDX file, or is truncated, corrupt, or longer than its header says.
-    FileNotFoundError
-        If there is no such file.
+        If the file is not an IDX file, or is truncated, corrupt, or longer than its header says;
+        or if it unpacks to more than 100 times its size and 1 MiB.
+    OSError
+        If there is no such file, or if it cannot be read.
 
     Notes
     -----
@@ -80,19 +84,19 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ...     nn.datasets.read_idx(path)
     array([5, 0, 4], dtype=uint8)
     """
-    with open(path, "rb") as file:
-        compressed = file.peek(2).startswith(_GZIP_MAGIC)
-        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if compressed else file
-        with stream:
-            try:
-                return _parse(stream)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise ValueError(f"{os.fspath(path)}: damaged gzip file: {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{os.fspath(path)}: {error}") from error
+    with reading(os.fsdecode(path)) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not file.peek(2).startswith(_GZIP_MAGIC):
+            return _parse(file, size)
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _parse(stream, size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"damaged gzip file: {error}") from error
 
 
-def _parse(stream: io.BufferedIOBase) -> NDArray[Any]:
+def _parse(stream: io.BufferedIOBase, size: int) -> NDArray[Any]:
+    """Read the array from the content of a file of `size` bytes."""
     magic = stream.read(4)
     if not magic:
         raise ValueError("not an IDX file: it is empty")
@@ -102,28 +106,31 @@ def _parse(stream: io.BufferedIOBase) -> NDArray[Any]:
             f"number of dimensions, got {magic!r}"
         )
     dtype, ndim = _DTYPES[magic[2]], magic[3]
+    if ndim > _MOST_AXES:
+        raise ValueError(f"its header claims {ndim} dimensions, NumPy has {_MOST_AXES} at most")
     lengths = stream.read(4 * ndim)
     if len(lengths) < 4 * ndim:
         raise ValueError(f"truncated: the header ends before the lengths of its {ndim} dimensions")
     shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     expected = math.prod(shape) * dtype.itemsize
 
-    data = _read_up_to(expected, stream)
+    data = _read_up_to(expected, stream, size)
     if len(data) < expected:
         raise ValueError(
-            f"truncated: its header promises {expected} bytes for the shape {shape}, "
+            f"truncated: its header promises {expected!s:.20} bytes for the shape {shape!s:.80}, "
             f"it has {len(data)}"
         )
     # At the end of a gzip file this read also verifies the checksum.
     if stream.read(1):
-        raise ValueError(f"it goes on after the {expected} bytes of the shape {shape}")
+        raise ValueError(f"it goes on after the {expected} bytes of the shape {shape!s:.80}")
     array: NDArray[Any] = np.frombuffer(data, dtype)
     return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _read_up_to(count: int, stream: io.BufferedIOBase) -> bytearray:
+def _read_up_to(count: int, stream: io.BufferedIOBase, size: int) -> bytearray:
     """Read `count` bytes, or fewer at the end of the stream, in memory that grows with them."""
     data = bytearray()
     while len(data) < count and (chunk := stream.read(min(count - len(data), _CHUNK))):
         data += chunk
+        check_expansion(size, len(data))
     return data

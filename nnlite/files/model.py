@@ -22,7 +22,8 @@ from ..engine.limit import at_most
 from ..layer import Layer
 from ..parameter import Parameter
 from ..random import generator, generator_state, load_generator_state
-from .state import MODEL_TEXT, ZIP, checked_start, kind
+from .reading import reading
+from .state import MODEL_TEXT, ZIP, checked_path, kind
 
 _VERSION = 1
 _HEAD = re.compile(r'\{"format": "nnlite model", "version": (\d{1,9}), "parts": \{')
@@ -88,9 +89,7 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
 
     if not isinstance(model, Layer):
         raise TypeError(f"save_model: expected a model, got {type(model).__name__}")
-    path = os.fsdecode(path)
-    if not path.lower().endswith(".npz"):
-        raise ValueError(f"save_model: the name of the file has to end in .npz, got {path!r}")
+    path = checked_path(path, "save_model")
     parts = {
         "layers": _described(model),
         "shared": shared(model),
@@ -331,27 +330,24 @@ def replace(model: Layer, name: str, source: str) -> None:
 def _read(path: str) -> dict[str, Any]:
     from . import npz, tree
 
-    start = checked_start(path)
-    with open(path, "rb") as file:
-        try:
-            if start[:4] not in ZIP:
-                raise ValueError(f"expected a file of save_model, {kind(start)}")
-            arrays, text = npz.read(file, MODEL_TEXT)
-            if text is None:
-                raise ValueError("this file has arrays, but no model; read it with load_state")
-            head = _HEAD.match(text)
-            if head is None:
-                raise ValueError(f"entry {MODEL_TEXT!r}: this is no model of nnlite")
-            if int(head[1]) != _VERSION:
-                raise ValueError(
-                    f"this is a model of version {head[1]}; this nnlite reads version {_VERSION}"
-                )
-            parts = tree.unpack(text, arrays)["parts"]
-            lacking = [name for name in _PARTS if name not in parts]
-            if lacking or not isinstance(parts["model"], Mapping):
-                raise ValueError(f"entry {MODEL_TEXT!r}: it lacks {lacking or 'a state'}")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    with reading(path) as file:
+        start = file.peek(9)
+        if start[:4] not in ZIP:
+            raise ValueError(f"expected a file of save_model, {kind(start)}")
+        arrays, text = npz.read(file, MODEL_TEXT)
+        if text is None:
+            raise ValueError("this file has arrays, but no model; read it with load_state")
+        head = _HEAD.match(text)
+        if head is None:
+            raise ValueError(f"entry {MODEL_TEXT!r}: this is no model of nnlite")
+        if int(head[1]) != _VERSION:
+            raise ValueError(
+                f"this is a model of version {head[1]}; this nnlite reads version {_VERSION}"
+            )
+        parts = tree.unpack(text, arrays)["parts"]
+        lacking = [name for name in _PARTS if name not in parts]
+        if lacking or not isinstance(parts["model"], Mapping):
+            raise ValueError(f"entry {MODEL_TEXT!r}: it lacks {lacking or 'a state'}")
     return parts
 
 

@@ -168,53 +168,23 @@ class Conv2d(_Conv):
 class Conv1d(_Conv):
     """Convolution of sequences with learned kernels.
 
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels of the input and of the output.
-    kernel_size : int
-        Length of the kernels.
-    stride : int, default 1
-        How far the kernel moves from one output to the next.
-    padding : int, "same" or "valid", default 0
-        Zeros added at each end of the sequence. "same" adds as many as give the output the length
-        of the input (an odd one at the end; for stride 1 only), "valid" none.
-    dilation : int, default 1
-        Distance between the steps that neighbouring entries of the kernel meet.
-    bias : bool, default True
-        Whether to add a learned bias to each output channel.
-    rng : int, numpy.random.Generator or None
-        Source of the initial values, uniform on ±1/√(in_channels·kernel_size) as in PyTorch.
+    Parameters, errors and formulas are those of `Conv2d`, with one axis.
 
     Attributes
     ----------
     weight : Parameter of shape (out_channels, in_channels, kernel_size)
     bias : Parameter of shape (out_channels,), or None
 
-    Raises
-    ------
-    ValueError
-        If the input is not (N, in_channels, L), or if the kernel is longer than the padded
-        sequence.
-    TypeError
-        If the input is not of floats.
-
     Notes
     -----
-    Shapes: x (N, C, L), y (N, O, L') with ``L' = ⌊(L + 2p - d(k - 1) - 1) / s⌋ + 1`` for
-    kernel_size k, stride s, padding p and dilation d. Recurrent layers have their sequences as
-    (N, L, C): ``x.transpose(0, 2, 1)`` leads from one to the other. Output i meets, at entry u of
-    the kernel, the step ``l = i·s + u·d - p``; outside the sequence x is 0::
+    Shapes: x (N, C, L), y (N, O, L'). Recurrent layers have their sequences as (N, L, C):
+    ``x.transpose(0, 2, 1)`` leads from one to the other. With ``l = i·s + u·d - p``::
 
-        y[n, o, i] = b[o] + Σ_cu weight[o, c, u] x[n, c, l]
-
-    With G = dL/dy, the same pairs give the gradients::
+        y[n, o, i]          = b[o] + Σ_cu weight[o, c, u] x[n, c, l]
 
         dL/dweight[o, c, u] = Σ_ni G[n, o, i] x[n, c, l]
         dL/db[o]            = Σ_ni G[n, o, i]
         dL/dx[n, c, l]      = Σ_o Σ_u G[n, o, i] weight[o, c, u]
-
-    where the last sum goes over the entries u for which there is an output i that meets l there.
 
     References
     ----------

@@ -123,36 +123,14 @@ class MaxPool2d(_MaxPool):
 class MaxPool1d(_MaxPool):
     """The largest step of each window of a sequence.
 
-    Parameters
-    ----------
-    kernel_size : int
-        Length of the window.
-    stride : int, optional
-        How far the window moves from one output to the next; kernel_size if left out.
-    padding : int, default 0
-        How many steps of -∞ are added at each end, at most half of kernel_size.
-    dilation : int, default 1
-        Distance between neighbouring steps of a window.
-    ceil_mode : bool, default False
-        Whether the steps that are left at the end, too few for a window, get a smaller one.
-        Otherwise they are dropped.
-
-    Raises
-    ------
-    ValueError
-        If the input is not (N, C, L), or if no window fits into it.
-    TypeError
-        If the input is not of floats.
+    Parameters, errors and formulas are those of `MaxPool2d`, with one axis.
 
     Notes
     -----
-    Shapes: x (N, C, L), y (N, C, L') with L' as for `Conv1d`, or rounded up in ceil mode. Output i
-    meets, at entry u of the window, the step ``l = i·s + u·d - p``::
+    Shapes: x (N, C, L), y (N, C, L'). With ``l = i·s + u·d - p``::
 
         y[n, c, i]     = max_u x[n, c, l]
         dL/dx[n, c, l] = Σ_i dL/dy[n, c, i] [the first maximum of i is at l]
-
-    NaN counts as larger than every number.
 
     Examples
     --------
@@ -265,37 +243,14 @@ class AvgPool2d(_AvgPool):
 class AvgPool1d(_AvgPool):
     """The mean of each window of a sequence.
 
-    Parameters
-    ----------
-    kernel_size : int
-        Length of the window.
-    stride : int, optional
-        How far the window moves from one output to the next; kernel_size if left out.
-    padding : int, default 0
-        How many zeros are added at each end, at most half of kernel_size.
-    ceil_mode : bool, default False
-        Whether the steps that are left at the end, too few for a window, get a smaller one.
-        Otherwise they are dropped.
-    count_include_pad : bool, default True
-        Whether the zeros of the padding count in the mean.
-
-    Raises
-    ------
-    ValueError
-        If the input is not (N, C, L), or if no window fits into it.
-    TypeError
-        If the input is not of floats.
+    Parameters, errors and formulas are those of `AvgPool2d`, with one axis.
 
     Notes
     -----
-    Shapes: x (N, C, L), y (N, C, L') with L' as for `Conv1d`, or rounded up in ceil mode. Output i
-    meets, at entry u of the window, the step ``l = i·s + u - p``. With a_i the number of steps that
-    count in its mean::
+    Shapes: x (N, C, L), y (N, C, L'). With ``l = i·s + u - p``::
 
         y[n, c, i]     = Σ_u x[n, c, l] / a_i
         dL/dx[n, c, l] = Σ_i dL/dy[n, c, i] / a_i
-
-    where the last sum goes over the windows that l lies in.
 
     Examples
     --------
