@@ -4,8 +4,17 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from . import datasets, init
-from .data.augmentation import RandomAffine
+from .data.augmentation import (
+    Compose,
+    GaussianNoise,
+    MixUp,
+    RandomAffine,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+)
 from .data.loader import DataLoader
+from .data.sampler import WeightedRandomSampler
 from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
@@ -116,6 +125,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "Checkpoint",
+    "Compose",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
@@ -128,6 +138,7 @@ __all__ = [
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "GaussianNoise",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
@@ -151,6 +162,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "MixUp",
     "MultiStepLR",
     "Multiply",
     "Negative",
@@ -161,6 +173,9 @@ __all__ = [
     "Power",
     "RMSprop",
     "RandomAffine",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomHorizontalFlip",
     "ReLU",
     "Reciprocal",
     "ReduceLROnPlateau",
@@ -181,6 +196,7 @@ __all__ = [
     "Tanh",
     "Training",
     "Weight",
+    "WeightedRandomSampler",
     "accuracy",
     "binary_accuracy",
     "class_weights",
