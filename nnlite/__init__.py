@@ -4,8 +4,17 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from . import datasets, init
-from .data.augmentation import RandomAffine
+from .data.augmentation import (
+    Compose,
+    GaussianNoise,
+    MixUp,
+    RandomAffine,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+)
 from .data.loader import DataLoader
+from .data.sampler import WeightedRandomSampler
 from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
@@ -117,6 +126,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "Checkpoint",
+    "Compose",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
@@ -129,6 +139,7 @@ __all__ = [
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "GaussianNoise",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
@@ -152,6 +163,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "MixUp",
     "MultiStepLR",
     "Multiply",
     "Negative",
@@ -162,6 +174,9 @@ __all__ = [
     "Power",
     "RMSprop",
     "RandomAffine",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomHorizontalFlip",
     "ReLU",
     "Reciprocal",
     "ReduceLROnPlateau",
@@ -182,6 +197,7 @@ __all__ = [
     "Tanh",
     "Training",
     "Weight",
+    "WeightedRandomSampler",
     "accuracy",
     "binary_accuracy",
     "class_weights",
