@@ -58,15 +58,19 @@ class Name(str):
         return _MARK + str(self)
 
 
+BATCH = Name("n")
+"""The batch size."""
+
+
 def product(sizes: Shape) -> str:
-    """Return the product of sizes as text: ``product(("n", 3, 4))`` is "n * 12"."""
+    """Return the product of sizes as text: ``product((3, 4))`` is "12"."""
     number = 1
     names = []
     for size in sizes:
         if isinstance(size, int):
             number *= size
         else:
-            names.append(size)
+            names.append(f"{size}")
     return " * ".join([*names, str(number)] if number != 1 or not names else names)
 
 
@@ -80,7 +84,7 @@ def nest(sizes: dict[str, Size], body: str) -> str:
 
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     """Return the shape for the batch size `n`."""
-    return tuple(n if size == "n" else int(size) for size in shape)
+    return tuple(n if size == BATCH else int(size) for size in shape)
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class Value:
 
     def view(self, *sizes: Size) -> str:
         """Return the expression for the array with the shape `sizes`."""
-        return f"{self}.reshape({', '.join(map(str, sizes))})"
+        return f"{self}.reshape({', '.join(f'{size}' for size in sizes)})"
 
     def with_shape(self, shape: Shape) -> Value:
         """Return the same array as a value of another shape."""
@@ -265,6 +269,17 @@ class Code:
             with self.gradient(x) as dx:
                 self(f"{dx}[:] = {grad}")
 
+    def tape(self, output: Any, backward: Backward) -> None:
+        """Keep the function that writes the backward of a part of the layer, given dL/d(output).
+
+        A form of several parts calls this for each of them in the order of the forward, and
+        returns its output alone.
+        """
+        if self._needs_grad:
+            outputs = output if isinstance(output, tuple) else (output,)
+            title = f"{self._path}: {self.label}" if self._path else self.label
+            self._tape.append((title, outputs, backward))
+
     def apply(self, layer: nn.Layer, path: str, *inputs: Value) -> Any:
         """Write the forward of a layer, and keep its backward; return its output."""
         before = self._path, self.label, self._needs_grad, self._renamed
@@ -273,12 +288,10 @@ class Code:
         form = form_of(layer, path)
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):
-            self._lines.append(f"\n# {_title(path, layer)}")
-        result = form(layer, self, *inputs)
-        output, backward = backward_of(result)
-        if backward is not None and self._needs_grad:
-            outputs = output if isinstance(output, tuple) else (output,)
-            self._tape.append((_title(path, layer), outputs, backward))
+            self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
+        output, backward = backward_of(form(layer, self, *inputs))
+        if backward is not None:
+            self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
         return output
 
@@ -308,7 +321,7 @@ class Code:
         for title, results, backward in reversed(self._tape):
             if results and not any(y.name in self._gradients for y in results):
                 continue
-            self._renamed = {}
+            self.label, self._renamed = title, {}
             self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
         for name, part in self._parameter_grads.items():
@@ -372,10 +385,6 @@ class Code:
         if names:
             options = operator.attrgetter(*names)
             self.options.append((options, layer, options(layer)))
-
-
-def _title(path: str, layer: nn.Layer) -> str:
-    return f"{path}: {layer.label}" if path else layer.label
 
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:
