@@ -1,7 +1,7 @@
-"""Numerical slopes: central differences, and the kinks at which there is no slope to compare with.
+"""Numerical slopes: central differences, their rounding errors, and kinks.
 
 A function is given as ``outputs(t)``: its values at the distance t from a point, along some line.
-Its slope there is that of F(t) = Σ w · y(t), with fixed weights w.
+Its slope is that of F(t) = Σ w · y(t) at 0, with fixed weights w.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Slopes(NamedTuple):
 
     @property
     def jump(self) -> float:
-        """By how much the two sides differ."""
+        """The difference between the two sides."""
         return abs(self.right - self.left)
 
     @property
@@ -180,7 +180,7 @@ def _compare(analytic: float, tried: Sequence[Slopes], floor: float, tolerance: 
 def _difference(weights: Values, high: Values | None, low: Values | None) -> float:
     if high is None or low is None:
         return math.nan
-    # The difference first: what does not change then adds no rounding.
+    # The difference first: unchanged values then add no rounding.
     return float(sum(np.vdot(w, a - b) for w, a, b in zip(weights, high, low, strict=True)))
 
 

@@ -14,7 +14,15 @@ from ..engine.arrays import Array
 from ..layer import Layer
 from ..random import generator
 from .differences import step_at
-from .isolation import input_names, is_floats, isolated_copy, leaves, package_generator_kept
+from .isolation import (
+    input_names,
+    intercept,
+    is_floats,
+    isolated_copy,
+    leaves,
+    package_generator_kept,
+    stop_intercepting,
+)
 from .probe import Probe
 
 
@@ -100,29 +108,21 @@ def _movable(probe: Probe, names: Iterable[str]) -> dict[str, Array]:
     watched = {name: layers[name] for name in names if name in layers and name not in found}
     outputs: dict[str, list[Any]] = {name: [] for name in watched}
     for name, layer in watched.items():
-        vars(layer)["forward"] = _recording(layer.forward, outputs[name])
+        intercept(layer, "forward", functools.partial(_record, outputs[name]))
     probe.forward()
     for name, layer in watched.items():
-        del vars(layer)["forward"]
+        stop_intercepting(layer)
         if len(outputs[name]) == 1 and isinstance(outputs[name][0], (np.ndarray, np.floating)):
             found[name] = np.zeros_like(outputs[name][0])
-            vars(layer)["forward"] = _shifted(layer.forward, found[name])
+            intercept(layer, "forward", functools.partial(_add, found[name]))
     return found
 
 
-def _recording(forward: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def recording(*inputs: Any, **options: Any) -> Any:
-        output = forward(*inputs, **options)
-        outputs.append(output)
-        return output
-
-    return recording
+def _record(outputs: list[Any], forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    output = forward(*inputs, **options)
+    outputs.append(output)
+    return output
 
 
-def _shifted(forward: Callable[..., Any], offset: Array) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def shifted(*inputs: Any, **options: Any) -> Any:
-        return forward(*inputs, **options) + offset
-
-    return shifted
+def _add(offset: Array, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    return forward(*inputs, **options) + offset

@@ -17,6 +17,7 @@ from ..layer import Layer
 from ..parameter import Parameter
 from .isolation import (
     input_names,
+    intercept,
     isolated_copy,
     leaves,
     map_leaves,
@@ -311,7 +312,7 @@ def trace(
 # ---- the run ----
 
 
-class _Size(NamedTuple):
+class _Magnitude(NamedTuple):
     """How large some arrays are: their root mean square, and whether all of it is finite."""
 
     rms: float
@@ -330,7 +331,7 @@ class _Step:
     kind: type[Layer]
     has_finite_inputs: bool = True
     is_repeated: bool = False
-    returned: _Size | None = None
+    returned: _Magnitude | None = None
 
     def contains(self, name: str) -> bool:
         return self.prefix is None or name.startswith(self.prefix)
@@ -378,27 +379,25 @@ class Run:
                 kind=type(layer),
             )
             self._steps[id(layer)] = step
-            vars(layer)["forward"] = self._reporting_forward(step, layer.forward)
-            vars(layer)["backward"] = self._reporting_backward(step, layer.backward)
+            intercept(layer, "forward", functools.partial(self._report_forward, step))
+            intercept(layer, "backward", functools.partial(self._report_backward, step))
         self.output = self._steps[id(self.model)]
 
     def _free(self, name: str) -> str:
         return f"the {name}" if name in self._taken else name
 
-    def _reporting_forward(self, step: _Step, forward: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(forward)
-        def reporting(*inputs: Any, **options: Any) -> Any:
-            step.has_finite_inputs = _is_finite(inputs)
-            step.entry.sources = self._names_of(inputs)
-            output = forward(*inputs, **options)
-            self._met += [(leaf, step.entry.name) for leaf in leaves(output)]
-            step.entry.value = map_leaves(_copied, output)
-            step.is_repeated = any(output is other for other in self._outputs)
-            self._outputs.append(output)
-            _put_last(self._forward, step)
-            return output
-
-        return reporting
+    def _report_forward(
+        self, step: _Step, forward: Callable[..., Any], *inputs: Any, **options: Any
+    ) -> Any:
+        step.has_finite_inputs = _is_finite(inputs)
+        step.entry.sources = self._names_of(inputs)
+        output = forward(*inputs, **options)
+        self._met += [(leaf, step.entry.name) for leaf in leaves(output)]
+        step.entry.value = map_leaves(_copied, output)
+        step.is_repeated = any(output is other for other in self._outputs)
+        self._outputs.append(output)
+        _put_last(self._forward, step)
+        return output
 
     def _names_of(self, values: Any) -> tuple[str, ...]:
         """Return the names of the entries that these values are first met at."""
@@ -409,17 +408,15 @@ class Run:
             names += [name for name in (next(same, None) or next(equal, None),) if name]
         return tuple(dict.fromkeys(names))
 
-    def _reporting_backward(self, step: _Step, backward: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(backward)
-        def reporting(*arguments: Any, **options: Any) -> Any:
-            grad = arguments[0] if arguments else options.get("grad")
-            step.entry.grad = map_leaves(_copied, grad)
-            returned = backward(*arguments, **options)
-            step.returned = _size(returned)
-            _put_last(self._backward, step)
-            return returned
-
-        return reporting
+    def _report_backward(
+        self, step: _Step, backward: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> Any:
+        grad = arguments[0] if arguments else options.get("grad")
+        step.entry.grad = map_leaves(_copied, grad)
+        returned = backward(*arguments, **options)
+        step.returned = _measured(returned)
+        _put_last(self._backward, step)
+        return returned
 
     def go(self, loss: Layer | None, target: Any, grad: Any, options: dict[str, Any]) -> None:
         """Run forward and back, and fill the entries."""
@@ -500,7 +497,7 @@ class Run:
 
     def backward_problems(self, exploding: float, vanishing: float) -> Iterator[Problem]:
         """Yield the layers and parameters at which something goes wrong on the way back."""
-        start = _size(self.output.entry.grad)
+        start = _measured(self.output.entry.grad)
         if start is None:
             return
         output = self.output.entry
@@ -511,7 +508,7 @@ class Run:
             yield Problem("dead", output.name, f"the gradient of {output._title} is all zeros")
         blamed: list[Problem] = []
         for step in self._backward:
-            received = _size(step.entry.grad)
+            received = _measured(step.entry.grad)
             if received is None or not received.finite:
                 continue
             yield from _parameter_problems(step, received)
@@ -527,12 +524,12 @@ def _made_of_finite_values(entry: TraceEntry) -> Problem:
     return Problem("not finite", entry.name, message)
 
 
-def _parameter_problems(step: _Step, received: _Size) -> Iterator[Problem]:
+def _parameter_problems(step: _Step, received: _Magnitude) -> Iterator[Problem]:
     for entry, parameter in step.parameters:
         name = entry.name
         if not parameter.requires_grad:
             continue
-        size = _size(entry.grad)
+        size = _measured(entry.grad)
         if size is None:
             yield Problem("no gradient", name, f"{name} gets no gradient")
         elif not size.finite:
@@ -542,7 +539,7 @@ def _parameter_problems(step: _Step, received: _Size) -> Iterator[Problem]:
 
 
 def _layer_problem(
-    step: _Step, received: _Size, start: float, exploding: float, vanishing: float
+    step: _Step, received: _Magnitude, start: float, exploding: float, vanishing: float
 ) -> Problem | None:
     returned, name, title = step.returned, step.entry.name, step.entry._title
     if returned is None:
@@ -594,12 +591,12 @@ def _is_finite(values: Any) -> bool:
     return all(np.isfinite(array).all() for array in _numbers(values))
 
 
-def _size(values: Any) -> _Size | None:
+def _measured(values: Any) -> _Magnitude | None:
     arrays = _numbers(values)
     if not arrays:
         return None
     count = sum(array.size for array in arrays)
-    return _Size(_norm(arrays) / math.sqrt(count), _is_finite(values))
+    return _Magnitude(_norm(arrays) / math.sqrt(count), _is_finite(values))
 
 
 def _norm(arrays: list[Any]) -> float:

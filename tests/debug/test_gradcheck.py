@@ -689,16 +689,9 @@ class Doubles(nn.Layer):
         np.abs,
     ],
     ids=[
-        "clip",
-        "clip10",
-        "clip1e3",
-        "clip1e9",
-        "norm",
-        "norm10",
-        "norm1e9",
-        "dead1e-3",
-        "dead1e-9",
-        "magnitude",
+        *("clip 1", "clip 10", "clip 1e3", "clip 1e9"),
+        *("norm 1", "norm 10", "norm 1e9"),
+        *("dead below 1e-3", "dead below 1e-9", "magnitude"),
     ],
 )
 def test_a_backward_that_is_not_linear_is_found_at_any_size(
