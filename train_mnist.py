@@ -1,4 +1,4 @@
-"""Train a network on the MNIST digits, and say how well it reads the test images."""
+"""Train a network on the MNIST digits and report its accuracy on the test images."""
 
 import argparse
 import importlib.util
@@ -8,96 +8,39 @@ from pathlib import Path
 
 import nnlite as nn
 
-# What each network is trained with, unless the options say otherwise.
-DEFAULTS = {
-    "mlp": {"optimizer": "sgd", "schedule": "linear", "epochs": 5},
-    "cnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
-    "rnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
-}
-LEARNING_RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
-SCHEDULES = ("constant", "linear", "cosine", "onecycle")
+# ---- the story: data, network, optimizer, schedule, training, test ----
 
 
-def main():
-    """Run the command line; return its exit status."""
-    options = parse_arguments()
+def run(options):
+    """Train and test a network as the options say; return the exit status."""
     nn.seed(options.seed)
-    try:
-        train, test = nn.datasets.mnist(options.data_dir, download=options.download)
-    except (ValueError, OSError, ImportError) as error:
-        return fail(error)
-
-    model = build_model(options)
+    train, test = nn.datasets.mnist(options.data_dir, download=options.download)
+    model = NETWORKS[options.model](options)
     parameters = sum(parameter.size for parameter in model.parameters())
     say(options, f"{model}\n{parameters:,} parameters, {len(train[0]):,} training images")
 
     status, history = 0, nn.History()
     try:
-        train_model(model, train, test, history, options)
+        fit(model, train, test, history, options)
     except KeyboardInterrupt:
-        print("\ninterrupted; as trained so far:", file=sys.stderr)
-        if options.checkpoint and options.checkpoint.exists():
-            print(f"--resume goes on from {options.checkpoint}", file=sys.stderr)
-        status = 130
-    except OSError as error:
-        return fail(error)
-    except ValueError as error:
-        cure = f" (try a --lr below {options.lr:g})" if "diverged" in str(error) else ""
-        return fail(f"{error}{cure}")
+        status = report_interrupt(options)
 
     images, labels = test
     print(f"test accuracy {nn.accuracy(nn.predict(model, images), labels):.2%}")
-    try:
-        if options.save:
-            nn.save(model, options.save)
-            say(options, f"parameters saved to {options.save}")
-        if options.plot:
-            nn.plot_report(model, history, images, labels).savefig(options.plot, dpi=100)
-            say(options, f"pictures saved to {options.plot}")
-        if options.page:
-            nn.to_html(model, options.page, input_shape=images.shape[1:])
-            say(options, f"page saved to {options.page}; open it in a browser and draw")
-    except (OSError, ValueError) as error:
-        return fail(error)
+    write_results(model, history, images, labels, options)
     return status
 
 
-def build_model(options):
-    """Return the network that the options ask for; its outputs are ten logits."""
-    if options.model == "mlp":
-        model = nn.Sequential(nn.Flatten())
-        sizes = [28 * 28, *options.hidden]
-        for in_features, out_features in pairwise(sizes):
-            model.extend([nn.Linear(in_features, out_features), nn.ReLU()])
-        return model.append(nn.Linear(sizes[-1], 10))
-    if options.model == "rnn":  # it reads an image row by row
-        return nn.Sequential(
-            nn.Reshape(28, 28), nn.LSTM(28, 128, outputs="last"), nn.Linear(128, 10)
-        )
-    model = nn.Sequential()
-    for in_channels, out_channels in ((1, 16), (16, 32)):
-        for channels in (in_channels, out_channels):
-            model.extend(
-                [
-                    nn.Conv2d(channels, out_channels, kernel_size=3, bias=False),
-                    nn.BatchNorm2d(out_channels),
-                    nn.ReLU(),
-                ]
-            )
-        model.append(nn.MaxPool2d(2))
-    return model.extend([nn.Flatten(), nn.Linear(32 * 4 * 4, 10)])
-
-
-def train_model(model, train, test, history, options):
+def fit(model, train, test, history, options):
     """Train the model; the figures of each epoch go into the history."""
-    transform = None
-    if options.augment:  # the digits are white on black, so that black is the least value
-        transform = nn.RandomAffine(degrees=10, shift=2, fill=train[0].min())
-    loader = nn.DataLoader(*train, batch_size=options.batch_size, shuffle=True, transform=transform)
-    optimizer = build_optimizer(model, options)
-    checkpoint = None
-    if options.checkpoint:
-        checkpoint = nn.Checkpoint(options.checkpoint, every_batches=100)
+    augmentation = nn.RandomAffine(degrees=10, shift=2, fill=train[0].min())  # black background
+    loader = nn.DataLoader(
+        *train,
+        batch_size=options.batch_size,
+        shuffle=True,
+        transform=augmentation if options.augment else None,
+    )
+    optimizer = OPTIMIZERS[options.optimizer](model.parameters(), options)
     nn.fit(
         model,
         nn.CrossEntropy(),
@@ -106,34 +49,83 @@ def train_model(model, train, test, history, options):
         validation=test,
         metrics=[nn.accuracy],
         epochs=options.epochs,
-        schedule=build_schedule(optimizer, options.epochs * len(loader), options),
+        schedule=SCHEDULES[options.schedule](optimizer, options.epochs * len(loader)),
         schedule_every="step",
-        max_grad_norm=1.0 if options.model == "rnn" else None,  # through 28 steps it may explode
-        checkpoint=checkpoint,
+        max_grad_norm=1.0 if options.model == "rnn" else None,  # gradients through 28 steps
+        checkpoint=options.checkpoint and nn.Checkpoint(options.checkpoint, every_batches=100),
         resume=options.resume,
         history=history,
         progress=not options.quiet,
     )
 
 
-def build_optimizer(model, options):
-    """Return the optimizer that the options ask for."""
-    parameters, lr, decay = model.parameters(), options.lr, options.weight_decay
-    if options.optimizer == "sgd":
-        return nn.SGD(parameters, lr, options.momentum, weight_decay=decay)
-    kind = {"adam": nn.Adam, "adamw": nn.AdamW, "rmsprop": nn.RMSprop}[options.optimizer]
-    return kind(parameters, lr, weight_decay=decay)
+# ---- the networks: each takes images (N, 1, 28, 28) and returns ten logits ----
 
 
-def build_schedule(optimizer, steps, options):
-    """Return how the learning rate changes over all steps, or None where it does not."""
-    if options.schedule == "linear":
-        return nn.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=steps)
-    if options.schedule == "cosine":
-        return nn.CosineAnnealingLR(optimizer, T_max=steps)
-    if options.schedule == "onecycle":
-        return nn.OneCycleLR(optimizer, max_lr=options.lr, total_steps=steps)
-    return None
+def mlp(options):
+    """Return a multilayer perceptron."""
+    sizes = [28 * 28, *options.hidden]
+    model = nn.Sequential(nn.Flatten())
+    for in_features, out_features in pairwise(sizes):
+        model.extend([nn.Linear(in_features, out_features), nn.ReLU()])
+    return model.append(nn.Linear(sizes[-1], 10))
+
+
+def cnn(options):
+    """Return a convolutional network."""
+    model = nn.Sequential()
+    for in_channels, out_channels in ((1, 16), (16, 32)):
+        for channels in (in_channels, out_channels):
+            model.append(nn.Conv2d(channels, out_channels, kernel_size=3, bias=False))
+            model.extend([nn.BatchNorm2d(out_channels), nn.ReLU()])
+        model.append(nn.MaxPool2d(2))
+    return model.extend([nn.Flatten(), nn.Linear(32 * 4 * 4, 10)])
+
+
+def rnn(options):
+    """Return an LSTM that reads an image row by row."""
+    return nn.Sequential(nn.Reshape(28, 28), nn.LSTM(28, 128, outputs="last"), nn.Linear(128, 10))
+
+
+NETWORKS = {"mlp": mlp, "cnn": cnn, "rnn": rnn}
+
+# From the parameters and the options to an optimizer, which has the highest learning rate.
+OPTIMIZERS = {
+    "sgd": lambda p, o: nn.SGD(p, o.lr, o.momentum, weight_decay=o.weight_decay),
+    "adam": lambda p, o: nn.Adam(p, o.lr, weight_decay=o.weight_decay),
+    "adamw": lambda p, o: nn.AdamW(p, o.lr, weight_decay=o.weight_decay),
+    "rmsprop": lambda p, o: nn.RMSprop(p, o.lr, weight_decay=o.weight_decay),
+}
+
+# From the optimizer and the number of steps to the learning-rate schedule.
+SCHEDULES = {
+    "constant": lambda optimizer, steps: None,
+    "linear": lambda optimizer, steps: nn.LinearLR(optimizer, 1.0, 0.0, steps),
+    "cosine": lambda optimizer, steps: nn.CosineAnnealingLR(optimizer, steps),
+    "onecycle": lambda optimizer, steps: nn.OneCycleLR(optimizer, optimizer.lr, steps),
+}
+
+
+# ---- the command line ----
+
+# The options of each network that are not given on the command line.
+DEFAULTS = {
+    "mlp": {"optimizer": "sgd", "schedule": "linear", "epochs": 5},
+    "cnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
+    "rnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
+}
+LEARNING_RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
+
+
+def main():
+    """Run the command line; return its exit status."""
+    options = parse_arguments()
+    try:
+        return run(options)
+    except (ValueError, OSError, ImportError) as error:
+        cure = f" (try a --lr below {options.lr:g})" if "diverged" in str(error) else ""
+        print(f"train_mnist.py: error: {error}{cure}", file=sys.stderr)
+        return 1
 
 
 def say(options, text):
@@ -142,69 +134,32 @@ def say(options, text):
         print(text, flush=True)
 
 
-def fail(reason):
-    """Print why the command failed, in one line; return its exit status."""
-    print(f"train_mnist.py: error: {reason}", file=sys.stderr)
-    return 1
+def report_interrupt(options):
+    """Print how to continue after Ctrl-C; return the exit status."""
+    print("\ninterrupted; as trained so far:", file=sys.stderr)
+    if options.checkpoint and options.checkpoint.exists():
+        print(f"--resume goes on from {options.checkpoint}", file=sys.stderr)
+    return 130
+
+
+def write_results(model, history, images, labels, options):
+    """Write the files that the options ask for."""
+    if options.save:
+        nn.save(model, options.save)
+        say(options, f"parameters saved to {options.save}")
+    if options.plot:
+        nn.plot_report(model, history, images, labels).savefig(options.plot, dpi=100)
+        say(options, f"pictures saved to {options.plot}")
+    if options.page:
+        nn.to_html(model, options.page, input_shape=images.shape[1:])
+        say(options, f"page saved to {options.page}; open it in a browser and draw")
 
 
 def parse_arguments():
-    """Return the options of the command line, or end with a line that says what is wrong."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="Without --optimizer, --schedule and --epochs, a network is trained with: "
-        + "; ".join(
-            f"{model}: {given['optimizer']}, {given['schedule']}, {given['epochs']} epochs"
-            for model, given in DEFAULTS.items()
-        ),
-    )
-    group = parser.add_argument_group("network and training")
-    add = group.add_argument
-    add("--model", choices=DEFAULTS, default="mlp",
-        help="a multilayer perceptron, a convolutional network, or an LSTM that reads an image "
-        "row by row (mlp)")  # fmt: skip
-    add("--hidden", type=at_least(1), nargs="*", metavar="SIZE",
-        help="sizes of the hidden layers of the mlp; without a size, a linear classifier "
-        "(256 128)")  # fmt: skip
-    add("--optimizer", choices=LEARNING_RATES, help="what updates the parameters")
-    add("--schedule", choices=SCHEDULES, help="how the learning rate changes from step to step")
-    add("--augment", action="store_true", help="turn and shift each image at random, each time")
-    add_number(group, "--epochs", 1, None, "passes over the training images")
-    add_number(group, "--batch-size", 1, 128, "images in a step")
-    rates = ", ".join(f"{name} {lr:g}" for name, lr in LEARNING_RATES.items())
-    add_number(group, "--lr", 0.0, None, f"the highest learning rate ({rates})")
-    add_number(group, "--momentum", 0.0, 0.9, "momentum of SGD")
-    add_number(group, "--weight-decay", 0.0, None, "weight decay (adamw 0.01, else 0)")
-    add_number(group, "--seed", 0, 0, "the same seed gives the same numbers")
-    group = parser.add_argument_group("files and output")
-    add = group.add_argument
-    add("--data-dir", metavar="DIR", help="read MNIST here, not the bundled files")
-    add("--download", action="store_true", help="put it there with torchvision")
-    add("--checkpoint", type=Path, metavar="FILE", help="save all of the run now and then (.npz)")
-    add("--resume", action="store_true", help="go on from the checkpoint, if there is one")
-    add("--save", type=Path, metavar="FILE", help="write the parameters (.npz, .safetensors)")
-    add("--plot", type=Path, metavar="FILE", help="draw the run (.png, .svg, .pdf)")
-    add("--page", type=Path, metavar="FILE", help="write the network as a web page (.html)")
-    add("--quiet", action="store_true", help="print the final accuracy alone")
-
+    """Return the options of the command line, or exit with a line that says what is wrong."""
+    parser = build_parser()
     options = parser.parse_args()
-    if options.download and not options.data_dir:
-        parser.error("--download needs --data-dir")
-    if options.resume and not options.checkpoint:
-        parser.error("--resume needs --checkpoint")
-    if options.hidden is not None and options.model != "mlp":
-        parser.error(f"--hidden is for --model mlp, not {options.model}")
-    check_file(parser, "--checkpoint", options.checkpoint, ".npz")
-    check_file(parser, "--save", options.save, ".npz", ".safetensors")
-    check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
-    check_file(parser, "--page", options.page, ".html")
-    if options.page and options.model == "rnn":
-        parser.error("--page is for --model mlp or cnn: the page has no form for an LSTM")
-    if options.save and options.save.suffix == ".safetensors":
-        check_package(parser, "--save to .safetensors", "safetensors", extra="safetensors")
-    if options.plot:
-        check_package(parser, "--plot", "matplotlib", extra="plot")
-
+    check_options(parser, options)
     if options.hidden is None:
         options.hidden = [256, 128]
     for name, default in DEFAULTS[options.model].items():
@@ -217,8 +172,70 @@ def parse_arguments():
     return options
 
 
+def build_parser():
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="Defaults of --optimizer, --schedule and --epochs: "
+        + "; ".join(
+            f"{model}: {given['optimizer']}, {given['schedule']}, {given['epochs']} epochs"
+            for model, given in DEFAULTS.items()
+        ),
+    )
+    group = parser.add_argument_group("network and training")
+    add = group.add_argument
+    add("--model", choices=NETWORKS, default="mlp",
+        help="multilayer perceptron, convolutional network, or LSTM that reads an image row by "
+        "row (mlp)")  # fmt: skip
+    add("--hidden", type=at_least(1), nargs="*", metavar="SIZE",
+        help="sizes of the hidden layers of the mlp; no size makes a linear classifier "
+        "(256 128)")  # fmt: skip
+    add("--optimizer", choices=OPTIMIZERS, help="optimizer")
+    add("--schedule", choices=SCHEDULES, help="learning-rate schedule over the steps of the run")
+    add("--augment", action="store_true", help="augment with small random rotations and shifts")
+    add_number(group, "--epochs", 1, None, "number of passes over the training images")
+    add_number(group, "--batch-size", 1, 128, "number of images in a step")
+    rates = ", ".join(f"{name} {lr:g}" for name, lr in LEARNING_RATES.items())
+    add_number(group, "--lr", 0.0, None, f"highest learning rate ({rates})")
+    add_number(group, "--momentum", 0.0, 0.9, "momentum factor of sgd")
+    add_number(group, "--weight-decay", 0.0, None, "weight decay (adamw 0.01, others 0)")
+    add_number(group, "--seed", 0, 0, "random seed; the same seed gives the same result")
+    group = parser.add_argument_group("files and output")
+    add = group.add_argument
+    add("--data-dir", metavar="DIR", help="folder of MNIST, in place of the bundled files")
+    add("--download", action="store_true", help="download MNIST to --data-dir with torchvision")
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="save a checkpoint every 100 batches (.npz)")  # fmt: skip
+    add("--resume", action="store_true", help="continue from the checkpoint, if the file exists")
+    add("--save", type=Path, metavar="FILE", help="save the parameters (.npz, .safetensors)")
+    add("--plot", type=Path, metavar="FILE", help="plot the training run (.png, .svg, .pdf)")
+    add("--page", type=Path, metavar="FILE", help="write the network as a web page (.html)")
+    add("--quiet", action="store_true", help="print only the test accuracy")
+    return parser
+
+
+def check_options(parser, options):
+    """Exit with a line that says what is wrong if some options do not fit together."""
+    if options.download and not options.data_dir:
+        parser.error("--download needs --data-dir")
+    if options.resume and not options.checkpoint:
+        parser.error("--resume needs --checkpoint")
+    if options.hidden is not None and options.model != "mlp":
+        parser.error(f"--hidden is for --model mlp, not {options.model}")
+    if options.page and options.model == "rnn":
+        parser.error("--page is for --model mlp or cnn: the page has no form for an LSTM")
+    check_file(parser, "--checkpoint", options.checkpoint, ".npz")
+    check_file(parser, "--save", options.save, ".npz", ".safetensors")
+    check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
+    check_file(parser, "--page", options.page, ".html")
+    if options.save and options.save.suffix == ".safetensors":
+        check_package(parser, "--save to .safetensors", "safetensors", extra="safetensors")
+    if options.plot:
+        check_package(parser, "--plot", "matplotlib", extra="plot")
+
+
 def check_file(parser, name, path, *endings):
-    """End with a line that says what is wrong if `path` cannot be written."""
+    """Exit with a line that says what is wrong if `path` cannot be written."""
     if path and path.suffix not in endings:
         listed = " or ".join(endings)
         parser.error(f"{name}: the name of the file has to end in {listed}, got {path}")
@@ -227,7 +244,7 @@ def check_file(parser, name, path, *endings):
 
 
 def check_package(parser, option, package, extra):
-    """End with a line that says how to install what an option needs if it is missing."""
+    """Exit with a line that says how to install the package of an option if it is missing."""
     if importlib.util.find_spec(package) is None:
         parser.error(f"{option} needs {package}; install it with: pip install nnlite[{extra}]")
 

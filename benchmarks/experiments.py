@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 import nnlite as nn
 from nnlite.datasets import digits
 from nnlite.engine import blas as cores
-from nnlite.engine import threads
-from nnlite.layers import convolution
+from nnlite.engine import threads, windows
 
 from .networks import LeNet
 
@@ -193,7 +192,7 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
     def forward() -> None:
         conv(by_rows)
 
-    by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, forward)
+    by_lines = _with(windows, "_MANY_SAMPLES", 1 << 62, forward)
     ways = [_on_one_thread(way) for way in (columns_forward, by_lines, forward)]
     case = "32 to 64 channels, 3×3, batch 64, forward, on one thread"
     yield Experiment("rows outermost, kW shifted copies", case, *ways[:2])
@@ -217,7 +216,7 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
     def input_grad() -> None:
         backward.backward(grad_by_rows)
 
-    by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, input_grad)
+    by_lines = _with(windows, "_MANY_SAMPLES", 1 << 62, input_grad)
     ways = [_on_one_thread(way) for way in (columns_input_grad, by_lines, input_grad)]
     case = "the same, input gradient"
     yield Experiment("no scattered sums over the kernel's rows", case, *ways[:2])
@@ -226,7 +225,7 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
     def weight_grad() -> None:
         conv.backward(grad_by_rows, input_grad=False)
 
-    by_lines = _with(convolution, "_MANY_SAMPLES", 1 << 62, weight_grad)
+    by_lines = _with(windows, "_MANY_SAMPLES", 1 << 62, weight_grad)
     ways = [_on_one_thread(way) for way in (by_lines, weight_grad)]
     yield Experiment(
         "the weight gradient by Winograd's algorithm", "the same, weight gradient", *ways

@@ -44,15 +44,21 @@ from .layers.arithmetic import (
     Weight,
 )
 from .layers.containers import Residual, Sequential
-from .layers.convolution import AvgPool2d, Conv2d, MaxPool2d
-from .layers.convolution1d import AvgPool1d, Conv1d, MaxPool1d
+from .layers.convolution import Conv1d, Conv2d
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
 from .layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm
-from .layers.pooling import GlobalAvgPool2d, GlobalMaxPool2d
+from .layers.pooling import (
+    AvgPool1d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
 from .layers.recurrent import GRU, LSTM, RNN
 from .layers.shape import Flatten, Identity, Reshape
 from .losses import (
@@ -65,8 +71,9 @@ from .losses import (
     NegativeLogLikelihood,
     class_weights,
 )
+from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from .optim.optimizers import SGD, Adam, AdamW, RMSprop
 from .optim.schedules import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -82,12 +89,14 @@ from .parameter import Parameter
 from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
-from .training.fit import evaluate, fit, predict
+from .training.evaluation import evaluate, predict
+from .training.fit import fit
 from .training.history import History
 from .training.metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
 from .training.state import Training
 
 __version__ = "0.1.0"
+
 
 __all__ = [
     "ELU",
@@ -185,6 +194,7 @@ __all__ = [
     "init",
     "is_grad_enabled",
     "load_checkpoint",
+    "load_model",
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
@@ -194,15 +204,24 @@ __all__ = [
     "predict",
     "save",
     "save_checkpoint",
+    "save_model",
     "seed",
     "to_html",
     "top_k_accuracy",
     "trace",
 ]
 
-# Loaded when they are first used, so that `import nnlite` stays quick.
+# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
+# their own are not in `__all__`: `from nnlite import *` has to work without it.
 _ON_FIRST_USE = {
+    "compile": ".compiled.compile",
+    "from_onnx": ".interop.onnx.read",
+    "from_torch": ".interop.torch",
+    "load_model": ".files.model",
+    "save_model": ".files.model",
     "to_html": ".interop.page",
+    "to_onnx": ".interop.onnx.write",
+    "to_torch": ".interop.torch",
 }
 
 

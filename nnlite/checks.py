@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .engine.arrays import FLOATS, Array
 
-if TYPE_CHECKING:
-    from .layer import Layer
+
+class Labelled(Protocol):
+    """Something with a name for error messages, as every layer and loss has."""
+
+    @property
+    def label(self) -> str:
+        """The name."""
 
 
 def as_floats(
-    layer: Layer, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
+    layer: Labelled, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
 ) -> Array:
     """Return `values` as a non-empty array of floats, of `dtype` where one is given.
 
@@ -36,6 +41,7 @@ def as_floats(
         and values.size
     ):
         return values
+    check_is_array(values, layer.label)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
@@ -52,7 +58,20 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
-def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
+def check_is_array(values: Any, who: str) -> None:
+    """Raise a TypeError for a masked or sparse array, which NumPy converts without its meaning."""
+    if np.ma.is_masked(values):
+        raise TypeError(
+            f"{who}: a masked array would lose its mask; replace the masked elements with "
+            f".filled(value)"
+        )
+    if hasattr(values, "toarray"):
+        raise TypeError(
+            f"{who}: expected arrays, got {type(values).__name__}; convert it with .toarray()"
+        )
+
+
+def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
     """Return `grad` as an array of `dtype`, having checked that it has the output's `shape`.
 
     Raises
@@ -73,27 +92,40 @@ def as_output_grad(layer: Layer, grad: ArrayLike, shape: tuple[int, ...], dtype:
     return array
 
 
-def integer(value: Any, what: str, minimum: int | None = 1) -> int:
+def boolean(value: Any, what: str, cure: str = "") -> bool:
+    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    if not isinstance(value, (bool, np.bool_)):
+        shown = repr(value)
+        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
+        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+    return bool(value)
+
+
+def integer(value: Any, what: str, minimum: float = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{what} must be an int, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an int, got {value!r}")
-    if minimum is not None and number < minimum:
+    if number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
     return number
 
 
 def number(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
     """Return `value` as a finite float within the limits, or raise an error naming it `what`."""
+    if type(value) is float and minimum <= value <= maximum and math.isfinite(value):
+        return value
     if isinstance(value, (bool, str)) or np.ndim(value) != 0:
         raise TypeError(f"{what} must be a number, got {value!r}")
     try:
         result = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{what} must be a number, got {value!r}") from None
+    except OverflowError:
+        raise ValueError(f"{what} must be finite, got an int beyond the range of float") from None
     if not math.isfinite(result):
         raise ValueError(f"{what} must be finite, got {result}")
     if not minimum <= result <= maximum:
@@ -128,15 +160,8 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
     return str(value)
 
 
-def flag(value: Any, what: str) -> bool:
-    """Return `value` if it is True or False, or raise an error that names it `what`."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{what} must be True or False, got {value!r:.80}")
-    return bool(value)
-
-
 def class_indices(
-    target: ArrayLike, scores: Array, ignore_index: int, who: str
+    target: ArrayLike, scores: Array, ignore_index: int, owner: Labelled | str
 ) -> tuple[Array, bool]:
     """Return `target` as class indices for `scores`, and whether any of them is to be ignored.
 
@@ -153,7 +178,9 @@ def class_indices(
     labels = np.asarray(target)
     shape = scores.shape
     if len(shape) < 2:
-        raise ValueError(f"{who}: expected predictions of shape (N, classes, ...), got {shape}")
+        raise ValueError(
+            f"{_name(owner)}: expected predictions of shape (N, classes, ...), got {shape}"
+        )
     argmax = "turn one-hot rows into indices with argmax(axis=1)"
     if labels.dtype.kind not in "iu":
         cures = {
@@ -165,14 +192,14 @@ def class_indices(
             "number the classes: names, labels = numpy.unique(labels, return_inverse=True)",
         )
         raise TypeError(
-            f"{who}: expected labels of an integer dtype (class indices), got "
+            f"{_name(owner)}: expected labels of an integer dtype (class indices), got "
             f"{labels.dtype}, shape {labels.shape}; {cure}"
         )
     expected = shape[:1] + shape[2:]
     if labels.shape != expected:
         cure = f"; {argmax}" if labels.shape == shape else ""
         raise ValueError(
-            f"{who}: predictions of shape {shape} need labels of shape {expected}, "
+            f"{_name(owner)}: predictions of shape {shape} need labels of shape {expected}, "
             f"got {labels.shape}{cure}"
         )
     classes = shape[1]
@@ -185,6 +212,12 @@ def class_indices(
     wrong = counted[(counted < 0) | (counted >= classes)]
     if wrong.size:
         raise ValueError(
-            f"{who}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
+            f"{_name(owner)}: labels must be in [0, {classes}) for {classes} classes, "
+            f"got {wrong[0]}"
         )
     return indices, True
+
+
+def _name(owner: Labelled | str) -> str:
+    """Return the name of `owner` for a message. A label takes time: only errors ask for it."""
+    return owner if isinstance(owner, str) else owner.label

@@ -1,7 +1,7 @@
-"""The contract that everything else keeps.
+"""The contract that everything else keeps: ``Layer``, its modes, and the tree of sub-layers.
 
-A ``Layer`` caches on ``forward`` and returns input gradients on ``backward``; a ``Parameter`` holds
-an array and the gradient that is summed up for it.
+`forward` caches what `backward` needs; `backward` returns input gradients and adds to the gradients
+of the parameters.
 """
 
 from __future__ import annotations
@@ -10,44 +10,68 @@ import contextlib
 import copy
 import inspect
 import threading
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from .checks import boolean
 from .engine.arrays import FLOATS, Array
+from .parameter import Parameter
 
 if TYPE_CHECKING:
     from .debug.summary import Summary
-from .parameter import Parameter
 
 Self = TypeVar("Self", bound="Layer")
 Member = TypeVar("Member")
 
+# Stands for one forward of one layer: a new list each time, with the thread that it ran in.
+Token = list[int | None]
+
 
 class _Mode(threading.local):
-    """What `no_grad` and `evaluating` say about all layers: for each thread its own."""
-
-    # Whether forward keeps caches.
-    grad: bool = True
-    # Within `evaluating`: the modes that layers are in other than evaluation, by their id.
-    evaluation: dict[int, bool] | None = None
+    """The contexts of `no_grad` and `evaluating` that a thread is in, and their effect."""
 
     def __init__(self) -> None:
-        self.before: list[Any] = []  # what the contexts that this thread is in have changed
+        self.thread = threading.get_ident()
+        self.caching: int | None = self.thread  # None where forward keeps no caches
+        # The innermost is the last; a context of `no_grad` has None for a list.
+        self.contexts: list[tuple[no_grad, list[Layer] | None]] = []
+        # Within `evaluating`, the layers that are in training mode nevertheless.
+        self.trained: list[Layer] | None = None
+
+    def enter(self, context: no_grad, trained: list[Layer] | None = None) -> None:
+        self.contexts.append((context, trained))
+        self._update()
+
+    def leave(self, context: no_grad) -> None:
+        # Contexts in generators end in any order, and some after the context around them.
+        for index, (entered, trained) in reversed([*enumerate(self.contexts)]):
+            if entered is context:
+                # `evaluate` may abandon a generator that is in a context of its own.
+                del self.contexts[index : index + 1 if trained is None else None]
+                break
+        self._update()
+
+    def _update(self) -> None:
+        self.caching = None if self.contexts else self.thread
+        lists = [trained for _, trained in self.contexts if trained is not None]
+        self.trained = lists[-1] if lists else None
 
 
 _mode = _Mode()
 
 
 def is_grad_enabled() -> bool:
-    """Whether layers keep what a backward needs: not so within `no_grad`."""
-    return _mode.grad
+    """Whether layers cache for a backward: False within `no_grad`."""
+    return _mode.caching is not None
 
 
 class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
     """Context, or decorator, in which forward keeps no caches; a backward is then a RuntimeError.
+
+    It holds for the calling thread: the caches of another thread's forward stay as they are.
 
     Examples
     --------
@@ -60,11 +84,10 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
     """
 
     def __enter__(self) -> None:
-        _mode.before.append(_mode.grad)
-        _mode.grad = False
+        _mode.enter(self)
 
     def __exit__(self, *error: object) -> None:
-        _mode.grad = _mode.before.pop()
+        _mode.leave(self)
 
 
 class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
@@ -75,17 +98,11 @@ class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
     """
 
     def __enter__(self) -> None:
-        _mode.before.append(_mode.evaluation)
-        _mode.evaluation = {}
-        super().__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        super().__exit__(*error)
-        _mode.evaluation = _mode.before.pop()
+        _mode.enter(self, [])
 
 
 class IncompatibleKeys(NamedTuple):
-    """What a state dict that was loaded with ``strict=False`` lacked, and what it had too much."""
+    """The names that a state dict lacked, and those that the layer does not have."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -97,7 +114,8 @@ class Layer:
     A layer of your own defines these two. `forward` hands what `backward` needs to `cache`;
     `backward` gets it from `cached`, adds to its parameters' gradients and returns dL/d(input).
     Parameters and sub-layers are plain attributes, or items of lists and dicts that are: they are
-    found in the order in which they were set.
+    found in the order in which they were set. `register_buffer` adds an array to the state that no
+    gradient changes.
 
     Attributes
     ----------
@@ -109,8 +127,12 @@ class Layer:
     Notes
     -----
     A layer keeps the cache of its latest `forward` only. To use the same weights twice before a
-    backward, use `tied`. `backward` may be called again: it gives the same input gradient and
-    adds to the parameters' gradients once more.
+    backward, use `tied`; containers raise a RuntimeError if one of their layers was called between
+    their forward and their backward. `backward` may be called again: it gives the same input
+    gradient and adds to the parameters' gradients once more.
+
+    Copies (`copy`, pickle) have no caches. An error of a sub-layer ends with its dotted name and
+    the shapes that it was given.
 
     Examples
     --------
@@ -132,11 +154,7 @@ class Layer:
 
     _training: bool = True
     _cache: tuple[Any, ...] | None = None
-    # Whether the layer goes through images, and shares that work among threads; and whether it
-    # stands in one container with such a layer: see `nnlite.engine.blas`.
-    _goes_through_images: ClassVar[bool] = False
-    _beside_images: bool = False
-    # Arrays that are part of the state but that no gradient changes, by attribute name.
+    _token: Token = [None]  # noqa: RUF012 - never changed; of the forward that the cache is of
     _buffer_names: tuple[str, ...] = ()
 
     # ---- the two that every layer defines ----
@@ -170,28 +188,120 @@ class Layer:
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        return self.forward(*inputs, **options)
+        try:
+            output = self.forward(*inputs, **options)
+            if output is None:
+                raise TypeError(f"{self.label}: forward returned None; it has to return the output")
+        except (TypeError, ValueError, RuntimeError) as error:
+            add_path(error, self, self, inputs)
+            raise
+        return output
 
     # ---- the cache ----
 
     def cache(self, *values: Any) -> None:
-        """Keep `values` for `backward`, in place of what was kept before; nothing in `no_grad`."""
-        self._cache = values if _mode.grad else None
+        """Store `values` for `backward` in place of the last ones; nothing under `no_grad`."""
+        thread = _mode.caching
+        if thread is None:
+            self.drop_cache()
+        else:
+            attributes = self.__dict__  # faster than through __setattr__
+            attributes["_cache"] = values
+            attributes["_token"] = [thread]
 
     def cached(self) -> tuple[Any, ...]:
-        """Return what `forward` kept, or raise a RuntimeError if there was no `forward`."""
+        """Return what `forward` cached, or raise a RuntimeError if it did not."""
         if self._cache is None:
             raise RuntimeError(
-                f"{self.label}: backward needs what forward caches; "
-                f"call forward before it, outside of no_grad"
+                f"{self.label}: backward needs what forward hands to self.cache(...), and there is "
+                f"nothing; call forward before it, outside of no_grad"
             )
         return self._cache
+
+    def drop_cache(self) -> None:
+        """Forget what `forward` cached in this thread."""
+        if self._token[0] == _mode.thread:
+            self.__dict__["_cache"] = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: value for name, value in vars(self).items() if name not in ("_cache", "_token")
+        }
+
+    # ---- attributes ----
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _check_name(self, name, value)
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(
+            value, (Parameter, type(None))
+        ):
+            raise TypeError(
+                f"{self.label}: {name} is a Parameter, which a {type(value).__name__} cannot "
+                f"replace; assign to layer.{name}.data, or wrap the value in nnlite.Parameter"
+            )
+        object.__setattr__(self, name, value)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            if not hasattr(value, "__get__"):
+                _check_name(cls, name, value)
+        begins = vars(cls).get("training")
+        if isinstance(begins, bool):
+            # It would stand in front of the property.
+            cls._training = begins
+            del cls.training
+
+    def register_buffer(self, name: str, value: ArrayLike | None) -> None:
+        """Set attribute `name` to a copy of `value`, an array of the state that is not trained.
+
+        It is saved with the parameters, and `astype` converts it if it is of floats. The layer
+        changes it in place, or assigns another array to the attribute.
+
+        Parameters
+        ----------
+        name : str
+        value : array_like or None
+            An array keeps its dtype, Python floats become float32. None is left out of the state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If `name` is no name of an attribute, or there is one of this name that is no buffer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import nnlite as nn
+        >>> layer = nn.Layer()
+        >>> layer.register_buffer("count", np.zeros((), np.int64))
+        >>> layer.count += 1
+        >>> layer.state_dict()
+        {'count': array(1)}
+        """
+        if not isinstance(name, str) or not name.isidentifier():
+            raise TypeError(f"{self.label}: a buffer needs the name of an attribute, got {name!r}")
+        if name not in self._buffer_names:
+            if hasattr(self, name):
+                raise ValueError(f"{self.label}: {name!r} exists already; choose another name")
+            self._buffer_names = (*self._buffer_names, name)
+        if value is not None:
+            is_array = isinstance(value, (np.ndarray, np.generic))
+            value = np.array(value)
+            if value.dtype.kind == "f" and not is_array:
+                value = value.astype(np.float32)
+        setattr(self, name, value)
 
     # ---- what the layer holds ----
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
         return iter(_held(self, Layer))
+
+    def children(self) -> Iterator[Layer]:
+        """Yield each direct sub-layer."""
+        for _, child in self.named_children():
+            yield child
 
     def layers(self) -> list[Layer]:
         """Return this layer and all below it, as `named_layers` yields them."""
@@ -206,29 +316,69 @@ class Layer:
         for name, child in self.named_children():
             yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
 
+    def modules(self) -> Iterator[Layer]:
+        """Yield what `layers` returns: PyTorch's name for it."""
+        return iter(self.layers())
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
+        """Yield what `named_layers` yields: PyTorch's name for it."""
+        return self.named_layers(prefix)
+
+    def apply(self: Self, function: Callable[[Layer], object]) -> Self:
+        """Call `function` with every layer below this one, and with it; return the layer."""
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
     def _own_parameters(self) -> list[tuple[str, Parameter]]:
         return _held(self, Parameter)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Yield the dotted name and the parameter of each parameter, a shared one once."""
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Yield the dotted name and the parameter of each parameter, a shared one once.
+
+        `prefix` stands before the names; without `recurse`, those of the layers below are left out.
+        """
         seen: set[int] = set()
-        for path, layer in self.named_layers():
+        for path, layer in self.named_layers(prefix) if recurse else [(prefix, self)]:
             for name, parameter in layer._own_parameters():
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield f"{path}.{name}" if path else name, parameter
 
-    def parameters(self) -> Iterator[Parameter]:
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         """Yield each parameter of the layer and of all below it, a shared one once."""
-        for _, parameter in self.named_parameters():
+        for _, parameter in self.named_parameters(recurse=recurse):
             yield parameter
+
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Array]]:
+        """Yield the dotted name and the array of each buffer that there is."""
+        for path, layer in self.named_layers(prefix) if recurse else [(prefix, self)]:
+            for name in layer._buffer_names:
+                buffer = getattr(layer, name)
+                if buffer is not None:
+                    yield f"{path}.{name}" if path else name, buffer
+
+    def buffers(self, recurse: bool = True) -> Iterator[Array]:
+        """Yield each buffer of the layer and of all below it."""
+        for _, buffer in self.named_buffers(recurse=recurse):
+            yield buffer
+
+    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
+        """Make all parameters take gradients, or freeze them with False; return the layer."""
+        wanted = boolean(requires_grad, f"{type(self).__name__}: requires_grad")
+        for parameter in self.parameters():
+            parameter.requires_grad = wanted
+        return self
 
     def trainable(self) -> bool:
         """Whether any parameter of the layer or below it takes a gradient."""
         for _, parameter in self._own_parameters():
             if parameter.requires_grad:
                 return True
-        return any(child.trainable() for _, child in self.named_children())
+        return any(child.trainable() for child in self.children())
 
     def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
@@ -244,10 +394,7 @@ class Layer:
             dot = f"{path}." if path else ""
             for name, parameter in layer._own_parameters():
                 yield dot + name, parameter
-            for name in layer._buffer_names:
-                buffer = getattr(layer, name)
-                if buffer is not None:
-                    yield dot + name, buffer
+            yield from layer.named_buffers(path, recurse=False)
 
     def state_dict(self) -> dict[str, Array]:
         """Return copies of all parameters and buffers by dotted name, with PyTorch's names.
@@ -341,37 +488,40 @@ class Layer:
                     new = converted.setdefault(id(buffer), buffer.astype(wanted, copy=False))
                     converted[id(new)] = new
                     setattr(layer, name, new)
-            layer._cache = None
+            vars(layer)["_cache"] = None
         return self
+
+    def float(self: Self) -> Self:
+        """Convert all parameters and buffers to float32, in place; return the layer."""
+        return self.astype(np.float32)
+
+    def double(self: Self) -> Self:
+        """Convert all parameters and buffers to float64, in place; return the layer."""
+        return self.astype(np.float64)
 
     # ---- modes ----
 
     @property
     def training(self) -> bool:
         """Whether the layer is in training mode, for the calling thread."""
-        if _mode.evaluation is None:
+        if _mode.trained is None:
             return self._training
-        return _mode.evaluation.get(id(self), False)
+        return any(layer is self for layer in _mode.trained)
 
     @training.setter
     def training(self, mode: bool) -> None:
-        if _mode.evaluation is None:
+        mode = boolean(mode, f"{type(self).__name__}: training", "nn.fit trains on data")
+        if _mode.trained is None:
             self._training = mode
         else:
-            _mode.evaluation[id(self)] = mode
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        begins = vars(cls).get("training")
-        if isinstance(begins, bool):
-            # It would stand in front of the property.
-            cls._training = begins
-            del cls.training
+            _mode.trained[:] = [layer for layer in _mode.trained if layer is not self]
+            _mode.trained += [self] * mode
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put the layer and all below it into training mode; return the layer."""
-        for layer in self.layers():
-            layer.training = mode
+        self.training = mode
+        for child in self.children():
+            child.train(mode)
         return self
 
     def eval(self: Self) -> Self:
@@ -393,10 +543,8 @@ class Layer:
         ['0.weight', '0.bias']
         """
         twin = copy.copy(self)
-        for name, value in vars(self).items():
-            if name != "_cache":
-                vars(twin)[name] = _tied(value)
-        twin._cache = None
+        for name, value in vars(twin).items():
+            vars(twin)[name] = _tied(value)
         return twin
 
     # ---- how it shows ----
@@ -521,6 +669,53 @@ def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, M
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _members(f"{name}.{key}", item, kind)
+
+
+def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
+    """Raise a TypeError if a value that is no function would hide a method of `Layer`."""
+    hides = name in vars(Layer) and not name.startswith("_") and name != "training"
+    if hides and (isinstance(value, Layer) or not callable(value)):
+        kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
+        cure = "choose another name for the attribute"
+        if name == "trainable":
+            cure = "freeze parameters with layer.requires_grad_(False)"
+        raise TypeError(f"{kind}: {name!r} is a method of every layer; {cure}")
+
+
+def latest_forwards(layers: Iterable[Layer]) -> list[Token]:
+    """Return what tells the latest forward of each layer from an earlier or a later one."""
+    return [layer._token for layer in layers]
+
+
+def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[Token]) -> None:
+    """Raise a RuntimeError if a layer of `container` was called after one of the `forwards`."""
+    for layer, forward in zip(layers, forwards, strict=True):
+        if layer._token is not forward:
+            name = next(name for name, child in container.named_children() if child is layer)
+            raise RuntimeError(
+                f"{container.label}: layer {name!r}, {layer.label}, was called again after this "
+                f"forward, and a layer keeps the cache of its latest call only; call forward again "
+                f"before backward, or use layer.tied() for the other call"
+            )
+
+
+def add_path(
+    error: Exception, model: Layer, layer: Layer, given: tuple[Any, ...], kind: str = "input"
+) -> None:
+    """Let the message of an error end with the path in `model` of the layer that raised it.
+
+    `layer` was given the arrays `given`. It raised the error, unless a layer within it did.
+    """
+    # The arguments of any other class of errors may be more than a message.
+    if type(error) not in (TypeError, ValueError, RuntimeError):
+        return
+    shapes = " and ".join(str(getattr(array, "shape", type(array).__name__)) for array in given)
+    # By number, so that the error can be pickled without its layer.
+    number, what, old = vars(error).get("_place", (id(layer), f"{kind} of shape {shapes}", ""))
+    path = next((path for path, part in model.named_layers() if id(part) == number), "")
+    suffix = f" (layer {path!r}, {what})" if path else old
+    error.args = (str(error).removesuffix(old) + suffix,)
+    vars(error)["_place"] = number, what, suffix
 
 
 def _tied(value: Any) -> Any:

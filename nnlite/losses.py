@@ -17,17 +17,17 @@ from numpy.typing import ArrayLike
 from .checks import (
     as_floats,
     as_output_grad,
+    boolean,
     class_indices,
-    flag,
     integer,
     number,
     one_of,
     positive,
 )
 from .engine.arrays import Array
+from .engine.elementwise import sigmoid
 from .engine.memory import ones
 from .layer import Layer
-from .layers.activations import sigmoid
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -178,7 +178,7 @@ class _ClassLoss(Loss):
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = _as_class_weight(weight, name)
-        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=None)
+        self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=-math.inf)
         self._warned = False
 
     def _as_scores(self, prediction: ArrayLike) -> Array:
@@ -333,7 +333,7 @@ class CrossEntropy(_ClassLoss):
         ignore_index: int = -100,
     ) -> None:
         super().__init__(reduction, weight, ignore_index)
-        self.from_logits = self._takes_masks = flag(from_logits, "CrossEntropy: from_logits")
+        self.from_logits = self._takes_masks = boolean(from_logits, "CrossEntropy: from_logits")
         self.label_smoothing = number(label_smoothing, "CrossEntropy: label_smoothing", 0, 1)
 
     def forward(
@@ -529,7 +529,7 @@ class _Labels(_Target):
         self, loss: _ClassLoss, prediction: Array, target: Any, sample_weight: ArrayLike | None
     ) -> None:
         super().__init__(loss, prediction, sample_weight)
-        labels, any_ignored = class_indices(target, prediction, loss.ignore_index, loss.label)
+        labels, any_ignored = class_indices(target, prediction, loss.ignore_index, loss)
         labels = labels.reshape(-1)
         if any_ignored:
             counted = labels != loss.ignore_index
@@ -929,7 +929,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
         self, reduction: str = "mean", from_logits: bool = True, *, pos_weight: float = 1.0
     ) -> None:
         super().__init__(reduction)
-        self.from_logits = flag(from_logits, "BinaryCrossEntropy: from_logits")
+        self.from_logits = boolean(from_logits, "BinaryCrossEntropy: from_logits")
         self._warned = False
         self.pos_weight = number(pos_weight, "BinaryCrossEntropy: pos_weight", minimum=0)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -11,8 +14,25 @@ from .engine.arrays import Array
 from .engine.blas import product
 from .engine.memory import is_held
 
-if TYPE_CHECKING:
-    pass
+
+class _Budget(threading.local):
+    elements: int | None = None
+
+
+_budget = _Budget()
+
+
+@contextlib.contextmanager
+def at_most(elements: int) -> Iterator[None]:
+    """Context in which new parameters have this many elements in all: more are a ValueError.
+
+    Layers whose sizes come from a file are made in it, before memory is taken for them.
+    """
+    before, _budget.elements = _budget.elements, elements
+    try:
+        yield
+    finally:
+        _budget.elements = before
 
 
 class Parameter:
@@ -60,6 +80,10 @@ class Parameter:
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
+        if _budget.elements is not None:
+            _budget.elements -= value.size
+            if _budget.elements < 0:
+                raise ValueError("the layers have more parameters than there are numbers for them")
         is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
         self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
         self._grad: Array | None = None
@@ -132,27 +156,47 @@ class Parameter:
         else:
             np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
-    def accumulate_product(self, left: Array, right: Array, beside_images: bool = False) -> None:
+    def astype(self, dtype: DTypeLike) -> None:
+        """Convert value and gradient to float32 or float64."""
+        if self._data.dtype != dtype:
+            self._data = self._data.astype(dtype)
+            self._grad = None if self._grad is None else self._grad.astype(dtype)
+            self._storage = None
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        # The memory for the next gradient may be part of a flat array, and is no use to a copy.
+        state = {name: getattr(self, name) for name in self.__slots__}
+        return None, {**state, "_storage": None}
+
+    # ---- for layers and optimizers of nnlite, to save a copy ----
+
+    def accumulate_product(self, left: Array, right: Array) -> None:
         """Add the matrix product ``left @ right``, which has as many elements as the parameter.
 
         The first product after `zero_grad` is written straight into the gradient's memory.
-        `beside_images` is as in ``nnlite.engine.blas.product``.
+
+        :meta private:
         """
         if not self.requires_grad:
             return
         if self._grad is None:
             storage = self._grad_storage()
             matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
-            product(left, right, matrix, beside_images)
+            product(left, right, matrix)
             self._grad = storage
         else:
-            self._grad += product(left, right, None, beside_images).reshape(self.shape)
+            self._grad += product(left, right).reshape(self.shape)
 
     def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
         """Keep the value in the array `data`, and the gradient in `grad`, from now on.
 
-        An optimizer calls it to have many parameters side by side. Whoever holds the arrays that
-        were the value and the gradient before keeps them as they are.
+        An optimizer calls it to have many parameters side by side. The arrays that were the value
+        and the gradient before stay as they are for those who hold them.
+
+        :meta private:
         """
         if data is not None:
             data[...] = self._data
@@ -168,6 +212,8 @@ class Parameter:
 
         `data` is the array that `keep_in` was given for the value; `grads` is a flat array, in
         whose memory that for the gradient lies. A missing gradient counts as in place.
+
+        :meta private:
         """
         grad = self._grad
         return self._data is data, (
@@ -180,13 +226,3 @@ class Parameter:
         if storage is None or is_held(storage):
             self._storage = storage = np.empty(self._data.shape, self._data.dtype)
         return storage
-
-    def astype(self, dtype: DTypeLike) -> None:
-        """Convert value and gradient to float32 or float64."""
-        if self._data.dtype != dtype:
-            self._data = self._data.astype(dtype)
-            self._grad = None if self._grad is None else self._grad.astype(dtype)
-            self._storage = None
-
-    def __repr__(self) -> str:
-        return f"Parameter(shape={self.shape}, dtype={self.dtype})"

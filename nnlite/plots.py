@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from .checks import integer
 from .engine.arrays import Array
 from .layer import Layer
-from .training.fit import predict
+from .training.evaluation import predict
 from .training.history import History
 from .training.metrics import accuracy, confusion_matrix
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import numpy as np
 
 RandomState: TypeAlias = "int | np.random.Generator | None"
 
-# Made when it is first needed: to import numpy.random takes longer than most of nnlite.
+# Created on first use: importing numpy.random takes longer than most of nnlite.
 _generator: np.random.Generator | None = None
+# The generator of the next forked process.
+_of_child: np.random.Generator | None = None
+# What stands in for it within `package_generator`.
+_substitute: ContextVar[np.random.Generator | None] = ContextVar("substitute", default=None)
 
 
 def seed(seed: int) -> None:
@@ -23,6 +30,19 @@ def seed(seed: int) -> None:
     ----------
     seed : int
         Any non-negative integer. The same seed gives the same bits on the same machine.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `seed` is no integer, or negative.
+
+    Notes
+    -----
+    A forked process, such as a worker of ``multiprocessing`` on Linux, goes on with a generator of
+    its own, spawned from this one: workers draw different numbers, and after the same seed the
+    first worker, the second and so on draw the same ones again. A process that is not forked starts
+    without a seed. Generators that were passed as ``rng=``, such as that of a `Dropout`, are
+    copied with their state: pass each worker one of its own, or leave ``rng`` out.
 
     Examples
     --------
@@ -34,7 +54,7 @@ def seed(seed: int) -> None:
     True
     """
     global _generator
-    _generator = np.random.default_rng(seed)
+    _generator = _seeded(seed, "seed")
 
 
 def generator(rng: RandomState = None) -> np.random.Generator:
@@ -42,19 +62,53 @@ def generator(rng: RandomState = None) -> np.random.Generator:
 
     Raises
     ------
-    TypeError
-        If `rng` is none of these.
+    TypeError, ValueError
+        If `rng` is none of these, or negative.
     """
     global _generator
     if rng is None:
+        substitute = _substitute.get()
+        if substitute is not None:
+            return substitute
         if _generator is None:
             _generator = np.random.default_rng()
         return _generator
     if isinstance(rng, np.random.Generator):
         return rng
-    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        return np.random.default_rng(int(rng))
-    raise TypeError(f"rng must be an int or a numpy.random.Generator, got {rng!r}")
+    return _seeded(rng, "rng", "an int or a numpy.random.Generator")
+
+
+def _seeded(seed: int, what: str, expected: str = "an int") -> np.random.Generator:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise TypeError(f"{what} must be {expected}, got {seed!r:.80}")
+    if seed < 0:
+        raise ValueError(f"{what} must be at least 0, got {seed}")
+    return np.random.default_rng(int(seed))
+
+
+def _before_fork() -> None:
+    # Spawning moves no generator on: a fork changes none of the parent's draws.
+    global _of_child
+    _of_child = None if _generator is None else _generator.spawn(1)[0]
+
+
+def _after_fork() -> None:
+    global _generator
+    _generator = _of_child
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
+
+
+@contextlib.contextmanager
+def package_generator(rng: np.random.Generator) -> Iterator[None]:
+    """Use `rng` as the package's generator within the context, for the calling thread alone."""
+    token = _substitute.set(rng)
+    try:
+        yield
+    finally:
+        _substitute.reset(token)
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:

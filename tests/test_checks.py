@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import nnlite as nn
-from nnlite.checks import as_floats, as_output_grad, integer, number, one_of
+from nnlite.checks import as_floats, as_output_grad, boolean, integer, number, one_of
 
 LAYER = nn.Linear(3, 2)
 F4, F8 = np.dtype(np.float32), np.dtype(np.float64)
@@ -176,3 +176,54 @@ def test_one_of_several_strings() -> None:
 def test_none_of_several_strings_is_an_error_that_lists_them(value: Any) -> None:
     with pytest.raises(ValueError, match="^reduction must be one of 'mean', 'sum'; got"):
         one_of(value, ("mean", "sum"), "reduction")
+
+
+@pytest.mark.parametrize("value", [True, False, np.True_, np.False_])
+def test_a_boolean_is_a_bool(value: Any) -> None:
+    assert boolean(value, "it") is bool(value)
+
+
+@pytest.mark.parametrize("value", ["no", "cpu", 0, 1, None, np.ones((50, 50))])
+def test_what_only_counts_as_true_or_false_is_no_boolean(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"^it must be True or False, got .{1,60}; cure$"):
+        boolean(value, "it", "cure")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda no: nn.Linear(3, 2, no),
+        lambda no: nn.Conv1d(1, 1, 2, bias=no),
+        lambda no: nn.Conv2d(1, 1, 2, bias=no),
+        lambda no: nn.MaxPool1d(2, ceil_mode=no),
+        lambda no: nn.MaxPool2d(2, ceil_mode=no),
+        lambda no: nn.AvgPool1d(2, count_include_pad=no),
+        lambda no: nn.AvgPool2d(2, count_include_pad=no),
+        lambda no: nn.BatchNorm1d(2, affine=no),
+        lambda no: nn.BatchNorm2d(2, track_running_stats=no),
+        lambda no: nn.LayerNorm(2, elementwise_affine=no),
+        lambda no: nn.LayerNorm(2, bias=no),
+        lambda no: nn.RNN(1, 1, bias=no),
+        lambda no: nn.LSTM(1, 1, bidirectional=no),
+        lambda no: nn.Linear(1, 1).train(no),
+        lambda no: nn.Linear(1, 1).requires_grad_(no),
+    ],
+)
+@pytest.mark.parametrize("no", ["no", "cpu", np.zeros((2, 2))])
+def test_options_that_are_no_booleans_are_refused(make: Any, no: Any) -> None:
+    with pytest.raises(TypeError, match=r"^[A-Z]\w+: \w+ must be True or False, got"):
+        make(no)
+
+
+def test_masked_and_sparse_arrays_are_refused_with_the_cure() -> None:
+    masked = np.ma.masked_array([[1.0, 2.0]], [[True, False]])
+    with pytest.raises(TypeError, match=r"a masked array would lose its mask; .*\.filled"):
+        nn.Linear(2, 1)(masked)
+    nothing_masked = np.ma.masked_array([[1.0, 2.0]])
+    assert nn.Linear(2, 1)(nothing_masked).shape == (1, 1)
+
+    class Sparse:
+        def toarray(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"expected arrays, got Sparse; convert .*\.toarray\(\)"):
+        nn.Linear(2, 1)(Sparse())  # type: ignore[arg-type]

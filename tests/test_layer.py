@@ -1137,3 +1137,275 @@ def test_private_attributes_that_are_parameters_or_layers_are_found() -> None:
         "_inner.bias",
     ]
     assert [name for name, _ in layer.named_layers()] == ["", "_inner"]
+
+
+# ---- threads, contexts and copies ----
+
+
+def test_a_forward_without_caches_in_another_thread_leaves_this_ones_alone() -> None:
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), nn.Tanh(), nn.Linear(4, 2, rng=1))
+    x, other, grad = np.ones((2, 3)), np.zeros((5, 3)), np.ones((2, 2))
+    model(x)
+    expected = model.backward(grad)
+    model(x)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(nn.predict, model, other).result()
+        pool.submit(model.summary, 3).result()
+    assert_array_equal(model.backward(grad), expected)
+    nn.predict(model, other)
+    with pytest.raises(RuntimeError, match="call forward"):
+        model.backward(grad)
+
+
+def test_contexts_that_end_in_another_order_leave_the_thread_as_it_was() -> None:
+    first, second = nn.no_grad(), nn.no_grad()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not nn.is_grad_enabled()
+    second.__exit__(None, None, None)
+    assert nn.is_grad_enabled()
+
+
+def test_a_generator_that_evaluate_abandons_does_not_hold_its_context() -> None:
+    def batches() -> Any:
+        with nn.no_grad():
+            yield np.ones((2, 3)), np.zeros(2, int)
+            yield np.ones((2, 4)), np.zeros(2, int)
+
+    model = nn.Sequential(nn.Dropout(0.5, rng=0), nn.Linear(3, 2, rng=0))
+    abandoned = batches()
+    with pytest.raises(ValueError, match="expected input"):
+        nn.evaluate(model, nn.CrossEntropy(), abandoned)
+    for _ in range(2):
+        assert nn.is_grad_enabled()
+        assert model.training
+        assert (model[0](np.ones(100)) == 0).any()
+        abandoned.close()
+
+
+def test_a_context_in_a_generator_that_ends_within_predict_leaves_evaluation_on() -> None:
+    def context() -> Any:
+        with nn.no_grad():
+            yield
+
+    outer = context()
+    next(outer)
+    with evaluating():
+        outer.close()
+        assert not nn.Dropout(0.5).training
+        assert not nn.is_grad_enabled()
+    assert nn.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, copy.copy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+def test_a_copy_has_no_caches(copied: Callable[[Any], Any]) -> None:
+    model = nn.Sequential(nn.Linear(3, 2, rng=0), nn.Tanh())
+    size = len(pickle.dumps(model))
+    model(np.full((500, 3), 0.123))
+    assert len(pickle.dumps(model)) == size
+    with pytest.raises(RuntimeError, match="call forward"):
+        copied(model).backward(np.ones((500, 2)))
+    model.backward(np.ones((500, 2)))
+
+
+def test_a_copy_of_a_parameter_has_no_memory_for_the_next_gradient() -> None:
+    parameter = nn.Parameter(np.ones(1000))
+    size = len(pickle.dumps(parameter))
+    parameter.accumulate(np.ones(1000))
+    parameter.zero_grad()
+    assert len(pickle.dumps(parameter)) == size
+
+
+# ---- names that people know ----
+
+
+def test_modules_children_apply_and_buffers_are_pytorchs(rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+
+    def build(nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Linear(2, 3), nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()), nn.Linear(3, 1)
+        )
+
+    mine, theirs = build(nn), build(torch.nn)
+    for listed in ("named_modules", "named_children"):
+        names = [(name, type(m).__name__) for name, m in getattr(mine, listed)()]
+        assert names == [(name, type(m).__name__) for name, m in getattr(theirs, listed)()]
+    for listed in ("named_parameters", "named_buffers"):
+        for options in ({}, {"prefix": "net"}, {"recurse": False}):
+            names = [name for name, _ in getattr(mine, listed)(**options)]
+            assert names == [name for name, _ in getattr(theirs, listed)(**options)]
+    for listed in ("modules", "children", "parameters", "buffers"):
+        assert len([*getattr(mine, listed)()]) == len([*getattr(theirs, listed)()])
+    visited: dict[str, list[str]] = {"mine": [], "theirs": []}
+    assert mine.apply(lambda m: visited["mine"].append(type(m).__name__)) is mine
+    theirs.apply(lambda m: visited["theirs"].append(type(m).__name__))
+    assert visited["mine"] == visited["theirs"]
+    assert mine.requires_grad_(False) is mine
+    assert not mine.trainable()
+    assert mine.requires_grad_().trainable()
+    assert {value.dtype.name for value in mine.double().parameters()} == {"float64"}
+    assert {value.dtype.name for value in mine.float().parameters()} == {"float32"}
+
+
+def test_a_registered_buffer_is_part_of_the_state() -> None:
+    class Counting(nn.Layer):
+        def __init__(self) -> None:
+            self.register_buffer("mean", [0.5])
+            self.register_buffer("count", np.zeros((), np.int64))
+            self.register_buffer("absent", None)
+
+    layer = Counting()
+    assert {name: value.dtype.name for name, value in layer.state_dict().items()} == {
+        "mean": "float32",
+        "count": "int64",
+    }
+    layer.load_state_dict({"mean": np.array([2.0]), "count": np.array(7)})
+    assert (layer.mean, layer.count) == (2, 7)
+    assert layer.astype(np.float64).mean.dtype == np.float64
+    twin = layer.tied()
+    twin.count += 1
+    assert layer.count == 8
+    assert copy.deepcopy(layer).state_dict()["count"] == 8
+    assert not Counting._buffer_names
+    for wrong, error in (("a.b", TypeError), (1, TypeError), ("train", ValueError)):
+        with pytest.raises(error, match="^Counting"):
+            layer.register_buffer(wrong, np.zeros(1))  # type: ignore[arg-type]
+
+
+def test_train_and_eval_of_a_layer_are_called_where_it_overrides_train() -> None:
+    class Frozen(nn.BatchNorm1d):
+        def train(self, mode: bool = True) -> Any:
+            return super().train(False)
+
+    model = nn.Sequential(nn.Sequential(Frozen(2)), nn.Dropout())
+    model.train()
+    assert not model[0][0].training
+    assert model[1].training
+
+
+# ---- faults of a layer of one's own ----
+
+
+@pytest.mark.parametrize(
+    "name", ["layers", "cache", "parameters", "backward", "label", "train", "summary"]
+)
+@pytest.mark.parametrize("value", [[], {}, None, nn.Tanh()], ids=["list", "dict", "None", "layer"])
+def test_an_attribute_cannot_hide_a_method(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^Tanh: '{name}' is a method of every layer; choose"):
+        setattr(nn.Tanh(), name, value)
+    with pytest.raises(TypeError, match=f"^Net: '{name}' is a method of every layer; choose"):
+        type("Net", (nn.Layer,), {name: value})
+
+
+def test_trainable_cannot_be_set_and_the_message_says_how_to_freeze() -> None:
+    with pytest.raises(TypeError, match=r"^Linear: 'trainable' .* layer\.requires_grad_\(False\)"):
+        nn.Linear(2, 2).trainable = False  # type: ignore[assignment,method-assign]
+
+
+def test_a_function_may_replace_a_method() -> None:
+    layer = nn.Tanh()
+    layer.forward = lambda x: x + 1  # type: ignore[method-assign,assignment]
+    assert layer(1) == 2
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 2)), 1.0, [[1.0]]])
+def test_a_parameter_is_not_replaced_by_an_array(value: Any) -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match=r"^Linear\(2, 2\): weight is a Parameter.*\.weight\.data"):
+        layer.weight = value
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    layer.bias = None
+    layer.weight = nn.Parameter(np.eye(2))
+
+
+class NoOutput(nn.Layer):
+    def forward(self, x: Array) -> Any:
+        self.cache(x)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        self.cached()
+
+
+class NoGradient(nn.Tanh):
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        super().backward(grad)
+
+
+class NoCache(nn.Layer):
+    def forward(self, x: Array) -> Array:
+        return x
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array:
+        self.cached()
+        return grad
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda layer: nn.Sequential(nn.Tanh(), layer, nn.Tanh()),
+        lambda layer: nn.Residual(layer),
+        lambda layer: nn.Graph({"a": (nn.Tanh(), "x"), "b": (layer, "a"), "c": (nn.Tanh(), "b")}),
+    ],
+    ids=["Sequential", "Residual", "Graph"],
+)
+def test_a_layer_that_returns_nothing_or_does_not_cache_is_named(around: Any) -> None:
+    x = np.ones((2, 2))
+    with pytest.raises(TypeError, match=r"NoOutput\(\): forward returned None"):
+        around(NoOutput())(x)
+    model = around(NoGradient())
+    with pytest.raises(TypeError, match=r"(NoGradient\(\)|Sequential): backward returned None"):
+        model.backward(model(x))
+    model = around(NoCache())
+    with pytest.raises(RuntimeError, match=r"NoCache\(\): .*self\.cache\(\.\.\.\)"):
+        model.backward(model(x))
+
+
+def test_an_error_in_a_nested_model_ends_with_the_path_and_the_shape() -> None:
+    class Net(nn.Layer):
+        def __init__(self) -> None:
+            self.encoder = nn.Sequential(nn.Tanh(), nn.Tanh(), nn.Linear(3, 2, rng=0))
+            self.head = nn.Graph({"y": (nn.Linear(2, 1, rng=0), "x")})
+
+        def forward(self, x: Array) -> Any:
+            return self.head(self.encoder(x))
+
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            return self.encoder.backward(self.head.backward(grad), input_grad)
+
+    net = Net()
+    with pytest.raises(
+        ValueError, match=r"^Linear\(3, 2\): .* \(layer 'encoder\.2', input of shape \(4, 5\)\)$"
+    ):
+        net(np.ones((4, 5)))
+    with pytest.raises(
+        ValueError, match=r"\(layer '0\.encoder\.2', input of shape \(4, 5\)\)$"
+    ) as e:
+        nn.Sequential(net)(np.ones((4, 5)))
+    assert str(pickle.loads(pickle.dumps(e.value))) == str(e.value)
+    net.encoder[2] = nn.Linear(3, 3, rng=0)
+    with pytest.raises(ValueError, match=r"^Graph node 'y': Linear\(2, 1\): .*'head\.y', input of"):
+        net(np.ones((4, 3)))
+    model = nn.Sequential(nn.Sequential(nn.Linear(3, 2, rng=0)), nn.Tanh())
+    model(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"\(layer '1', gradient of shape \(2, 5\)\)$"):
+        model.backward(np.ones((2, 5)))
+    with pytest.raises(ValueError, match=r"^Linear\(3, 2\): expected .* got \(2, 9\)$"):
+        model[0][0](np.ones((2, 9)))
+
+
+# ---- what a layer computes depends on ----
+
+
+def test_what_a_layer_computes_does_not_depend_on_where_it_stood(rng: np.random.Generator) -> None:
+    alone, once_beside = nn.Linear(784, 128, rng=0), nn.Linear(784, 128, rng=0)
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Flatten(), once_beside)
+    del model[:2]
+    x, grad = rng.normal(size=(512, 784)).astype("f"), rng.normal(size=(512, 128)).astype("f")
+    assert_array_equal(once_beside(x), alone(x))
+    assert_array_equal(once_beside.backward(grad), alone.backward(grad))
+    assert_array_equal(once_beside.weight.grad, alone.weight.grad)

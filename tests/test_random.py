@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from typing import Any
@@ -188,3 +189,48 @@ def test_a_generator_that_several_share_is_found_once_where_it_is_nearest() -> N
     circle: list[Any] = [Noise(shared, [shared, Noise(shared)]), shared]
     circle.append(circle)
     assert generators_within(circle) == {"1": shared}
+
+
+# ---- seeds and processes ----
+
+
+@pytest.mark.parametrize("wrong", ["a", None, 1.5, True, [1, 2]])
+def test_a_seed_that_is_no_integer_is_an_error(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="^seed must be an int, got "):
+        nn.seed(wrong)
+
+
+def test_a_negative_seed_is_an_error() -> None:
+    with pytest.raises(ValueError, match="^seed must be at least 0, got -1"):
+        nn.seed(-1)
+    with pytest.raises(ValueError, match="^rng must be at least 0, got -1"):
+        nn.Linear(2, 2, rng=-1)
+
+
+def forked_draws(count: int) -> list[bytes]:
+    """Return the weights that each of several forked processes draws first."""
+    draws = []
+    for _ in range(count):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            os.write(writing, nn.Linear(3, 3).weight.data.tobytes())
+            os._exit(0)
+        os.waitpid(child, 0)
+        draws.append(os.read(reading, 100))
+        os.close(reading)
+        os.close(writing)
+    return draws
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_forked_processes_draw_different_numbers_that_the_seed_decides() -> None:
+    nn.seed(0)
+    expected = nn.Linear(3, 3).weight.data.tobytes()
+    nn.seed(0)
+    first = forked_draws(3)
+    assert nn.Linear(3, 3).weight.data.tobytes() == expected  # the parent's draws are the same
+    assert len({*first, expected}) == 4
+    nn.seed(0)
+    assert forked_draws(3) == first

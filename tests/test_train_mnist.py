@@ -316,9 +316,14 @@ def test_an_interrupt_ends_the_training_and_still_reports(
     if with_checkpoint:
         command += ["--checkpoint", tmp_path / "run.npz"]
         lines.append(f"--resume goes on from {tmp_path / 'run.npz'}")
+
+    def restore_interrupts() -> None:  # a job in the background is started with SIGINT ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=restore_interrupts,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch 2"):

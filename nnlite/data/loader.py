@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import integer
+from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
@@ -34,40 +34,43 @@ class DataLoader:
     drop_last : bool, default False
         Whether to leave out the last batch where it is smaller than the others.
     transform : callable, optional
-        Gets the arrays of each batch and returns what is handed out in their place: with images
-        and labels, ``transform(images, labels)`` returns a pair. It may change the arrays that it
-        gets when they are copies, which they are when `shuffle` is True. See the notes on what of
-        it is in the loader's state.
+        Takes the arrays of each batch and returns the batch: with images and labels,
+        ``transform(images, labels)`` returns a pair. It may write into its arguments if `shuffle`
+        is True, since they are then copies. See the notes for the part of it that belongs to the
+        loader's state.
     rng : int, numpy.random.Generator or None
-        Source of the orders. An int gives the same orders in every run, and still another order
-        in each epoch.
+        Source of the orders. An int gives the same orders in every run; the epochs of a run
+        differ.
 
     Attributes
     ----------
     epoch : int
-        How many epochs have ended, at their last batch or before it.
+        Number of epochs that have ended, at their last batch or before it.
 
     Raises
     ------
     ValueError
         If there are no arrays or no samples, if the lengths differ, or if there is no batch
         because of `drop_last`.
+    TypeError
+        If something is not an array: also sparse matrices, masked arrays with masked elements, and
+        a single list of arrays, which would be read as samples.
 
     Notes
     -----
     Each iteration over the loader is one epoch. Batches of a single array are arrays; of several,
-    tuples of arrays. With `shuffle` a batch is a copy, else a view of the data.
+    tuples of arrays. With `shuffle` a batch is a copy, otherwise a read-only view of the data.
 
-    `state_dict`, taken within an epoch, has the order of that epoch and the place in it: after
+    `state_dict`, taken within an epoch, has the order of that epoch and the position in it: after
     `load_state_dict` the next iteration begins with the very next batch. An epoch that was left
     with ``break`` has ended.
 
-    Part of the state are the `numpy.random.Generator` objects that the transform keeps: as
-    attributes, its own or of the transforms that it is made of; in lists, tuples and dicts; bound
-    by ``functools.partial``; or in the object of which it is a method. One in a closure, in a
-    default value or in a global variable cannot be seen, and does not go on from where it was. Draw
-    from the package's generator instead, which is in every checkpoint, or give the transform a
-    ``state_dict`` and a ``load_state_dict``, which then stand for all of its state.
+    The state includes the `numpy.random.Generator` objects that the transform keeps: as its own
+    attributes or those of its parts; in lists, tuples and dicts; bound by ``functools.partial``; or
+    in the object whose method it is. A generator in a closure, in a default value or in a global
+    variable is not found, and its state is not restored. Draw from the package's generator instead,
+    which is in every checkpoint, or give the transform a ``state_dict`` and a ``load_state_dict``,
+    which then define its state.
 
     Examples
     --------
@@ -111,24 +114,29 @@ class DataLoader:
     ) -> None:
         if not arrays:
             raise ValueError("DataLoader: expected at least one array")
+        if len(arrays) == 1 and _is_list_of_arrays(arrays[0]):
+            raise TypeError(
+                "DataLoader: expected arrays, got a list of arrays; write DataLoader(*arrays), or "
+                "numpy.stack(arrays) if each of them is a sample"
+            )
         self.arrays = tuple(_as_samples(array) for array in arrays)
         self.batch_size = integer(batch_size, "DataLoader: batch_size")
-        self.shuffle = shuffle
-        self.drop_last = drop_last
+        self.shuffle = boolean(shuffle, "DataLoader: shuffle")
+        self.drop_last = boolean(drop_last, "DataLoader: drop_last")
         if transform is not None and not callable(transform):
             raise TypeError(f"DataLoader: transform must be callable, got {transform!r}")
         self.transform = transform
         # None stays None: the package's generator is looked up when an epoch begins, so that
-        # nn.seed() holds for loaders that were made before it.
+        # nn.seed() also affects loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
         self.epoch = 0
         self._running: _Epoch | None = None  # the epoch that was begun last, until it ends
-        self._next: _Epoch | None = None  # an epoch that was loaded, until it goes on
+        self._next: _Epoch | None = None  # an epoch that was loaded, until it is continued
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
-            listed = " and ".join(str(array.shape) for array in self.arrays)
+            shapes = " and ".join(str(array.shape) for array in self.arrays)
             raise ValueError(
-                f"DataLoader: all arrays need the same length, got the shapes {listed}"
+                f"DataLoader: all arrays need the same length, got the shapes {shapes}"
             )
         if not lengths[0]:
             raise ValueError("DataLoader: the arrays are empty; there is nothing to iterate over")
@@ -150,38 +158,48 @@ class DataLoader:
         try:
             for start in range(running.batches * size, len(self) * size, size):
                 stop = start + size
-                picked = slice(start, stop) if order is None else order[start:stop]
-                batch = tuple(array[picked] for array in self.arrays)
-                handed_out = batch if len(batch) > 1 else batch[0]
+                arrays = self._batch(slice(start, stop) if order is None else order[start:stop])
+                batch = arrays if len(arrays) > 1 else arrays[0]
                 if self.transform is not None:
-                    handed_out = self.transform(*batch)
+                    batch = self.transform(*arrays)
                 running.batches += 1
-                yield handed_out
+                yield batch
         finally:
             if self._running is running:
                 self._running = None
                 self.epoch += 1
+
+    def _batch(self, samples: slice | Array) -> tuple[Array, ...]:
+        """Return some samples of each array: as read-only views of a slice, as copies of indices.
+
+        A batch that is written into must not change the data set.
+        """
+        batch = tuple(array[samples] for array in self.arrays)
+        if isinstance(samples, slice):
+            for view in batch:
+                view.flags.writeable = False
+        return batch
 
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
         return _Epoch(generator(self._rng).permutation(samples) if self.shuffle else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy is not within the loop that runs over this one.
+        # A loop that runs over this loader does not run over its copy.
         return {**vars(self), "_running": None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here: with the very next batch.
+        """Return the state, for `load_state_dict` to continue with the very next batch.
 
         Returns
         -------
         dict
-            "samples", "batch_size", "shuffle" and "drop_last", for which the state holds; "epoch";
-            "batches", how many the running epoch has handed out, or None between two epochs;
-            "order", that of the running epoch; "rng", the state of a generator that was given as
-            `rng`; "transform", the state of the transform, or of the object of which it is a
-            method, if it has a `state_dict` or keeps generators. The state of the package's
-            generator is not part of it: `save_checkpoint` keeps that too.
+            "samples", "batch_size", "shuffle" and "drop_last", which must be the same where it is
+            loaded; "epoch"; "batches", the number of batches that the running epoch has given, or
+            None between two epochs; "order", that of the running epoch; "rng", the state of a
+            generator that was given as `rng`; "transform", the state of the transform, or of the
+            object whose method it is, if it has a `state_dict` or keeps generators. The state of
+            the package's generator is not included; `save_checkpoint` saves that.
         """
         running = self._next or self._running
         order = None if running is None else running.order
@@ -195,13 +213,13 @@ class DataLoader:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken, with the next iteration.
+        """Restore a state; the next iteration continues from it.
 
         Raises
         ------
         TypeError, ValueError
-            If it is not the state of a loader of as many samples in the same batches. Nothing is
-            changed then.
+            If it is not the state of a loader with the same number of samples and the same batches.
+            Nothing is changed then.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
@@ -231,12 +249,12 @@ class DataLoader:
         self.epoch, self._next, self._running = epoch, resumed, None
 
     def _terms(self) -> dict[str, Any]:
-        """Return what must be the same where a state is loaded."""
+        """Return the options that must be the same where a state is loaded."""
         return {
             "samples": len(self.arrays[0]),
             "batch_size": self.batch_size,
-            "shuffle": bool(self.shuffle),
-            "drop_last": bool(self.drop_last),
+            "shuffle": self.shuffle,
+            "drop_last": self.drop_last,
         }
 
     def _checked_epoch(self, batches: Any, order: Any) -> _Epoch | None:
@@ -260,7 +278,7 @@ class DataLoader:
 
 
 class _Epoch:
-    """An epoch that has begun: its order, and how many batches it has handed out."""
+    """An epoch that has begun: its order, and the number of batches that it has given."""
 
     def __init__(self, order: Array | None, batches: int = 0) -> None:
         self.order = order
@@ -292,15 +310,30 @@ def _load_transform_state(transform: Any, state: Any) -> None:
         load_generator_state(rng, states[name])
 
 
+def as_array(values: ArrayLike, who: str) -> Array:
+    """Return `values` as an array, or raise an error that begins with the caller's name `who`."""
+    check_is_array(values, who)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # nested lists of several lengths
+        raise ValueError(f"{who}: an array is needed, not a ragged list: {error}") from None
+    if array.ndim == 0 and array.dtype == object:
+        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}")
+    return array
+
+
 def _as_samples(values: ArrayLike) -> Array:
     if isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values):
         raise TypeError(
             "DataLoader: expected arrays, got a tuple of arrays; write DataLoader(*arrays)"
         )
-    try:
-        array = np.asarray(values)
-    except ValueError as error:  # nested lists of several lengths
-        raise ValueError(f"DataLoader: an array is needed, not a ragged list: {error}") from None
+    array = as_array(values, "DataLoader")
     if array.ndim == 0:
         raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
     return array
+
+
+def _is_list_of_arrays(values: Any) -> bool:
+    return isinstance(values, list) and any(
+        isinstance(item, np.ndarray) and item.ndim > 0 for item in values
+    )

@@ -62,7 +62,7 @@ class Probe:
             bit_generator.state = state
         for part, name, value in self._buffers:
             setattr(part, name, copy.copy(value))
-        return self.layer(*self.inputs, **self._options)
+        return self.layer.forward(*self.inputs, **self._options)
 
     def backward(self, grad: Any, **options: bool) -> Any:
         """Call backward, with the gradient `grad` if it takes one."""

@@ -9,13 +9,15 @@ the answer to everything:
 - They compute nothing but products. Where a network's arrays are large, as in convolution, copies
   and sums take as long as the products do. Layers `share` such work among threads of our own.
 - They await the next product in a loop, on the cores that the others need. So BLAS gets one thread
-  for each part of shared work, and the products of layers that stand in one container with a
-  convolution are no longer given to its threads either (`beside_images`).
+  for each part of shared work, and a product is not given to its threads if an operand was computed
+  from images by ours: `memory.is_for_threads` tells it of an array. In a network with convolutions
+  BLAS's threads would take away half of the cores.
 
 We use as many threads as BLAS would, so that what limits it (``OMP_NUM_THREADS``, threadpoolctl)
 limits all. Where the BLAS is not OpenBLAS, nothing is shared and BLAS does as it likes.
 
-How a result is computed depends on shapes and on the number of threads alone, and so do its bits.
+How a result is computed depends on its operands (shapes, memory order and origin) and on the number
+of threads alone, and so do its bits.
 """
 
 from __future__ import annotations
@@ -28,12 +30,12 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import threads
+from .arrays import Array
+from .memory import empty, is_for_threads, ones
 
 # These were measured where a core makes some 50 thousand million multiply-adds a second, and goes
 # through 10 GB of memory.
@@ -152,10 +154,10 @@ def _run(work: Callable[[int, int], object], length: int, parts: int) -> None:
 
 
 def share_sum(
-    term: Callable[[int, int], NDArray[Any]], length: int, size: int, multiply_adds: int = 0
-) -> NDArray[Any]:
+    term: Callable[[int, int], Array], length: int, size: int, multiply_adds: int = 0
+) -> Array:
     """Return the sum of ``term(start, stop)`` over parts of range(length), shared as by `share`."""
-    terms: dict[int, NDArray[Any]] = {}
+    terms: dict[int, Array] = {}
 
     def work(start: int, stop: int) -> None:
         terms[start] = term(start, stop)
@@ -165,7 +167,7 @@ def share_sum(
     return functools.reduce(np.add, [terms[start] for start in sorted(terms)])
 
 
-def elementwise(function: Callable[..., object], *arrays: NDArray[Any]) -> None:
+def elementwise(function: Callable[..., object], *arrays: Array) -> None:
     """Call ``function(*arrays)``, which goes element by element through arrays of one shape.
 
     In a process that has shared work before, parts of large arrays are computed at the same time.
@@ -185,25 +187,27 @@ def elementwise(function: Callable[..., object], *arrays: NDArray[Any]) -> None:
     share(compute, len(turned[0]), size)
 
 
-def product(
-    a: NDArray[Any], b: NDArray[Any], out: NDArray[Any] | None = None, beside_images: bool = False
-) -> NDArray[Any]:
+def product(a: Array, b: Array, out: Array | None = None, like: Array | None = None) -> Array:
     """Return the product of two matrices, as `numpy.dot`.
 
-    With `beside_images`, the threads of BLAS stay asleep, unless there is one row only.
+    The threads of BLAS stay asleep if one of the operands, or `like`, is an array for our own.
     """
     multiply_adds = a.size * b.shape[1]
     if multiply_adds <= _TINY:
         return np.dot(a, b, out)
     rows, columns = len(a), b.shape[1]
+    is_large = multiply_adds >= _LARGE
+    for_threads = is_large and any(
+        array is not None and is_for_threads(array) for array in (a, b, like)
+    )
     # A product with one row takes as long as it takes to read the matrix, which BLAS's threads do
     # from caches of their own.
-    if rows == 1 or (multiply_adds >= _LARGE and not beside_images):
+    if rows == 1 or (is_large and not for_threads):
         return np.dot(a, b, out)
+    result = empty((rows, columns), a.dtype, for_threads) if out is None else out
     if multiply_adds < _HUGE:
         with _one_thread:
-            return np.dot(a, b, out)
-    result = np.empty((rows, columns), a.dtype) if out is None else out
+            return np.dot(a, b, result)
 
     def of_rows(start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=result[start:stop])
@@ -214,3 +218,34 @@ def product(
     by_rows = rows > columns
     share(of_rows if by_rows else of_columns, max(rows, columns), result.nbytes, multiply_adds)
     return result
+
+
+def as_rows(x: Array) -> Array:
+    """Return `x` as a matrix: all axes but the last in one."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
+def affine(x: Array, weight: Array, bias: Array | None) -> Array:
+    """Return x Wᵀ + b for the rows of `x`."""
+    # BLAS packs the transposed matrix, so let it be the smaller one.
+    y = product(weight, x.T).T if 1 < len(x) < len(weight) else product(x, weight.T)
+    if bias is not None:
+        # NumPy adds to a row in half the time that it needs for a matrix of one row.
+        target = y[0] if len(y) == 1 else y
+        target += bias
+    return y
+
+
+def matmul(a: Array, b: Array, like: Array) -> Array:
+    """Return the product of two matrices, in the memory order of `like`.
+
+    Whoever reads the product and `like` together then reads both along memory.
+    """
+    if like.flags.c_contiguous:
+        return product(a, b, like=like)
+    return product(b.T, a.T, like=like).T
+
+
+def column_sums(a: Array) -> Array:
+    """Return the sum of each column of a matrix: a product with ones is faster than `sum`."""
+    return product(ones((1, len(a)), a.dtype), a)[0]

@@ -87,37 +87,54 @@ _PATIENCE = 512  # calls of `empty`, after which a buffer that none of them used
 _SPARE = 1 << 25  # bytes that nobody uses, beyond which some are given back before more are taken
 
 
+class _ForThreads(np.ndarray[Any, np.dtype[Any]]):
+    """Owner of memory for arrays that threads of our own work on."""
+
+
+def is_for_threads(array: NDArray[Any]) -> bool:
+    """Whether `array` was made by ``empty(..., for_threads=True)``, or is a view of such an array.
+
+    `empty_like` hands this on, so that it holds for all arrays that are computed from images.
+    """
+    # The memory's owner is the base of an array and, being a subclass, not that of a view of it.
+    base = array.base
+    return type(base) is _ForThreads or type(getattr(base, "base", None)) is _ForThreads
+
+
 class _Pool(threading.local):
-    """Buffers by size, each with the number of the call that used it last."""
+    """Buffers by owner and size, each with the number of the call that used it last."""
 
     def __init__(self) -> None:
-        self.buffers: dict[int, list[list[Any]]] = {}
+        self.buffers: dict[tuple[type, int], list[list[Any]]] = {}
         self.calls = 0
 
 
 _pool = _Pool()
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], for_threads: bool = False) -> NDArray[Any]:
     """Return an uninitialised C-ordered array, as `numpy.empty`, in used memory where there is any.
 
-    The memory was part of an earlier array that nobody can see any more.
+    The memory was part of an earlier array that nobody can see any more. `for_threads` marks the
+    array as one that threads of our own work on: see `is_for_threads`.
     """
+    owner: type[NDArray[Any]] = _ForThreads if for_threads else np.ndarray
     size = math.prod(shape) * dtype.itemsize
-    if size < _SMALL:
-        return np.empty(shape, dtype)
-    _pool.calls += 1
     array: NDArray[Any]
-    for entry in _pool.buffers.get(size, ()):
+    if size < _SMALL:
+        array = owner(shape, dtype)
+        return array.view(np.ndarray) if for_threads else array
+    _pool.calls += 1
+    for entry in _pool.buffers.get((owner, size), ()):
         buffer = entry[0]
         if not is_held(buffer):
             entry[1] = _pool.calls
             array = np.ndarray(shape, dtype, buffer=buffer)
             return array
     _give_back()
-    buffer = np.empty(size, np.uint8)
+    buffer = owner(size, np.uint8)
     if _COUNTED:
-        _pool.buffers.setdefault(size, []).append([buffer, _pool.calls])
+        _pool.buffers.setdefault((owner, size), []).append([buffer, _pool.calls])
     array = np.ndarray(shape, dtype, buffer=buffer)
     return array
 
@@ -125,14 +142,32 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 def empty_like(array: NDArray[Any]) -> NDArray[Any]:
     """Return an uninitialised array, as `numpy.empty_like`, in used memory where there is any.
 
-    Its axes lie in memory in the same order as those of `array`.
+    Its axes lie in memory in the same order as those of `array`, and it is for threads alike.
     """
-    if array.nbytes < _SMALL:
+    for_threads = array.base is not None and is_for_threads(array)
+    if array.nbytes < _SMALL and not for_threads:
         return np.empty_like(array)
     if array.flags.c_contiguous:
-        return empty(array.shape, array.dtype)
+        return empty(array.shape, array.dtype, for_threads)
     order, back = _orders(array.strides)
-    return empty(tuple(array.shape[axis] for axis in order), array.dtype).transpose(back)
+    shape = tuple(array.shape[axis] for axis in order)
+    return empty(shape, array.dtype, for_threads).transpose(back)
+
+
+def reshape(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return `x` in another shape, as `numpy.reshape`.
+
+    Where the first axis stays and lies innermost in memory, as in arrays of images, it stays
+    innermost: a copy, if there has to be one, is of long stretches.
+    """
+    if shape[0] != len(x) or x.strides[0] != x.itemsize:
+        return x.reshape(shape)
+    rows = x.transpose(*range(1, x.ndim), 0)
+    if not rows.flags.c_contiguous:
+        copied = empty(rows.shape, x.dtype, is_for_threads(x))
+        copied[...] = rows
+        rows = copied
+    return rows.reshape(*shape[1:], len(x)).transpose(-1, *range(len(shape) - 1))
 
 
 @functools.lru_cache(maxsize=256)
@@ -163,4 +198,4 @@ def _give_back() -> None:
         is_spare = not is_held(buffer)
         spare += is_spare * buffer.nbytes
         if entry[1] > oldest and not (is_spare and spare > _SPARE):
-            _pool.buffers.setdefault(buffer.nbytes, []).append(entry)
+            _pool.buffers.setdefault((type(buffer), buffer.nbytes), []).append(entry)

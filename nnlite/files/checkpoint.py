@@ -194,8 +194,9 @@ def load_checkpoint(
     -----
     No code in the file is run, and the memory taken is in proportion to its size.
 
-    The schedule is loaded before the optimizer, whose learning rates hold, and the loader after all
-    others. When loading fails, what was loaded by then is put back through its own `state_dict`; a
+    The optimizer is loaded before the schedule, so that a schedule with other options, such as a
+    larger number of steps, sets its own learning rates; the loader is loaded after all others. When
+    loading fails, what was loaded by then is put back through its own `state_dict`; a
     `loader` of your own must change nothing when its `load_state_dict` fails, as that of
     `DataLoader`.
     """
@@ -271,8 +272,8 @@ def _check_classes(path: str, parts: Mapping[str, Any], saved: Any) -> None:
 
 
 def _turn(name: str) -> int:
-    """Return when a part is loaded: after others that may change it or that may fail."""
-    return {"model": 0, "schedule": 2, "optimizer": 3, "loader": 4}.get(name, 1)
+    """Return when a part is loaded: after the parts that it depends on and those that may fail."""
+    return {"model": 0, "optimizer": 1, "schedule": 3, "loader": 4}.get(name, 2)
 
 
 def _state(part: Any) -> Any:

@@ -85,8 +85,8 @@ _BROKEN = (
 )
 
 
-def read(file: BinaryIO, text_name: str) -> tuple[dict[str, Array], str | None]:
-    """Return the arrays by name, and the text entry of that name if there is one.
+def read(file: BinaryIO, *text_names: str) -> tuple[dict[str, Array], str | None]:
+    """Return the arrays by name, and the text entry of one of these names if there is one.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def read(file: BinaryIO, text_name: str) -> tuple[dict[str, Array], str | None]:
         If the file is not as it should be. The message names the entry.
     """
     try:
-        return _read(file, text_name)
+        return _read(file, text_names)
     except _BROKEN as error:
         raise ValueError(_reason(error)) from error
 
@@ -103,10 +103,10 @@ def _reason(error: Exception) -> str:
     if type(error) is ValueError:
         return str(error)
     # zipfile may quote long stretches of the file.
-    return f"damaged or truncated: {textwrap.shorten(str(error), 120, placeholder=' …')}"
+    return f"damaged or truncated: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
 
 
-def _read(file: BinaryIO, text_name: str) -> tuple[dict[str, Array], str | None]:
+def _read(file: BinaryIO, text_names: tuple[str, ...]) -> tuple[dict[str, Array], str | None]:
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END.size))
     end = file.read(_END.size)
@@ -119,7 +119,7 @@ def _read(file: BinaryIO, text_name: str) -> tuple[dict[str, Array], str | None]
         for member in members:
             name = member.filename.removesuffix(".npy")
             try:
-                is_text = member.filename == text_name
+                is_text = member.filename in text_names
                 _check_member(member, size, is_text)
                 if name in arrays or (is_text and text is not None):
                     raise ValueError("the name occurs twice")

@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 from ..engine.arrays import Array
 from ..layer import Layer
 
-# The entry of a checkpoint that is no array, and the names of its model's arrays.
+# The entry that is no array, of a checkpoint and of a model, and the names of the model's arrays.
 CHECKPOINT = "checkpoint.json"
+MODEL_TEXT = "model.json"
 MODEL = "model/"
 
 
@@ -127,8 +128,8 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
     ----------
     path : str or path-like
         A file that `save` has written; or `numpy.savez` or `numpy.savez_compressed`, without
-        objects; or ``safetensors.torch.save_file``; or `save_checkpoint`, whose model is read. It
-        is recognised by its content, not by its name.
+        objects; or ``safetensors.torch.save_file``; or `save_checkpoint` or `save_model`, whose
+        model is read. It is recognised by its content, not by its name.
 
     Returns
     -------
@@ -182,7 +183,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
             if start[:4] in ZIP:
                 from . import npz
 
-                arrays, text = npz.read(file, CHECKPOINT)
+                arrays, text = npz.read(file, CHECKPOINT, MODEL_TEXT)
                 if text is None:
                     return arrays
                 return {

@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..checks import as_floats, as_output_grad, integer, number, one_of, positive
-from ..engine.arrays import FLOATS, Array
-from ..engine.blas import elementwise
-from ..engine.masks import pick
-from ..engine.memory import empty_like
+from ..engine.arrays import Array
+from ..engine.elementwise import (
+    absolute,
+    multiply,
+    negative_part,
+    one_minus,
+    relu,
+    relu_grad,
+    sigmoid,
+    step,
+    tanh,
+)
 from ..engine.special import normal_cdf
 from ..layer import Layer
-
-# Arrays of the same dtype, which NumPy is quicker to compute with than with Python's numbers.
-_ZERO = {dtype: np.zeros((), dtype) for dtype in FLOATS}
-_ONE = {dtype: np.ones((), dtype) for dtype in FLOATS}
+from .elementwise import Elementwise
 
 
-class ReLU(Layer):
+class ReLU(Elementwise):
     """Rectified linear unit: ``y = max(x, 0)``.
 
     Notes
@@ -40,23 +46,15 @@ class ReLU(Layer):
     array([0., 0., 5.])
     """
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        y = _positive_part(x)
-        self.cache(y)
-        return y
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = relu(x)
+        return y, y
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (y,) = self.cached()
-        grad = as_output_grad(self, grad, y.shape, y.dtype)
-        if not input_grad:
-            return None
-        result = empty_like(y)
-        elementwise(_pass_where_positive, y, grad, result)
-        return result
+    def vjp(self, y: Array, grad: Array) -> Array:
+        return relu_grad(y, grad)
 
 
-class LeakyReLU(Layer):
+class LeakyReLU(Elementwise):
     """ReLU with a small slope on the left: ``y = x`` for x > 0, ``y = negative_slope · x`` else.
 
     Parameters
@@ -87,28 +85,23 @@ class LeakyReLU(Layer):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = number(negative_slope, "LeakyReLU: negative_slope")
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        self.cache(x)
+    def value(self, x: Array) -> tuple[Array, Array]:
         if 0 < self.negative_slope <= 1:
-            y: Array = np.multiply(x, self.negative_slope, out=empty_like(x))
-            return np.maximum(x, y, out=y)
-        return x * self._slope(x)
+            y = multiply(x, self.negative_slope)
+            return np.maximum(x, y, out=y), x
+        return x * self._slope(x), x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        return grad * self._slope(x) if input_grad else None
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad * self._slope(x)
 
     def _slope(self, x: Array) -> Array:
+        """Return dy/dx."""
         slope = x.dtype.type(self.negative_slope)
         # Several times as fast as numpy.where, and exact: the sum is 1 or 0, plus the slope or 1.
-        factor: Array = np.multiply(x > 0, 1 - slope, out=empty_like(x))
-        factor += slope
-        return factor
+        return np.add(step(x, 1 - slope), slope)
 
 
-class ELU(Layer):
+class ELU(Elementwise):
     """Exponential linear unit: ``y = x`` for x > 0, ``y = alpha (exp(x) - 1)`` else.
 
     Parameters
@@ -140,21 +133,15 @@ class ELU(Layer):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = number(alpha, "ELU: alpha")
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        y = _negative_part(x)
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = negative_part(x)
         np.expm1(y, out=y)
         y *= self.alpha
-        y += _positive_part(x)
-        self.cache(x)
-        return y
+        y += relu(x)
+        return y, x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        if not input_grad:
-            return None
-        slope = _negative_part(x)
+    def vjp(self, x: Array, grad: Array) -> Array:
+        slope = negative_part(x)
         np.exp(slope, out=slope)  # 1 for x > 0
         if self.alpha != 1:
             np.multiply(slope, self.alpha, out=slope, where=x <= 0)
@@ -162,7 +149,7 @@ class ELU(Layer):
         return slope
 
 
-class SiLU(Layer):
+class SiLU(Elementwise):
     """Sigmoid linear unit, also called swish: ``y = x σ(x)``.
 
     Notes
@@ -184,18 +171,13 @@ class SiLU(Layer):
     array([   0., 1000.])
     """
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
+    def value(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
         s = sigmoid(x)
-        self.cache(x, s)
-        return x * s
+        return multiply(x, s), (x, s)
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        x, s = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        if not input_grad:
-            return None
-        slope = 1 - s
+    def vjp(self, saved: tuple[Array, Array], grad: Array) -> Array:
+        x, s = saved
+        slope = one_minus(s)
         slope *= x
         slope += 1
         slope *= s
@@ -203,7 +185,7 @@ class SiLU(Layer):
         return slope
 
 
-class Softplus(Layer):
+class Softplus(Elementwise):
     """Smooth ReLU: ``y = log(1 + exp(beta · x)) / beta``.
 
     Parameters
@@ -235,28 +217,23 @@ class Softplus(Layer):
     def __init__(self, beta: float = 1.0) -> None:
         self.beta = positive(beta, "Softplus: beta")
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        self.cache(x)
-        y: Array = np.abs(x, out=empty_like(x))
+    def value(self, x: Array) -> tuple[Array, Array]:
+        # log(1 + exp(u)) = max(u, 0) + log(1 + exp(-|u|)), in which nothing overflows.
+        y = absolute(x)
         y *= -self.beta
         np.exp(y, out=y)
         np.log1p(y, out=y)
         y /= self.beta
-        y += _positive_part(x)
-        return y
+        y += relu(x)
+        return y, x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        if not input_grad:
-            return None
-        slope = sigmoid(self.beta * x)
+    def vjp(self, x: Array, grad: Array) -> Array:
+        slope = sigmoid(multiply(x, self.beta))
         slope *= grad
         return slope
 
 
-class GELU(Layer):
+class GELU(Elementwise):
     """Gaussian error linear unit: ``y = x Φ(x)``, with Φ the normal distribution function.
 
     Parameters
@@ -291,40 +268,35 @@ class GELU(Layer):
     def __init__(self, approximate: str = "none") -> None:
         self.approximate = one_of(approximate, ("none", "tanh"), "GELU: approximate")
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
+    def value(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
         if self.approximate == "none":
-            share = normal_cdf(x)
+            cdf = normal_cdf(x)
         else:
-            share = np.multiply(x, x, out=empty_like(x))
-            share *= _GELU_CUBE
-            share += 1
-            share *= x
-            share *= _GELU_SCALE
-            np.tanh(share, out=share)
-            share += 1
-            share *= 0.5
-        self.cache(x, share)
-        return x * share
+            cdf = multiply(x, x)
+            cdf *= _GELU_CUBE
+            cdf += 1
+            cdf *= x
+            cdf *= _GELU_SCALE
+            np.tanh(cdf, out=cdf)
+            cdf += 1
+            cdf *= 0.5
+        return multiply(x, cdf), (x, cdf)
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        x, share = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        if not input_grad:
-            return None
-        slope = np.multiply(x, x, out=empty_like(x))
+    def vjp(self, saved: tuple[Array, Array], grad: Array) -> Array:
+        x, cdf = saved
+        slope = multiply(x, x)
         if self.approximate == "none":
             slope *= -0.5
             np.exp(slope, out=slope)
             slope *= 1 / math.sqrt(2 * math.pi)
         else:
-            # share = (1 + t) / 2, so that (1 - t²) / 2 = 2 share (1 - share).
+            # cdf = (1 + t) / 2, so that (1 - t²) / 2 = 2 cdf (1 - cdf).
             slope *= 6 * _GELU_CUBE * _GELU_SCALE
             slope += 2 * _GELU_SCALE
-            slope *= share
-            slope *= 1 - share
+            slope *= cdf
+            slope *= one_minus(cdf)
         slope *= x
-        slope += share
+        slope += cdf
         slope *= grad
         return slope
 
@@ -333,7 +305,7 @@ _GELU_SCALE = math.sqrt(2 / math.pi)
 _GELU_CUBE = 0.044715
 
 
-class Sigmoid(Layer):
+class Sigmoid(Elementwise):
     """Logistic function: ``y = 1 / (1 + exp(-x))``.
 
     Notes
@@ -350,58 +322,18 @@ class Sigmoid(Layer):
     array([0. , 0.5, 1. ])
     """
 
-    def forward(self, x: Array) -> Array:
-        y = sigmoid(as_floats(self, x))
-        self.cache(y)
-        return y
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = sigmoid(x)
+        return y, y
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (y,) = self.cached()
-        grad = as_output_grad(self, grad, y.shape, y.dtype)
-        if not input_grad:
-            return None
-        slope = _ONE[y.dtype] - y
+    def vjp(self, y: Array, grad: Array) -> Array:
+        slope = one_minus(y)
         slope *= y
         slope *= grad
         return slope
 
 
-def sigmoid(x: Array) -> Array:
-    """Return 1 / (1 + exp(-x)), with a relative error of a few ulps."""
-    y: Array = np.negative(x, out=empty_like(x))
-    _exp(y)
-    np.add(y, _ONE[y.dtype], out=y)
-    return np.reciprocal(y, out=y)
-
-
-@np.errstate(over="ignore")  # as a decorator it takes a third less time than in a with statement
-def _exp(y: Array) -> None:
-    """Turn y into exp(y), which may be infinite."""
-    np.exp(y, out=y)
-
-
-def _positive_part(x: Array) -> Array:
-    """Return max(x, 0)."""
-    y = empty_like(x)
-    elementwise(_clip_at_zero, x, y)
-    return y
-
-
-def _clip_at_zero(x: Array, y: Array) -> None:
-    np.maximum(x, _ZERO[x.dtype], out=y)
-
-
-def _pass_where_positive(y: Array, grad: Array, result: Array) -> None:
-    """Write into `result` the gradient where y, which is 0 or above, or NaN, is not 0."""
-    pick(grad, np.asarray(y != _ZERO[y.dtype]), out=result)
-
-
-def _negative_part(x: Array) -> Array:
-    """Return min(x, 0)."""
-    return np.minimum(x, _ZERO[x.dtype], out=empty_like(x))
-
-
-class Tanh(Layer):
+class Tanh(Elementwise):
     """Hyperbolic tangent: ``y = tanh(x)``.
 
     Notes
@@ -418,23 +350,33 @@ class Tanh(Layer):
     array([-1.,  0.,  1.])
     """
 
-    def forward(self, x: Array) -> Array:
-        y = np.tanh(as_floats(self, x))
-        self.cache(y)
-        return y
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = tanh(x)
+        return y, y
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (y,) = self.cached()
-        grad = as_output_grad(self, grad, y.shape, y.dtype)
-        if not input_grad:
-            return None
-        slope = np.multiply(y, y, out=empty_like(y))
-        np.subtract(1, slope, out=slope)
+    def vjp(self, y: Array, grad: Array) -> Array:
+        slope = one_minus(multiply(y, y))
         slope *= grad
         return slope
 
 
-class Softmax(Layer):
+class _AlongAxis(Layer):
+    """Base of `Softmax` and `LogSoftmax`: the axis, and the check that the input has it."""
+
+    dim: int
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = integer(dim, f"{type(self).__name__}: dim", -math.inf)
+
+    def _below_largest(self, x: ArrayLike) -> Array:
+        """Return the input minus its largest value along the axis: no exponential overflows."""
+        x = as_floats(self, x)
+        if not -x.ndim <= self.dim < x.ndim:
+            raise ValueError(f"{self}: an input of shape {x.shape} has no axis {self.dim}")
+        return np.subtract(x, x.max(axis=self.dim, keepdims=True))
+
+
+class Softmax(_AlongAxis):
     """Normalised exponentials along an axis: ``y_i = exp(x_i) / Σ_j exp(x_j)``.
 
     Parameters
@@ -467,14 +409,8 @@ class Softmax(Layer):
            [1. , 0. ]])
     """
 
-    dim: int
-
-    def __init__(self, dim: int = -1) -> None:
-        self.dim = integer(dim, "Softmax: dim", minimum=-64)
-
-    def forward(self, x: Array) -> Array:
-        x = _with_axis(self, as_floats(self, x), self.dim)
-        y: Array = np.exp(x - x.max(axis=self.dim, keepdims=True))
+    def forward(self, x: ArrayLike) -> Array:
+        y = np.exp(self._below_largest(x))
         y /= y.sum(axis=self.dim, keepdims=True)
         self.cache(y)
         return y
@@ -488,7 +424,7 @@ class Softmax(Layer):
         return grad_input
 
 
-class LogSoftmax(Layer):
+class LogSoftmax(_AlongAxis):
     """Logarithm of the softmax along an axis: ``y_i = x_i - log Σ_j exp(x_j)``.
 
     Parameters
@@ -515,14 +451,8 @@ class LogSoftmax(Layer):
     array([[    0., -1000.]])
     """
 
-    dim: int
-
-    def __init__(self, dim: int = -1) -> None:
-        self.dim = integer(dim, "LogSoftmax: dim", minimum=-64)
-
-    def forward(self, x: Array) -> Array:
-        x = _with_axis(self, as_floats(self, x), self.dim)
-        y = x - x.max(axis=self.dim, keepdims=True)
+    def forward(self, x: ArrayLike) -> Array:
+        y = self._below_largest(x)
         y -= np.log(np.exp(y).sum(axis=self.dim, keepdims=True))
         self.cache(y)
         return y
@@ -533,10 +463,3 @@ class LogSoftmax(Layer):
         if not input_grad:
             return None
         return grad - np.exp(y) * grad.sum(axis=self.dim, keepdims=True)
-
-
-def _with_axis(layer: Layer, x: Array, dim: int) -> Array:
-    """Return `x`, having checked that it has the axis `dim`."""
-    if not -x.ndim <= dim < x.ndim:
-        raise ValueError(f"{layer}: an input of shape {x.shape} has no axis {dim}")
-    return x

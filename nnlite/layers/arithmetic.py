@@ -14,14 +14,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import as_floats, as_output_grad, integer, number
+from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..parameter import Parameter
+from .elementwise import Elementwise
 
 # ---- values that nothing is given to ----
 
@@ -78,7 +80,7 @@ class Weight(Layer):
             value = value.astype(np.float32)
         if value.dtype.kind != "f":
             raise TypeError(f"Weight: expected an array of floats, got dtype {value.dtype}")
-        self.weight = Parameter(value, requires_grad)
+        self.weight = Parameter(value, boolean(requires_grad, "Weight: requires_grad"))
 
     def forward(self) -> Array:
         self.cache()
@@ -277,7 +279,32 @@ class Divide(Layer):
         return _summed_to(a_shape, quotient), -_summed_to(b.shape, quotient * y)
 
 
-class Maximum(Layer):
+class _Extremum(Layer):
+    """Base of `Maximum` and `Minimum`: element by element, one of two operands."""
+
+    # The extremum, and whether the first operand is not it.
+    _select: ClassVar[np.ufunc]
+    _loses: ClassVar[np.ufunc]
+
+    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
+        a, b = _broadcastable(self, a, b)
+        y: Array = self._select(a, b)
+        self.cache(a, b, y.shape)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
+        a, b, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, a.dtype)
+        if not input_grad:
+            return None
+        shared = np.where(a == b, grad / 2, grad)
+        return (
+            _summed_to(a.shape, np.where(self._loses(a, b), 0, shared)),
+            _summed_to(b.shape, np.where(self._loses(b, a), 0, shared)),
+        )
+
+
+class Maximum(_Extremum):
     """The larger of two operands, element by element: ``y = max(a, b)``.
 
     Raises
@@ -306,25 +333,11 @@ class Maximum(Layer):
     (array([0. , 0.5, 1. ]), 1.5)
     """
 
-    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
-        a, b = _broadcastable(self, a, b)
-        y = np.maximum(a, b)
-        self.cache(a, b, y.shape)
-        return y
-
-    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
-        a, b, shape = self.cached()
-        grad = as_output_grad(self, grad, shape, a.dtype)
-        if not input_grad:
-            return None
-        share = np.where(a == b, grad / 2, grad)
-        return (
-            _summed_to(a.shape, np.where(a < b, 0, share)),
-            _summed_to(b.shape, np.where(b < a, 0, share)),
-        )
+    _select = np.maximum
+    _loses = np.less
 
 
-class Minimum(Layer):
+class Minimum(_Extremum):
     """The smaller of two operands, element by element: ``y = min(a, b)``.
 
     Raises
@@ -349,22 +362,8 @@ class Minimum(Layer):
     array([1., 2., 2.])
     """
 
-    def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
-        a, b = _broadcastable(self, a, b)
-        y = np.minimum(a, b)
-        self.cache(a, b, y.shape)
-        return y
-
-    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, Array] | None:
-        a, b, shape = self.cached()
-        grad = as_output_grad(self, grad, shape, a.dtype)
-        if not input_grad:
-            return None
-        share = np.where(a == b, grad / 2, grad)
-        return (
-            _summed_to(a.shape, np.where(a > b, 0, share)),
-            _summed_to(b.shape, np.where(b > a, 0, share)),
-        )
+    _select = np.minimum
+    _loses = np.greater
 
 
 class MatMul(Layer):
@@ -408,7 +407,7 @@ class MatMul(Layer):
             y: Array = np.matmul(a, b)
         except ValueError:
             raise ValueError(
-                f"{self}: expected operands of shapes (…, n, k) and (…, k, m), "
+                f"{self}: expected operands of shapes (..., n, k) and (..., k, m), "
                 f"got {a.shape} and {b.shape}"
             ) from None
         # A vector is the row or the column that it counts as, for `backward`.
@@ -440,7 +439,7 @@ class MatMul(Layer):
 # ---- one operand, element by element ----
 
 
-class Negative(Layer):
+class Negative(Elementwise):
     """Sign change: ``y = -x``.
 
     Notes
@@ -457,18 +456,14 @@ class Negative(Layer):
     array([-1.,  2.])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        y = -as_floats(self, x)
-        self.cache(y.shape, y.dtype)
-        return y
+    def value(self, x: Array) -> tuple[Array, None]:
+        return -x, None
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, dtype = self.cached()
-        grad = as_output_grad(self, grad, shape, dtype)
-        return -grad if input_grad else None
+    def vjp(self, saved: None, grad: Array) -> Array:
+        return -grad
 
 
-class Abs(Layer):
+class Abs(Elementwise):
     """Absolute value: ``y = |x|``.
 
     Notes
@@ -489,18 +484,14 @@ class Abs(Layer):
     array([-1.,  0.,  1.])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        x = as_floats(self, x)
-        self.cache(x)
-        return np.abs(x)
+    def value(self, x: Array) -> tuple[Array, Array]:
+        return np.abs(x), x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        return grad * np.sign(x) if input_grad else None
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad * np.sign(x)
 
 
-class Reciprocal(Layer):
+class Reciprocal(Elementwise):
     """Reciprocal: ``y = 1 / x``.
 
     Notes
@@ -520,18 +511,15 @@ class Reciprocal(Layer):
     array([-0.25  , -0.0625])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        y = 1 / as_floats(self, x)
-        self.cache(y)
-        return y
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = 1 / x
+        return y, y
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (y,) = self.cached()
-        grad = as_output_grad(self, grad, y.shape, y.dtype)
-        return -grad * (y * y) if input_grad else None
+    def vjp(self, y: Array, grad: Array) -> Array:
+        return -grad * (y * y)
 
 
-class Square(Layer):
+class Square(Elementwise):
     """Square: ``y = x²``.
 
     Notes
@@ -553,18 +541,14 @@ class Square(Layer):
     array([ 2., 10., 12.])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        x = as_floats(self, x)
-        self.cache(x)
-        return x * x
+    def value(self, x: Array) -> tuple[Array, Array]:
+        return x * x, x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        return grad * (2 * x) if input_grad else None
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad * (2 * x)
 
 
-class Sqrt(Layer):
+class Sqrt(Elementwise):
     """Square root: ``y = √x``.
 
     Notes
@@ -584,18 +568,15 @@ class Sqrt(Layer):
     array([0.25, 0.5 ])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        y = np.sqrt(as_floats(self, x))
-        self.cache(y)
-        return y
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = np.sqrt(x)
+        return y, y
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (y,) = self.cached()
-        grad = as_output_grad(self, grad, y.shape, y.dtype)
-        return grad / (2 * y) if input_grad else None
+    def vjp(self, y: Array, grad: Array) -> Array:
+        return grad / (2 * y)
 
 
-class Power(Layer):
+class Power(Elementwise):
     """Power of a fixed exponent: ``y = xᵖ``.
 
     For an exponent that varies, with a positive base, use ``xᵖ = exp(p log x)``.
@@ -628,24 +609,17 @@ class Power(Layer):
     def __init__(self, exponent: float) -> None:
         self.exponent = number(exponent, "Power: exponent")
 
-    def forward(self, x: ArrayLike) -> Array:
-        x = as_floats(self, x)
-        self.cache(x)
-        return x**self.exponent
+    def value(self, x: Array) -> tuple[Array, Array]:
+        return x**self.exponent, x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        if not input_grad:
-            return None
+    def vjp(self, x: Array, grad: Array) -> Array:
         if self.exponent == 0:
             # The formula would be 0 · inf at x = 0.
             return np.zeros_like(grad)
-        derivative: Array = self.exponent * x ** (self.exponent - 1)
-        return grad * derivative
+        return grad * np.multiply(self.exponent, x ** (self.exponent - 1))
 
 
-class Exp(Layer):
+class Exp(Elementwise):
     """Exponential function: ``y = eˣ``.
 
     Notes
@@ -665,18 +639,15 @@ class Exp(Layer):
     array([1.        , 5.43656366])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        y = np.exp(as_floats(self, x))
-        self.cache(y)
-        return y
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = np.exp(x)
+        return y, y
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (y,) = self.cached()
-        grad = as_output_grad(self, grad, y.shape, y.dtype)
-        return grad * y if input_grad else None
+    def vjp(self, y: Array, grad: Array) -> Array:
+        return grad * y
 
 
-class Log(Layer):
+class Log(Elementwise):
     """Natural logarithm: ``y = log x``.
 
     Notes
@@ -696,15 +667,11 @@ class Log(Layer):
     array([1., 1.])
     """
 
-    def forward(self, x: ArrayLike) -> Array:
-        x = as_floats(self, x)
-        self.cache(x)
-        return np.log(x)
+    def value(self, x: Array) -> tuple[Array, Array]:
+        return np.log(x), x
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        (x,) = self.cached()
-        grad = as_output_grad(self, grad, x.shape, x.dtype)
-        return grad / x if input_grad else None
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad / x
 
 
 # ---- one operand, over axes ----
@@ -719,12 +686,12 @@ class _Reduction(Layer):
     def __init__(self, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> None:
         name = type(self).__name__
         if isinstance(dim, (tuple, list)):
-            self.dim = tuple(integer(axis, f"{name}: dim", minimum=-64) for axis in dim)
+            self.dim = tuple(integer(axis, f"{name}: dim", -math.inf) for axis in dim)
             if not self.dim:
                 raise ValueError(f"{name}: dim is empty; name an axis, or None for all of them")
         else:
-            self.dim = None if dim is None else integer(dim, f"{name}: dim", minimum=-64)
-        self.keepdim = keepdim
+            self.dim = None if dim is None else integer(dim, f"{name}: dim", -math.inf)
+        self.keepdim = boolean(keepdim, f"{name}: keepdim")
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the axes to reduce, counted from the first."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, overload
 
 import numpy as np
 
 from ..checks import as_output_grad
 from ..engine.arrays import Array
-from ..layer import Layer
+from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
 
 
 class Sequential(Layer):
@@ -21,7 +21,9 @@ class Sequential(Layer):
 
     Parameters
     ----------
-    *layers : Layer
+    *layers : Layer, or one mapping of str to Layer
+        A mapping, such as a dict, names the layers: each is an attribute of the container, and its
+        name is part of the keys in the state dict. Without a name, the position is.
 
     Raises
     ------
@@ -29,7 +31,10 @@ class Sequential(Layer):
         If something is not a layer.
     ValueError
         If the same layer stands in it twice: each layer keeps the cache of one forward, so the
-        second use would spoil the first one's gradient. Use `Layer.tied` for the second.
+        second use would spoil the first one's gradient. Use `Layer.tied` for the second. If a name
+        is empty, has a dot, or stands for two layers.
+    RuntimeError
+        In `backward`, if one of the layers was called again after the container's `forward`.
 
     Notes
     -----
@@ -53,28 +58,60 @@ class Sequential(Layer):
         ReLU(),
         Linear(32, 10),
     )
+    >>> named = nn.Sequential({"hidden": nn.Linear(784, 32), "output": nn.Linear(32, 10)})
+    >>> named.output
+    Linear(32, 10)
+    >>> list(named.state_dict())
+    ['hidden.weight', 'hidden.bias', 'output.weight', 'output.bias']
     """
 
-    def __init__(self, *layers: Layer) -> None:
+    @overload
+    def __init__(self, *layers: Layer) -> None: ...
+    @overload
+    def __init__(self, layers: Mapping[str, Layer], /) -> None: ...
+    def __init__(self, *layers: Any) -> None:
+        self._names: list[str | None] = []  # None where the position is the name
         self._layers: list[Layer] = []
-        self.extend(layers)
+        if len(layers) == 1 and isinstance(layers[0], Mapping):
+            self._set([*layers[0]], [*layers[0].values()])
+        else:
+            self.extend(layers)
 
     def forward(self, *inputs: Any) -> Any:
-        for layer in self._layers:
-            inputs = (layer.forward(*inputs),)
-            self._cache = None  # should a later layer fail, the caches are of two forwards
-        self.cache(True)
-        return inputs[0] if len(inputs) == 1 else inputs
+        values = inputs
+        try:
+            for layer in self._layers:
+                values = (layer(*values),)
+        except BaseException:
+            if values is not inputs:
+                self.drop_cache()  # the caches of the layers are of two forwards
+            raise
+        self.cache(latest_forwards(self._layers))
+        return values[0] if len(values) == 1 else values
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
-        self.cached()
-        last = len(self._layers) - 1
-        stop = 0
+        (forwards,) = self.cached()
+        layers = self._layers
         if not input_grad:
-            while stop < last and not self._layers[stop].trainable():
-                stop += 1
-        for index in range(last, stop - 1, -1):
-            grad = self._layers[index].backward(grad, input_grad or index > stop)
+            first = 0
+            while first < len(layers) - 1 and not layers[first].trainable():
+                first += 1
+            if first:
+                layers, forwards = layers[first:], forwards[first:]
+        check_latest_forwards(self, layers, forwards)
+        index = len(layers)
+        try:
+            while index:
+                index -= 1
+                grad = layers[index].backward(grad, input_grad or index > 0)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if grad is None and index < len(layers) - 1:
+                raise TypeError(
+                    f"{layers[index + 1].label}: backward returned None, but the layer before it, "
+                    f"{layers[index].label}, needs dL/d(input)"
+                ) from None
+            add_path(error, self, layers[index], (grad,), "gradient")
+            raise
         return grad if input_grad else None
 
     # ---- a list of layers ----
@@ -91,18 +128,22 @@ class Sequential(Layer):
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Layer:
         if isinstance(index, slice):
-            return Sequential(*self._layers[index])
+            piece = Sequential()
+            piece._set(self._names[index], self._layers[index])
+            return piece
         return self._layers[index]
 
     def __setitem__(self, index: int, layer: Layer) -> None:
-        layers = list(self._layers)
+        names, layers = [*self._names], [*self._layers]
         layers[index] = layer
-        self._layers = _checked("Sequential", layers)
+        if isinstance(index, slice):
+            names[index] = [None] * len(layers[index])
+        self._set(names, layers)
 
     def __delitem__(self, index: int | slice) -> None:
-        layers = list(self._layers)
-        del layers[index]
-        self._layers = layers
+        names, layers = [*self._names], [*self._layers]
+        del names[index], layers[index]
+        self._set(names, layers)
 
     def append(self, layer: Layer) -> Sequential:
         """Add a layer at the end; return the container."""
@@ -110,20 +151,39 @@ class Sequential(Layer):
 
     def extend(self, layers: Iterable[Layer]) -> Sequential:
         """Add layers at the end; return the container."""
-        self._layers = _checked("Sequential", [*self._layers, *layers])
+        added = [*layers]
+        self._set([*self._names, *[None] * len(added)], [*self._layers, *added])
         return self
 
     def insert(self, index: int, layer: Layer) -> Sequential:
         """Put a layer before the one at `index`; return the container."""
-        layers = list(self._layers)
+        names, layers = [*self._names], [*self._layers]
+        names.insert(index, None)
         layers.insert(index, layer)
-        self._layers = _checked("Sequential", layers)
+        self._set(names, layers)
         return self
 
+    def _set(self, names: list[str | None], layers: list[Layer]) -> None:
+        checked = _checked("Sequential", layers)
+        keys = [str(index) if name is None else name for index, name in enumerate(names)]
+        for key in keys:
+            if not isinstance(key, str) or not key or "." in key or keys.count(key) > 1:
+                raise ValueError(
+                    f"Sequential: each layer needs a name of its own, without a dot, got {key!r}"
+                )
+        self._names, self._layers = names, checked
+
+    def __getattr__(self, name: str) -> Layer:
+        # Python asks it for what is no attribute: layers by their names are not.
+        names = vars(self).get("_names", [])
+        if name in names:
+            return self._layers[names.index(name)]
+        raise AttributeError(f"{type(self).__name__} has no attribute or layer {name!r}")
+
     def named_children(self) -> Iterator[tuple[str, Layer]]:
-        """Yield the position, as a string, and the layer of each layer."""
-        for index, layer in enumerate(self._layers):
-            yield str(index), layer
+        """Yield the name of each layer, or its position as a string, and the layer."""
+        for index, (name, layer) in enumerate(zip(self._names, self._layers, strict=True)):
+            yield str(index) if name is None else name, layer
 
     def layers(self) -> list[Layer]:
         """Return this layer and all below it."""
@@ -133,7 +193,11 @@ class Sequential(Layer):
         return found
 
     def __repr__(self) -> str:
-        return _constructor_call(type(self).__name__, self._layers)
+        kind = type(self).__name__
+        if any(name is not None for name in self._names):
+            lines = "".join(f"{name!r}: {layer!r},\n" for name, layer in self.named_children())
+            return f"{kind}({{\n{textwrap.indent(lines, '    ')}}})"
+        return _constructor_call(kind, self._layers)
 
 
 class Residual(Layer):
@@ -182,20 +246,22 @@ class Residual(Layer):
         self.body = Sequential(*_checked("Residual", list(layers)))
 
     def forward(self, x: Array) -> Array:
-        output: Array = self.body.forward(x)
-        self._cache = None  # the body has another one now
+        output: Array = self.body(x)
         if output.shape != np.shape(x):
             raise ValueError(
                 f"Residual: the body turned shape {np.shape(x)} into {output.shape}, but its "
                 f"output is added to its input and must have the same shape"
             )
-        self.cache(output.shape, output.dtype)
+        self.cache(output.shape, output.dtype, latest_forwards([self.body]))
         return output + np.asarray(x, output.dtype)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, dtype = self.cached()
+        shape, dtype, forwards = self.cached()
+        check_latest_forwards(self, [self.body], forwards)
         grad = as_output_grad(self, grad, shape, dtype)
         through = self.body.backward(grad, input_grad)
+        if input_grad and through is None:
+            raise TypeError(f"{self.body.label}: backward returned None, but Residual needs dL/dx")
         return grad + through if input_grad else None
 
     def __repr__(self) -> str:
@@ -219,16 +285,7 @@ def _checked(container: str, layers: list[Layer]) -> list[Layer]:
                 got, cure = f"the class {layer.__name__}", f"; write {layer.__name__}()"
             raise TypeError(f"{container}: expected layers, got {got}{cure}")
     check_used_once(container, [(f"at {index}", layer) for index, layer in enumerate(layers)])
-    introduce(layers)
     return layers
-
-
-def introduce(layers: Iterable[Layer]) -> None:
-    """Let all of the layers, and those below them, know if one of them goes through images."""
-    parts = [part for layer in layers for part in layer.layers()]
-    if any(part._goes_through_images for part in parts):
-        for part in parts:
-            part._beside_images = True
 
 
 def check_used_once(container: str, places: Iterable[tuple[str, Layer]]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..checks import as_floats, as_output_grad, number
+from ..checks import number
 from ..engine.arrays import Array
-from ..layer import Layer
+from ..engine.elementwise import multiply
 from ..random import RandomState, generator
+from .elementwise import Elementwise
 
 
-class Dropout(Layer):
+class Dropout(Elementwise):
     """Set each input to zero with probability `p` in training; do nothing in evaluation.
 
     Parameters
@@ -55,20 +56,13 @@ class Dropout(Layer):
         # None stays None: the package's generator is looked up in each forward.
         self._rng = None if rng is None else generator(rng)
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
+    def value(self, x: Array) -> tuple[Array, Array | None]:
         if not self.training or not self.p:
-            self.cache(x.shape, x.dtype, None)
-            return x
+            return x, None
         keep = generator(self._rng).random(x.shape, np.float32) >= self.p
         scale = x.dtype.type(1 / (1 - self.p) if self.p < 1 else 0)
-        mask = np.multiply(keep, scale, dtype=x.dtype)
-        self.cache(x.shape, x.dtype, mask)
-        return x * mask
+        mask: Array = np.multiply(keep, scale, dtype=x.dtype)
+        return multiply(x, mask), mask
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, dtype, mask = self.cached()
-        grad = as_output_grad(self, grad, shape, dtype)
-        if not input_grad:
-            return None
-        return grad if mask is None else grad * mask
+    def vjp(self, mask: Array | None, grad: Array) -> Array:
+        return grad if mask is None else multiply(grad, mask)

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..checks import as_floats, as_output_grad, number
 from ..engine.arrays import Array
-from ..layer import Layer
+from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
 from ..parameter import Parameter
-from .containers import check_used_once, introduce
+from .containers import check_used_once
 
 # What a node takes: the name of a value, or a number that stands for itself.
 _Source = str | float
@@ -147,7 +147,6 @@ class Graph(Layer):
         check_used_once(
             "Graph", [(f"in node {name!r}", layer) for name, layer in self._layers.items()]
         )
-        introduce(self._layers.values())
         # In a tuple, so that it does not count as a parameter of the graph itself.
         self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
 
@@ -184,16 +183,15 @@ class Graph(Layer):
         values = self._given(inputs)
         specs = {name: _spec(value) for name, value in values.items()}
         item_counts: dict[str, int] = {}
+        name = self._order[0]
         try:
             for name in self._order:
-                output = self._layers[name].forward(
+                output = self._layers[name](
                     *[
                         source if isinstance(source, float) else self._value(source, values, specs)
                         for source in self._sources[name]
                     ]
                 )
-                # An error from here on leaves some nodes with the cache of an earlier forward.
-                self._cache = None
                 if isinstance(output, tuple):
                     item_counts[name] = len(output)
                     for item, value in enumerate(output):
@@ -204,15 +202,21 @@ class Graph(Layer):
                     specs[name] = _spec(output)
                 for source in self._last_used_by[name]:
                     del values[source]
-        except Exception as error:
+        except BaseException as error:
+            if name != self._order[0]:
+                self.drop_cache()  # the caches of the nodes are of two forwards
             _add_node(error, name)
             raise
         results = tuple(self._value(result, values, specs) for result in self._results)
-        self.cache(specs, item_counts)
+        self.cache(
+            specs,
+            item_counts,
+            dict(zip(self._layers, latest_forwards(self._layers.values()), strict=True)),
+        )
         return results[0] if len(results) == 1 else results
 
     def backward(self, grad: Any = None, input_grad: bool = True) -> Any:
-        specs, item_counts = self.cached()
+        specs, item_counts, forwards = self.cached()
         sums = _Sums()
         for result, output_grad in self._output_grads(grad, specs):
             sums.add(result, output_grad)
@@ -222,6 +226,11 @@ class Graph(Layer):
         for name in self._order:
             wanted_below[name] = any(wanted[parent] for parent in self._parents[name])
             wanted[name] = wanted_below[name] or self._layers[name].trainable()
+        check_latest_forwards(
+            self,
+            [layer for name, layer in self._layers.items() if wanted[name]],
+            [forwards[name] for name in self._layers if wanted[name]],
+        )
 
         try:
             for name in reversed(self._order):
@@ -236,6 +245,8 @@ class Graph(Layer):
                     if wanted[_node(source)]:
                         sums.add(source, part)
         except Exception as error:
+            given = total if isinstance(total, tuple) else (total,)
+            add_path(error, self, self._layers[name], given, "gradient")
             _add_node(error, name)
             raise
         if not input_grad:
@@ -303,6 +314,11 @@ class Graph(Layer):
 
     def _parts(self, name: str, found: Any, specs: dict[str, _Spec]) -> Iterator[tuple[str, Array]]:
         """Yield each source of a node that its layer returned a gradient for, and the gradient."""
+        if found is None:
+            raise TypeError(
+                f"{self._layers[name].label}: backward returned None; return dL/d(input), or "
+                f"(None,) where there is none"
+            )
         parts = found if isinstance(found, tuple) else (found,)
         sources = self._sources[name]
         if len(parts) > len(sources):
@@ -348,7 +364,7 @@ class Graph(Layer):
         try:
             order = tuple(TopologicalSorter(self._parents).static_order())
         except CycleError as error:
-            cycle = " → ".join(repr(name) for name in error.args[1])
+            cycle = " -> ".join(repr(name) for name in error.args[1])
             raise ValueError(
                 f"Graph: the nodes {cycle} form a cycle; a graph has to be acyclic"
             ) from None
@@ -524,7 +540,7 @@ def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
     return layer, tuple(arguments)
 
 
-def _add_node(error: Exception, name: str) -> None:
+def _add_node(error: BaseException, name: str) -> None:
     """Put the name of the node in front of the message of an error from inside it."""
     # The arguments of any other class of errors may be more than a message.
     if type(error) in (TypeError, ValueError, RuntimeError):
@@ -533,7 +549,7 @@ def _add_node(error: Exception, name: str) -> None:
 
 def _listed(names: Any) -> str:
     shown = [repr(name) for name in names]
-    return ", ".join(shown[:8] + ["…"] * (len(shown) > 8)) or "none"
+    return ", ".join(shown[:8] + ["..."] * (len(shown) > 8)) or "none"
 
 
 def _shown(names: tuple[str, ...]) -> str:

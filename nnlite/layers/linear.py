@@ -1,4 +1,4 @@
-"""Weights that meet the input in a product, or by its index: ``Linear`` and ``Embedding``."""
+"""``Linear``: the fully connected layer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import numpy as np
 
 from .. import init
-from ..checks import as_floats, as_output_grad, integer
+from ..checks import as_floats, as_output_grad, boolean, integer
 from ..engine.arrays import Array
-from ..engine.blas import product
-from ..engine.memory import ones
+from ..engine.blas import affine, as_rows, column_sums, matmul
 from ..layer import Layer
 from ..parameter import Parameter
 from ..random import RandomState, generator
@@ -78,44 +77,29 @@ class Linear(Layer):
         self.weight = Parameter(np.empty((self.out_features, self.in_features), np.float32))
         init.default_(self.weight, self.in_features, rng=rng)
         self.bias = None
-        if bias:
+        if boolean(bias, "Linear: bias"):
             self.bias = Parameter(np.empty(self.out_features, np.float32))
             init.default_(self.bias, self.in_features, rng=rng)
 
     def forward(self, x: Array) -> Array:
-        weight = self.weight.data
-        x = as_floats(self, x, weight.dtype)
+        x = as_floats(self, x, self.weight.dtype)
         if x.ndim < 2 or x.shape[-1] != self.in_features:
             raise ValueError(self._shape_fault(x.shape))
-        rows = x if x.ndim == 2 else x.reshape(-1, self.in_features)
-        # BLAS packs the transposed matrix, so let it be the smaller one.
-        output: Array
-        if 1 < len(rows) < self.out_features:
-            output = product(weight, rows.T, None, self._beside_images).T
-        else:
-            output = product(rows, weight.T, None, self._beside_images)
-        if self.bias is not None:
-            # NumPy adds to a row in half the time that it needs for a matrix of one row.
-            target = output[0] if len(output) == 1 else output
-            target += self.bias.data
-        self.cache(x.shape, rows)
-        return output if x.ndim == 2 else output.reshape(*x.shape[:-1], self.out_features)
+        rows = as_rows(x)
+        self.cache(rows, x.shape)
+        y = affine(rows, self.weight.data, None if self.bias is None else self.bias.data)
+        return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.out_features)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, rows = self.cached()
+        rows, shape = self.cached()
         grad = as_output_grad(self, grad, (*shape[:-1], self.out_features), rows.dtype)
-        grad = grad if grad.ndim == 2 else grad.reshape(-1, self.out_features)
-        self.weight.accumulate_product(grad.T, rows, self._beside_images)
+        grad = as_rows(grad)
+        self.weight.accumulate_product(grad.T, rows)  # dL/dW = Gᵀ x
         if self.bias is not None:
-            self.bias.accumulate_product(ones((1, len(grad)), grad.dtype), grad)
+            self.bias.accumulate(column_sums(grad))  # dL/db = Σ_n G_n
         if not input_grad:
             return None
-        if rows.flags.c_contiguous:
-            result = product(grad, self.weight.data, None, self._beside_images)
-        else:
-            # In the memory order of the input: whoever gets the gradient can read both alike.
-            result = product(self.weight.data.T, grad.T, None, self._beside_images).T
-        return result if len(shape) == 2 else result.reshape(shape)
+        return matmul(grad, self.weight.data, like=rows).reshape(shape)  # dL/dx = G W
 
     def multiply_adds(
         self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
@@ -123,7 +107,7 @@ class Linear(Layer):
         return math.prod(output_shape) * self.in_features
 
     def _shape_fault(self, shape: tuple[int, ...]) -> str:
-        fault = f"{self}: expected input of shape (N, …, {self.in_features}), got {shape}"
+        fault = f"{self}: expected input of shape (N, ..., {self.in_features}), got {shape}"
         if shape == (self.in_features,):
             return f"{fault}; add a batch axis: x[None]"
         if len(shape) > 2 and np.prod(shape[1:]) == self.in_features:

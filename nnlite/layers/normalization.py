@@ -1,30 +1,28 @@
-"""Normalisation: activations shifted and scaled to mean 0 and variance 1, then as is learned."""
+"""Normalization: activations shifted and scaled to mean 0 and variance 1, then as is learned."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..checks import as_floats, as_output_grad, integer, number
+from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
-from ..engine.blas import share, share_sum
-from ..engine.memory import empty_like
+from ..engine.moments import (
+    Mean,
+    gradient_sums,
+    moments,
+    normalize,
+    normalize_grad,
+    standardize,
+)
 from ..layer import Layer
 from ..parameter import Parameter
 
-# Batch normalisation goes through its input as lines (A, C, B), however it lies in memory: C is the
-# axis of features, and A and B are what lies outside and inside of it. It goes block by block, so
-# that what one operation has computed is still in the cache for the next. A block has about so many
-# bytes.
-_BLOCK = 1 << 19
-
 
 class _BatchNorm(Layer):
-    """What `BatchNorm1d` and `BatchNorm2d` share: all but the shape of their input."""
+    """Base of `BatchNorm1d` and `BatchNorm2d`, which differ in the shape of their input."""
 
     num_features: int
     eps: float
@@ -55,8 +53,8 @@ class _BatchNorm(Layer):
         self.momentum = momentum
         if momentum is not None:
             self.momentum = number(momentum, f"{name}: momentum", minimum=0, maximum=1)
-        self.affine = bool(affine)
-        self.track_running_stats = bool(track_running_stats)
+        self.affine = boolean(affine, f"{name}: affine")
+        self.track_running_stats = boolean(track_running_stats, f"{name}: track_running_stats")
         self.weight = Parameter(np.ones(self.num_features, np.float32)) if affine else None
         self.bias = Parameter(np.zeros(self.num_features, np.float32)) if affine else None
         self.running_mean = self.running_var = self.num_batches_tracked = None
@@ -66,81 +64,58 @@ class _BatchNorm(Layer):
             self.num_batches_tracked = np.zeros((), np.int64)
 
     def forward(self, x: Array) -> Array:
-        dtype = None if self.weight is None else self.weight.dtype
-        x = as_floats(self, x, dtype)
-        if x.ndim not in self._ranks or x.shape[1] != self.num_features:
-            raise ValueError(
-                f"{self.label}: expected input of shape {self._expected} with "
-                f"{self.num_features} features, got {x.shape}"
-            )
+        x = self._checked(x)
         of_batch = self.training or self.running_mean is None
         count = x.size // self.num_features
-        if count == 1 and self.training:
+        if of_batch and count == 1:
             raise ValueError(
-                f"{self.label}: one value for each feature has no variance to train with, "
-                f"got an input of shape {x.shape}; use a larger batch, or drop_last=True"
+                f"{self.label}: one value for each feature has no variance to "
+                f"{'train' if self.training else 'normalize'} with, got an input of shape "
+                f"{x.shape}; use a larger batch, or "
+                f"{'drop_last=True' if self.training else 'track_running_stats=True'}"
             )
-        batch_last = _is_batch_last(x)
-        lines = _as_lines(x, batch_last)
         if of_batch:
-            mean, variance = _moments(lines, count)
+            mean, variance = moments(x)
             if self.training:
-                self._track(mean, variance * (count / (count - 1)))
+                self._track(mean.near, variance * (count / (count - 1)))
         else:
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            mean, variance = (
-                buffer.astype(x.dtype) for buffer in (self.running_mean, self.running_var)
-            )
+            mean, variance = self._running_moments(x.dtype)
         scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))
-        self.cache(lines, mean, scale, of_batch, x.shape, batch_last)
-        factor = _column(scale if self.weight is None else scale * self.weight.data)
-        shift = None if self.bias is None else _column(self.bias.data)
-        y = empty_like(lines)
-
-        def normalize(start: int, stop: int) -> None:
-            for block in _blocks(lines, start, stop):
-                centred = np.subtract(lines[block], _column(mean), out=y[block])
-                centred *= factor
-                if shift is not None:
-                    centred += shift
-
-        share(normalize, len(lines), y.nbytes)
-        return _from_lines(y, x.shape, batch_last)
+        self.cache(x, mean, scale, of_batch)
+        factor = scale if self.weight is None else scale * self.weight.data
+        return normalize(x, mean, factor, None if self.bias is None else self.bias.data)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        lines, mean, scale, of_batch, shape, batch_last = self.cached()
-        grad = _as_lines(as_output_grad(self, grad, shape, lines.dtype), batch_last)
+        x, mean, scale, of_batch = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
         factor = scale if self.weight is None else scale * self.weight.data
-
-        def sums(block: slice) -> Array:
-            products = lines[block] - _column(mean)
-            products *= grad[block]
-            return np.array([_sum(grad[block]), _sum(products)])
-
-        d_bias, d_weight = _total(sums, lines)
-        d_weight *= scale
+        d_bias, d_weight = gradient_sums(x, mean, grad)  # Σ G, and Σ G (x - μ)
+        d_weight *= scale  # Σ G x̂
         if self.weight is not None and self.bias is not None:
             self.weight.accumulate(d_weight)
             self.bias.accumulate(d_bias)
         if not input_grad:
             return None
         if not of_batch:
-            return _from_lines(grad * _column(factor), shape, batch_last)
-        count = grad.size // self.num_features
-        slope, level = _column(d_weight * scale / -count), _column(d_bias / count)
-        dx = empty_like(lines)
+            return grad * factor.reshape(-1, *[1] * (x.ndim - 2))
+        count = x.size // self.num_features
+        return normalize_grad(x, mean, grad, d_weight * scale / -count, d_bias / count, factor)
 
-        def spread(start: int, stop: int) -> None:
-            for block in _blocks(lines, start, stop):
-                result = np.subtract(lines[block], _column(mean), out=dx[block])
-                result *= slope
-                result += grad[block]
-                result -= level
-                result *= _column(factor)
+    def _checked(self, x: Array) -> Array:
+        """Return the input as floats, having checked its shape."""
+        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
+        if x.ndim not in self._ranks or x.shape[1] != self.num_features:
+            raise ValueError(
+                f"{self.label}: expected input of shape {self._expected} with "
+                f"{self.num_features} features, got {x.shape}"
+            )
+        return x
 
-        share(spread, len(lines), dx.nbytes)
-        return _from_lines(dx, shape, batch_last)
+    def _running_moments(self, dtype: np.dtype[Any]) -> tuple[Mean, Array]:
+        """Return the running statistics, which there are, in the dtype of the input."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return Mean(self.running_mean.astype(dtype)), self.running_var.astype(dtype)
 
     def _track(self, mean: Array, variance: Array) -> None:
         """Move the running statistics towards those of a batch, in place."""
@@ -150,73 +125,12 @@ class _BatchNorm(Layer):
             or self.num_batches_tracked is None
         ):
             return
+        if not np.isfinite(variance).all():
+            return  # a batch with NaN, which the loss will refuse, must not spoil the statistics
         self.num_batches_tracked += 1
         momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean += momentum * (mean - self.running_mean)
         self.running_var += momentum * (variance - self.running_var)
-
-
-def _is_batch_last(x: Array) -> bool:
-    """Whether the samples lie side by side in memory, as they do behind a convolution."""
-    return x.ndim > 2 and len(x) > 1 and x.strides[0] == x.itemsize
-
-
-def _as_lines(x: Array, batch_last: bool) -> Array:
-    """Return x (N, C, …) as (A, C, B)."""
-    if x.ndim == 2:
-        return x.T[None]
-    if batch_last:
-        x = np.moveaxis(x, (2, 1, 0), (0, 1, -1))
-    return x.reshape(*x.shape[:2], -1)
-
-
-def _from_lines(lines: Array, shape: tuple[int, ...], batch_last: bool) -> Array:
-    """Return the array of this shape that has these lines."""
-    if len(shape) == 2:
-        return lines[0].T
-    if batch_last:
-        rows = lines.reshape(shape[2], shape[1], *shape[3:], shape[0])
-        return np.moveaxis(rows, (0, 1, -1), (2, 1, 0))
-    return lines.reshape(shape)
-
-
-def _blocks(lines: Array, start: int, stop: int) -> Iterator[slice]:
-    step = max(1, _BLOCK * len(lines) // lines.nbytes)
-    for first in range(start, stop, step):
-        yield slice(first, min(first + step, stop))
-
-
-def _column(values: Array) -> Array:
-    return values[:, None]
-
-
-def _moments(lines: Array, count: int) -> tuple[Array, Array]:
-    """Return the mean and the biased variance of each feature."""
-    mean = _total(lambda block: _sum(lines[block]), lines) / count
-
-    def of_centred(block: slice) -> Array:
-        centred = lines[block] - _column(mean)
-        rest = _sum(centred)
-        return np.array([rest, _sum(np.square(centred, out=centred))])
-
-    # The mean of what is left is what rounding took from the mean.
-    rest, squares = _total(of_centred, lines) / count
-    return mean + rest, squares - rest * rest
-
-
-def _total(term: Callable[[slice], Array], lines: Array) -> Array:
-    """Return the sum of ``term(block)`` over the blocks of the lines."""
-
-    def of_part(start: int, stop: int) -> Array:
-        return functools.reduce(np.add, [term(block) for block in _blocks(lines, start, stop)])
-
-    return share_sum(of_part, len(lines), lines.nbytes)
-
-
-def _sum(lines: Array) -> Array:
-    """Return the sum of each feature: a product with ones, which BLAS is fast at."""
-    total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
-    return total
 
 
 class BatchNorm1d(_BatchNorm):
@@ -229,7 +143,7 @@ class BatchNorm1d(_BatchNorm):
     eps : float, default 1e-5
         Added to the variance, so that nothing is divided by 0.
     momentum : float or None, default 0.1
-        Share of the latest batch in the running statistics; None for their plain average.
+        Weight of the latest batch in the running statistics; None for their plain average.
     affine : bool, default True
         Whether to learn a `weight` and a `bias` for each feature.
     track_running_stats : bool, default True
@@ -372,7 +286,8 @@ class LayerNorm(Layer):
         if not self.normalized_shape:
             raise ValueError("LayerNorm: normalized_shape must have one size at least")
         self.eps = number(eps, "LayerNorm: eps", minimum=0)
-        self.elementwise_affine = bool(elementwise_affine)
+        self.elementwise_affine = boolean(elementwise_affine, "LayerNorm: elementwise_affine")
+        bias = boolean(bias, "LayerNorm: bias")
         self.weight = self.bias = None
         if elementwise_affine:
             self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
@@ -384,14 +299,9 @@ class LayerNorm(Layer):
         rank = len(self.normalized_shape)
         if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
             sizes = ", ".join(str(size) for size in self.normalized_shape)
-            raise ValueError(f"{self}: expected input of shape (N, …, {sizes}), got {x.shape}")
-        # One row for each sample. Sums along rows and columns are products, which BLAS is fast at.
-        rows = x.reshape(-1, math.prod(self.normalized_shape))
-        count = rows.shape[1]
-        normalized = rows - (rows @ np.ones(count, rows.dtype) / count)[:, None]
-        variance = np.einsum("ij,ij->i", normalized, normalized) / count
-        scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))[:, None]
-        normalized *= scale
+            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
+        rows = x.reshape(-1, math.prod(self.normalized_shape))  # one for each sample
+        normalized, scale = standardize(rows, self.eps)
         self.cache(normalized, scale, x.shape)
         if self.weight is None:
             return normalized.reshape(x.shape)

@@ -1,29 +1,272 @@
-"""Pooling over whole images: what is left is a number for each channel."""
+"""Pooling: the largest value or the mean, of windows of an image or a sequence, or of all of it."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import numpy as np
 
-from ..checks import as_floats, as_output_grad
+from ..checks import as_output_grad, boolean
 from ..engine.arrays import Array
-from ..engine.memory import empty_like
+from ..engine.elementwise import full_like
+from ..engine.windows import Axis, arrange, pool_max, pool_sum, spread_max, spread_sum
 from ..layer import Layer
+from .window import Size, Window, as_signals, at, sizes
 
 
-class _GlobalPool2d(Layer):
-    """What the two share: the check of their input."""
+class _Pool(Window):
+    """The options of pooling, checked."""
 
-    def _images(self, x: Any) -> Array:
-        x = as_floats(self, x)
-        if x.ndim != 4:
-            cure = "; add a batch axis: x[None]" if x.ndim == 3 else ""
-            raise ValueError(f"{self}: expected images of shape (N, C, H, W), got {x.shape}{cure}")
-        return x
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None,
+        padding: Size,
+        dilation: Size,
+        ceil_mode: bool,
+    ) -> None:
+        name, rank = type(self).__name__, self.rank
+        self.kernel_size = sizes(kernel_size, rank, f"{name}: kernel_size")
+        self.stride = None if stride is None else sizes(stride, rank, f"{name}: stride")
+        self.padding = sizes(padding, rank, f"{name}: padding", minimum=0)
+        self.dilation = sizes(dilation, rank, f"{name}: dilation")
+        self.ceil_mode = boolean(ceil_mode, f"{name}: ceil_mode")
+        if any(2 * at(i, self.padding) > at(i, self.kernel_size) for i in range(rank)):
+            raise ValueError(
+                f"{name}: padding must be at most half of kernel_size={self.kernel_size}, "
+                f"got {self.padding}"
+            )
 
 
-class GlobalAvgPool2d(_GlobalPool2d):
+class _MaxPool(_Pool):
+    """The largest value of each window: see `MaxPool2d`."""
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        dilation: Size = 1,
+        *,  # PyTorch's fifth position is return_indices
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, dilation, ceil_mode)
+
+    def forward(self, x: Array) -> Array:
+        x = arrange(as_signals(self, x, self.rank))
+        axes = self._axes(x.shape)
+        y = pool_max(x, axes)
+        self.cache(x, y, axes)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        x, y, axes = self.cached()
+        grad = as_output_grad(self, grad, y.shape, y.dtype)
+        return spread_max(x, y, grad, axes) if input_grad else None
+
+
+class MaxPool2d(_MaxPool):
+    """The largest pixel of each window of an image.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Height and width of the window; here and below, one int stands for both.
+    stride : int or (int, int), optional
+        How far the window moves from one output to the next; kernel_size if left out.
+    padding : int or (int, int), default 0
+        Rows and columns of -∞ added at each side of the image, at most half of kernel_size.
+    dilation : int or (int, int), default 1
+        Distance between neighbouring pixels of a window.
+    ceil_mode : bool, default False
+        Whether the rows and columns that are left at the end, too few for a window, get a smaller
+        one. Otherwise they are dropped, such as the last row of an odd image under windows of 2.
+
+    Raises
+    ------
+    ValueError
+        If the input is not (N, C, H, W), or if no window fits into it.
+    TypeError
+        If the input is not of floats.
+
+    Notes
+    -----
+    Shapes: x (N, C, H, W), y (N, C, H', W') with H' and W' as for `Conv2d`, or rounded up in ceil
+    mode. Output (i, j) meets, at entry (u, v) of the window, the pixel ``h = i·s + u·d - p``,
+    ``w = j·s + v·d - p``::
+
+        y[n, c, i, j]     = max_uv x[n, c, h, w]
+        dL/dx[n, c, h, w] = Σ_ij dL/dy[n, c, i, j] [the first maximum of (i, j) is at (h, w)]
+
+    where "first" is meant row by row. NaN counts as larger than every number.
+
+    References
+    ----------
+    D. Scherer, A. Müller, S. Behnke, "Evaluation of pooling operations in convolutional
+    architectures for object recognition", ICANN 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> pool = nn.MaxPool2d(2)
+    >>> pool(np.array([[[[1.0, 2.0, 7.0], [4.0, 3.0, 9.0]]]]))
+    array([[[[4.]]]])
+    >>> pool.backward(np.array([[[[5.0]]]]))
+    array([[[[0., 0., 0.],
+             [5., 0., 0.]]]])
+    """
+
+    rank = 2
+
+
+class MaxPool1d(_MaxPool):
+    """The largest step of each window of a sequence.
+
+    Parameters, errors and formulas are those of `MaxPool2d`, with one axis.
+
+    Notes
+    -----
+    Shapes: x (N, C, L), y (N, C, L'). With ``l = i·s + u·d - p``::
+
+        y[n, c, i]     = max_u x[n, c, l]
+        dL/dx[n, c, l] = Σ_i dL/dy[n, c, i] [the first maximum of i is at l]
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> pool = nn.MaxPool1d(2)
+    >>> pool(np.array([[[1.0, 2.0, 8.0, 4.0, 9.0]]]))
+    array([[[2., 8.]]])
+    >>> pool.backward(np.array([[[5.0, 6.0]]]))
+    array([[[0., 5., 6., 0., 0.]]])
+    """
+
+    rank = 1
+
+
+class _AvgPool(_Pool):
+    """The mean of each window: see `AvgPool2d`."""
+
+    count_include_pad: bool
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        stride: Size | None = None,
+        padding: Size = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, 1, ceil_mode)
+        name = type(self).__name__
+        self.count_include_pad = boolean(count_include_pad, f"{name}: count_include_pad")
+
+    def forward(self, x: Array) -> Array:
+        x = as_signals(self, x, self.rank)
+        axes = self._axes(x.shape)
+        counts = functools.reduce(np.multiply.outer, map(self._counts, axes)).astype(x.dtype)
+        y = pool_sum(x, axes)
+        y /= counts
+        self.cache(axes, counts, y.shape)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        axes, counts, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, counts.dtype)
+        return spread_sum(grad / counts, axes) if input_grad else None
+
+    def _counts(self, axis: Axis) -> Array:
+        """Return how many positions along the axis count in each window."""
+        before, after = (axis.padding, axis.padding) if self.count_include_pad else (0, 0)
+        starts = np.arange(axis.outputs) * axis.stride - axis.padding
+        ends = np.minimum(starts + axis.taps, axis.inputs + after)
+        return ends - np.maximum(starts, -before)
+
+
+class AvgPool2d(_AvgPool):
+    """The mean of each window of an image.
+
+    Parameters
+    ----------
+    kernel_size : int or (int, int)
+        Height and width of the window; here and below, one int stands for both.
+    stride : int or (int, int), optional
+        How far the window moves from one output to the next; kernel_size if left out.
+    padding : int or (int, int), default 0
+        Rows and columns of zeros added at each side of the image, at most half of kernel_size.
+    ceil_mode : bool, default False
+        Whether the rows and columns that are left at the end, too few for a window, get a smaller
+        one. Otherwise they are dropped.
+    count_include_pad : bool, default True
+        Whether the zeros of the padding count in the mean.
+
+    Raises
+    ------
+    ValueError
+        If the input is not (N, C, H, W), or if no window fits into it.
+    TypeError
+        If the input is not of floats.
+
+    Notes
+    -----
+    Shapes: x (N, C, H, W), y (N, C, H', W') with H' and W' as for `Conv2d`, or rounded up in ceil
+    mode. Output (i, j) meets, at entry (u, v) of the window, the pixel ``h = i·s + u - p``,
+    ``w = j·s + v - p``. With a_ij the number of pixels that count in its mean::
+
+        y[n, c, i, j]     = Σ_uv x[n, c, h, w] / a_ij
+        dL/dx[n, c, h, w] = Σ_ij dL/dy[n, c, i, j] / a_ij
+
+    where the last sum goes over the windows that (h, w) lies in.
+
+    References
+    ----------
+    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
+    recognition", Proceedings of the IEEE 86(11), 1998.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> pool = nn.AvgPool2d(2)
+    >>> pool(np.array([[[[1.0, 2.0, 7.0], [4.0, 3.0, 9.0]]]]))
+    array([[[[2.5]]]])
+    >>> pool.backward(np.array([[[[4.0]]]]))
+    array([[[[1., 1., 0.],
+             [1., 1., 0.]]]])
+    """
+
+    rank = 2
+
+
+class AvgPool1d(_AvgPool):
+    """The mean of each window of a sequence.
+
+    Parameters, errors and formulas are those of `AvgPool2d`, with one axis.
+
+    Notes
+    -----
+    Shapes: x (N, C, L), y (N, C, L'). With ``l = i·s + u - p``::
+
+        y[n, c, i]     = Σ_u x[n, c, l] / a_i
+        dL/dx[n, c, l] = Σ_i dL/dy[n, c, i] / a_i
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> pool = nn.AvgPool1d(2)
+    >>> pool(np.array([[[1.0, 2.0, 8.0, 4.0, 9.0]]]))
+    array([[[1.5, 6. ]]])
+    >>> pool.backward(np.array([[[5.0, 6.0]]]))
+    array([[[2.5, 2.5, 3. , 3. , 0. ]]])
+    """
+
+    rank = 1
+
+
+class GlobalAvgPool2d(Layer):
     """The mean of each channel of an image.
 
     It takes the place of `Flatten` and large `Linear` layers behind convolutions, and lets the
@@ -63,9 +306,9 @@ class GlobalAvgPool2d(_GlobalPool2d):
     """
 
     def forward(self, x: Array) -> Array:
-        x = self._images(x)
-        y: Array = x.mean(axis=(2, 3))
+        x = as_signals(self, x, 2)
         self.cache(x)
+        y: Array = x.mean(axis=(2, 3))
         return y
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
@@ -73,12 +316,10 @@ class GlobalAvgPool2d(_GlobalPool2d):
         grad = as_output_grad(self, grad, x.shape[:2], x.dtype)
         if not input_grad:
             return None
-        result = empty_like(x)
-        result[...] = (grad / (x.shape[2] * x.shape[3]))[:, :, None, None]
-        return result
+        return full_like(x, (grad / (x.shape[2] * x.shape[3]))[:, :, None, None])
 
 
-class GlobalMaxPool2d(_GlobalPool2d):
+class GlobalMaxPool2d(Layer):
     """The largest pixel of each channel of an image.
 
     In PyTorch it is ``AdaptiveMaxPool2d(1)`` and ``Flatten()``.
@@ -116,7 +357,7 @@ class GlobalMaxPool2d(_GlobalPool2d):
     """
 
     def forward(self, x: Array) -> Array:
-        x = self._images(x)
+        x = as_signals(self, x, 2)
         pixels = x.reshape(*x.shape[:2], -1)
         first = pixels.argmax(axis=2)[:, :, None]
         y: Array = np.take_along_axis(pixels, first, axis=2)[:, :, 0]

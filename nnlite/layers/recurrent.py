@@ -1,55 +1,40 @@
 """Recurrent layers: the same weights at every step of a sequence, and backpropagation through time.
 
-A batch of sequences is (N, L, features) for whoever uses it. Inside, time comes first and the batch
-last, (L, features, N): what belongs to one step lies together, and every formula runs over long
-stretches of memory.
-
-- **Forward.** A step multiplies the state before it by the recurrent weights and its input by the
-  input weights, and adds the biases. With state, input and a row of ones below each other, and all
-  weights in one matrix, that is one product::
-
-      a_t = [W_hh  W_ih  b] [h_{t-1}; x_t; 1]
-
-  Then comes the formula of the cell, which leaves the state in the place where the next step
-  multiplies it.
-- **Backward.** For a block of steps that fits into the processor's cache the local derivatives, all
-  at once; then step by step, from the last to the first, one product back; and for each weight
-  gradient one product over many steps.
-
-The blocks of a_t, one for each gate, follow each other in memory, (L, blocks, H, N). Their rows are
-many, and the columns mostly fewer: of such a product OpenBLAS gives each of its threads rows or
-columns of its own, so that none waits for another.
-
-`_Recurrent` does all of this, and stacks layers and directions: the reverse direction is the same
-cell on the sequence turned round. `RNN`, `LSTM` and `GRU` hold the formulas of one step: `_step`,
-`_local_derivatives` and `_step_back`.
+`RNN`, `LSTM` and `GRU` are the formulas of one step, forward and backward. `_Recurrent` stacks
+layers and directions, and ``nnlite.engine.scan`` applies a cell to all steps of a sequence. The
+reverse direction is the same cell on the reversed sequence.
 """
 
 from __future__ import annotations
 
+import functools
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .. import init
-from ..checks import as_floats, as_output_grad, integer, number, one_of
+from ..checks import as_floats, as_output_grad, boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..engine.memory import empty
+from ..engine.scan import (
+    Arrays,
+    Cell,
+    Layout,
+    Steps,
+    Terms,
+    Weights,
+    batch_first,
+    in_gates,
+    scan,
+    scan_back,
+    time_first,
+)
 from ..layer import Layer, is_grad_enabled
 from ..parameter import Parameter
 from ..random import RandomState, generator
-
-# How many elements the gates of a block of steps may have: with their factors, half a megabyte.
-_BLOCK = 1 << 16
-# How many elements the gradients of the steps may have over which a weight gradient is one product:
-# four megabytes, so that a long sequence takes no more.
-_CHUNK = 1 << 20
-# So many steps are worth one matrix of all weights forward, and a transposed copy of W_hh back.
-_MANY_STEPS = 4
-
-Arrays = tuple[Any, ...]
 
 
 class _Weights(NamedTuple):
@@ -57,27 +42,22 @@ class _Weights(NamedTuple):
 
     ih: Parameter
     hh: Parameter
-    bias_ih: Parameter | None
-    bias_hh: Parameter | None
+    biases: tuple[Parameter, Parameter] | None  # b_ih, b_hh
 
-
-class _Run(NamedTuple):
-    """What the forward of one layer in one direction leaves for its backward.
-
-    Time runs as the direction does: ``states[k][t + 1]`` is the state after step t, and
-    ``states[k][0]`` the initial one. ``states[0]`` is the hidden state, the output.
-    """
-
-    weights: _Weights
-    columns: Array  # (L + 1, H + features + 1, N): what the steps multiply; without bias, no ones
-    states: Arrays  # of shape (L + 1, H, N)
-    kept: Arrays  # what else the cell's backward needs
-    started: bool  # whether an initial state was given
-    absent: Array | None  # (L, 1, N): where the state stands still
+    @property
+    def data(self) -> Weights:
+        biases = None
+        if self.biases is not None:
+            biases = (self.biases[0].data, self.biases[1].data)
+        return Weights(self.ih.data, self.hh.data, biases)
 
 
 class _Recurrent(Layer):
-    """What `RNN`, `LSTM` and `GRU` share: layers, directions, the initial and the final state."""
+    """Layers, directions, initial and final states of `RNN`, `LSTM` and `GRU`.
+
+    A subclass defines the formulas of one step: see `nnlite.engine.scan.Cell`. Between `forward`
+    and `backward` sequences are (L, features, N).
+    """
 
     input_size: int
     hidden_size: int
@@ -91,17 +71,16 @@ class _Recurrent(Layer):
     weight_ih_l0: Parameter
     weight_hh_l0: Parameter
 
-    # How many gates there are: a weight has hidden_size rows for each.
-    _gates: ClassVar[int]
-    # What `_step` wants each block of a_t multiplied by. The state has a share in the first blocks,
-    # the input in the last: each in as many as there are gates, which can be all of them.
-    _scales: ClassVar[tuple[float, ...]]
-    # How many gates of W_hh, from its end, come first in the order of the blocks.
-    _rolled: ClassVar[int] = 0
-    # The arrays that a state consists of.
-    _state_names: ClassVar[tuple[str, ...]] = ("h0",)
-    # Whether the hidden state enters the next one directly too, not only through the product.
-    _has_direct_path: ClassVar[bool] = False
+    _layout: ClassVar[Layout]
+
+    def _step(self, gates: Arrays, before: Arrays, after: Arrays) -> None:
+        raise NotImplementedError
+
+    def _local_derivatives(self, gates: Arrays, before: Arrays, after: Arrays) -> Arrays:
+        raise NotImplementedError
+
+    def _step_back(self, local: Arrays, d_state: Arrays, d_sums: Arrays) -> Sequence[Array | None]:
+        raise NotImplementedError
 
     def __init__(
         self,
@@ -120,33 +99,33 @@ class _Recurrent(Layer):
         self.input_size = integer(input_size, f"{name}: input_size")
         self.hidden_size = integer(hidden_size, f"{name}: hidden_size")
         self.num_layers = integer(num_layers, f"{name}: num_layers")
-        self.bias = bool(bias)
+        self.bias = boolean(bias, f"{type(self).__name__}: bias")
         self.dropout = number(dropout, f"{name}: dropout", 0, 1)
         if self.dropout and self.num_layers == 1:
             warnings.warn(
                 f"{name}: dropout acts between layers, so dropout={dropout} with num_layers=1 "
                 f"drops nothing; put nn.Dropout({dropout}) behind it",
                 UserWarning,
-                # A cell with a constructor of its own is one call further from the user.
-                stacklevel=2 + ("__init__" in vars(type(self))),
+                # A subclass with a constructor of its own is one call further from the user.
+                stacklevel=3 if "__init__" in vars(type(self)) else 2,
             )
-        self.bidirectional = bool(bidirectional)
+        self.bidirectional = boolean(bidirectional, f"{type(self).__name__}: bidirectional")
         self.outputs = one_of(outputs, ("all", "last"), f"{name}: outputs")
         self.truncate = truncate if truncate is None else integer(truncate, f"{name}: truncate")
         self.last_state = None
         self._rng = rng if rng is None else generator(rng)
-        rows = self._gates * self.hidden_size
+        rows = self._layout.gates * self.hidden_size
         for layer in range(self.num_layers):
             features = self._directions * self.hidden_size if layer else self.input_size
             for direction in range(self._directions):
                 shapes: dict[str, tuple[int, ...]] = {
                     "weight_ih": (rows, features),
                     "weight_hh": (rows, self.hidden_size),
+                    "bias_ih": (rows,),
+                    "bias_hh": (rows,),
                 }
-                if self.bias:
-                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-                for kind, shape in shapes.items():
-                    parameter = Parameter(np.empty(shape, np.float32))
+                for kind in self._kinds:
+                    parameter = Parameter(np.empty(shapes[kind], np.float32))
                     init.default_(parameter, self.hidden_size, rng=self._rng)
                     setattr(self, _key(kind, layer, direction), parameter)
 
@@ -154,41 +133,24 @@ class _Recurrent(Layer):
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
 
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        weights = ("weight_ih", "weight_hh")
+        return (*weights, "bias_ih", "bias_hh") if self.bias else weights
+
+    @property
+    def _cell(self) -> Cell:
+        return Cell(self._layout, self._step, self._local_derivatives, self._step_back)
+
     def _weights(self, layer: int, direction: int) -> _Weights:
-        biases = ("bias_ih", "bias_hh")
-        return _Weights(
-            getattr(self, _key("weight_ih", layer, direction)),
-            getattr(self, _key("weight_hh", layer, direction)),
-            *(getattr(self, _key(kind, layer, direction), None) for kind in biases),
-        )
+        ih, hh, *biases = [getattr(self, _key(kind, layer, direction)) for kind in self._kinds]
+        return _Weights(ih, hh, (biases[0], biases[1]) if biases else None)
 
-    # ---- the formulas of one step, which each cell defines ----
-
-    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
-        """Return the array for the sums a_t, the states, and what else is kept.
-
-        The first is of shape (L, blocks, H, N), `hidden` of shape (L + 1, H, N).
-        """
-        raise NotImplementedError
-
-    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
-        """Compute the states after `step`, where the sums are ready."""
-        raise NotImplementedError
-
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
-        """Return the factors of the gradients that do not depend on later steps, time first."""
-        raise NotImplementedError
-
-    def _step_back(
-        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
-    ) -> None:
-        """Compute the gradients of the sums, (blocks, H, N).
-
-        `factors` are those of the step, and `carried` is dL/d(states after it). What is left in
-        `carried` is the gradient that reaches the states before the step without the product; the
-        hidden state's only where there is a direct path.
-        """
-        raise NotImplementedError
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "last_state": None,
+        }  # it is of the last batch, as caches are
 
     # ---- forward ----
 
@@ -200,47 +162,48 @@ class _Recurrent(Layer):
         x : ndarray of shape (N, L, input_size)
         *state : ndarray of shape (num_layers · directions, N, hidden_size), optional
             The initial state: ``h0``; for an `LSTM` ``h0, c0``, or both in a tuple, as in
-            `last_state`. Left out, or None, it is zero.
+            `last_state`. Zero by default.
         mask : array_like of bool, shape (N, L), optional
-            False where a shorter sequence is padded: there the state stands still, the output is
-            0, and what the input holds does not matter.
+            False where a shorter sequence is padded. There the state does not change, the output
+            is 0 and the input is ignored.
 
         Returns
         -------
         ndarray of shape (N, L, directions · hidden_size) or (N, directions · hidden_size)
-            As `outputs` says.
+            For ``outputs="all"`` and ``outputs="last"``.
 
         Raises
         ------
         ValueError
-            If the shape of the input, the state or the mask does not fit, or if the sequences
-            have no step.
+            If the input, the state or the mask has a wrong shape, or if the sequences are empty.
         TypeError
             If the input or the state is not of floats, or the mask not of booleans.
         """
         x = self._sequences(x)
         initial = self._states(state, len(x), "the initial state")
         absent = self._absent(mask, x.shape)
-        # The memory of the last forward is free for this one, unless somebody holds the outputs.
+        # The memory of the last forward is free for this one, unless its output is still in use.
         self._cache = None
 
-        sequence = _without(x.transpose(1, 2, 0), absent)
-        runs: list[_Run] = []
-        kept_features: list[Array | None] = []
+        sequence = time_first(x, absent)
+        runs: list[tuple[_Weights, Steps]] = []
+        drops: list[Array | None] = []
         for layer in range(self.num_layers):
-            sequence, keep = self._drop(sequence) if layer else (sequence, None)
-            kept_features.append(keep)
+            sequence, drop = self._drop(sequence) if layer else (sequence, None)
+            drops.append(drop)
             hidden: list[Array] = []
             for direction in range(self._directions):
-                turn = _turn(direction)
-                run = self._run(
-                    self._weights(layer, direction),
+                turn, weights = _turn(direction), self._weights(layer, direction)
+                steps = scan(
+                    self._cell,
+                    weights.data,
                     sequence[turn],
-                    [array[len(runs)] for array in initial],
+                    [array[len(runs)].T for array in initial] or None,
                     None if absent is None else absent[turn],
+                    keep=is_grad_enabled(),
                 )
-                runs.append(run)
-                hidden.append(run.states[0][1:][turn])
+                runs.append((weights, steps))
+                hidden.append(steps.states[0][1:][turn])
             sequence = hidden[0]
             if self.bidirectional:
                 both = empty((len(sequence), 2 * self.hidden_size, len(x)), sequence.dtype)
@@ -248,86 +211,16 @@ class _Recurrent(Layer):
 
         final = tuple(
             np.array([state[-1].T for state in states])
-            for states in zip(*(run.states for run in runs), strict=True)
+            for states in zip(*(steps.states for _, steps in runs), strict=True)
         )
         self.last_state = final if len(final) > 1 else final[0]
-        self.cache(x.shape, state, runs, kept_features, absent)
+        self.cache(x.shape, state, runs, drops, absent)
         output: Array
         if self.outputs == "last":
             output = np.concatenate(final[0][-self._directions :], axis=1)
         else:
-            if sequence.base is not None and sequence.base.nbytes > 3 * sequence.nbytes:
-                # Whoever holds the output would hold all that the steps multiplied, inputs too.
-                sequence = sequence.copy()
-            output = _without(sequence, absent).transpose(2, 0, 1)
+            output = batch_first(sequence, absent)
         return output
-
-    def _run(
-        self, weights: _Weights, sequence: Array, start: list[Array], absent: Array | None
-    ) -> _Run:
-        """Run one layer in one direction over `sequence` (L, features, N)."""
-        length, features, batch = sequence.shape
-        inputs = slice(self.hidden_size, self.hidden_size + features)
-        columns = empty((length + 1, inputs.stop + self.bias, batch), sequence.dtype)
-        columns[:length, inputs] = sequence
-        columns[:, inputs.stop :] = 1
-        matrix = self._matrix(weights) if length >= _MANY_STEPS else None
-        sums, states, kept = self._begin(columns[:, : self.hidden_size])
-        for index, state in enumerate(states):
-            state[0] = start[index].T if start else 0
-        products = sums.reshape(length, -1, batch)
-        for step in range(length):
-            before = [] if absent is None else [state[step].copy() for state in states]
-            if matrix is not None:
-                np.dot(matrix, columns[step], out=products[step])
-            else:
-                self._multiply(weights, columns[step], products[step])
-            self._step(step, states, kept)
-            if absent is not None:
-                for state, unchanged in zip(states, before, strict=True):
-                    np.copyto(state[step + 1], unchanged, where=absent[step])
-        return _Run(weights, columns, states, kept, bool(start), absent)
-
-    def _matrix(self, weights: _Weights) -> Array:
-        """Return the matrix of a step's product, its rows scaled as `_step` has them."""
-        size, of_input = self.hidden_size, weights.ih.data
-        gates, inputs = self._gates * size, slice(size, size + of_input.shape[1])
-        matrix = np.zeros((len(self._scales) * size, inputs.stop + self.bias), of_input.dtype)
-        matrix[:gates, :size] = self._in_blocks(weights.hh.data)
-        matrix[-gates:, inputs] = of_input
-        if weights.bias_ih is not None and weights.bias_hh is not None:
-            matrix[:gates, -1] = self._in_blocks(weights.bias_hh.data)
-            matrix[-gates:, -1] += weights.bias_ih.data
-        self._scale(matrix)
-        return matrix
-
-    def _multiply(self, weights: _Weights, column: Array, out: Array) -> None:
-        """Write ``matrix @ column`` into `out`, without the matrix."""
-        size = self.hidden_size
-        gates, inputs = self._gates * size, slice(size, size + weights.ih.shape[1])
-        of_state = self._in_blocks(np.dot(weights.hh.data, column[:size]))
-        of_input = np.dot(weights.ih.data, column[inputs])
-        if weights.bias_ih is not None and weights.bias_hh is not None:
-            of_state += self._in_blocks(weights.bias_hh.data)[:, None]
-            of_input += weights.bias_ih.data[:, None]
-        out[:gates] = of_state
-        out[gates:] = 0
-        out[-gates:] += of_input
-        self._scale(out)
-
-    def _scale(self, rows: Array) -> None:
-        """Multiply the rows of each block by what `_step` wants them multiplied by."""
-        for block, scale in zip(rows.reshape(len(self._scales), -1), self._scales, strict=True):
-            if scale != 1:
-                block *= scale
-
-    def _in_blocks(self, rows: Array) -> Array:
-        """Return the rows of W_hh, or what is computed with them, in the order of the blocks."""
-        return np.roll(rows, self._rolled * self.hidden_size, axis=0) if self._rolled else rows
-
-    def _in_gates(self, rows: Array) -> Array:
-        """Return what is in the order of the blocks in that of the rows of W_hh."""
-        return np.roll(rows, -self._rolled * self.hidden_size, axis=0) if self._rolled else rows
 
     # ---- backward ----
 
@@ -339,10 +232,10 @@ class _Recurrent(Layer):
         grad : ndarray
             dL/d(output), of the shape of the output.
         input_grad : bool, default True
-            False skips the work that only the gradients of the inputs need, and returns None.
+            False skips the gradients of the inputs and returns None.
         state_grad : ndarray or tuple of ndarray, optional
-            dL/d(`last_state`), where the loss depends on the final state too: because it is the
-            initial state of another layer, say.
+            dL/d(`last_state`), for a loss that also depends on the final state, for example as the
+            initial state of another layer.
 
         Returns
         -------
@@ -355,33 +248,39 @@ class _Recurrent(Layer):
         RuntimeError
             If `forward` was not called before.
         ValueError
-            If a gradient has another shape than what it is the gradient of.
+            If `grad` or `state_grad` has a wrong shape.
         """
-        shape, state, runs, kept_features, absent = self.cached()
+        shape, state, runs, drops, absent = self.cached()
         batch, length, _ = shape
         width = self._directions * self.hidden_size
         last_only = self.outputs == "last"
         output_shape = (batch, width) if last_only else (batch, length, width)
         grad = as_output_grad(self, grad, output_shape, self.weight_hh_l0.dtype)
-        # dL/d(state) of each run: first of its final state, and of its initial one in the end.
-        carried = self._final_gradients(state_grad, batch)
-        flow = None
+        # dL/d(final state) of each run, and later dL/d(initial state).
+        d_states = self._final_gradients(state_grad, batch)
+        flow = None  # dL/d(output of the layer)
+        started = bool(state) and state[0] is not None
         if last_only:
             for direction in range(self._directions):
-                carried[0][direction - self._directions] += grad[:, self._part(direction)].T
+                d_hidden = d_states[direction - self._directions][0]
+                d_hidden += grad[:, self._features_of(direction)].T
         else:
-            flow = _without(np.ascontiguousarray(grad.transpose(1, 2, 0)), absent)
+            flow = np.ascontiguousarray(time_first(grad, absent))
 
         for layer in reversed(range(self.num_layers)):
             below: Array | None = None
             for direction in range(self._directions):
                 index = layer * self._directions + direction
-                turn = _turn(direction)
-                d_sequence = self._run_back(
-                    runs[index],
-                    None if flow is None else flow[turn, self._part(direction)],
-                    [array[index] for array in carried],
-                    start_grad=input_grad and runs[index].started,
+                turn, (weights, steps) = _turn(direction), runs[index]
+                d_sequence, d_states[index] = scan_back(
+                    self._cell,
+                    weights.data,
+                    steps,
+                    None if flow is None else flow[turn, self._features_of(direction)],
+                    d_states[index],
+                    functools.partial(self._accumulate, weights),
+                    truncate=self.truncate,
+                    start_grad=input_grad and started,
                     input_grad=input_grad or layer > 0,
                 )
                 if below is None:
@@ -389,109 +288,33 @@ class _Recurrent(Layer):
                 elif d_sequence is not None:
                     below += d_sequence[turn]
             flow = below
-            if flow is not None and kept_features[layer] is not None:
-                flow *= kept_features[layer]
+            if flow is not None and drops[layer] is not None:
+                flow *= drops[layer]
 
         if flow is None:
             return None
         dx = flow.transpose(2, 0, 1)
         if not state:
             return dx
-        if state[0] is None:
+        if not started:
             return dx, None
-        d_state = tuple(array.swapaxes(1, 2) for array in carried)
-        return (dx, d_state) if isinstance(state[0], tuple) else (dx, *d_state)
+        d_initial = tuple(np.array(arrays).swapaxes(1, 2) for arrays in zip(*d_states, strict=True))
+        return (dx, d_initial) if isinstance(state[0], tuple) else (dx, *d_initial)
 
-    def _run_back(
-        self,
-        run: _Run,
-        grads: Array | None,
-        carried: list[Array],
-        start_grad: bool,
-        input_grad: bool,
-    ) -> Array | None:
-        """Backpropagate through one layer in one direction; return dL/d(sequence) if wanted.
-
-        `grads` is dL/d(outputs), None for zero; `carried`, arrays (H, N) that are written into,
-        goes from dL/d(final state) to dL/d(initial state).
-        """
-        weights, columns = run.weights, run.columns
-        length, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
-        size, gates = self.hidden_size, self._gates * self.hidden_size
-        rows, inputs = len(self._scales) * size, slice(size, size + weights.ih.shape[1])
-        of_state = self._in_blocks(weights.hh.data).T
-        if length >= _MANY_STEPS:
-            of_state = np.ascontiguousarray(of_state)
-        d_sequence = empty((length, weights.ih.shape[1], batch), dtype) if input_grad else None
-        chunk = max(1, _CHUNK // (rows * batch))
-        for stop in range(length, 0, -chunk):
-            steps = slice(max(stop - chunk, 0), stop)
-            d_rows = self._chunk_back(run, steps, of_state, grads, carried, start_grad)
-            d_gates, d_inputs = d_rows[:gates], d_rows[-gates:]
-            terms = _side_by_side(columns[steps])
-            if self._rolled:
-                weights.hh.accumulate(self._in_gates(np.dot(d_gates, terms[:size].T)))
-            else:
-                weights.hh.accumulate_product(d_gates, terms[:size].T)
-            weights.ih.accumulate_product(d_inputs, terms[inputs].T)
-            if weights.bias_ih is not None and weights.bias_hh is not None:
-                ones = terms[-1]
-                sums = np.dot(d_inputs, ones)
-                weights.bias_ih.accumulate(sums)
-                if self._rolled:
-                    sums = self._in_gates(np.dot(d_gates, ones))
-                weights.bias_hh.accumulate(sums)
-            if d_sequence is not None:
-                d_terms = np.dot(weights.ih.data.T, d_inputs).reshape(
-                    -1, steps.stop - steps.start, batch
-                )
-                d_sequence[steps] = d_terms.swapaxes(0, 1)
-        return d_sequence
-
-    def _chunk_back(
-        self,
-        run: _Run,
-        steps: slice,
-        of_state: Array,
-        grads: Array | None,
-        carried: list[Array],
-        start_grad: bool,
-    ) -> Array:
-        """Go back through some steps; return dL/da_t of all of them as a matrix (rows, steps·N)."""
-        _, columns, states, kept, _, absent = run
-        length, batch, dtype = len(columns) - 1, columns.shape[2], columns.dtype
-        d_sums = empty(
-            (steps.stop - steps.start, len(self._scales), self.hidden_size, batch), dtype
-        )
-        products = d_sums.reshape(len(d_sums), -1, batch)
-        gates = of_state.shape[1]
-        through_product = np.empty((self.hidden_size, batch), dtype)
-        block = max(1, _BLOCK // products[0].size)
-        for stop in range(steps.stop, steps.start, -block):
-            first = max(stop - block, steps.start)
-            factors = self._local_derivatives(slice(first, stop), states, kept)
-            for step in reversed(range(first, stop)):
-                place = step - steps.start
-                if grads is not None:
-                    carried[0] += grads[step]
-                after = [] if absent is None else [array.copy() for array in carried]
-                now = [factor[step - first] for factor in factors]
-                self._step_back(step, now, kept, carried, d_sums[place])
-                if step or start_grad:
-                    if self._has_direct_path:
-                        np.dot(of_state, products[place, :gates], out=through_product)
-                        carried[0] += through_product
-                    else:
-                        np.dot(of_state, products[place, :gates], out=carried[0])
-                if absent is not None:
-                    for array, unchanged in zip(carried, after, strict=True):
-                        np.copyto(array, unchanged, where=absent[step])
-                if step and self.truncate and (length - step) % self.truncate == 0:
-                    for array in carried:
-                        array.fill(0)
-        if absent is not None:
-            np.copyto(products, 0, where=absent[steps])
-        return _side_by_side(products)
+    def _accumulate(self, weights: _Weights, terms: Terms) -> None:
+        """Add the terms of a chunk of steps to the gradients of the weights."""
+        d_u, d_v, x, h, ones = terms
+        weights.ih.accumulate_product(d_u, x.T)  # dL/dW_ih = Σ_t dL/du_tᵀ x_t
+        is_shared = not self._layout.separate  # u and v are added, and have one gradient
+        if is_shared:
+            weights.hh.accumulate_product(d_v, h.T)  # dL/dW_hh = Σ_t dL/dv_tᵀ h_{t-1}
+        else:
+            weights.hh.accumulate(in_gates(self._layout, np.dot(d_v, h.T)))
+        if weights.biases is not None:
+            bias_ih, bias_hh = weights.biases
+            sums = np.dot(d_u, ones)
+            bias_ih.accumulate(sums)
+            bias_hh.accumulate(sums if is_shared else in_gates(self._layout, np.dot(d_v, ones)))
 
     # ---- inputs ----
 
@@ -499,7 +322,7 @@ class _Recurrent(Layer):
         self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
     ) -> int:
         batch, length, _ = input_shapes[0]
-        # Every weight meets every step once.
+        # Every weight is used once in each step.
         return batch * length * sum(p.size for p in self.parameters() if len(p.shape) == 2)
 
     def _sequences(self, x: Array) -> Array:
@@ -526,16 +349,16 @@ class _Recurrent(Layer):
         return fault
 
     def _states(self, values: tuple[Any, ...], batch: int, what: str) -> list[Array]:
-        """Return the arrays of a state, or of its gradient, checked; none for None."""
+        """Check the arrays of a state, or of its gradient, and return them; none for None."""
         if not values or (len(values) == 1 and values[0] is None):
             return []
         if len(values) == 1 and isinstance(values[0], tuple):
             values = values[0]
-        names = self._state_names
+        names = ("h0", "c0")[: self._layout.states]
         if len(values) != len(names):
             raise ValueError(
                 f"{self.label}: expected {what} as {' and '.join(names)}, got {len(values)} "
-                f"array{'s' * (len(values) != 1)}; they are what last_state holds"
+                f"array{'' if len(values) == 1 else 's'}; last_state has the right form"
             )
         shape = (self.num_layers * self._directions, batch, self.hidden_size)
         arrays = []
@@ -544,21 +367,22 @@ class _Recurrent(Layer):
             if array.shape != shape:
                 raise ValueError(
                     f"{self.label}: expected {what} {name} of shape {shape} "
-                    f"(layers × directions, N, hidden_size), got {array.shape}"
+                    f"(layers * directions, N, hidden_size), got {array.shape}"
                 )
             arrays.append(array)
         return arrays
 
-    def _final_gradients(self, state_grad: Any, batch: int) -> list[Array]:
-        """Return dL/d(last_state), as arrays (…, H, N) that are ours to write into."""
+    def _final_gradients(self, state_grad: Any, batch: int) -> list[list[Array]]:
+        """Return dL/d(final state) of each run, (H, N), in arrays that may be overwritten."""
         given = self._states((state_grad,), batch, "state_grad, the gradient of last_state,")
+        runs = self.num_layers * self._directions
         if given:
-            return [np.array(array.swapaxes(1, 2), order="C") for array in given]
-        shape = (self.num_layers * self._directions, self.hidden_size, batch)
-        return [np.zeros(shape, self.weight_hh_l0.dtype) for _ in self._state_names]
+            return [[np.array(array[run].T, order="C") for array in given] for run in range(runs)]
+        shape, dtype = (self.hidden_size, batch), self.weight_hh_l0.dtype
+        return [[np.zeros(shape, dtype) for _ in range(self._layout.states)] for _ in range(runs)]
 
     def _absent(self, mask: ArrayLike | None, shape: tuple[int, ...]) -> Array | None:
-        """Return where there is no step, (L, 1, N), or None if every sequence has all of them."""
+        """Return where a step is absent, (L, 1, N), or None if all sequences have all steps."""
         if mask is None:
             return None
         present = np.asarray(mask)
@@ -577,7 +401,7 @@ class _Recurrent(Layer):
     # ---- layers and directions ----
 
     def _drop(self, sequence: Array) -> tuple[Array, Array | None]:
-        """Return what the dropout leaves of `sequence`, and the factors by which it does so."""
+        """Apply dropout; return the result and its factors, None if nothing is dropped."""
         if not (self.dropout and self.training):
             return sequence, None
         kept = generator(self._rng).random(sequence.shape, np.float32) >= self.dropout
@@ -585,8 +409,8 @@ class _Recurrent(Layer):
         factors: Array = np.multiply(kept, scale, dtype=sequence.dtype)
         return sequence * factors, factors
 
-    def _part(self, direction: int) -> slice:
-        """Return which of the output's features are those of `direction`."""
+    def _features_of(self, direction: int) -> slice:
+        """Return which features of the output belong to `direction`."""
         return slice(direction * self.hidden_size, (direction + 1) * self.hidden_size)
 
 
@@ -595,35 +419,8 @@ def _key(kind: str, layer: int, direction: int) -> str:
 
 
 def _turn(direction: int) -> slice:
-    """Return the slice that puts a sequence into the order of `direction`, or back."""
+    """Return the slice that reverses a sequence if `direction` is the reverse one."""
     return slice(None, None, -1 if direction else 1)
-
-
-def _without(sequence: Array, absent: Array | None) -> Array:
-    """Return a sequence (L, features, N) with zeros where there is no step."""
-    if absent is None:
-        return sequence
-    present: Array = np.where(absent, 0, sequence)
-    return present
-
-
-def _side_by_side(steps: Array) -> Array:
-    """Return an array (steps, rows, N) as a matrix (rows, steps·N)."""
-    if len(steps) == 1:
-        return steps[0]
-    count, rows, batch = steps.shape
-    matrix = empty((rows, count, batch), steps.dtype)
-    matrix[...] = steps.swapaxes(0, 1)
-    return matrix.reshape(rows, -1)
-
-
-def _for_each_step(length: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Return an array (length, *shape); if no backward is to come, all steps share its memory."""
-    if is_grad_enabled():
-        return empty((length, *shape), dtype)
-    once = empty(shape, dtype)
-    shared: Array = np.ndarray((length, *shape), dtype, buffer=once, strides=(0, *once.strides))
-    return shared
 
 
 class RNN(_Recurrent):
@@ -632,31 +429,31 @@ class RNN(_Recurrent):
     Parameters
     ----------
     input_size : int
-        Features of a step of the input.
+        Number of features of the input.
     hidden_size : int
-        Features of the state.
+        Number of features of the hidden state.
     num_layers : int, default 1
-        Each layer after the first takes the outputs of the one before it as its input.
+        Number of stacked layers; the outputs of each are the inputs of the next.
     nonlinearity : {"tanh", "relu"}
-        What stands around the sum.
+        The activation function; with "relu", h_t = max(0, …).
     bias : bool, default True
-        Whether there are the biases b_ih and b_hh.
+        Whether to add the biases b_ih and b_hh.
     dropout : float, default 0
-        Share of the features that are set to 0 between one layer and the next, while training.
+        Probability of setting a feature to 0 between two layers, in training mode.
     bidirectional : bool, default False
-        Whether each layer also runs from the last step to the first, with weights of its own. Its
-        outputs are the features of both directions, the forward ones first.
+        Whether each layer also runs from the last step to the first, with weights of its own. The
+        outputs of both directions are concatenated, forward direction first.
     outputs : {"all", "last"}
-        What forward returns: the hidden state of the last layer after every step, (N, L, features);
-        or the one after the last step, (N, features). The reverse direction's last step is the
+        "all" returns the hidden state of the last layer after every step, (N, L, features); "last"
+        the one after the last step, (N, features). The last step of the reverse direction is the
         first of the sequence.
     truncate : int, optional
-        Truncates backpropagation through time: the sequence counts as chunks of so many steps,
-        from its end on (the first may be shorter), and no gradient goes back from one chunk to the
-        chunk before it. Layers above and below are still reached at every step. None goes back all
-        the way.
+        Truncated backpropagation through time: gradients do not cross the boundaries between
+        windows of this many steps, counted from the end of the sequence. Every step still gets the
+        gradient of its output. By default gradients flow through the whole sequence.
     rng : int, numpy.random.Generator or None
-        Source of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the dropout.
+        Random generator of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the
+        dropout.
 
     Attributes
     ----------
@@ -666,22 +463,22 @@ class RNN(_Recurrent):
     weight_hh_l0 : Parameter of shape (hidden_size, hidden_size)
     bias_ih_l0, bias_hh_l0 : Parameter of shape (hidden_size,)
     last_state : ndarray of shape (num_layers · directions, N, hidden_size), or None
-        The state after the last step of the latest forward: the initial state for the chunk that
-        comes next. None before the first forward.
+        The state after the last step of the latest forward, and thus the initial state for the
+        next part of the sequence. None before the first forward.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; by `forward`, if its inputs do not fit.
+        If an argument is out of range or of a wrong type.
 
     Notes
     -----
     Shapes: x (N, L, input_size), h0 (num_layers · directions, N, hidden_size), as PyTorch has them
-    with ``batch_first=True``. With a_t the sum under the tanh and G_t = dL/dh_t, that is the
-    gradient of the output at step t plus what comes back from step t + 1::
+    with ``batch_first=True``. a_t is the argument of the tanh, y_t = h_t the output, and
+    dh = dL/dh_t the sum of dL/dy_t and the gradient from step t + 1::
 
-        dL/da_t = G_t · (1 - h_t²)          relu: G_t · [h_t > 0]
-        G_{t-1} = dL/dy_{t-1} + dL/da_t W_hh
+        dL/da_t = dh (1 - h_t²)             relu: dh [h_t > 0]
+        dL/dh_{t-1} = dL/dy_{t-1} + dL/da_t W_hh
         dL/dx_t = dL/da_t W_ih
         dL/dW_ih = Σ_t dL/da_tᵀ x_t         dL/dW_hh = Σ_t dL/da_tᵀ h_{t-1}
         dL/db_ih = dL/db_hh = Σ_t Σ_n dL/da_t
@@ -696,7 +493,7 @@ class RNN(_Recurrent):
 
     Examples
     --------
-    The rows of an image as a sequence, classified by the state after the last one:
+    The rows of an image as a sequence, classified by the state after the last row:
 
     >>> import numpy as np
     >>> import nnlite as nn
@@ -705,12 +502,12 @@ class RNN(_Recurrent):
     >>> model(images).shape
     (64, 10)
 
-    A long sequence in chunks, each started from where the last one ended:
+    A long sequence in parts, each of which continues from the state of the one before:
 
     >>> rnn = nn.RNN(3, 5)
     >>> state = None
-    >>> for chunk in np.split(np.zeros((2, 40, 3), dtype=np.float32), 4, axis=1):
-    ...     y = rnn(chunk, state)
+    >>> for part in np.split(np.zeros((2, 40, 3), dtype=np.float32), 4, axis=1):
+    ...     y = rnn(part, state)
     ...     state = rnn.last_state
     >>> y.shape, state.shape
     ((2, 10, 5), (1, 2, 5))
@@ -718,8 +515,7 @@ class RNN(_Recurrent):
 
     nonlinearity: str
 
-    _gates = 1
-    _scales = (1,)
+    _layout = Layout(("linear",), in_place=True)
 
     def __init__(
         self,
@@ -748,19 +544,15 @@ class RNN(_Recurrent):
             rng=rng,
         )
 
-    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
-        # The state of a step takes the place of the sum that it is the tanh of.
-        return hidden[1:, None], (hidden,), ()
-
-    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
-        h = states[0][step + 1]
+    def _step(self, gates: Arrays, before: Arrays, after: Arrays) -> None:
+        a, h = gates[0], after[0]
         if self.nonlinearity == "tanh":
-            np.tanh(h, out=h)
+            np.tanh(a, out=h)  # h_t = tanh(a_t)
         else:
-            np.maximum(h, 0, out=h)
+            np.maximum(a, 0, out=h)  # h_t = max(0, a_t)
 
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
-        h = states[0][1:][steps]
+    def _local_derivatives(self, gates: Arrays, before: Arrays, after: Arrays) -> Arrays:
+        (h,) = after
         slope = empty(h.shape, h.dtype)
         if self.nonlinearity == "tanh":
             np.multiply(h, h, out=slope)
@@ -769,36 +561,22 @@ class RNN(_Recurrent):
             np.greater(h, 0, out=slope)
         return (slope,)
 
-    def _step_back(
-        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
-    ) -> None:
-        (slope,), (dh,) = factors, carried
-        np.multiply(slope, dh, out=d_sums[0])
+    def _step_back(self, local: Arrays, d_state: Arrays, d_sums: Arrays) -> Sequence[Array | None]:
+        np.multiply(d_state[0], local[0], out=d_sums[0])  # dL/da_t = dh (1 - h_t²), or dh [h_t > 0]
+        return (None,)
 
 
 class LSTM(_Recurrent):
-    """Long short-term memory: a state that is kept, forgotten and read through gates.
+    """Long short-term memory: gates decide what a cell state takes in, keeps and shows.
 
     Parameters
     ----------
     input_size : int
-        Features of a step of the input.
+        Number of features of the input.
     hidden_size : int
-        Features of the hidden state h and of the cell state c.
-    num_layers : int, default 1
-        Each layer after the first takes the outputs of the one before it as its input.
-    bias : bool, default True
-        Whether there are the biases b_ih and b_hh.
-    dropout : float, default 0
-        Share of the features that are set to 0 between one layer and the next, while training.
-    bidirectional : bool, default False
-        Whether each layer also runs from the last step to the first: see `RNN`.
-    outputs : {"all", "last"}
-        Whether forward returns the hidden state after every step or after the last: see `RNN`.
-    truncate : int, optional
-        How many steps a chunk has, from which no gradient goes back: see `RNN`.
-    rng : int, numpy.random.Generator or None
-        Source of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the dropout.
+        Number of features of the hidden state h and of the cell state c.
+    num_layers, bias, dropout, bidirectional, outputs, truncate, rng
+        As in `RNN`.
 
     Attributes
     ----------
@@ -808,23 +586,22 @@ class LSTM(_Recurrent):
     weight_hh_l0 : Parameter of shape (4 · hidden_size, hidden_size)
     bias_ih_l0, bias_hh_l0 : Parameter of shape (4 · hidden_size,)
     last_state : tuple of two ndarray of shape (num_layers · directions, N, hidden_size), or None
-        h and c after the last step of the latest forward: the initial state for the chunk that
-        comes next. None before the first forward.
+        h and c after the last step of the latest forward: see `RNN`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; by `forward`, if its inputs do not fit.
+        If an argument is out of range or of a wrong type.
 
     Notes
     -----
-    Shapes: x (N, L, input_size); h0 and c0 (num_layers · directions, N, hidden_size). With σ the
-    logistic function, and the four blocks of ``a_t = x_t W_ihᵀ + b_ih + h_{t-1} W_hhᵀ + b_hh``::
+    Shapes: x (N, L, input_size); h0 and c0 (num_layers · directions, N, hidden_size). With the
+    logistic function σ and the four blocks of ``a_t = x_t W_ihᵀ + b_ih + h_{t-1} W_hhᵀ + b_hh``::
 
         i, f, o = σ(a_i), σ(a_f), σ(a_o)    g = tanh(a_g)
         c_t = f c_{t-1} + i g               h_t = o tanh(c_t)
 
-    Backward, with dh = dL/dh_t and dc = dL/dc_t, both with what comes back from step t + 1::
+    Backward, with dh = dL/dh_t and dc = dL/dc_t including the gradients from step t + 1::
 
         dc += dh o (1 - tanh²(c_t))
         dL/da_i = dc g i (1 - i)            dL/da_f = dc c_{t-1} f (1 - f)
@@ -851,90 +628,51 @@ class LSTM(_Recurrent):
     ((4, 64, 128), (4, 64, 128))
     """
 
-    _gates = 4
-    _state_names = ("h0", "c0")
-    # σ(a) = ½ tanh(½ a) + ½: with a factor of ½ for i, f, o and of 1 for g, one tanh does all.
-    _scales = (0.5, 0.5, 1, 0.5)
+    _layout = Layout(("sigmoid", "sigmoid", "tanh", "sigmoid"), states=2, extras=1)
 
-    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
-        length, shape, dtype = len(hidden) - 1, hidden.shape[1:], hidden.dtype
-        gates = _for_each_step(length, (4, *shape), dtype)
-        cells = _for_each_step(length + 1, shape, dtype)
-        tanh_cells = _for_each_step(length, shape, dtype)
-        # For one sample in the shape of the gates, which spares NumPy the broadcasting.
-        rows = len(hidden[0]) if shape[1] == 1 else 1
-        factor = np.repeat(np.array(self._scales, dtype), rows).reshape(4, rows, 1)
-        kept = (gates, tanh_cells, factor, 1 - factor, np.empty(shape, dtype))
-        return gates, (hidden, cells), kept
-
-    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
-        hidden, cells = states
-        gates, tanh_cells, factor, shift, work = kept
-        now = gates[step]  # a_t, in whose place come i, f, g and o
-        np.tanh(now, out=now)
-        now *= factor
-        now += shift
-        i, f, g, o = now
-        c, tanh_c = cells[step + 1], tanh_cells[step]
-        np.multiply(f, cells[step], out=c)
-        np.multiply(i, g, out=work)
-        c += work
+    def _step(self, gates: Arrays, before: Arrays, after: Arrays) -> None:
+        (i, f, g, o), (_, c_prev), (h, c, tanh_c) = gates, before, after
+        np.multiply(f, c_prev, out=c)
+        c += i * g  # c_t = f c_{t-1} + i g
         np.tanh(c, out=tanh_c)
-        np.multiply(o, tanh_c, out=hidden[step + 1])
+        np.multiply(o, tanh_c, out=h)  # h_t = o tanh(c_t)
 
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
-        gates, tanh_c = kept[0][steps], kept[1][steps]
-        i, f, g, o = gates.swapaxes(0, 1)
-        h, c_before = states[0][1:][steps], states[1][:-1][steps]
-        factors = empty(gates.shape, h.dtype)
-        da_i, da_f, da_g, da_o = factors.swapaxes(0, 1)
-        through_tanh, added = (empty(h.shape, h.dtype) for _ in range(2))
-        np.multiply(i, g, out=added)
-        np.subtract(1, gates, out=factors)
-        da_i *= added
-        da_f *= f
-        da_f *= c_before
-        da_o *= h
-        np.multiply(added, g, out=da_g)
-        np.subtract(i, da_g, out=da_g)
-        np.multiply(h, tanh_c, out=through_tanh)
-        np.subtract(o, through_tanh, out=through_tanh)
-        return factors, through_tanh
+    def _local_derivatives(self, gates: Arrays, before: Arrays, after: Arrays) -> Arrays:
+        (i, f, g, o), (_, c_prev), (h, _, tanh_c) = gates, before, after
+        return (
+            (1 - i) * (i * g),  # dc_t/da_i = g i (1 - i)
+            (1 - f) * f * c_prev,  # dc_t/da_f = c_{t-1} f (1 - f)
+            i - i * g * g,  # dc_t/da_g = i (1 - g²)
+            (1 - o) * h,  # dh_t/da_o = tanh(c_t) o (1 - o)
+            o - h * tanh_c,  # dh_t/dc_t = o (1 - tanh²(c_t))
+            f,  # dc_t/dc_{t-1}
+        )
 
-    def _step_back(
-        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
-    ) -> None:
-        (by_gate, through_tanh), (dh, dc) = factors, carried
-        through_tanh *= dh
-        dc += through_tanh
-        np.multiply(by_gate[:3], dc, out=d_sums[:3])
-        np.multiply(by_gate[3], dh, out=d_sums[3])
-        dc *= kept[0][step, 1]  # f
+    def _step_back(self, local: Arrays, d_state: Arrays, d_sums: Arrays) -> Sequence[Array | None]:
+        (by_i, by_f, by_g, by_o, by_c, f), (dh, dc), (da_i, da_f, da_g, da_o) = (
+            local,
+            d_state,
+            d_sums,
+        )
+        dc = dc + dh * by_c  # dc += dh o (1 - tanh²(c_t))
+        np.multiply(dc, by_i, out=da_i)
+        np.multiply(dc, by_f, out=da_f)
+        np.multiply(dc, by_g, out=da_g)
+        np.multiply(dh, by_o, out=da_o)
+        return None, dc * f  # dL/dc_{t-1} = dc f
 
 
 class GRU(_Recurrent):
-    """Gated recurrent unit: a state that moves towards a new value as far as a gate lets it.
+    """Gated recurrent unit: a gate mixes the previous state with a new one.
 
     Parameters
     ----------
     input_size : int
-        Features of a step of the input.
+        Number of features of the input.
     hidden_size : int
-        Features of the state.
-    num_layers : int, default 1
-        Each layer after the first takes the outputs of the one before it as its input.
-    bias : bool, default True
-        Whether there are the biases b_ih and b_hh.
-    dropout : float, default 0
-        Share of the features that are set to 0 between one layer and the next, while training.
-    bidirectional : bool, default False
-        Whether each layer also runs from the last step to the first: see `RNN`.
-    outputs : {"all", "last"}
-        Whether forward returns the hidden state after every step or after the last: see `RNN`.
-    truncate : int, optional
-        How many steps a chunk has, from which no gradient goes back: see `RNN`.
-    rng : int, numpy.random.Generator or None
-        Source of the initial values, uniform on ±1/√hidden_size as in PyTorch, and of the dropout.
+        Number of features of the hidden state.
+    num_layers, bias, dropout, bidirectional, outputs, truncate, rng
+        As in `RNN`.
 
     Attributes
     ----------
@@ -944,24 +682,24 @@ class GRU(_Recurrent):
     weight_hh_l0 : Parameter of shape (3 · hidden_size, hidden_size)
     bias_ih_l0, bias_hh_l0 : Parameter of shape (3 · hidden_size,)
     last_state : ndarray of shape (num_layers · directions, N, hidden_size), or None
-        The state after the last step of the latest forward: the initial state for the chunk that
-        comes next. None before the first forward.
+        The state after the last step of the latest forward, and thus the initial state for the
+        next part of the sequence. None before the first forward.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; by `forward`, if its inputs do not fit.
+        If an argument is out of range or of a wrong type.
 
     Notes
     -----
-    Shapes: x (N, L, input_size), h0 (num_layers · directions, N, hidden_size). With σ the logistic
-    function, and u_t = x_t W_ihᵀ + b_ih and v_t = h_{t-1} W_hhᵀ + b_hh in blocks r, z, n::
+    Shapes: x (N, L, input_size), h0 (num_layers · directions, N, hidden_size). With the logistic
+    function σ, and u_t = x_t W_ihᵀ + b_ih and v_t = h_{t-1} W_hhᵀ + b_hh in blocks r, z, n::
 
         r = σ(u_r + v_r)                    z = σ(u_z + v_z)
         n = tanh(u_n + r v_n)               h_t = (1 - z) n + z h_{t-1}
 
     The reset gate r acts after the product with the recurrent weights, as in PyTorch; in the paper
-    it acts before. Backward, with dh = dL/dh_t, with what comes back from step t + 1::
+    it acts before. Backward, with dh = dL/dh_t including the gradient from step t + 1::
 
         dL/du_n = dh (1 - z) (1 - n²)       dL/dv_n = dL/du_n r
         dL/du_r = dL/dv_r = dL/du_n v_n r (1 - r)
@@ -989,55 +727,31 @@ class GRU(_Recurrent):
     ((2, 7, 3), (1, 2, 5))
     """
 
-    _gates = 3
-    # r scales v_n with its bias, so u_n and v_n are sums of their own: v_n, r, z, u_n.
-    _scales = (1, 0.5, 0.5, 1)  # σ(a) = ½ tanh(½ a) + ½
-    _rolled = 1
-    _has_direct_path = True
+    # r multiplies v_n, so the sums are v_n, u_r + v_r, u_z + v_z and u_n.
+    _layout = Layout(("linear", "sigmoid", "sigmoid", "linear"), separate=1)
 
-    def _begin(self, hidden: Array) -> tuple[Array, Arrays, Arrays]:
-        shape = hidden.shape[1:]
-        gates = _for_each_step(len(hidden) - 1, (4, *shape), hidden.dtype)
-        return gates, (hidden,), (gates, np.empty(shape, hidden.dtype))
-
-    def _step(self, step: int, states: Arrays, kept: Arrays) -> None:
-        (hidden,) = states
-        gates, work = kept
-        r_and_z = gates[step, 1:3]
-        np.tanh(r_and_z, out=r_and_z)
-        r_and_z *= 0.5
-        r_and_z += 0.5
-        v_n, r, z, n = gates[step]
-        np.multiply(r, v_n, out=work)
-        n += work
-        np.tanh(n, out=n)
-        h = hidden[step + 1]
-        np.subtract(hidden[step], n, out=h)
+    def _step(self, gates: Arrays, before: Arrays, after: Arrays) -> None:
+        (v_n, r, z, n), (h_prev,), (h,) = gates, before, after
+        n += r * v_n
+        np.tanh(n, out=n)  # n = tanh(u_n + r v_n)
+        np.subtract(h_prev, n, out=h)
         h *= z
-        h += n
+        h += n  # h_t = (1 - z) n + z h_{t-1}
 
-    def _local_derivatives(self, steps: slice, states: Arrays, kept: Arrays) -> Arrays:
-        gates = kept[0][steps]
-        v_n, _, _, n = gates.swapaxes(0, 1)
-        h_before = states[0][:-1][steps]
-        factors = empty((len(gates), 3, *n.shape[1:]), n.dtype)
-        du_r, du_z, du_n = factors.swapaxes(0, 1)
-        np.subtract(1, gates[:, 1:3], out=factors[:, :2])
-        np.multiply(n, n, out=du_n)
-        np.subtract(1, du_n, out=du_n)
-        du_n *= du_z
-        factors[:, :2] *= gates[:, 1:3]
-        du_r *= v_n
-        du_z *= h_before - n
-        return (factors,)
+    def _local_derivatives(self, gates: Arrays, before: Arrays, after: Arrays) -> Arrays:
+        (v_n, r, z, n), (h_prev,) = gates, before
+        return (
+            (1 - r) * r * v_n,  # dn/da_r, divided by dn/du_n
+            (1 - z) * z * (h_prev - n),  # dh_t/da_z
+            (1 - n * n) * (1 - z),  # dh_t/du_n
+            r,  # dv_n enters n as r v_n
+            z,  # dh_t/dh_{t-1}, without the path through the sums
+        )
 
-    def _step_back(
-        self, step: int, factors: list[Array], kept: Arrays, carried: list[Array], d_sums: Array
-    ) -> None:
-        (by_gate,), (dh,) = factors, carried
-        _, r, z, _ = kept[0][step]
-        dv_n, du_r, _, du_n = d_sums
-        np.multiply(by_gate[1:], dh, out=d_sums[2:])
-        np.multiply(by_gate[0], du_n, out=du_r)
-        np.multiply(du_n, r, out=dv_n)
-        dh *= z
+    def _step_back(self, local: Arrays, d_state: Arrays, d_sums: Arrays) -> Sequence[Array | None]:
+        (by_r, by_z, by_n, r, z), (dh,), (dv_n, da_r, da_z, du_n) = local, d_state, d_sums
+        np.multiply(dh, by_n, out=du_n)  # dL/du_n = dh (1 - z) (1 - n²)
+        np.multiply(du_n, by_r, out=da_r)  # dL/du_r = dL/du_n v_n r (1 - r)
+        np.multiply(dh, by_z, out=da_z)  # dL/du_z = dh (h_{t-1} - n) z (1 - z)
+        np.multiply(du_n, r, out=dv_n)  # dL/dv_n = dL/du_n r
+        return (dh * z,)

@@ -6,7 +6,9 @@ import math
 
 from ..checks import as_floats, as_output_grad, integer
 from ..engine.arrays import Array
+from ..engine.memory import reshape
 from ..layer import Layer
+from .elementwise import Elementwise
 
 
 class Flatten(Layer):
@@ -41,13 +43,12 @@ class Flatten(Layer):
     end_dim: int
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        self.start_dim = integer(start_dim, "Flatten: start_dim", minimum=-64)
-        self.end_dim = integer(end_dim, "Flatten: end_dim", minimum=-64)
+        self.start_dim = integer(start_dim, "Flatten: start_dim", -math.inf)
+        self.end_dim = integer(end_dim, "Flatten: end_dim", -math.inf)
 
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)
-        start = self.start_dim + x.ndim * (self.start_dim < 0)
-        end = self.end_dim + x.ndim * (self.end_dim < 0)
+        start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
         if not 0 <= start <= end < x.ndim:
             raise ValueError(
                 f"{self}: an input of shape {x.shape} has no axes "
@@ -55,12 +56,7 @@ class Flatten(Layer):
             )
         merged = math.prod(x.shape[start : end + 1])
         shape = (*x.shape[:start], merged, *x.shape[end + 1 :])
-        if start and x.strides[0] == x.itemsize:
-            # With the batch innermost in memory it stays there: copies are of long stretches.
-            innermost = x.transpose(*range(1, x.ndim), 0).reshape(*shape[1:], len(x))
-            y = innermost.transpose(-1, *range(len(shape) - 1))
-        else:
-            y = x.reshape(shape)
+        y = reshape(x, shape)
         self.cache(x.shape, y.shape, x.dtype)
         return y
 
@@ -122,7 +118,7 @@ class Reshape(Layer):
         return f"Reshape({', '.join(str(size) for size in self.shape)})"
 
 
-class Identity(Layer):
+class Identity(Elementwise):
     """Hand on the input: ``y = x`` and ``dL/dx = dL/dy``.
 
     Examples
@@ -133,12 +129,8 @@ class Identity(Layer):
     array([1., 1., 1.])
     """
 
-    def forward(self, x: Array) -> Array:
-        x = as_floats(self, x)
-        self.cache(x.shape, x.dtype)
-        return x
+    def value(self, x: Array) -> tuple[Array, None]:
+        return x, None
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        shape, dtype = self.cached()
-        grad = as_output_grad(self, grad, shape, dtype)
-        return grad if input_grad else None
+    def vjp(self, saved: None, grad: Array) -> Array:
+        return grad

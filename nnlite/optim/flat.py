@@ -12,14 +12,35 @@ from ..engine.arrays import Array
 from ..engine.memory import lay_out
 from ..parameter import Parameter
 
+# Decayed averages become subnormal, and arithmetic on subnormals is slow: flush them to zero every
+# this many steps.
+_STEPS_TO_FLUSH = 64
 
-class _Block:
-    """Parameters of one dtype laid out in one flat array, with their gradients and state."""
+
+class FlatBlock:
+    """Parameters of one dtype in one flat array, and their gradients and state in others.
+
+    Parameters
+    ----------
+    parameters : list of Parameter
+        Of one dtype.
+    steps : list of int
+        The number of steps that each parameter has taken.
+    state : list of list of ndarray
+        For each array of `Optimizer.state_names`, the part of each parameter.
+
+    Attributes
+    ----------
+    values, grads : ndarray, one-dimensional
+        The memory of ``Parameter.data`` and ``Parameter.grad``.
+    state : list of ndarray, one-dimensional
+    bounds : list of (int, int)
+        Where each parameter begins and ends in these arrays.
+    """
 
     def __init__(
         self, parameters: list[Parameter], steps: list[int], state: list[list[Array]]
     ) -> None:
-        """Lay out `parameters`, that have moved so many `steps`, each with its part of `state`."""
         self.parameters = parameters
         self.steps = steps
         self.shapes = [parameter.shape for parameter in parameters]
@@ -33,43 +54,51 @@ class _Block:
         ]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy of the flat arrays and of the views would no longer share their memory.
-        return _Block, (self.parameters, self.steps, [self._parts(array) for array in self.state])
+        # Copies of the flat array and of its views would no longer share memory.
+        parts = [self.parts(array) for array in self.state]
+        return FlatBlock, (self.parameters, self.steps, parts)
 
-    def _parts(self, flat: Array) -> list[Array]:
+    def parts(self, flat: Array) -> list[Array]:
+        """Return the part of a flat array that belongs to each parameter."""
         return [flat[start:stop] for start, stop in self.bounds]
 
-    def gathered(self) -> list[_Block]:
-        """Bring values and gradients back into the flat arrays, if somebody has replaced them.
+    def gathered(self) -> list[FlatBlock]:
+        """Copy values and gradients back into the flat arrays where they have been replaced.
 
-        Return this block; or several in its place, if its parameters are of several dtypes now.
+        Returns
+        -------
+        list of FlatBlock
+            This block; or several in its place, if its parameters are of several dtypes now.
         """
-        values_in_place = grads_in_place = True
-        for parameter, view in zip(self.parameters, self.value_views, strict=True):
-            value_is_there, grad_is_there = parameter.is_kept_in(view, self.grads)
-            values_in_place &= value_is_there
-            grads_in_place &= grad_is_there
-        if not values_in_place:
-            groups = _by_dtype(self.parameters)
+        values_moved = grads_moved = False
+        for parameter, view in zip(self.parameters, self._value_views, strict=True):
+            value_in_place, grad_in_place = parameter.is_kept_in(view, self.grads)
+            values_moved = values_moved or not value_in_place
+            grads_moved = grads_moved or not grad_in_place
+        if values_moved:
+            groups = by_dtype(self.parameters)
             if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
-                return [self._with(parameters) for parameters in groups]
+                return [self._restricted_to(parameters) for parameters in groups]
             self._lay_out_values()
-        if not grads_in_place:
+        if grads_moved:
             self._lay_out_grads()
         return [self]
 
-    def _with(self, parameters: list[Parameter]) -> _Block:
-        """Return a block of these of the parameters, with their state."""
+    def _restricted_to(self, parameters: list[Parameter]) -> FlatBlock:
+        """Return a block of some of the parameters, with their state."""
         places = [self.parameters.index(parameter) for parameter in parameters]
-        state = [self._parts(array) for array in self.state]
-        return _Block(
+        state = [self.parts(array) for array in self.state]
+        return FlatBlock(
             parameters,
             [self.steps[place] for place in places],
             [[parts[place] for place in places] for parts in state],
         )
 
     def runs(self) -> Iterator[tuple[int, int, int]]:
-        """Yield (step, start, stop) of each stretch that has gradients and has moved alike."""
+        """Yield (step, start, stop) of each stretch that has gradients and equal numbers of steps.
+
+        Neighbours of equal numbers of steps make one stretch.
+        """
         run: tuple[int, int, int] | None = None
         for parameter, (start, stop), step in zip(
             self.parameters, self.bounds, self.steps, strict=True
@@ -85,15 +114,20 @@ class _Block:
         if run is not None:
             yield run
 
-    def count(self, counts: bool) -> None:
-        """Count a step, if it counts, of every parameter that has a gradient."""
+    def count(self) -> None:
+        """Count a step of every parameter that has a gradient."""
         for index, parameter in enumerate(self.parameters):
-            if parameter.grad is not None and parameter.requires_grad:
-                self.steps[index] += counts
+            if parameter.grad is None or not parameter.requires_grad:
+                continue
+            self.steps[index] += 1
+            if self.steps[index] % _STEPS_TO_FLUSH == 0:
+                start, stop = self.bounds[index]
+                for array in self.state:
+                    _flush_subnormals(array[start:stop])
 
     def _lay_out_values(self) -> None:
-        self.values, self.value_views = lay_out(self.shapes, self.parameters[0].dtype)
-        for parameter, view in zip(self.parameters, self.value_views, strict=True):
+        self.values, self._value_views = lay_out(self.shapes, self.parameters[0].dtype)
+        for parameter, view in zip(self.parameters, self._value_views, strict=True):
             parameter.keep_in(data=view)
 
     def _lay_out_grads(self) -> None:
@@ -102,8 +136,13 @@ class _Block:
             parameter.keep_in(grad=view)
 
 
-def _by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:
+def by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:
+    """Return the parameters in groups of one dtype each."""
     groups: dict[Any, list[Parameter]] = {}
     for parameter in parameters:
         groups.setdefault(parameter.dtype, []).append(parameter)
     return list(groups.values())
+
+
+def _flush_subnormals(array: Array) -> None:
+    array[np.abs(array) < np.finfo(array.dtype).tiny] = 0

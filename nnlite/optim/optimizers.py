@@ -1,353 +1,17 @@
-"""Optimizers: they move parameters against their gradients, with PyTorch's update rules.
-
-The parameters of a group lie one after the other in one flat array, and so do their gradients and
-the optimizer's state; ``Parameter.data`` and ``Parameter.grad`` are views of them. So a step is a
-few NumPy operations, however many parameters there are.
-"""
+"""The update rules: SGD, Adam, AdamW and RMSprop, as in PyTorch."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ..checks import fraction, number
+from ..checks import boolean, fraction, number
 from ..engine.arrays import Array
 from ..parameter import Parameter
-from .flat import _Block, _by_dtype
-
-# A step goes through the flat arrays in pieces of this many elements, which stay in the cache
-# from the first operation of the update rule to the last.
-_PIECE = 32768
-# Averages whose gradient has become 0 decay towards it and end below the smallest normal number of
-# their dtype, where arithmetic takes many times as long. After so many steps these are set to 0.
-_STEPS_TO_FLUSH = 64
-
-
-class Optimizer:
-    """Base class: the parameters in groups, each with options of its own.
-
-    An optimizer of your own names its `defaults` and the arrays it keeps for each parameter, and
-    defines `update`.
-
-    Parameters
-    ----------
-    params : iterable of Parameter, or iterable of dict
-        ``model.parameters()``; or dicts, each with "params" and the options that it sets itself.
-    defaults : mapping
-        The options of the groups that do not set them.
-
-    Attributes
-    ----------
-    param_groups : list of dict
-        "params" (a list) and the options of each group. A changed option holds from the next
-        `step` on.
-    state_names : tuple of str
-        The arrays kept for each parameter, of its shape, zero at first. What is below the smallest
-        normal number of their dtype becomes 0 now and then: arithmetic with it takes long.
-
-    Raises
-    ------
-    TypeError
-        If something else than parameters is given.
-    ValueError
-        If there are no parameters, if one is given twice, or if an option is unknown or out of
-        range.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import nnlite as nn
-    >>> class SignDescent(nn.Optimizer):
-    ...     def __init__(self, params, lr=0.1):
-    ...         super().__init__(params, {"lr": lr})
-    ...     def update(self, group, step, value, grad):
-    ...         value -= group["lr"] * np.sign(grad)
-    >>> p = nn.Parameter([1.0, 2.0])
-    >>> optimizer = SignDescent([p])
-    >>> p.accumulate([0.01, -50.0])
-    >>> optimizer.step()
-    >>> p.data
-    array([0.9, 2.1], dtype=float32)
-
-    Groups have options of their own:
-
-    >>> model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
-    >>> optimizer = nn.SGD([
-    ...     {"params": model[0].parameters(), "lr": 0.01},
-    ...     {"params": model[1].parameters()},
-    ... ], lr=0.1)
-    >>> [group["lr"] for group in optimizer.param_groups]
-    [0.01, 0.1]
-    """
-
-    state_names: tuple[str, ...] = ()
-    param_groups: list[dict[str, Any]]
-
-    # Options of PyTorch's that have one value here.
-    _implied: Mapping[str, Any] = {}
-
-    def __init__(
-        self,
-        params: Iterable[Parameter] | Iterable[Mapping[str, Any]],
-        defaults: Mapping[str, Any],
-    ) -> None:
-        if isinstance(params, (Parameter, Mapping)) or not isinstance(params, Iterable):
-            raise TypeError(
-                f"{self._name}: expected an iterable of parameters such as model.parameters(), "
-                f"got {type(params).__name__}"
-            )
-        given = list(params)
-        if not any(isinstance(item, Mapping) for item in given):
-            given = [{"params": given}]
-        self.param_groups = [self._group(item, defaults) for item in given]
-        everything = [p for group in self.param_groups for p in group["params"]]
-        if len({id(parameter) for parameter in everything}) != len(everything):
-            raise ValueError(f"{self._name}: a parameter is given more than once")
-        self._blocks = [
-            [self._block(parameters) for parameters in _by_dtype(group["params"])]
-            for group in self.param_groups
-        ]
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-    def _group(self, item: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        if not isinstance(item, Mapping) or "params" not in item:
-            raise TypeError(
-                f'{self._name}: expected parameters, or dicts with "params"; got {item!r}'
-            )
-        known = {"params", "initial_lr", *defaults}
-        unknown = [name for name in item if name not in known]
-        if unknown:
-            raise ValueError(
-                f"{self._name}: unknown option {unknown[0]!r}; it has {', '.join(defaults)}"
-            )
-        params = item["params"]
-        params = list(params) if isinstance(params, Iterable) else [params]
-        if not params:
-            raise ValueError(
-                f"{self._name}: there are no parameters; model.parameters() is an iterator that "
-                f"can be used once, and a model without Linear or the like has none"
-            )
-        for parameter in params:
-            if not isinstance(parameter, Parameter):
-                raise TypeError(
-                    f"{self._name}: expected parameters, got {type(parameter).__name__}"
-                )
-        group = {**defaults, **item, "params": params}
-        self.check(group)
-        return group
-
-    def _block(self, parameters: list[Parameter]) -> _Block:
-        state = [[np.zeros_like(p.data) for p in parameters] for _ in self.state_names]
-        return _Block(parameters, [0] * len(parameters), state)
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the first group; setting it sets that of every group."""
-        return float(self.param_groups[0]["lr"])
-
-    @lr.setter
-    def lr(self, value: float) -> None:
-        value = number(value, f"{self._name}: lr", minimum=0)
-        for group in self.param_groups:
-            group["lr"] = value
-
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters: `grad` is None until the next backward."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    def step(self) -> None:
-        """Move every parameter that has a gradient; the others keep their value and state."""
-        for blocks in self._blocks:
-            blocks[:] = [part for block in blocks for part in block.gathered()]
-        for group, blocks in zip(self.param_groups, self._blocks, strict=True):
-            for block in blocks:
-                for step, start, stop in block.runs():
-                    for low in range(start, stop, _PIECE):
-                        piece = slice(low, min(low + _PIECE, stop))
-                        state = [array[piece] for array in block.state]
-                        self.update(group, step, block.values[piece], block.grads[piece], *state)
-                        if (step + 1) % _STEPS_TO_FLUSH == 0:
-                            for array in state:
-                                array[np.abs(array) < np.finfo(array.dtype).tiny] = 0
-                block.count(self.counts(group))
-
-    def check(self, group: dict[str, Any]) -> None:
-        """Raise a ValueError or TypeError if an option of `group` is out of range."""
-        group["lr"] = number(group["lr"], f"{self._name}: lr", minimum=0)
-
-    def counts(self, group: dict[str, Any]) -> bool:
-        """Whether a step with these options counts in the `step` that `update` gets."""
-        return True
-
-    def update(
-        self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
-    ) -> None:
-        """Move `value` in place, given its gradient; change `state` in place; leave `grad` alone.
-
-        Parameters
-        ----------
-        group : dict
-            The options.
-        step : int
-            How many steps that count have moved these values before.
-        value, grad, *state : ndarray, one-dimensional
-            A piece of the parameters, of their gradients and of each array of `state_names`.
-        """
-        raise NotImplementedError(f"{self._name} does not define update")
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here, laid out as in PyTorch.
-
-        Returns
-        -------
-        dict
-            "state": for the index of each parameter that has moved, "step" and a copy of each array
-            of `state_names`. "param_groups": the options of each group, with the indices of its
-            parameters as "params".
-
-        Examples
-        --------
-        >>> import nnlite as nn
-        >>> p = nn.Parameter([1.0, 2.0])
-        >>> optimizer = nn.SGD([p], lr=0.1, momentum=0.9)
-        >>> p.accumulate([1.0, -1.0])
-        >>> optimizer.step()
-        >>> optimizer.state_dict()["state"]
-        {0: {'step': 1, 'momentum_buffer': array([ 1., -1.], dtype=float32)}}
-        """
-        index = {id(parameter): place for place, parameter in enumerate(self._parameters())}
-        state = {}
-        for block in itertools.chain.from_iterable(self._blocks):
-            for parameter, step, (start, stop) in zip(
-                block.parameters, block.steps, block.bounds, strict=True
-            ):
-                parts = [array[start:stop].reshape(parameter.shape) for array in block.state]
-                if step or any(part.any() for part in parts):
-                    arrays = {
-                        name: part.copy()
-                        for name, part in zip(self.state_names, parts, strict=True)
-                    }
-                    state[index[id(parameter)]] = {"step": step, **arrays}
-        groups = []
-        for group in self.param_groups:
-            options = {name: value for name, value in group.items() if name != "params"}
-            options["params"] = [index[id(parameter)] for parameter in group["params"]]
-            groups.append(options)
-        return {"state": dict(sorted(state.items())), "param_groups": groups}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken, with its options in every group.
-
-        Parameters
-        ----------
-        state_dict : mapping
-            As `state_dict` returns it; or that of the same optimizer of PyTorch. Options that only
-            PyTorch has must be off.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is not the state of such an optimizer of as many parameters, of the same shapes
-            and in the same groups. Nothing is changed then.
-        """
-        groups, indices = self._checked_groups(state_dict)
-        states = self._checked_states(state_dict["state"], indices)
-        for group, options in zip(self.param_groups, groups, strict=True):
-            group.clear()
-            group.update(options)
-        for block in itertools.chain.from_iterable(self._blocks):
-            for place, (parameter, (start, stop)) in enumerate(
-                zip(block.parameters, block.bounds, strict=True)
-            ):
-                block.steps[place], arrays = states[id(parameter)]
-                for flat, array in zip(block.state, arrays, strict=True):
-                    flat[start:stop] = 0 if array is None else array.reshape(-1)
-
-    def _parameters(self) -> list[Parameter]:
-        return [parameter for group in self.param_groups for parameter in group["params"]]
-
-    def _checked_groups(self, state_dict: Any) -> tuple[list[dict[str, Any]], list[Any]]:
-        """Return the groups as they will be, and the state's index of each parameter."""
-        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
-            raise TypeError(f"{self._name}: expected the state_dict of an optimizer")
-        given = state_dict["param_groups"]
-        if not isinstance(given, (list, tuple)) or len(given) != len(self.param_groups):
-            count = len(given) if isinstance(given, (list, tuple)) else "no"
-            raise ValueError(
-                f"{self._name}: the state is of {count} parameter groups, "
-                f"the optimizer has {len(self.param_groups)}"
-            )
-        groups: list[dict[str, Any]] = []
-        indices: list[Any] = []
-        for place, (item, group) in enumerate(zip(given, self.param_groups, strict=True)):
-            what = f"{self._name}: group {place} of the state"
-            numbers = item.get("params") if isinstance(item, Mapping) else None
-            if not isinstance(numbers, (list, tuple)) or len(numbers) != len(group["params"]):
-                count = len(numbers) if isinstance(numbers, (list, tuple)) else "no"
-                raise ValueError(
-                    f"{what} has {count} parameters, that of the optimizer {len(group['params'])}"
-                )
-            options = {name: value for name, value in item.items() if name != "params"}
-            for name in set(options) - {*group, "initial_lr"}:
-                # What is off in PyTorch, or is what this optimizer always does.
-                if not any(options[name] is off for off in (False, None, self._implied.get(name))):
-                    raise ValueError(f"{what} has the unknown option {name!r}")
-                del options[name]
-            for name, value in group.items():
-                if name in ("params", "initial_lr"):
-                    continue
-                if name not in options:
-                    raise ValueError(f"{what} lacks the option {name!r}")
-                if isinstance(value, bool) != isinstance(options[name], bool):
-                    raise TypeError(f"{what}: {name} cannot be {options[name]!r:.80}")
-            if "initial_lr" in options:
-                options["initial_lr"] = number(options["initial_lr"], f"{what}: initial_lr", 0)
-            options = {"params": group["params"], **options}
-            self.check(options)
-            groups.append(options)
-            indices += numbers
-        return groups, indices
-
-    def _checked_states(
-        self, given: Any, indices: list[Any]
-    ) -> dict[int, tuple[int, list[Array | None]]]:
-        """Return, by the id of each parameter, its number of steps and its arrays."""
-        known = set(indices) if all(isinstance(index, int) for index in indices) else set()
-        if len(known) != len(indices) or not isinstance(given, Mapping) or set(given) - known:
-            raise ValueError(f"{self._name}: the state is not of the parameters that it lists")
-        states = {}
-        for place, (index, parameter) in enumerate(zip(indices, self._parameters(), strict=True)):
-            what = f"{self._name}: the state of parameter {place}"
-            entry = given.get(index, {})
-            if not isinstance(entry, Mapping):
-                raise TypeError(f"{what} is no mapping")
-            arrays = [
-                _checked_part(entry.get(name), parameter, f"{what}: {name}")
-                for name in self.state_names
-            ]
-            # PyTorch's SGD does not count.
-            step = entry.get("step", int(any(array is not None for array in arrays)))
-            steps = number(step, f"{what}: step", minimum=0)
-            if steps != int(steps):
-                raise ValueError(f"{what}: step must be a whole number, got {steps}")
-            states[id(parameter)] = int(steps), arrays
-        return states
-
-    def __repr__(self) -> str:
-        options = [
-            ", ".join(f"{name}={value!r}" for name, value in group.items() if name != "params")
-            for group in self.param_groups
-        ]
-        return f"{self._name}({'; '.join(options)})"
+from .base import Optimizer
 
 
 class SGD(Optimizer):
@@ -360,13 +24,13 @@ class SGD(Optimizer):
     lr : float, default 1e-3
         Learning rate, at least 0.
     momentum : float, default 0
-        Share of the last direction that is kept, at least 0.
+        Momentum factor, at least 0.
     dampening : float, default 0
-        Share of the gradient that is left out of the direction.
+        Dampening of the gradient in the direction: it is multiplied by ``1 - dampening``.
     weight_decay : float, default 0
         Factor λ of the penalty (λ/2)·‖θ‖² that is added to the loss, at least 0.
     nesterov : bool, default False
-        Whether to look ahead along the new direction.
+        Whether to use Nesterov momentum.
 
     Raises
     ------
@@ -425,11 +89,12 @@ class SGD(Optimizer):
         for name in ("momentum", "weight_decay"):
             group[name] = number(group[name], f"SGD: {name}", minimum=0)
         group["dampening"] = number(group["dampening"], "SGD: dampening")
+        group["nesterov"] = boolean(group["nesterov"], "SGD: nesterov")
         if group["nesterov"] and (not group["momentum"] or group["dampening"]):
             raise ValueError("SGD: nesterov needs a momentum above 0 and a dampening of 0")
 
     def counts(self, group: dict[str, Any]) -> bool:
-        return bool(group["momentum"])  # the direction begins with the first step that has one
+        return bool(group["momentum"])  # the direction starts at the first step with momentum
 
     def update(
         self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
@@ -449,7 +114,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """Adaptive moments: each step is scaled by how large and how steady the gradient has been.
+    """Adaptive moment estimation: steps scaled by running means of the gradient and its square.
 
     Parameters
     ----------
@@ -458,11 +123,12 @@ class Adam(Optimizer):
     lr : float, default 1e-3
         Learning rate, at least 0.
     betas : pair of float in [0, 1), default (0.9, 0.999)
-        Shares of the mean gradient and of the mean squared gradient that are kept.
+        Decay rates of the running means of the gradient and of its square.
     eps : float, default 1e-8
-        Added to the root of the mean square, so that nothing is divided by 0.
+        Added to the root of the mean square, to avoid a division by 0.
     weight_decay : float, default 0
-        Factor λ of the penalty (λ/2)·‖θ‖² that is added to the loss; see `AdamW` for another way.
+        Factor λ of the penalty (λ/2)·‖θ‖² that is added to the loss; `AdamW` decays the weights
+        directly.
 
     Raises
     ------
@@ -540,7 +206,7 @@ class Adam(Optimizer):
     ) -> None:
         first, second = group["betas"]
         change = grad - mean
-        # Of two ways to say the same, the one that keeps the smaller share of the rounding.
+        # Both branches are the same formula; each is the one with the smaller rounding error.
         if first > 0.5:
             change *= 1 - first
             mean += change
@@ -560,22 +226,20 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: the parameters shrink by themselves, not by the gradient.
+    """Adam with decoupled weight decay, which is not part of the gradient.
 
     Parameters
     ----------
     params, lr, betas, eps
         As for `Adam`.
     weight_decay : float, default 0.01
-        Share of the parameter, times the learning rate, that each step takes away.
+        Weight decay λ: each step subtracts ``lr · λ · θ`` from the parameter θ.
 
     Notes
     -----
-    In place of adding ``weight_decay · θ`` to the gradient, as `Adam` does::
+    `Adam` adds ``weight_decay · θ`` to the gradient. Here each step begins with::
 
         θ ← θ - lr · weight_decay · θ
-
-    goes before each step.
 
     References
     ----------
@@ -613,7 +277,7 @@ class AdamW(Adam):
 
 
 class RMSprop(Optimizer):
-    """Each step is scaled by the root of the mean squared gradient.
+    """Divide the gradient by the root of its running mean square.
 
     Parameters
     ----------
@@ -622,15 +286,15 @@ class RMSprop(Optimizer):
     lr : float, default 1e-2
         Learning rate, at least 0.
     alpha : float in [0, 1), default 0.99
-        Share of the mean squared gradient that is kept.
+        Decay rate of the running mean of the squared gradient.
     eps : float, default 1e-8
-        Added to the root, so that nothing is divided by 0.
+        Added to the root, to avoid a division by 0.
     weight_decay : float, default 0
         Factor λ of the penalty (λ/2)·‖θ‖² that is added to the loss.
     momentum : float, default 0
-        Share of the last step that is kept.
+        Momentum factor, at least 0.
     centered : bool, default False
-        Whether to scale by the standard deviation of the gradient in place of its mean square.
+        Whether to divide by the standard deviation of the gradient instead of its root mean square.
 
     Raises
     ------
@@ -644,7 +308,7 @@ class RMSprop(Optimizer):
         g ← g + weight_decay · θ
         v ← alpha · v + (1 - alpha) · g²
         a ← alpha · a + (1 - alpha) · g                    if centered
-        d ← √v + eps                                       or √(v - a²) + eps, if centered
+        d ← √v + eps                                       or √max(v - a², 0) + eps, if centered
         b ← momentum · b + g / d
         θ ← θ - lr · b
 
@@ -692,6 +356,7 @@ class RMSprop(Optimizer):
         group["alpha"] = fraction(group["alpha"], "RMSprop: alpha")
         for name in ("eps", "weight_decay", "momentum"):
             group[name] = number(group[name], f"RMSprop: {name}", minimum=0)
+        group["centered"] = boolean(group["centered"], "RMSprop: centered")
 
     def update(
         self, group: dict[str, Any], step: int, value: Array, grad: Array, *state: Array
@@ -706,6 +371,7 @@ class RMSprop(Optimizer):
         if group["centered"]:
             mean += (1 - alpha) * (grad - mean)
             variance = square - mean * mean
+            np.maximum(variance, 0, out=variance)  # rounding may leave it below 0
         scale = np.sqrt(variance)
         scale += group["eps"]
         change = grad / scale
@@ -714,17 +380,3 @@ class RMSprop(Optimizer):
             buffer += change
             change = buffer
         value -= group["lr"] * change
-
-
-def _checked_part(value: Any, parameter: Parameter, what: str) -> Array | None:
-    """Return an array of a state, or None where it has none, having checked that it fits."""
-    if value is None:
-        return None
-    array = np.asarray(value)
-    if array.dtype.kind != "f":
-        raise TypeError(f"{what} must be of floats, got dtype {array.dtype}")
-    if array.shape != parameter.shape:
-        raise ValueError(
-            f"{what} is of shape {array.shape}, the parameter of shape {parameter.shape}"
-        )
-    return array

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..checks import fraction, integer, number, one_of
-from .optimizers import Optimizer
+from .base import Optimizer
 
 
 class Schedule:
     """Base class: the learning rate of each group is its first one times `factor`.
 
-    A schedule of your own defines `factor`. Several schedules of one optimizer multiply their
-    factors, and a learning rate that is changed by hand is scaled from there on, as in PyTorch.
+    A schedule of your own defines `factor`, or `learning_rate`. Several schedules of one optimizer
+    multiply their factors, and a learning rate that is changed by hand is scaled from there on, as
+    in PyTorch.
 
     Parameters
     ----------
     optimizer : Optimizer
-        Its learning rates when it gets its first schedule are what the factors multiply.
+        The factors multiply the learning rates that it had before its first schedule, which it
+        keeps as the option "initial_lr" of each group. If they have been changed since, by another
+        schedule or by hand, the changed rates are multiplied.
 
     Attributes
     ----------
@@ -35,7 +38,7 @@ class Schedule:
     base_lrs : list of float
         The first learning rate of each group.
     count : int
-        How often `step` was called.
+        The number of calls of `step`.
 
     Examples
     --------
@@ -63,7 +66,7 @@ class Schedule:
             float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups
         ]
         self.count = 0
-        self._last_lrs = self.base_lrs
+        self._last_lrs = self.base_lrs  # what this schedule alone has set
         self._move_to(0)
 
     def factor(self, count: int) -> float:
@@ -79,19 +82,61 @@ class Schedule:
         self._move_to(self.count + 1)
 
     def _move_to(self, count: int) -> None:
+        self._include_added_groups()
         lrs = [self.learning_rate(base, count) for base in self.base_lrs]
         for group, last, lr in zip(self.optimizer.param_groups, self._last_lrs, lrs, strict=True):
-            # Whoever else has changed the rate since the last step has their factor in it.
-            alone = group["lr"] == last or last == 0
-            group["lr"] = lr if alone else group["lr"] * (lr / last)
+            group["lr"] = (
+                lr if group["lr"] == last else self._rescaled(group["lr"], last, lr, count)
+            )
         self.count, self._last_lrs = count, lrs
 
+    def _include_added_groups(self) -> None:
+        """Give the groups that were added to the optimizer a base: the rate that they came with."""
+        for group in self.optimizer.param_groups[len(self.base_lrs) :]:
+            base = float(group.setdefault("initial_lr", group["lr"]))
+            self.base_lrs = [*self.base_lrs, base]
+            self._last_lrs = [*self._last_lrs, self.learning_rate(base, self.count)]
+
+    def _floor(self, count: int) -> float:
+        """Return the rate that the schedule falls towards."""
+        return 0.0
+
+    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
+        """Return the rate at step `count` where it was `rate` in place of `last` one step before.
+
+        Without the change it would be `lr`. As in PyTorch's recursive rule, the distance from the
+        floor is multiplied by the schedule's factor.
+        """
+        if lr == last:
+            return rate
+        floor = self._floor(count)
+        if last == floor:
+            return rate + (lr - last)
+        return floor + (rate - floor) * ((lr - floor) / (last - floor))
+
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here."""
-        return {"count": self.count, "base_lrs": list(self.base_lrs)}
+        """Return the state, for `load_state_dict`.
+
+        Returns
+        -------
+        dict
+            "count"; and for each group "base_lrs"; "last_lrs", the rates that this schedule alone
+            gives; and "lrs", those of the optimizer, which other schedules may have changed.
+        """
+        self._include_added_groups()
+        return {
+            "count": self.count,
+            "base_lrs": list(self.base_lrs),
+            "last_lrs": list(self._last_lrs),
+            "lrs": [group["lr"] for group in self.optimizer.param_groups],
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+        """Restore a state, and the optimizer's learning rates.
+
+        The order in which optimizer and schedules are loaded does not matter. The options of this
+        schedule hold, not those of the saved one: the rates become those that it gives after the
+        same number of steps. For this the optimizer has to be loaded first.
 
         Raises
         ------
@@ -103,17 +148,32 @@ class Schedule:
             raise TypeError(
                 f"{name}: expected the state_dict of a schedule, got {state_dict!r:.80}"
             )
+        self._include_added_groups()
         count = integer(state_dict["count"], f"{name}: the count of the state", 0)
-        base_lrs = [number(lr, f"{name}: a rate of the state", 0) for lr in state_dict["base_lrs"]]
-        if len(base_lrs) != len(self.base_lrs):
+        base_lrs = self._checked_lrs(state_dict["base_lrs"])
+        lrs = [self.learning_rate(base, count) for base in base_lrs]
+        # Earlier versions saved neither.
+        saved = self._checked_lrs(state_dict.get("lrs", lrs))
+        last_lrs = self._checked_lrs(state_dict.get("last_lrs", lrs))
+        for place, group in enumerate(self.optimizer.param_groups):
+            rate, last, lr = saved[place], last_lrs[place], lrs[place]
+            group["initial_lr"] = base_lrs[place]
+            if lr == last:
+                group["lr"] = rate
+            else:  # the schedule has other options now
+                group["lr"] = lr if rate == last else self._rescaled(rate, last, lr, count)
+        self.count, self.base_lrs, self._last_lrs = count, base_lrs, lrs
+
+    def _checked_lrs(self, given: Any) -> list[float]:
+        name = type(self).__name__
+        if not isinstance(given, (list, tuple)):
+            raise TypeError(f"{name}: the rates of the state must be a list, got {given!r:.80}")
+        if len(given) != len(self.base_lrs):
             raise ValueError(
-                f"{name}: the state is of {len(base_lrs)} parameter groups, "
+                f"{name}: the state is of {len(given)} parameter groups, "
                 f"the optimizer has {len(self.base_lrs)}"
             )
-        lrs = [self.learning_rate(base, count) for base in base_lrs]
-        for group, base, lr in zip(self.optimizer.param_groups, base_lrs, lrs, strict=True):
-            group["initial_lr"], group["lr"] = base, lr
-        self.count, self.base_lrs, self._last_lrs = count, base_lrs, lrs
+        return [number(lr, f"{name}: a rate of the state", 0) for lr in given]
 
 
 class StepLR(Schedule):
@@ -183,7 +243,7 @@ class MultiStepLR(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
-        self.milestones = sorted(integer(m, "MultiStepLR: a milestone", 0) for m in milestones)
+        self.milestones = sorted(_integers(milestones, "MultiStepLR", 0))
         self.gamma = number(gamma, "MultiStepLR: gamma", minimum=0)
         super().__init__(optimizer)
 
@@ -269,8 +329,8 @@ class LinearLR(Schedule):
         super().__init__(optimizer)
 
     def factor(self, count: int) -> float:
-        share = min(count / self.total_iters, 1)
-        return self.start_factor + (self.end_factor - self.start_factor) * share
+        progress = min(count / self.total_iters, 1)
+        return self.start_factor + (self.end_factor - self.start_factor) * progress
 
 
 class CosineAnnealingLR(Schedule):
@@ -314,6 +374,9 @@ class CosineAnnealingLR(Schedule):
 
     def learning_rate(self, base: float, count: int) -> float:
         return self.eta_min + (base - self.eta_min) * _half_cosine(count / self.T_max)
+
+    def _floor(self, count: int) -> float:
+        return self.eta_min
 
 
 class OneCycleLR(Schedule):
@@ -393,13 +456,16 @@ class OneCycleLR(Schedule):
         end = self.total_steps - 1
         if count <= top:
             return self._between(first, self.max_lr, count / top if top > 0 else 1.0)
-        share = (count - top) / (end - top) if end > top else 1.0
-        return self._between(self.max_lr, first / self.final_div_factor, min(share, 1.0))
+        progress = (count - top) / (end - top) if end > top else 1.0
+        return self._between(self.max_lr, first / self.final_div_factor, min(progress, 1.0))
 
-    def _between(self, start: float, end: float, share: float) -> float:
+    def _between(self, start: float, end: float, progress: float) -> float:
         if self.anneal_strategy == "cos":
-            return end + (start - end) * _half_cosine(share)
-        return start + (end - start) * share
+            return end + (start - end) * _half_cosine(progress)
+        return start + (end - start) * progress
+
+    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
+        return lr  # the rates of the cycle are absolute
 
 
 class SequentialLR(Schedule):
@@ -434,7 +500,7 @@ class SequentialLR(Schedule):
         self, optimizer: Optimizer, schedulers: Sequence[Schedule], milestones: Sequence[int]
     ) -> None:
         self.schedulers = list(schedulers)
-        self.milestones = [integer(m, "SequentialLR: a milestone") for m in milestones]
+        self.milestones = _integers(milestones, "SequentialLR", 1)
         if not self.schedulers or len(self.milestones) != len(self.schedulers) - 1:
             raise ValueError(
                 f"SequentialLR: {len(self.schedulers)} schedules need one milestone less, "
@@ -456,9 +522,19 @@ class SequentialLR(Schedule):
         super().__init__(optimizer)
 
     def learning_rate(self, base: float, count: int) -> float:
+        schedule, steps = self._turn(count)
+        return schedule.learning_rate(base, steps)
+
+    def _turn(self, count: int) -> tuple[Schedule, int]:
+        """Return the schedule whose turn it is, and the number of steps that it has had."""
         turn = bisect.bisect_right(self.milestones, count)
-        start = self.milestones[turn - 1] if turn else 0
-        return self.schedulers[turn].learning_rate(base, count - start)
+        return self.schedulers[turn], count - (self.milestones[turn - 1] if turn else 0)
+
+    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
+        schedule, steps = self._turn(count)
+        if not steps:
+            return lr  # a schedule begins with its own rate, as in PyTorch
+        return schedule._rescaled(rate, last, lr, steps)
 
 
 class ReduceLROnPlateau:
@@ -471,17 +547,29 @@ class ReduceLROnPlateau:
         Whether the figure should fall, as a loss, or rise, as an accuracy.
     factor : float in [0, 1), default 0.1
     patience : int, default 10
-        How many steps without improvement are put up with.
+        Number of steps without improvement that are tolerated.
     threshold : float, default 1e-4
-        The least change that is an improvement: a share of the best figure, or the difference to
-        it, as `threshold_mode` says.
+        The smallest change that counts as an improvement.
     threshold_mode : {"rel", "abs"}
+        Whether `threshold` is a fraction of the absolute value of the best figure, or a difference
+        from it.
     cooldown : int, default 0
-        How many steps after a reduction nothing is counted.
+        Number of steps after a reduction in which none is counted.
     min_lr : float, default 0
-        The rate never falls below.
+        Lower bound of the learning rate.
     eps : float, default 1e-8
-        A reduction by less than this is left out.
+        Smaller reductions than this are skipped.
+
+    Notes
+    -----
+    With ``threshold_mode="rel"``, a figure is an improvement if it is::
+
+        < best - threshold · |best|    for mode="min"
+        > best + threshold · |best|    for mode="max"
+
+    For figures of at least 0 this is PyTorch's rule. PyTorch multiplies the best figure by
+    ``1 - threshold`` also if it is negative, such as a log-likelihood. The bound is then on the
+    wrong side: a constant or a worse figure counts as an improvement, and the rate is not reduced.
 
     Examples
     --------
@@ -542,15 +630,22 @@ class ReduceLROnPlateau:
 
     def _improves(self, metric: float) -> bool:
         sign = -1 if self.mode == "min" else 1
-        if self.threshold_mode == "rel":
-            limit = self.best * (1 + sign * self.threshold)
-        else:
+        if math.isinf(self.best):
+            limit = self.best  # there is no figure yet, or only infinite ones
+        elif self.threshold_mode == "abs":
             limit = self.best + sign * self.threshold
+        else:  # best ± threshold · |best|
+            limit = self.best * (1 + sign * math.copysign(self.threshold, self.best))
         return metric < limit if self.mode == "min" else metric > limit
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on from here."""
-        return {"best": self.best, "bad_steps": self.bad_steps, "rest": self.rest}
+        return {
+            "best": self.best,
+            "bad_steps": self.bad_steps,
+            "rest": self.rest,
+            "mode": self.mode,
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on from where `state_dict` was taken; the optimizer has the learning rates.
@@ -561,9 +656,16 @@ class ReduceLROnPlateau:
             If it is not the state of such a schedule. Nothing is changed then.
         """
         name = type(self).__name__
-        if not isinstance(state_dict, Mapping) or not set(self.state_dict()) <= set(state_dict):
+        names = {"best", "bad_steps", "rest"}
+        if not isinstance(state_dict, Mapping) or not names <= set(state_dict):
             raise TypeError(
                 f"{name}: expected the state_dict of a schedule, got {state_dict!r:.80}"
+            )
+        mode = state_dict.get("mode", self.mode)  # earlier versions did not save it
+        if mode != self.mode:
+            raise ValueError(
+                f"{name}: the state is of a schedule with mode={mode!r:.80}, this one has "
+                f"mode={self.mode!r}"
             )
         best = state_dict["best"]
         if isinstance(best, bool) or not isinstance(best, (int, float)):
@@ -579,6 +681,12 @@ def _checked(optimizer: Any, name: str) -> Optimizer:
     return optimizer
 
 
-def _half_cosine(share: float) -> float:
-    """Return 1 for a share of 0, 0 for a share of 1, and half a cosine between them."""
-    return (1 + math.cos(math.pi * share)) / 2
+def _integers(values: Any, who: str, minimum: int) -> list[int]:
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(f"{who}: milestones must be a list of ints, got {values!r}")
+    return [integer(value, f"{who}: a milestone", minimum) for value in values]
+
+
+def _half_cosine(progress: float) -> float:
+    """Return half a cosine: 1 at a progress of 0, and 0 at 1."""
+    return (1 + math.cos(math.pi * progress)) / 2

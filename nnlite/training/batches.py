@@ -1,32 +1,44 @@
-"""Batches as a model and its loss take them, and the figures that run over them."""
+"""Batches as a model and its loss take them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import integer, number
+from ..data.loader import DataLoader
 from ..engine.arrays import Array
 from ..layer import Layer
-from .metrics import Metric
 from .safeguards import NotFiniteError, NotFiniteInputError
 
 
 class Batch(NamedTuple):
-    """What a loader has handed out: inputs of the model, and what the loss gets beside its outputs.
+    """A batch of a loader: inputs of the model, and the other arguments of the loss.
 
-    The targets are followed by the sample weights, if there are any. The weight of the batch is
-    what its mean loss is divided by, and NaN where sample weights and targets do not fit. Counted
-    are the targets that the loss does not ignore.
+    Attributes
+    ----------
+    inputs : tuple
+    targets : tuple
+        The targets, and after them the sample weights, if there are any.
+    weight : float
+        The divisor of the mean loss of the batch; NaN if sample weights and targets do not fit.
+    counted : int
+        The number of targets that the loss does not ignore.
+    number : int
+        The number of the batch in the epoch, from 1.
+    scale : float
+        The factor of its gradient in the step: the fraction of the step's weight, where several
+        batches make a step. 0 if no target counts.
     """
 
     inputs: tuple[Any, ...]
     targets: tuple[Any, ...]
     weight: float
     counted: int
+    number: int = 0
+    scale: float = 1.0
 
     def loss_of(self, loss: Layer, predictions: Any) -> float:
         """Return the loss, or raise a NotFiniteError that says what is not finite."""
@@ -54,7 +66,7 @@ class Batch(NamedTuple):
 
 
 def as_batch(given: Any, loss: Layer) -> Batch:
-    """Return what a loader has handed out as a `Batch`."""
+    """Return the item of a loader as a `Batch`."""
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         what = f"{len(given)} items" if isinstance(given, (tuple, list)) else type(given).__name__
         raise TypeError(
@@ -67,14 +79,14 @@ def as_batch(given: Any, loss: Layer) -> Batch:
 
 
 def _weight_and_count(loss: Layer, targets: Any, sample_weight: Any = None) -> tuple[float, int]:
-    """Return what `loss` divides by for the mean, and how many targets it does not ignore.
+    """Return the divisor of the mean of `loss`, and the number of targets that it does not ignore.
 
-    The first is Σ w c over targets of weight w and class weight c.
+    The divisor is Σ w c over targets of weight w and class weight c.
     """
     targets = np.asarray(targets)
     labelled = targets.dtype.kind in "iu"
     class_weight = getattr(loss, "weight", None)
-    if not labelled or not isinstance(class_weight, np.ndarray):  # a Parameter is something else
+    if not labelled or not isinstance(class_weight, np.ndarray):  # and not a Parameter
         class_weight = None
     ignored = getattr(loss, "ignore_index", None) if labelled else None
     count = targets.size if ignored is None else int(np.count_nonzero(targets != ignored))
@@ -82,7 +94,7 @@ def _weight_and_count(loss: Layer, targets: Any, sample_weight: Any = None) -> t
         return float(count), count
     try:
         return _weight(targets, sample_weight, class_weight, ignored), count
-    except (ValueError, TypeError):  # the loss says better what does not fit
+    except (ValueError, TypeError):  # the loss has the better message
         return math.nan, count
 
 
@@ -97,94 +109,41 @@ def _weight(targets: Array, sample_weight: Any, class_weight: Any, ignored: int 
         weights = weights * (targets != ignored)
     weights = np.broadcast_to(weights, targets.shape)
     total = float(weights.sum())
-    # Weights that cancel are no weights of 0, but wrong.
+    # Weights of both signs that cancel are an error, not weights of 0.
     return total if total or not weights.any() else math.nan
-
-
-class Tally:
-    """The loss and the metrics of all batches so far, as those of one batch of all their samples.
-
-    For the reduction "sum" the loss is the sum. Metrics are means, weighted by the targets that are
-    not ignored; a batch that has none is not given to them.
-    """
-
-    def __init__(self, loss: Layer, metrics: Mapping[str, Metric]) -> None:
-        self.averages = averages(loss)
-        self.metrics = dict(metrics)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything."""
-        self.loss = self.weight = 0.0
-        self.batches = self.counted = 0
-        self.totals = dict.fromkeys(self.metrics, 0.0)
-
-    def add(self, value: float, predictions: Array, batch: Batch) -> None:
-        """Take in the loss `value` and the metrics of a batch."""
-        self.loss += value * batch.weight if self.averages else value
-        self.weight += batch.weight
-        self.batches += 1
-        self.counted += batch.counted
-        if not batch.counted:
-            return
-        for name, metric in self.metrics.items():
-            figure = metric(predictions, batch.targets[0])
-            if np.ndim(figure) != 0:
-                raise TypeError(
-                    f"the metric {name!r} must give a number, got an array of shape "
-                    f"{np.shape(figure)}"
-                )
-            self.totals[name] += float(figure) * batch.counted
-
-    def figures(self) -> dict[str, float]:
-        """Return the loss and the metrics by name; NaN is the mean over nothing."""
-        loss = _ratio(self.loss, self.weight) if self.averages else self.loss
-        means = {name: _ratio(total, self.counted) for name, total in self.totals.items()}
-        return {"loss": loss, **means}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here."""
-        return {
-            "loss": self.loss,
-            "weight": self.weight,
-            "batches": self.batches,
-            "counted": self.counted,
-            "totals": dict(self.totals),
-        }
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken; if it does not fit, nothing is changed."""
-        check_state(state_dict, self.state_dict(), "the tally")
-        totals = state_dict["totals"]
-        check_state(totals, {}, "the totals of the metrics")
-        if set(totals) != set(self.metrics):
-            raise ValueError(
-                f"the checkpoint is of a run with the metrics [{', '.join(totals)}], this one "
-                f"has [{', '.join(self.metrics)}]; resume with the metrics that it began with"
-            )
-        loss = number(state_dict["loss"], "the loss of the epoch so far")
-        weight = number(state_dict["weight"], "the weight of the epoch so far", 0)
-        batches = integer(state_dict["batches"], "the batches of the epoch so far", 0)
-        counted = integer(state_dict["counted"], "the targets of the epoch so far", 0)
-        # A metric may be NaN.
-        totals = {name: float(totals[name]) for name in self.metrics}
-        self.loss, self.weight, self.totals = loss, weight, totals
-        self.batches, self.counted = batches, counted
-
-
-def check_state(state: Any, names: Mapping[str, Any], what: str) -> None:
-    """Raise a ValueError if `state` is no mapping that has all of `names`."""
-    if not isinstance(state, Mapping):
-        raise ValueError(f"the state of {what} must be a dict, got {state!r:.80}")
-    missing = [name for name in names if name not in state]
-    if missing:
-        raise ValueError(f"the state of {what} lacks {missing[0]!r}")
-
-
-def _ratio(total: float, count: float) -> float:
-    return total / count if count else math.nan
 
 
 def averages(loss: Layer) -> bool:
     """Whether the loss of a batch is a mean over it, and not a sum."""
     return getattr(loss, "reduction", "mean") != "sum"
+
+
+# ---- data sets ----
+
+
+def are_arrays(data: Any) -> bool:
+    """Whether `data` are arrays of a whole data set, and not batches."""
+    if not isinstance(data, (tuple, list)):
+        return False
+    # An item that is an array, or a list of numbers, is not a batch: a batch is a pair of arrays.
+    return any(isinstance(item, np.ndarray) for item in data) or (
+        isinstance(data, tuple) and not all(_has_arrays(item) for item in data)
+    )
+
+
+def _has_arrays(item: Any) -> bool:
+    return isinstance(item, (tuple, list)) and any(
+        isinstance(part, np.ndarray) or _has_arrays(part) for part in item
+    )
+
+
+def batches_of(data: Iterable[Any], batch_size: int) -> DataLoader:
+    """Return the batches of arrays (inputs, ...), where inputs may be a tuple of several."""
+    inputs, *others = data
+    if not isinstance(inputs, tuple):
+        return DataLoader(*data, batch_size=batch_size)
+
+    def grouped(*arrays: Array) -> tuple[Any, ...]:
+        return arrays[: len(inputs)], *arrays[len(inputs) :]
+
+    return DataLoader(*inputs, *others, batch_size=batch_size, transform=grouped)

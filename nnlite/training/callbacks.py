@@ -1,8 +1,8 @@
-"""Callbacks: what a user wants done between the steps and epochs of `fit`.
+"""Callbacks: code that runs between the steps and epochs of `fit`.
 
-A callback is a function, called with the `Training` after each epoch; or an object with methods of
-the names in `Callback`, of which it may have any. One with a ``state_dict`` and a
-``load_state_dict`` has its state in the checkpoints.
+A callback is a function, called with the `Training` after each epoch; or an object with some of the
+methods of `Callback`. The state of one with ``state_dict`` and ``load_state_dict`` is part of the
+checkpoints.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ..checks import integer, number, one_of
+from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..files.checkpoint import checked_path, load_checkpoint, save_checkpoint
 from ..layer import Layer
@@ -20,10 +20,10 @@ from .state import HOOKS, Training, is_function
 
 
 class Callback:
-    """Base class with every method that `fit` calls, each of which does nothing.
+    """Base class: every method that `fit` calls, doing nothing.
 
-    Deriving from it is not needed: an object with some of these methods will do, and so will a
-    function, which is called after each epoch.
+    Deriving from it is optional: an object with some of these methods is a callback too, and so is
+    a function, which is called after each epoch.
 
     Examples
     --------
@@ -39,40 +39,43 @@ class Callback:
         """Before the first epoch, and before a checkpoint is resumed."""
 
     def on_resume(self, training: Training) -> None:
-        """After a checkpoint has been resumed, be it of a run that has ended."""
+        """After a checkpoint has been resumed, also that of a finished run.
+
+        The callbacks are called in the reverse order, so that each undoes its own `on_fit_end`.
+        """
 
     def on_step_end(self, training: Training) -> None:
         """After each step of the optimizer."""
 
     def on_epoch_end(self, training: Training) -> None:
-        """After each epoch, when the history has its figures."""
+        """After each epoch, when its figures are in the history."""
 
     def on_fit_end(self, training: Training) -> None:
         """After the last epoch; not if `fit` ends with an exception.
 
-        The last checkpoint is saved after it. When that is resumed, `on_resume` can take back what
-        was changed here, for more epochs to go on from where the last one ended.
+        The last checkpoint is saved after it. When that is resumed, `on_resume` can undo the
+        changes made here, so that more epochs continue from the end of the last one.
         """
 
 
 class EarlyStopping(Callback):
-    """Stop when a figure has not improved for a while, and go back to the best weights.
+    """Stop when a figure has not improved for some epochs, and restore the best weights.
 
     Parameters
     ----------
     monitor : str, default "validation_loss"
         The name of the figure in the history.
     patience : int, default 5
-        After so many epochs in a row without improvement the run ends. When it is resumed with a
-        larger patience, it goes on.
+        Number of epochs in a row without improvement after which the run ends. When it is resumed
+        with a larger patience, it continues.
     min_delta : float, default 0
-        An improvement is a change by more than this.
+        Only a change by more than this is an improvement.
     mode : {"min", "max"}, optional
         Whether the figure should fall or rise. Names that end in "loss" fall and names that end in
         "accuracy" rise; for others it has to be given.
     restore_best : bool, default True
-        Whether the model has the weights of its best epoch when `fit` returns, whether it was
-        stopped or has run to its last epoch.
+        Whether the model has the weights of its best epoch when `fit` returns, also if the run was
+        not stopped.
 
     Attributes
     ----------
@@ -131,17 +134,13 @@ class EarlyStopping(Callback):
                 f"or rise"
             )
         self.mode = one_of(mode, ("min", "max"), "EarlyStopping: mode")
-        if not isinstance(restore_best, bool):
-            raise TypeError(
-                f"EarlyStopping: restore_best must be True or False, got {restore_best!r}"
-            )
-        self.restore_best = restore_best
+        self.restore_best = boolean(restore_best, "EarlyStopping: restore_best")
         self._reset()
 
     def _reset(self) -> None:
         self.best, self.best_epoch, self._waited = None, 0, 0
         self._reason: str | None = None
-        # Those of the best epoch; or, while the model has these, those of the last.
+        # The weights of the best epoch; while the model has them, those of the last epoch.
         self._weights: dict[str, Array] | None = None
         self._swapped = False
 
@@ -152,8 +151,12 @@ class EarlyStopping(Callback):
     def on_resume(self, training: Training) -> None:
         if self._swapped:
             self._swap_weights(training.model)
-        if training.stopped == self._reason and self._waited < self.patience:
-            training.stopped = self._reason = None
+        # Decide anew, with the patience of this run.
+        if training.stopped == self._reason:
+            training.stopped = None
+        self._reason = None
+        if self._waited >= self.patience and training.stopped is None:
+            self._stop(training)
 
     def on_epoch_end(self, training: Training) -> None:
         figure = float(training.history[self.monitor][-1])
@@ -163,11 +166,14 @@ class EarlyStopping(Callback):
         else:
             self._waited += 1
         if self._waited >= self.patience:
-            best = ""
-            if self.best is not None:
-                best = f", since it was {self.best:.4g} in epoch {self.best_epoch}"
-            self._reason = f"{self.monitor} has not improved for {self._waited} epochs{best}"
-            training.stop(self._reason)
+            self._stop(training)
+
+    def _stop(self, training: Training) -> None:
+        best = ""
+        if self.best is not None:
+            best = f", since it was {self.best:.4g} in epoch {self.best_epoch}"
+        self._reason = f"{self.monitor} has not improved for {self._waited} epochs{best}"
+        training.stop(self._reason)
 
     def on_fit_end(self, training: Training) -> None:
         self._swap_weights(training.model)
@@ -188,8 +194,10 @@ class EarlyStopping(Callback):
         return figure > self.best + self.min_delta
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here, with the best weights."""
+        """Return the state, with the best weights, for `load_state_dict`."""
         return {
+            "monitor": self.monitor,
+            "mode": self.mode,
             "best": self.best,
             "best_epoch": self.best_epoch,
             "waited": self._waited,
@@ -199,7 +207,19 @@ class EarlyStopping(Callback):
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken."""
+        """Restore a state.
+
+        Raises
+        ------
+        ValueError
+            If it is of another figure or mode.
+        """
+        for name in ("monitor", "mode"):
+            here, saved = getattr(self, name), state_dict.get(name)
+            if saved not in (None, here):  # earlier versions did not save them
+                raise ValueError(
+                    f"EarlyStopping: the state is of {name}={saved!r:.80}, this one has {here!r}"
+                )
         best = state_dict["best"]
         self.best = None if best is None else float(best)
         self.best_epoch, self._waited = int(state_dict["best_epoch"]), int(state_dict["waited"])
@@ -209,17 +229,18 @@ class EarlyStopping(Callback):
 
 
 class Checkpoint:
-    """Where and how often `fit` saves a checkpoint, for its argument ``checkpoint``.
+    """The file and the interval of the checkpoints of `fit`, for its argument ``checkpoint``.
 
     Parameters
     ----------
     path : str or path-like
-        The file, which each checkpoint replaces.
+        The file, which each checkpoint replaces. A relative path is relative to the working
+        directory at this moment; changing the directory later does not move the file.
     every : int, default 1
-        After so many epochs; and always after the last, and once more when the callbacks have had
-        their `on_fit_end`, so that the file has the model that `fit` leaves.
+        Interval in epochs. A checkpoint is also saved after the last epoch, and once more after the
+        callbacks' `on_fit_end`, so that the file has the model that `fit` leaves.
     every_batches : int, optional
-        And within an epoch after so many batches, at the next step.
+        Interval in batches within an epoch; the checkpoint is saved at the next step.
 
     Raises
     ------
@@ -237,19 +258,20 @@ class Checkpoint:
         self, path: str | os.PathLike[str], every: int = 1, every_batches: int | None = None
     ) -> None:
         self.path = checked_path(path, "Checkpoint")
+        self.file = os.path.abspath(self.path)
         self.every = integer(every, "Checkpoint: every")
         if every_batches is not None:
             every_batches = integer(every_batches, "Checkpoint: every_batches")
         self.every_batches = every_batches
 
     def after_step(self, training: Training, batches: int) -> None:
-        """Save if it is time, after a step of so many batches."""
+        """Save if the interval has passed, after a step of this number of batches."""
         every = self.every_batches
         if every is not None and training.batch // every > (training.batch - batches) // every:
             self._file(save_checkpoint, training)
 
     def after_epoch(self, training: Training) -> None:
-        """Save if it is time, after an epoch."""
+        """Save if the interval has passed or the run is over, after an epoch."""
         last = training.epoch >= training.epochs or training.stopped is not None
         if last or training.epoch % self.every == 0:
             self._file(save_checkpoint, training)
@@ -259,15 +281,15 @@ class Checkpoint:
         self._file(save_checkpoint, training)
 
     def resume(self, training: Training) -> None:
-        """Go on from the file, if there is one."""
-        if os.path.exists(self.path):
+        """Continue from the file, if it exists."""
+        if os.path.exists(self.file):
             self._file(load_checkpoint, training)
             training.call("on_resume")
 
     def _file(self, save_or_load: Callable[..., Any], training: Training) -> None:
         loader = training.train if hasattr(training.train, "state_dict") else None
         save_or_load(
-            self.path,
+            self.file,
             model=training.model,
             loss=training.loss,
             optimizer=training.optimizer,
@@ -293,11 +315,11 @@ def _rises(monitor: str) -> bool:
     return monitor.endswith("accuracy")
 
 
-def checked(callbacks: Iterable[Any]) -> list[Any]:
-    """Return the callbacks, having checked that each has something that can be called."""
+def checked_callbacks(callbacks: Iterable[Any]) -> list[Any]:
+    """Return the callbacks, having checked that each has a method that is called."""
     if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
         raise TypeError(
-            f"fit: callbacks must be a list, got {callbacks!r:.80}; write callbacks=[…]"
+            f"fit: callbacks must be a list, got {callbacks!r:.80}; write callbacks=[...]"
         )
     callbacks = list(callbacks)
     for callback in callbacks:

@@ -92,7 +92,7 @@ class History(Mapping[str, Array]):
         if not self._count:
             return f"History({epochs})"
         last = {name: values[-1] for name, values in self._figures.items()}
-        return f"History({epochs}, the last with {listed(last)})"
+        return f"History({epochs}, the last with {named_figures(last)})"
 
     @overload
     def plot(self) -> Figure: ...
@@ -217,6 +217,6 @@ def _as_figure(name: str, value: Any) -> float:
     return number(value, f"History: {name}")
 
 
-def listed(figures: Mapping[str, float]) -> str:
+def named_figures(figures: Mapping[str, float]) -> str:
     """Return the figures by name in a line."""
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

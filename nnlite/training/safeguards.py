@@ -1,4 +1,4 @@
-"""What keeps an interrupt or a loss of NaN from leaving a model half trained or ruined."""
+"""Safeguards of a run: an interrupt or a loss of NaN must not leave a half-trained model."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import contextlib
 import math
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from ..engine.arrays import Array
 from ..layer import Layer
 from ..parameter import Parameter
 
@@ -25,68 +26,94 @@ class NotFiniteInputError(NotFiniteError):
 
 
 class LastGood:
-    """The weights of before the latest step, to return to if the loss after it is not finite.
+    """Context of each step, which an exception undoes; and the weights of before the last step.
 
-    Parameters and buffers are copied before each step: two passes over the weights, for the promise
-    that a run that ends early leaves a model that can be used.
+    The buffers are copied before each step, and the parameters that the optimizer is about to move.
+
+    Parameters
+    ----------
+    model : Layer
+    parameters : iterable of Parameter
+        Those of the optimizer.
+    enabled : bool
+        False copies nothing, and undoes nothing.
     """
 
-    def __init__(self, model: Layer, parameters: Iterable[Parameter]) -> None:
-        self.parameters = list(parameters)
-        self.values = [parameter.data.copy() for parameter in self.parameters]
-        self.owners = [
+    def __init__(self, model: Layer, parameters: Iterable[Parameter], enabled: bool = True) -> None:
+        self._enabled = enabled
+        self._parameters = list(parameters)
+        self._copies: list[Array | None] = [None] * len(self._parameters)
+        self._owners = [
             (layer, name)
             for layer in model.layers()
-            for name in layer._buffer_names
-            if getattr(layer, name) is not None
+            for name, _ in layer.named_buffers(recurse=False)
         ]
+        self._buffers: list[Array] = []
+        self._moved: list[int] = []  # places of the parameters that the last step has moved
         # Whether the loss was finite with the weights as they are now, and with any so far.
-        self.proven = self.ever_proven = False
+        self._proven = self._ever_proven = False
         self._moving = False
 
-    @contextlib.contextmanager
-    def step(self) -> Iterator[None]:
-        """Context of a step; if it ends with an exception, the model is as it was before it."""
-        buffers = [getattr(layer, name).copy() for layer, name in self.owners]
+    def __enter__(self) -> None:
         self._moving = False
-        try:
-            yield
-        except BaseException:
-            for (layer, name), buffer in zip(self.owners, buffers, strict=True):
-                getattr(layer, name)[...] = buffer
-            if self._moving:
-                self._put_back()
-            raise
+        if self._enabled:
+            self._buffers = [getattr(layer, name).copy() for layer, name in self._owners]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None or not self._enabled:
+            return
+        for (layer, name), buffer in zip(self._owners, self._buffers, strict=True):
+            getattr(layer, name)[...] = buffer
+        if self._moving:
+            self._put_back()
 
     def prove(self) -> None:
-        """Take note that the loss was finite with the weights as they are now."""
-        self.proven = self.ever_proven = True
+        """Record that the loss is finite with the weights as they are now."""
+        self._proven = self._ever_proven = True
 
     def keep_parameters(self) -> None:
-        """Take note of the parameters, which the step is about to change."""
-        for value, parameter in zip(self.values, self.parameters, strict=True):
-            np.copyto(value, parameter.data)
-        self.proven, self._moving = False, True
+        """Copy the parameters that have a gradient, which the optimizer is about to move."""
+        if not self._enabled:
+            return
+        self._moved = []
+        for place, parameter in enumerate(self._parameters):
+            if parameter.grad is None:
+                continue
+            copied = self._copies[place]
+            if copied is None or copied.dtype != parameter.dtype:
+                self._copies[place] = parameter.data.copy()
+            else:
+                np.copyto(copied, parameter.data)
+            self._moved.append(place)
+        self._proven, self._moving = False, True
 
     def restore(self, error: NotFiniteError) -> str:
-        """Go back to the latest weights that `error` does not speak against, and say which."""
+        """Restore the last weights that `error` does not speak against, and say which they are."""
+        if not self._enabled:
+            return "the model keeps its weights, as rollback is off"
         if isinstance(error, NotFiniteInputError):
             return "the model has the weights of before this batch"
-        if not self.ever_proven:
+        if not self._ever_proven:
             return "the model has the weights that the run began with"
-        if not self.proven:
+        if not self._proven:
             self._put_back()
         return "the model has the last weights with which the loss was finite"
 
     def _put_back(self) -> None:
-        for value, parameter in zip(self.values, self.parameters, strict=True):
-            parameter.data[...] = value
+        for place in self._moved:
+            self._parameters[place].data[...] = self._copies[place]
 
 
 class Interrupts:
-    """Context in which Ctrl-C waits for the end of a step, so that no step is half done.
+    """Context of a run in which Ctrl-C waits for the end of a step, so that no step is half done.
 
-    Where somebody else handles the signal, or in another thread than the main one, it does nothing.
+    It does nothing where the program handles the signal itself, or in another thread than the main
+    one.
     """
 
     def __init__(self) -> None:
@@ -110,14 +137,14 @@ class Interrupts:
             self._installed = False
 
     def _receive(self, signal_number: int, frame: Any) -> None:
-        # Who presses it twice does not want to wait: the step under way is given up.
+        # The second Ctrl-C does not wait: the step under way is given up.
         if not self._holding or self._pending:
             raise KeyboardInterrupt
         self._pending = True
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Context that Ctrl-C does not interrupt, but ends with."""
+        """Defer Ctrl-C to the end of the block."""
         self._holding = True
         try:
             yield
@@ -131,10 +158,22 @@ def check_gradients(parameters: Iterable[Parameter]) -> None:
     """Raise a NotFiniteError if a gradient has an element that is not finite."""
     for parameter in parameters:
         grad = parameter.grad
-        # The sum of squares is the fast look; it may overflow where all elements are finite.
+        # The sum of squares is quick to compute; it may overflow where all elements are finite.
         if grad is None or math.isfinite(np.vdot(grad, grad)):
             continue
         if not np.isfinite(grad).all():
             raise NotFiniteError(
                 f"the gradient of the parameter of shape {grad.shape} contains NaN or infinity"
             )
+
+
+@contextlib.contextmanager
+def naming(place: Callable[[], str]) -> Iterator[None]:
+    """Context in which the message of an error begins with its place."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        # Subclasses such as UnicodeError take other arguments than a message.
+        if type(error) not in (ValueError, TypeError, NotFiniteError, NotFiniteInputError):
+            raise
+        raise type(error)(f"{place()}: {error}") from error

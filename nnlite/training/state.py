@@ -8,9 +8,10 @@ from typing import Any
 
 from ..checks import integer, number
 from ..layer import Layer
-from ..optim.optimizers import Optimizer
-from .batches import Tally, check_state
-from .history import History, listed
+from ..optim.base import Optimizer
+from .history import History, named_figures
+from .tally import Tally, check_state
+from .terms import check_terms
 
 HOOKS = ("on_fit_begin", "on_resume", "on_step_end", "on_epoch_end", "on_fit_end")
 
@@ -33,13 +34,13 @@ class Training:
     epochs : int
         The number of the last epoch.
     epoch : int
-        The number, from 1, of the epoch that is under way or was the last to end.
+        The number, from 1, of the current epoch; between epochs, of the last one.
     batch : int
-        The number, from 1, of the batch in the epoch; 0 between epochs.
+        The number, from 1, of the current batch in the epoch; 0 between epochs.
     figures : dict of str to float
         The loss and the metrics of the training data of this epoch so far.
     stopped : str or None
-        Why the run is to end, if a callback has called `stop`.
+        The reason to end the run, if a callback has called `stop`.
 
     Examples
     --------
@@ -80,6 +81,7 @@ class Training:
         self.exhausted = False  # whether all batches of the epoch have been taken from `train`
         self.lr = optimizer.lr  # that of the latest step
         self.stopped: str | None = None
+        self.terms: dict[str, Any] = {}  # what a run that resumes this one must have too
         self._callbacks = list(callbacks)
 
     @property
@@ -88,7 +90,7 @@ class Training:
         return self.tally.figures() if self.tally.batches else {}
 
     def begin_epoch(self) -> bool:
-        """Begin an epoch, or go on with it; return False if there is none to come."""
+        """Begin or continue an epoch; return False if the run is over."""
         # An epoch in which a callback has stopped the run still ends with its figures.
         done = len(self.history.epochs)
         if not self.batch and (self.stopped is not None or done >= self.epochs):
@@ -98,7 +100,7 @@ class Training:
 
     def batches(self) -> Iterator[Any]:
         """Return the batches of the epoch that are still to come."""
-        # A loader that has a state knows by itself where it is.
+        # A loader with a state continues where it was.
         begun = 0 if hasattr(self.train, "state_dict") else self.batch
         return itertools.islice(self.train, begun, None)
 
@@ -106,6 +108,8 @@ class Training:
         """Put the figures of the epoch into the history."""
         if not self.tally.batches:
             raise ValueError("the training data gave no batch")
+        if not self.tally.weight:
+            raise ValueError("every target of the training data is ignored or has no weight")
         figures = {**self.figures, **validation, "lr": self.lr}
         self.history.append({name: figures[name] for name in self.names})
         self.batch, self.exhausted = 0, False
@@ -114,7 +118,7 @@ class Training:
     def describe(self) -> str:
         """Return the figures of the last epoch in a line."""
         figures = {name: values[-1] for name, values in self.history.items()}
-        return f"epoch {self.epoch}/{self.epochs}: {listed(figures)}{self._ending()}"
+        return f"epoch {self.epoch}/{self.epochs}: {named_figures(figures)}{self._ending()}"
 
     def describe_nothing(self) -> str:
         """Return in a line why there was no epoch to train."""
@@ -125,15 +129,18 @@ class Training:
         return "" if self.stopped is None else f"; stopped, as {self.stopped}"
 
     def stop(self, reason: str) -> None:
-        """Have the run end: after the step that is under way, or now between epochs.
+        """End the run after the current step, or at once between epochs.
 
-        An epoch that is not over ends with the figures of the batches that it has had.
+        An unfinished epoch ends with the figures of the batches so far.
         """
         self.stopped = str(reason)
 
     def call(self, hook: str) -> None:
-        """Call the method `hook` of each callback that has it; functions after each epoch."""
-        for callback in self._callbacks:
+        """Call the method `hook` of each callback that has it; functions after each epoch.
+
+        ``on_resume`` undoes ``on_fit_end``, and is therefore called in the reverse order.
+        """
+        for callback in self._callbacks[::-1] if hook == "on_resume" else self._callbacks:
             method = getattr(callback, hook, None)
             if method is not None:
                 method(self)
@@ -141,12 +148,13 @@ class Training:
                 callback(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on from here, with the callbacks' states."""
+        """Return the state, with those of the callbacks, for `load_state_dict`."""
         return {
             "batch": self.batch,
             "exhausted": self.exhausted,
             "lr": self.lr,
             "stopped": self.stopped,
+            "terms": self.terms,
             "tally": self.tally.state_dict(),
             "history": self.history.state_dict(),
             "callbacks": [
@@ -156,14 +164,16 @@ class Training:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from where `state_dict` was taken.
+        """Restore a state; the optimizer has loaded its own.
 
         Raises
         ------
         ValueError, TypeError
-            If it was taken with other callbacks or metrics, or is no such state.
+            If it was taken with other callbacks, metrics or options, or is no such state.
         """
-        check_state(state_dict, self.state_dict(), "the run")
+        names = self.state_dict()
+        del names["terms"]  # earlier versions did not save them
+        check_state(state_dict, names, "the run")
         batch = integer(state_dict["batch"], "the batch of the state", 0)
         if isinstance(self.train, Sized) and batch > len(self.train):
             raise ValueError(
@@ -176,7 +186,21 @@ class Training:
         stopped = state_dict["stopped"]
         if stopped is not None and not isinstance(stopped, str):
             raise ValueError(f"stopped must be the reason or None, got {stopped!r:.80}")
-        entries = state_dict["callbacks"]
+        if state_dict.get("terms") and self.terms:
+            check_terms(state_dict["terms"], self.terms, self.optimizer)
+        states = self._checked_states(state_dict["callbacks"])
+        history = History()  # finds what does not fit before anything is changed
+        history.load_state_dict(state_dict["history"])
+        self.tally.load_state_dict(state_dict["tally"])
+        self.history.load_state_dict(state_dict["history"])
+        for callback, state in zip(self._stateful(), states, strict=True):
+            callback.load_state_dict(state)
+        self.epoch, self.batch, self.lr = len(history.epochs), batch, lr
+        self.exhausted, self.stopped = exhausted, stopped
+        self.terms = state_dict.get("terms") or self.terms  # those that the run began with
+
+    def _checked_states(self, entries: Any) -> list[Any]:
+        """Return the states of the callbacks, having checked that they are of these callbacks."""
         if not isinstance(entries, (list, tuple)):
             raise ValueError(f"the states of the callbacks must be a list, got {entries!r:.80}")
         for entry in entries:
@@ -188,14 +212,7 @@ class Training:
                 f"the checkpoint is of a run with the callbacks [{', '.join(names)}], this "
                 f"one has [{', '.join(wanted)}]; resume with the callbacks that it began with"
             )
-        history = History()  # that what does not fit is found before anything is changed
-        history.load_state_dict(state_dict["history"])
-        self.tally.load_state_dict(state_dict["tally"])
-        self.history.load_state_dict(state_dict["history"])
-        for callback, entry in zip(self._stateful(), entries, strict=True):
-            callback.load_state_dict(entry["state"])
-        self.epoch, self.batch, self.lr = len(history.epochs), batch, lr
-        self.exhausted, self.stopped = exhausted, stopped
+        return [entry["state"] for entry in entries]
 
     def _stateful(self) -> list[Any]:
         return [callback for callback in self._callbacks if hasattr(callback, "state_dict")]

@@ -510,3 +510,61 @@ def test_options_are_given_by_name() -> None:
 def test_rng_must_be_an_int_or_a_generator(rng: Any) -> None:
     with pytest.raises(TypeError, match="rng must be an int or a"):
         nn.DataLoader(np.arange(5), shuffle=True, rng=rng)
+
+
+@pytest.mark.parametrize("name", ["shuffle", "drop_last"])
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_a_switch_is_true_or_false(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^DataLoader: {name} must be True or False, got"):
+        nn.DataLoader(np.arange(4), **{name: value})
+
+
+def test_numpys_booleans_are_booleans() -> None:
+    loader = nn.DataLoader(np.arange(4), shuffle=np.True_, drop_last=np.False_)
+    assert (loader.shuffle, loader.drop_last) == (True, False)
+
+
+@pytest.mark.parametrize("arrays", [[np.zeros((4, 2)), np.zeros((4, 2))], [np.arange(3)]])
+def test_a_single_list_of_arrays_is_an_error_that_names_both_cures(arrays: Any) -> None:
+    message = r"^DataLoader: .* write DataLoader\(\*arrays\), or numpy\.stack\(arrays\)"
+    with pytest.raises(TypeError, match=message):
+        nn.DataLoader(arrays)
+
+
+def test_a_list_of_samples_beside_labels_is_an_array() -> None:
+    samples = [np.full(3, value) for value in range(4)]
+    (x, y), *_ = nn.DataLoader(samples, [0, 1, 2, 3], batch_size=2)
+    assert_array_equal(x, [[0, 0, 0], [1, 1, 1]])
+    assert_array_equal(y, [0, 1])
+
+
+def test_masked_elements_are_an_error() -> None:
+    masked = np.ma.masked_equal([1.0, -1.0, 2.0], -1.0)
+    with pytest.raises(TypeError, match=r"^DataLoader: a masked array .*\.filled\(value\)"):
+        nn.DataLoader(masked)
+    assert_array_equal(next(iter(nn.DataLoader(masked.filled(0.0), batch_size=3))), [1, 0, 2])
+    nn.DataLoader(np.ma.masked_equal([1.0, 2.0], -1.0))  # nothing is masked
+
+
+def test_a_sparse_matrix_is_an_error_that_names_the_cure() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(TypeError, match=r"expected arrays, got csr_matrix; .*\.toarray\(\)"):
+        nn.DataLoader(sparse.csr_matrix(np.eye(3)))
+
+
+def test_without_shuffle_nothing_can_write_into_the_data() -> None:
+    def doubling(x: Array) -> Array:
+        x *= 2
+        return x
+
+    data = np.arange(4.0)
+    with pytest.raises(ValueError, match="read-only"):
+        next(iter(nn.DataLoader(data, transform=doubling)))
+    for batch in nn.DataLoader(data, batch_size=2):
+        with pytest.raises(ValueError, match="read-only"):
+            batch += 1
+    assert_array_equal(data, np.arange(4.0))
+    assert data.flags.writeable
+    shuffled = nn.DataLoader(data, batch_size=4, shuffle=True, transform=doubling)
+    assert_array_equal(np.sort(next(iter(shuffled))), 2 * np.arange(4.0))
+    assert_array_equal(data, np.arange(4.0))

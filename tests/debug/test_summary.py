@@ -376,7 +376,7 @@ def test_a_wrong_shape_is_the_error_of_the_layer_with_its_name_in_the_model() ->
     model = nn.Sequential(nn.Flatten(), nn.Residual(nn.Linear(4, 5), nn.Linear(4, 4)))
     with pytest.raises(
         ValueError,
-        match=r"^layer '1.body.1': Linear\(4, 4\): expected input of shape \(N, …, 4\), "
+        match=r"^layer '1.body.1': Linear\(4, 4\): expected input of shape \(N, ..., 4\), "
         r"got \(1, 5\) \(summary gave the model input \(1, 2, 2\) of float32\)$",
     ):
         model.summary((2, 2))

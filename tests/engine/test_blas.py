@@ -18,8 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.engine import blas as cores
-from nnlite.engine import winograd
-from nnlite.layers import convolution
+from nnlite.engine import memory, windows, winograd
 
 from ..registry import Array
 
@@ -367,39 +366,70 @@ def test_a_shared_product_of_small_integers_is_exact(
     rows: int, inner: int, columns: int, eager: Counter, rng: np.random.Generator
 ) -> None:
     a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (columns, inner)).T
-    result = cores.product(a.astype(float), b.astype(float), beside_images=True)
+    result = cores.product(for_threads(a.astype(float)), b.astype(float))
     assert_array_equal(result, a @ b)
     assert eager.seen == ([] if rows == 1 else [1, 4])
 
 
+@pytest.mark.parametrize("marked", ["a", "b", "like"])
 @pytest.mark.parametrize(("inner", "parts"), [(1024, 1), (8192, 4)])
-def test_beside_images_the_threads_of_blas_stay_asleep(
-    inner: int, parts: int, library: Counter, monkeypatch: pytest.MonkeyPatch
+def test_for_arrays_of_our_threads_those_of_blas_stay_asleep(
+    inner: int, parts: int, marked: str, library: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[int] = []
     monkeypatch.setattr(cores.threads, "run", lambda calls: _run(calls, runs))
-    a, b = np.ones((64, inner), np.float32), np.ones((inner, 65), np.float32)
-    cores.product(a, b)
+    operands = {"a": np.ones((64, inner), np.float32), "b": np.ones((inner, 65), np.float32)}
+    cores.product(**operands)
     assert library.seen == []
-    result = cores.product(a, b, beside_images=True)
+    operands[marked] = for_threads(operands.get(marked, np.ones(3, np.float32)))
+    result = cores.product(**operands)
     assert_array_equal(result, np.full((64, 65), inner))
     assert library.seen == [1, 4]
     assert runs == [parts] * (parts > 1)
+    assert memory.is_for_threads(result)
 
 
-def test_layers_beside_a_convolution_know_it() -> None:
-    linear, alone, nested = nn.Linear(4, 2), nn.Linear(4, 2), nn.Linear(2, 2)
-    features = nn.Sequential(nn.Conv2d(1, 1, 2), nn.Flatten())
-    model = nn.Sequential(features, linear, nn.Residual(nn.Sequential(nested)))
-    nn.Sequential(nn.Flatten(), alone)
-    node = nn.Linear(4, 2)
-    nn.Graph({"pixels": (nn.MaxPool2d(2), "x"), "flat": (nn.Flatten(), "pixels"),
-              "y": (node, "flat")}, inputs="x", outputs="y")  # fmt: skip
-    assert model[0][0]._beside_images
-    assert linear._beside_images
-    assert nested._beside_images
-    assert node._beside_images
-    assert not alone._beside_images
+def for_threads(array: Array) -> Array:
+    """Return a copy of the array that is for threads of our own."""
+    copy = memory.empty(array.shape, array.dtype, for_threads=True)
+    copy[...] = array
+    return copy
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [],
+        [nn.ReLU()],
+        [nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5, rng=0)],
+        [nn.AvgPool2d(2), nn.Sigmoid(), nn.Flatten(), nn.Tanh()],
+    ],
+)
+@pytest.mark.parametrize("batch", [2, 300])
+def test_the_mark_of_images_goes_through_the_layers_behind_a_convolution(
+    between: list[nn.Layer], batch: int, rng: np.random.Generator
+) -> None:
+    features = nn.Sequential(nn.Conv2d(1, 16, 3, rng=0), *between, nn.Flatten())
+    x = rng.normal(size=(batch, 1, 12, 12)).astype(np.float32)
+    assert not memory.is_for_threads(x)
+    assert memory.is_for_threads(features(x))
+
+
+def test_a_layer_computes_the_same_wherever_it_stands_or_stood(rng: np.random.Generator) -> None:
+    alone, moved = nn.Linear(784, 128, rng=0), nn.Linear(784, 128, rng=0)
+    before = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten(), moved)
+    del before[0], before[0]
+    x = rng.normal(size=(128, 784)).astype(np.float32)
+    assert_array_equal(before(x), alone(x))
+    grad = rng.normal(size=(128, 128)).astype(np.float32)
+    assert_array_equal(before.backward(grad), alone.backward(grad))
+    assert_array_equal(moved.weight.grad, alone.weight.grad)
+
+    within = nn.Linear(784, 128, rng=0)
+    images = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1, rng=1), nn.MaxPool2d(2), nn.Flatten())
+    model = nn.Sequential(images, within)
+    x = rng.normal(size=(128, 1, 28, 28)).astype(np.float32)
+    assert_array_equal(model(x), alone(images(x)))
 
 
 def _run(calls: list[Any], runs: list[int]) -> None:
@@ -440,14 +470,14 @@ def test_shared_layers_compute_the_same(
         x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, innermost, -1)), -1, innermost)
     results = []
     for shared in (False, True):
-        for limit in ("_TINY", "_LARGE", "_HUGE", "_MANY_BYTES"):
+        for limit in ("_TINY", "_HUGE", "_MANY_BYTES"):
             monkeypatch.setattr(cores, limit, 1 if shared else 2**62)
+        monkeypatch.setattr(cores, "_LARGE", 2**62)
         monkeypatch.setattr(cores, "_has_shared", shared)
         runs: list[int] = []
         monkeypatch.setattr(cores.threads, "run", lambda calls, runs=runs: _run(calls, runs))
         layer = make().astype(np.float64)
-        layer._beside_images = True
-        y = layer(x)
+        y = layer(for_threads(x) if name == "linear" else x)
         grad = np.random.default_rng(1).normal(size=y.shape)
         results.append([y, layer.backward(grad), *(p.grad for p in layer.parameters())])
         assert bool(runs) == (shared and "overlapping" not in name)
@@ -496,7 +526,7 @@ def _own_rows(y: Array, rows: slice) -> None:
 def test_a_part_writes_its_own_rows_only(
     name: str, direction: str, part: tuple[int, int], monkeypatch: pytest.MonkeyPatch, rng: Any
 ) -> None:
-    def unknown(shape: Any, dtype: Any) -> Array:
+    def unknown(shape: Any, dtype: Any, for_threads: bool = False) -> Array:
         return np.full(shape, np.nan, dtype)
 
     def share_one(work: Any, length: int, *sizes: int) -> None:
@@ -511,17 +541,17 @@ def test_a_part_writes_its_own_rows_only(
         parameter.requires_grad = False
     grad = rng.normal(size=layer(x).shape)
     line = grad.itemsize * x[:, :, 0].size * 3  # of the input gradient
-    for module in (convolution, winograd):
+    for module in (windows, winograd):
         monkeypatch.setattr(module, "share", share_one)
         monkeypatch.setattr(module, "empty", unknown)
-    for block in (1, 2 * line, convolution._BLOCK):
-        monkeypatch.setattr(convolution, "_BLOCK", block)
+    for block in (1, 2 * line, windows._BLOCK):
+        monkeypatch.setattr(windows, "_BLOCK", block)
         lengths.clear()
         if direction == "forward":
             y = layer(x)
         else:
             with pytest.MonkeyPatch.context() as whole:
-                for module in (convolution, winograd):
+                for module in (windows, winograd):
                     whole.setattr(module, "share", lambda work, length, *sizes: work(0, length))
                 layer(x)
             y = layer.backward(grad)

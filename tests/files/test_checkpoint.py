@@ -582,7 +582,8 @@ def test_a_generator_is_not_sent_to_a_place_outside_of_its_buffer(
     nn.save_checkpoint(path, model=nn.ReLU(), rng=rng)
     rewritten(path, lambda text: replaced(place, f'{place}{value}, "was": ')(text))
     expected = copy.deepcopy(rng).random(5)
-    with pytest.raises(ValueError, match=rf"rng: this is no state of .*: it is at {value} of"):
+    # NumPy 2.5 refuses such a state itself, with a message of its own.
+    with pytest.raises(ValueError, match=rf"rng: this is no state of a {kind.__name__} generator"):
         nn.load_checkpoint(path, model=nn.ReLU(), rng=rng)
     assert_array_equal(rng.random(5), expected)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -272,7 +274,9 @@ def test_an_input_that_does_not_fit_is_an_error_of_the_layer_that_refuses_it(
 ) -> None:
     model = nn.Sequential(nn.ReLU(), *layers)
     before = model.state_dict()
-    with pytest.raises(ValueError, match=r"^Linear\(4, 3\): expected input of shape \(N, …, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"^Linear\(4, 3\): expected input of shape \(N, \.\.\., 4\)"
+    ):
         model(np.ones((2, 5)))
     for name, value in model.state_dict().items():
         assert_array_equal(value, before[name])
@@ -295,3 +299,101 @@ def test_after_a_forward_that_failed_backward_leaves_no_half_updated_gradients()
         assert model[1].weight.grad is None
     else:
         assert_allclose(model[1].bias.grad, [2, 2])
+
+
+# ---- names ----
+
+
+def test_named_layers_have_pytorchs_keys() -> None:
+    torch = pytest.importorskip("torch")
+
+    def build(nn: Any) -> Any:
+        return nn.Sequential(OrderedDict([("hidden", nn.Linear(2, 3)), ("out", nn.Linear(3, 1))]))
+
+    mine, theirs = build(nn), build(torch.nn)
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    assert mine.hidden is mine[0]
+    mine.append(nn.Linear(1, 1))
+    theirs.append(torch.nn.Linear(1, 1))
+    assert list(mine.state_dict()) == list(theirs.state_dict())
+    assert list(mine[:1].state_dict()) == ["hidden.weight", "hidden.bias"]
+    del mine[0]
+    assert [name for name, _ in mine.named_children()] == ["out", "1"]
+    assert repr(eval(repr(mine), vars(nn))) == repr(mine)
+    assert copy.deepcopy(mine).out is not mine.out
+    assert pickle.loads(pickle.dumps(mine)).out.weight.shape == (1, 3)
+    with pytest.raises(AttributeError, match="Sequential has no attribute or layer 'hidden'"):
+        _ = mine.hidden
+
+
+@pytest.mark.parametrize("name", ["", "a.b", 1])
+def test_a_name_that_is_no_key_is_an_error(name: Any) -> None:
+    with pytest.raises(ValueError, match="^Sequential: each layer needs a name of its own"):
+        nn.Sequential({name: nn.Tanh()})
+
+
+def test_a_name_that_is_the_position_of_another_layer_is_an_error_and_changes_nothing() -> None:
+    model = nn.Sequential({"1": nn.Tanh()})
+    with pytest.raises(ValueError, match="got '1'"):
+        model.append(nn.Tanh())
+    assert len(model) == 1
+
+
+# ---- another forward between forward and backward ----
+
+
+def graph_of(*layers: nn.Layer) -> nn.Graph:
+    nodes = {f"n{i}": (layer, f"n{i - 1}" if i else "x") for i, layer in enumerate(layers)}
+    return nn.Graph(nodes)
+
+
+@pytest.mark.parametrize(
+    "container",
+    [nn.Sequential, graph_of, nn.Residual, lambda *layers: nn.Sequential(nn.Sequential(*layers))],
+    ids=["Sequential", "Graph", "Residual", "nested"],
+)
+def test_a_layer_that_was_called_in_between_is_an_error(
+    container: Any, rng: np.random.Generator
+) -> None:
+    layers = nn.Linear(3, 3, rng=0), nn.Tanh(), nn.Linear(3, 3, rng=1)
+    model, other = container(*layers), container(*layers)
+    x, grad = rng.normal(size=(2, 3)), np.ones((2, 3))
+    model(x)
+    expected = model.backward(grad)
+    for between in (
+        lambda: layers[1](x + 1),
+        lambda: nn.Sequential(*layers[:2])(x),
+        lambda: other(x),
+    ):
+        model(x)
+        between()
+        for parameter in model.parameters():
+            parameter.zero_grad()
+        with pytest.raises(
+            RuntimeError, match=r"was called again after this .* call forward again"
+        ):
+            model.backward(grad)
+        assert all(parameter.grad is None for parameter in model.parameters())
+        model(x)
+        assert_array_equal(model.backward(grad), expected)
+
+
+def test_a_frozen_front_that_two_models_share_needs_no_cache(rng: np.random.Generator) -> None:
+    front = nn.Linear(3, 3, rng=0).requires_grad_(False)
+    first, second = (nn.Sequential(front, nn.Linear(3, 1, rng=seed)) for seed in (1, 2))
+    for model in (first, second):
+        model(rng.normal(size=(2, 3)))
+    for model in (first, second):
+        model.backward(np.ones((2, 1)), input_grad=False)
+        assert model[1].weight.grad is not None
+
+
+@pytest.mark.parametrize("container", [nn.Sequential, graph_of, nn.Residual])
+def test_an_overridden_call_of_a_layer_is_called(container: Any) -> None:
+    class Doubling(nn.Identity):
+        def __call__(self, *inputs: Any, **options: Any) -> Any:
+            return 2 * super().__call__(*inputs, **options)
+
+    x = np.ones((1, 2))
+    expected = 3 * x if container is nn.Residual else 2 * x
+    assert_array_equal(container(Doubling())(x), expected)

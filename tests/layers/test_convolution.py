@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import nnlite as nn
+from nnlite.engine import windows as engine
 from nnlite.engine import winograd
-from nnlite.layers import convolution
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -95,13 +95,13 @@ def test_the_seed_example_of_a_2x2_kernel_on_a_3x3_image() -> None:
     in_channels=st.integers(1, 2),
     out_channels=st.integers(1, 2),
     bias=st.booleans(),
-    block=st.sampled_from([1, 1000, convolution._BLOCK]),
+    block=st.sampled_from([1, 1000, engine._BLOCK]),
 )
 def test_output_and_gradients_are_the_sums_of_the_docstring(
     window: Window, batch: int, in_channels: int, out_channels: int, bias: bool, block: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "_BLOCK", block)
+        patch.setattr(engine, "_BLOCK", block)
         check_the_sums_of_the_docstring(window, batch, in_channels, out_channels, bias)
 
 
@@ -140,8 +140,8 @@ def test_so_they_are_with_winograds_algorithm(
         return function
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convolution, "_MANY_SAMPLES", 1)
-        patch.setattr(convolution, "_MANY_TERMS", 1)
+        patch.setattr(engine, "_MANY_SAMPLES", 1)
+        patch.setattr(engine, "_MANY_TERMS", 1)
         patch.setattr(winograd, "_SAMPLES", samples)
         for name in ("convolve", "kernel_gradient"):
             patch.setattr(winograd, name, noted(name))

@@ -840,12 +840,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "cycle": (
         lambda: nn.Graph({"a": (nn.Add(), "x", "b"), "b": (nn.Tanh(), "a"), "y": (nn.Tanh(), "b")}),
         ValueError,
-        "the nodes '[ab]' → '[ab]' → '[ab]' form a cycle",
+        "the nodes '[ab]' -> '[ab]' -> '[ab]' form a cycle",
     ),
     "cycle of one": (
         lambda: nn.Graph({"a": (nn.Add(), "x", "a")}, outputs="a"),
         ValueError,
-        "the nodes 'a' → 'a' form a cycle",
+        "the nodes 'a' -> 'a' form a cycle",
     ),
     "unknown name": (
         lambda: nn.Graph({"h": (nn.Tanh(), "x"), "y": (nn.Tanh(), "z")}),

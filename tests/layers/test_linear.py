@@ -131,13 +131,13 @@ def test_a_numpy_int_is_an_int() -> None:
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((5, 7), r"expected input of shape \(N, …, 12\), got \(5, 7\)$"),
+        ((5, 7), r"expected input of shape \(N, ..., 12\), got \(5, 7\)$"),
         ((12,), r"got \(12,\); add a batch axis: x\[None\]$"),
-        ((), r"expected input of shape \(N, …, 12\), got \(\)$"),
+        ((), r"expected input of shape \(N, ..., 12\), got \(\)$"),
         ((5, 1, 3, 4), r"got \(5, 1, 3, 4\); put nn\.Flatten\(\) before it$"),
         ((5, 3, 4), r"got \(5, 3, 4\); put nn\.Flatten\(\) before it$"),
-        ((5, 1, 28, 28), r"expected input of shape \(N, …, 12\), got \(5, 1, 28, 28\)$"),
-        ((12, 5), r"expected input of shape \(N, …, 12\), got \(12, 5\)$"),
+        ((5, 1, 28, 28), r"expected input of shape \(N, ..., 12\), got \(5, 1, 28, 28\)$"),
+        ((12, 5), r"expected input of shape \(N, ..., 12\), got \(12, 5\)$"),
     ],
     ids=["features", "no batch", "number", "images", "grey images", "other images", "transposed"],
 )

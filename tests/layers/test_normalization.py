@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.engine import blas as cores
-from nnlite.layers import normalization
+from nnlite.engine import moments
 
 from ..registry import Array
 
@@ -136,6 +136,64 @@ def test_constant_features_become_the_bias() -> None:
         y = norm(np.full(shape, 8, np.float32))
         assert_array_equal(y, np.tile(np.float32([1, 2, 3]), (4, 1)))
         assert np.isfinite(norm.backward(np.ones_like(y))).all()
+
+
+# Floats next to each other and far from 0, as a base and a unit: sums of the base and a few units
+# are exact.
+NARROW = [
+    (np.float32, 12345.678, 2.0**-10),
+    (np.float32, 1000000.5, 2.0**-4),
+    (np.float32, -1e8 - 8, 8.0),
+    (np.float64, 1e12 + 0.3, 2.0**-13),
+    (np.float64, 12345.678, 2.0**-39),
+]
+
+
+@pytest.mark.parametrize("count", [2, 256, 10_000])
+@pytest.mark.parametrize(("dtype", "base", "unit"), NARROW)
+def test_constant_rows_and_features_become_zero_and_have_the_gradient_of_their_deviation(
+    dtype: Any, base: float, unit: float, count: int, rng: np.random.Generator
+) -> None:
+    x, grad = np.full((2, count), base, dtype), rng.normal(size=(2, count)).astype(dtype)
+    expected = (grad - grad.mean(axis=1, keepdims=True)) / math.sqrt(1e-5)
+    tolerance = {"rtol": 1e-3, "atol": 1e-3}
+    of_rows = nn.LayerNorm(count).astype(dtype)
+    assert_array_equal(of_rows(x), 0)
+    assert_allclose(of_rows.backward(grad), expected, **tolerance)
+    of_features = nn.BatchNorm1d(2, momentum=1).astype(dtype)
+    assert_array_equal(of_features(x.T), 0)
+    assert_allclose(of_features.backward(grad.T).T, expected, **tolerance)
+    assert_array_equal(of_features.running_mean, x[:, 0])
+    assert_array_equal(of_features.running_var, 0)
+
+
+@pytest.mark.parametrize("count", [4, 256, 10_000])
+@pytest.mark.parametrize(("dtype", "base", "unit"), NARROW)
+def test_rows_and_features_that_hardly_vary_are_normalized_like_what_they_vary_by(
+    dtype: Any, base: float, unit: float, count: int, rng: np.random.Generator
+) -> None:
+    steps = rng.integers(-2, 3, size=(2, count)).astype(float)
+    steps[:, 0], steps[:, 1] = -2, 1
+    x = (dtype(base) + steps * unit).astype(dtype)
+    grad = rng.normal(size=(2, count))
+    deviation = np.sqrt((steps * unit).var(axis=1, keepdims=True) + 1e-5)
+    expected = unit * (steps - steps.mean(axis=1, keepdims=True)) / deviation
+    expected_grad = grad - grad.mean(axis=1, keepdims=True)
+    expected_grad -= expected * (grad * expected).mean(axis=1, keepdims=True)
+    expected_grad /= deviation
+    for layer, to_input, to_rows in (
+        (nn.LayerNorm(count), np.asarray, np.asarray),
+        (nn.BatchNorm1d(2), np.transpose, np.transpose),
+        (
+            nn.BatchNorm1d(2),
+            lambda rows: rows.reshape(2, -1, 2).swapaxes(0, 1),
+            lambda sequences: sequences.swapaxes(0, 1).reshape(2, -1),
+        ),
+    ):
+        y = to_rows(layer.astype(dtype)(to_input(x)))
+        dx = to_rows(layer.backward(to_input(grad)))
+        assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+        assert_allclose(dx, expected_grad, rtol=1e-3, atol=1e-4 * np.abs(expected_grad).max())
 
 
 @pytest.mark.parametrize("offset", [1e2, 1e4])
@@ -377,7 +435,12 @@ def test_one_value_for_each_feature_is_an_error_in_training(
         norm.train()(np.ones(shape, np.float32))
     for name, value in norm.state_dict().items():
         assert_array_equal(value, before[name])
-    assert norm.eval()(np.ones(shape, np.float32)).shape == shape
+    norm.eval()
+    if norm.running_mean is not None:
+        assert norm(np.ones(shape, np.float32)).shape == shape
+        return
+    with pytest.raises(ValueError, match=r"no variance to normalize.*track_running_stats=True$"):
+        norm(np.ones(shape, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -399,9 +462,13 @@ def test_one_sample_of_several_values_for_each_feature_is_a_batch(
         (nn.BatchNorm1d(3), (2, 3, 4, 4), r"BatchNorm1d\(3\): expected .*got \(2, 3, 4, 4\)"),
         (nn.BatchNorm2d(3), (4, 3), r"BatchNorm2d\(3\): expected input of shape \(N, C, H, W\)"),
         (nn.BatchNorm2d(3), (4, 4, 4, 3), r"BatchNorm2d\(3\): expected .*with 3 features, got"),
-        (nn.LayerNorm(3), (4, 2), r"LayerNorm\(\(3,\)\): expected .*\(N, …, 3\), got \(4, 2\)"),
-        (nn.LayerNorm((2, 3)), (4, 3, 2), r"LayerNorm.*\(N, …, 2, 3\), got \(4, 3, 2\)"),
-        (nn.LayerNorm(3), (3,), r"LayerNorm.*\(N, …, 3\), got \(3,\)"),
+        (
+            nn.LayerNorm(3),
+            (4, 2),
+            r"LayerNorm\(\(3,\)\): expected .*\(N, \.\.\., 3\), got \(4, 2\)",
+        ),
+        (nn.LayerNorm((2, 3)), (4, 3, 2), r"LayerNorm.*\(N, \.\.\., 2, 3\), got \(4, 3, 2\)"),
+        (nn.LayerNorm(3), (3,), r"LayerNorm.*\(N, \.\.\., 3\), got \(3,\)"),
     ],
     ids=str,
 )
@@ -446,6 +513,8 @@ def test_options_of_batch_norm_out_of_range_are_an_error(
         ({"normalized_shape": "3"}, TypeError, "normalized_shape must be an int"),
         ({"eps": -1}, ValueError, "eps must be at least 0"),
         ({"eps": None}, TypeError, "eps must be a number"),
+        ({"bias": "no"}, TypeError, "bias must be True or False, got 'no'"),
+        ({"elementwise_affine": 1}, TypeError, "elementwise_affine must be True or False, got 1"),
     ],
     ids=str,
 )
@@ -489,7 +558,7 @@ def test_in_blocks_and_parts_it_is_the_same(
     monkeypatch.setattr(cores, "_MANY_BYTES", 1)
     monkeypatch.setattr(cores._one_thread, "threads", lambda: parts)
     # 0 stands for lines that are longer than a block.
-    monkeypatch.setattr(normalization, "_BLOCK", max(rows * x.nbytes // lines, 1))
+    monkeypatch.setattr(moments, "_BLOCK", max(rows * x.nbytes // lines, 1))
     norm = with_values(nn.BatchNorm1d(3) if x.ndim < 4 else nn.BatchNorm2d(3))
     y = norm(x)
     dx = norm.backward(grad)
@@ -531,3 +600,14 @@ def test_float64_statistics_leave_float32_gradients_float32() -> None:
     assert norm.running_mean.dtype == np.float64
     x = drawn((4, 2)).astype(np.float32)
     assert norm(x).dtype == norm.backward(x).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_batch_that_is_not_finite_leaves_the_running_statistics_alone(value: float) -> None:
+    layer = nn.BatchNorm1d(2)
+    layer(np.array([[1.0, 2.0], [3.0, 5.0]], np.float32))
+    before = layer.state_dict()
+    with np.errstate(invalid="ignore"):
+        layer(np.array([[value, 2.0], [3.0, 5.0]], np.float32))
+    for name, entry in layer.state_dict().items():
+        assert_array_equal(entry, before[name])

@@ -17,8 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite.engine import memory
-from nnlite.layers import recurrent
+from nnlite.engine import memory, scan
 
 Array = NDArray[Any]
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
@@ -583,8 +582,8 @@ def test_chunk_by_chunk_the_gradients_are_the_same(
         y = layer(x, *state, mask=mask if with_mask else None)
         with pytest.MonkeyPatch.context() as patch:
             if layer is in_chunks:
-                patch.setattr(recurrent, "_CHUNK", chunk)
-                patch.setattr(recurrent, "_BLOCK", block)
+                patch.setattr(scan, "_CHUNK", chunk)
+                patch.setattr(scan, "_BLOCK", block)
             results.append(layer.backward(np.cos(np.arange(y.size)).reshape(y.shape)))
     for a, b in zip(*results, strict=True):
         assert_allclose(a, b, rtol=1e-10, atol=1e-13)
@@ -643,13 +642,14 @@ def test_a_tied_layer_shares_the_weights_and_keeps_a_cache_of_its_own(
 @pytest.mark.parametrize(
     "duplicate", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))]
 )
-def test_a_copy_goes_on_where_the_original_was(
+def test_a_copy_computes_what_the_original_does(
     kind: str, duplicate: Callable[[Any], Any], rng: np.random.Generator
 ) -> None:
     layer = in_float64(kind, 2, 3, 2, bidirectional=True)
     x, grad = rng.normal(size=(4, 5, 2)), rng.normal(size=(4, 5, 6))
     layer(x)
     twin = duplicate(layer)
+    assert_array_equal(twin(x), layer(x))
     assert_array_equal(twin.backward(grad), layer.backward(grad))
     assert_same(gradients(twin), gradients(layer), rtol=0)
 
@@ -760,7 +760,7 @@ def test_an_input_of_integers_is_an_error() -> None:
 def test_a_state_that_does_not_fit_is_an_error() -> None:
     x, fitting = np.zeros((4, 5, 2), np.float32), np.zeros((2, 4, 3), np.float32)
     rnn, lstm = nn.RNN(2, 3, 2), nn.LSTM(2, 3, 2)
-    expected = r"initial state h0 of shape \(2, 4, 3\) \(layers × directions, N, hidden_size\)"
+    expected = r"initial state h0 of shape \(2, 4, 3\) \(layers \* directions, N, hidden_size\)"
     with pytest.raises(ValueError, match=expected + r", got \(4, 2, 3\)"):
         rnn(x, fitting.swapaxes(0, 1))
     with pytest.raises(ValueError, match=expected + r", got \(2, 3, 3\)"):

@@ -237,7 +237,7 @@ class TestCheckpoint:
         saves = []
 
         def save(path: str, training: nn.Training, **parts: Any) -> None:
-            assert path == "run.npz"
+            assert path == str(Path.cwd() / "run.npz")
             saves.append((len(training.history.epochs), training.batch))
 
         monkeypatch.setattr("nnlite.training.callbacks.save_checkpoint", save)

@@ -822,7 +822,7 @@ class TestWhatDoesNotFit:
         )
         self.refused(ValueError, "same length", validation=(points, labels[:3]))
         self.refused(
-            TypeError, "fit: validation: CrossEntropy.*labels of an integer dtype",
+            ValueError, r"fit: validation: CrossEntropy.* need labels of shape \(4,\)",
             validation=(points, points),
         )  # fmt: skip
 
@@ -851,13 +851,29 @@ class TestWhatDoesNotFit:
             fit(model, data)
         assert_array_equal(weights(model), after(1))
 
-    def test_a_batch_of_which_every_label_is_ignored_says_where(self) -> None:
-        data = batches([4, 4])
-        data[1][1][:] = -100
-        with pytest.raises(
-            ValueError, match=r"epoch 1, batch 2: .*every label of the batch is ign"
-        ):
-            fit(classifier(), data)
+    def test_validation_data_of_the_wrong_kind(self) -> None:
+        points, labels = blobs(8)
+        kinds = "must be a tuple of arrays .* or batches, got"
+        self.refused(TypeError, f"validation data {kinds} ndarray", validation=points)
+        self.refused(TypeError, f"validation data {kinds} str", validation="points")
+        self.refused(TypeError, f"validation data {kinds} dict", validation={"x": points})
+        self.refused(TypeError, f"validation data {kinds} int", validation=3)
+        self.refused(ValueError, "fit: validation: the data have no batch", validation=[])
+        pair = "fit: validation: a batch must be a pair"
+        self.refused(TypeError, pair, validation=[points])
+        self.refused(TypeError, pair, validation=[{"x": points}])
+        self.refused(TypeError, pair, validation=nn.DataLoader(points, batch_size=4))
+        shape = r"fit: validation: Linear\(5, 8\)"
+        self.refused(ValueError, shape, validation=[(points[:, :4], labels)])
+        self.refused(ValueError, shape, validation=nn.DataLoader(points[:, :4], labels))
+
+    def test_a_trial_of_validation_data_draws_no_order(self) -> None:
+        points, labels = blobs(8)
+        loader = nn.DataLoader(points, labels, batch_size=4, shuffle=True)
+        nn.seed(0)
+        fit(nn.Sequential(nn.Linear(5, 3, rng=0)), batches([4]), epochs=0, validation=loader)
+        drawn = np.random.default_rng(0).permutation(8)
+        assert_array_equal(next(iter(loader))[1], labels[drawn[:4]])
 
     def test_an_optimizer_of_another_model(self) -> None:
         other = classifier()
@@ -895,6 +911,11 @@ class TestWhatDoesNotFit:
     def test_others(self) -> None:
         self.refused(ValueError, "resume needs the checkpoint to go on from", resume=True)
         self.refused(TypeError, "history must be a History, got dict", history={})
+        for name in ("resume", "progress", "rollback"):
+            model = classifier()
+            options = {"progress": False, name: "no"}
+            with pytest.raises(TypeError, match=f"fit: {name} must be True or False, got 'no'"):
+                fit(model, batches([4]), **options)
 
 
 @pytest.mark.parametrize("samples", [3, 4, 5, 8, 9])
@@ -913,3 +934,165 @@ def test_predict_keeps_the_type_and_leaves_no_caches(samples: int, dtype: Any) -
 def test_predict_refuses_what_has_no_samples(inputs: Any) -> None:
     with pytest.raises(ValueError, match="predict: expected at least one input"):
         nn.predict(nn.Identity(), inputs)
+
+
+class TestBatchesInWhichNothingCounts:
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    @pytest.mark.parametrize("empty", [0, 1, 2])
+    def test_they_make_no_step(self, reduction: str, empty: int) -> None:
+        data = batches([4, 4, 4])
+        data[empty][1][:] = -100
+        model, other = classifier(), classifier()
+        history = fit(model, data, nn.CrossEntropy(reduction), metrics=[nn.accuracy])
+        del data[empty]
+        expected = fit(other, data, nn.CrossEntropy(reduction), metrics=[nn.accuracy])
+        assert_array_equal(weights(model), weights(other))
+        assert history == expected
+
+    def test_class_weights_and_sample_weights_of_zero_are_no_different(self) -> None:
+        points, labels = blobs(8)
+        labels[:4] = 0
+        loss = nn.CrossEntropy(weight=[0.0, 1.0, 1.0])
+        data = [(points[:4], labels[:4]), (points[4:], np.ones(4, int))]
+        weighted = [(*data[0], np.zeros(4)), (*data[1], np.ones(4))]
+        models = [classifier() for _ in range(3)]
+        fit(models[0], data, loss)
+        fit(models[1], weighted)
+        fit(models[2], data[1:])
+        assert_array_equal(weights(models[0]), weights(models[2]))
+        assert_array_equal(weights(models[1]), weights(models[2]))
+
+    def test_a_schedule_of_steps_counts_them(self) -> None:
+        data = batches([4, 4])
+        data[0][1][:] = -100
+        model = classifier()
+        optimizer = nn.SGD(model.parameters())
+        schedule = nn.OneCycleLR(optimizer, 1.0, total_steps=2)
+        nn.fit(
+            model, nn.CrossEntropy(), optimizer, data, schedule=schedule, schedule_every="step",
+            progress=False,
+        )  # fmt: skip
+        assert schedule.count == 2
+
+    @pytest.mark.parametrize("reduction", ["mean", "sum"])
+    def test_an_epoch_of_nothing_else_is_an_error(self, reduction: str) -> None:
+        data = batches([4, 4])
+        for _, labels in data:
+            labels[:] = -100
+        model = classifier()
+        with pytest.raises(ValueError, match="every target of the training data is ignored"):
+            fit(model, data, nn.CrossEntropy(reduction))
+        assert_array_equal(weights(model), weights(classifier()))
+
+
+class TestRollback:
+    def test_off_gives_the_same_bits(self) -> None:
+        models = [classifier(nn.BatchNorm1d(8)) for _ in range(2)]
+        histories = [
+            fit(model, batches([4, 4, 4]), epochs=2, rollback=on)
+            for model, on in zip(models, (True, False), strict=True)
+        ]
+        assert_array_equal(weights(models[0]), weights(models[1]))
+        assert histories[0] == histories[1]
+
+    def test_off_keeps_the_weights_that_a_loss_of_nan_came_from(self) -> None:
+        model = classifier(Fault(3, forward=lambda x: x * np.nan))
+        with pytest.raises(ValueError, match="batch 3.*; the model keeps its weights, as rollback"):
+            fit(model, batches([4] * 8), rollback=False)
+        assert_array_equal(weights(model), after(2))
+
+    def test_a_frozen_parameter_that_somebody_changes_is_left_alone(self) -> None:
+        class Change(nn.Callback):
+            def on_step_end(self, training: nn.Training) -> None:
+                first = next(iter(training.model.parameters()))
+                first.data = first.data + 1
+
+        model = classifier(Fault(3, forward=lambda x: x * np.nan))
+        model[0].weight.requires_grad = False
+        before = model[0].weight.data.copy()
+        with pytest.raises(ValueError, match="batch 3"):
+            fit(model, batches([4] * 8), callbacks=[Change()])
+        assert_array_equal(model[0].weight.data, before + 1 + 1)
+
+
+class TestCyclesOfSteps:
+    @pytest.mark.parametrize("in_a_sequence", [False, True])
+    def test_that_are_stepped_once_an_epoch_are_warned_of(self, in_a_sequence: bool) -> None:
+        model = classifier()
+        optimizer = nn.SGD(model.parameters())
+        schedule: nn.Schedule = nn.OneCycleLR(optimizer, 0.1, total_steps=400)
+        if in_a_sequence:
+            schedule = nn.SequentialLR(optimizer, [nn.ExponentialLR(optimizer, 1), schedule], [1])
+        message = (
+            "total_steps=400, but is stepped after each of 2 epochs; use schedule_every='step'"
+        )
+        with pytest.warns(UserWarning, match=message) as caught:
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, batches([4]), epochs=2, schedule=schedule,
+                progress=False,
+            )  # fmt: skip
+        assert caught[0].filename == __file__
+
+    @pytest.mark.filterwarnings("error")
+    def test_that_fit_are_not(self) -> None:
+        for steps, every in ((2, "epoch"), (4, "step")):
+            model = classifier()
+            optimizer = nn.SGD(model.parameters())
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, batches([4, 4]), epochs=2, progress=False,
+                schedule=nn.OneCycleLR(optimizer, 0.1, total_steps=steps), schedule_every=every,
+            )  # fmt: skip
+
+
+class Returning(nn.Layer):
+    """A model that returns what a function makes of its input."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def forward(self, x: Array) -> Any:
+        return self.function(x)
+
+
+@pytest.mark.parametrize("samples", [4, 9])
+class TestPredictRefuses:
+    def test_several_outputs(self, samples: int) -> None:
+        with pytest.raises(TypeError, match="predict: .* must return one array, got tuple"):
+            nn.predict(Returning(lambda x: (x, x)), np.zeros((samples, 2)), batch_size=4)
+
+    @pytest.mark.parametrize("function", [lambda x: x[1:], lambda x: x.mean(axis=0), np.sum])
+    def test_another_number_of_rows(self, samples: int, function: Any) -> None:
+        with pytest.raises((TypeError, ValueError), match="predict: .* must return"):
+            nn.predict(Returning(function), np.zeros((samples, 2)), batch_size=4)
+
+    def test_a_last_batch_of_another_number_of_rows(self, samples: int) -> None:
+        padded = Returning(lambda x: np.zeros((4, 2)))
+        if samples == 4:
+            assert nn.predict(padded, np.zeros((samples, 2)), batch_size=4).shape == (4, 2)
+            return
+        with pytest.raises(ValueError, match="a row for each of the 1 samples of a batch"):
+            nn.predict(padded, np.zeros((samples, 2)), batch_size=4)
+
+    def test_what_is_no_model_or_no_array(self, samples: int) -> None:
+        x, model = np.zeros((samples, 2)), nn.Identity()
+        with pytest.raises(TypeError, match=r"must be a layer, got ndarray; write predict\(m"):
+            nn.predict(x, model)
+        with pytest.raises(TypeError, match="got the class Identity; write Identity"):
+            nn.predict(nn.Identity, x)
+        with pytest.raises(TypeError, match="predict: expected the inputs as an array, got a Data"):
+            nn.predict(model, nn.DataLoader(x))
+        with pytest.raises(TypeError, match="predict: a masked array would lose its mask"):
+            nn.predict(model, np.ma.masked_equal(x, 0))
+        sparse = pytest.importorskip("scipy.sparse")
+        with pytest.raises(TypeError, match=r"expected arrays, got csr_matrix; .*\.toarray\(\)"):
+            nn.predict(model, sparse.csr_matrix(x))
+
+    def test_outputs_that_depend_on_the_batch_size(self, samples: int) -> None:
+        x = np.random.default_rng(0).normal(size=(samples, 2)).astype(np.float32)
+        model = nn.Sequential(nn.BatchNorm1d(2, affine=False, track_running_stats=False))
+        expected = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5)
+        assert_allclose(nn.predict(model, x, batch_size=samples), expected, rtol=1e-4, atol=1e-6)
+        if samples > 4:
+            message = "layer '0', BatchNorm1d.* uses the statistics of the batch.*batch_size=9"
+            with pytest.raises(ValueError, match=message):
+                nn.predict(model, x, batch_size=4)

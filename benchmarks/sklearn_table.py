@@ -1,0 +1,135 @@
+"""nnlite's perceptrons beside scikit-learn's: ``python -m benchmarks.sklearn_table``.
+
+The six small data sets that scikit-learn ships, and MNIST. Both sides have the same settings (those
+of scikit-learn's defaults), standardised data, folds, number of epochs and dtype. Each fold is
+trained by both in turn, so that neither is measured while the machine is busier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn import datasets, neural_network
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.preprocessing import StandardScaler, scale
+
+import nnlite as nn
+from nnlite.interop.sklearn import MLPClassifier, MLPRegressor
+
+Fold = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class Task(NamedTuple):
+    """A data set with the epochs that both sides train on it."""
+
+    name: str
+    folds: Callable[[], Iterator[Fold]]
+    epochs: int
+    classes: bool
+
+
+def shipped(load: Callable[..., Any], classes: bool = True) -> Callable[[], Iterator[Fold]]:
+    """Return a function that yields ten folds, twice five, of a data set of scikit-learn's."""
+
+    def folds() -> Iterator[Fold]:
+        X, y = load(return_X_y=True)
+        y = y if classes else scale(y)
+        splitter = StratifiedKFold if classes else KFold
+        for seed in range(2):
+            for train, test in splitter(5, shuffle=True, random_state=seed).split(X, y):
+                scaler = StandardScaler().fit(X[train])
+                yield scaler.transform(X[train]), y[train], scaler.transform(X[test]), y[test]
+
+    return folds
+
+
+def mnist() -> Iterator[Fold]:
+    """Yield the two splits of MNIST."""
+    (images, labels), (test_images, test_labels) = nn.datasets.mnist()
+    yield images.reshape(-1, 784), labels, test_images.reshape(-1, 784), test_labels
+
+
+TASKS = (
+    Task("iris", shipped(datasets.load_iris), 200, True),
+    Task("wine", shipped(datasets.load_wine), 200, True),
+    Task("breast cancer", shipped(datasets.load_breast_cancer), 200, True),
+    Task("digits", shipped(datasets.load_digits), 50, True),
+    Task("diabetes", shipped(datasets.load_diabetes, False), 200, False),
+    Task("linnerud", shipped(datasets.load_linnerud, False), 200, False),
+    Task("MNIST", mnist, 5, True),
+)
+
+
+class Row(NamedTuple):
+    """Scores and seconds of both sides, one of each fold: nnlite's first."""
+
+    scores: np.ndarray
+    seconds: np.ndarray
+
+
+def measure(task: Task) -> Row:
+    """Train both sides on each fold."""
+    ours, theirs = (
+        (MLPClassifier, neural_network.MLPClassifier)
+        if task.classes
+        else (
+            MLPRegressor,
+            neural_network.MLPRegressor,
+        )
+    )
+    options = {"max_iter": task.epochs, "n_iter_no_change": task.epochs}
+    scores, seconds = [], []
+    for seed, (X, y, X_test, y_test) in enumerate(task.folds()):
+        sides = [kind(**options, random_state=seed) for kind in (ours, theirs)]
+        for estimator in sides:  # to warm up
+            clone(estimator).set_params(max_iter=2).fit(X[:200], y[:200])
+        times = []
+        for estimator in sides:
+            begin = time.perf_counter()
+            estimator.fit(X, y)
+            times.append(time.perf_counter() - begin)
+        seconds.append(times)
+        scores.append([estimator.score(X_test, y_test) for estimator in sides])
+    return Row(np.array(scores), np.array(seconds))
+
+
+def main() -> None:
+    """Print a row for each data set."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="data sets; all if left out")
+    names = parser.parse_args().names
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    print("Score: accuracy, or R2 (diabetes, linnerud); mean over folds, and its standard error")
+    print("for the difference. Time: median of a fit. Ratio: scikit-learn's time over nnlite's.\n")
+    print(f"{'':14}{'epochs':>7}{'nnlite':>9}{'sklearn':>9}{'difference':>19}", end="")
+    print(f"{'nnlite':>10}{'sklearn':>10}{'ratio':>7}")
+    ratios = []
+    for task in TASKS:
+        if names and task.name not in names:
+            continue
+        row = measure(task)
+        ours, theirs = row.scores.mean(axis=0)
+        differences = row.scores[:, 0] - row.scores[:, 1]
+        error = (
+            differences.std(ddof=1) / len(differences) ** 0.5 if len(differences) > 1 else np.nan
+        )
+        times = np.median(row.seconds, axis=0)
+        ratios.append(np.median(row.seconds[:, 1] / row.seconds[:, 0]))
+        print(
+            f"{task.name:14}{task.epochs:7}{ours:9.4f}{theirs:9.4f}"
+            f"{ours - theirs:+10.4f} ± {error:6.4f}{times[0]:8.3f} s{times[1]:8.3f} s"
+            f"{ratios[-1]:7.2f}",
+            flush=True,
+        )
+    print(f"\ngeometric mean of the ratios: {np.exp(np.log(ratios).mean()):.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Compilation: a model's training step as readable Python source, which Numba makes native.
+
+``compile.py`` has `nn.compile`; ``source.py`` assembles the source; the other files hold one
+entry for each layer, loss and optimizer; ``native.py`` compiles and caches.
+"""

@@ -1,0 +1,296 @@
+"""`nn.compile`: prediction, gradients or a whole training step as native functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import nnlite as nn
+
+from ..checks import as_output_grad, positive
+from ..layer import evaluating
+from . import (  # noqa: F401 - they register forms
+    activations,
+    arithmetic,
+    containers,
+    layers,
+    losses,
+    normalization,
+)
+from .forms import form_of
+from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram
+from .source import fixed
+
+
+def compile(
+    model: nn.Layer,
+    loss: nn.Loss | None = None,
+    optimizer: nn.Optimizer | None = None,
+    *,
+    max_grad_norm: float | None = None,
+    native: bool = True,
+) -> CompiledModel | Gradients | Step:
+    """Compile a model, alone, with its loss, or with loss and optimizer.
+
+    Parameters
+    ----------
+    model : Layer
+        Of layers that have a compiled form: those of nnlite, but for `Lambda`, and those that
+        ``nnlite.compiled.forms.form`` has registered. Compile again after layers were added,
+        removed or given other options.
+    loss : Loss, optional
+        With the reduction "mean" or "sum".
+    optimizer : Optimizer, optional
+        SGD, Adam, AdamW or RMSprop, of parameters of the model.
+    max_grad_norm : float, optional
+        Gradients that are longer are scaled to it: see `clip_grad_norm`. Of a step alone.
+    native : bool, default True
+        Whether Numba compiles the source. False runs it as the Python that it is: slowly, but
+        without Numba, and with a debugger if need be.
+
+    Returns
+    -------
+    CompiledModel, Gradients or Step
+        ``compile(model)`` is a layer that computes what the model does.
+        ``compile(model, loss)(inputs, targets)`` returns the loss and adds to the gradients of
+        the parameters. ``compile(model, loss, optimizer)(inputs, targets)`` returns the loss and
+        makes the step of the optimizer. All have the attribute `source`.
+
+    Raises
+    ------
+    TypeError
+        If a layer, the loss or the optimizer has no compiled form; the message names it.
+    ImportError
+        If Numba or SciPy is missing: ``pip install nnlite[compile]``.
+
+    Notes
+    -----
+    The source is assembled in the first call, which tells the shapes, and compiled within a few
+    seconds; the machine code is cached on disk for the next process. The batch size is free.
+
+    Parameters, buffers, gradients and the state of the optimizer are those of the objects at all
+    times, so that everything else may be done between two steps as if nothing was compiled.
+    Errors are those of the uncompiled model, and nothing is changed then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.seed(0)
+    >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> step = nn.compile(model, nn.MeanSquaredError(), nn.SGD(model.parameters(), lr=0.1),
+    ...                   native=False)
+    >>> x = np.array([[0.0, 1.0], [1.0, 1.0]], np.float32)
+    >>> y = np.array([[1.0], [0.0]], np.float32)
+    >>> first = step(x, y)
+    >>> step(x, y) < first
+    True
+    """
+    if not isinstance(model, nn.Layer):
+        raise TypeError(f"compile: the model must be a layer, got {model!r:.80}")
+    if loss is None:
+        if optimizer is not None:
+            raise TypeError(
+                "compile: an optimizer needs a loss; give compile(model, loss, optimizer)"
+            )
+        return CompiledModel(model, native)
+    if not isinstance(loss, nn.Layer):
+        raise TypeError(
+            f"compile: the loss must be a loss such as CrossEntropy(), got {loss!r:.80}"
+        )
+    if getattr(loss, "reduction", None) == "none":
+        raise ValueError(f"compile: {loss.label} gives no single number; use reduction='mean'")
+    form_of(loss)
+    if optimizer is None:
+        if max_grad_norm is not None:
+            raise TypeError("compile: max_grad_norm is of a step; give an optimizer too")
+        return Gradients(model, loss, native)
+    if not isinstance(optimizer, nn.Optimizer):
+        raise TypeError(f"compile: expected an optimizer, got {optimizer!r:.80}")
+    form_of(optimizer)
+    norm = None if max_grad_norm is None else positive(max_grad_norm, "compile: max_grad_norm")
+    return Step(model, loss, optimizer, norm, native)
+
+
+class CompiledModel(nn.Layer):
+    """A model whose forward and backward are native functions: see `compile`.
+
+    Attributes
+    ----------
+    model : Layer
+        The model itself, whose parameters, buffers and modes these are.
+    """
+
+    model: nn.Layer
+
+    def __init__(self, model: nn.Layer, native: bool) -> None:
+        self.model = model
+
+        def build(batch: Batch, n: int, free: bool) -> Program:
+            _check(batch, model)
+            return ModelProgram(model, batch, n, free, native)
+
+        self._programs = Programs(build)
+
+    @property
+    def source(self) -> str:
+        """The source of the latest call's functions."""
+        return self._programs.source
+
+    def forward(self, *inputs: Any) -> Any:
+        batch = Batch(tuple(np.asarray(value) for value in inputs))
+        program, n = self._programs.find(batch)
+        values = program.values(batch, n)
+        try:
+            results = program.call("forward", n, values)
+        except ValueError:
+            _check(batch, self.model)
+            raise
+        outputs = [
+            result.reshape(fixed(y.shape, n))
+            for y, result in zip(program.outputs, results, strict=False)
+        ]
+        kept = dict(zip(program.carried, results[len(outputs) :], strict=True))
+        self.cache(program, n, values | kept)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def backward(self, grad: Any, input_grad: bool = True) -> Any:
+        program, n, values = self.cached()
+        grads = grad if isinstance(grad, (tuple, list)) else (grad,)
+        if len(grads) != len(program.outputs):
+            raise ValueError(
+                f"{self.label}: backward expects {len(program.outputs)} gradients, got {len(grads)}"
+            )
+        given = {}
+        for name, y, part in zip(program.grad_names, program.outputs, grads, strict=True):
+            shape = fixed(y.shape, n)
+            array = np.zeros(shape) if part is None else part
+            checked = as_output_grad(self, array, shape, program.code.dtype)
+            given[name] = np.ascontiguousarray(checked).reshape(-1)
+        function = "backward" if input_grad else "backward_parameters"
+        results = program.call(function, n, values | given)
+        program.accumulate()
+        if not input_grad:
+            return None
+        found = iter(results or ())
+        parts = [
+            next(found).reshape(fixed(x.shape, n)) if x.needs_grad else None for x in program.inputs
+        ]
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def __repr__(self) -> str:
+        return f"compile({self.model!r})"
+
+
+class Gradients:
+    """The loss of a model and its gradients as one native function: see `compile`.
+
+    Attributes
+    ----------
+    model : Layer
+    loss : Loss
+    """
+
+    def __init__(self, model: nn.Layer, loss: nn.Layer, native: bool) -> None:
+        self.model = model
+        self.loss = loss
+        self._programs = Programs(self._build)
+        self._native = native
+
+    def _build(self, batch: Batch, n: int, free: bool) -> Program:
+        _check(batch, self.model, self.loss)
+        return LossProgram(self.model, self.loss, batch, n, free, self._native)
+
+    @property
+    def source(self) -> str:
+        """The source of the latest call's function."""
+        return self._programs.source
+
+    def __call__(self, inputs: Any, target: Any, sample_weight: Any = None) -> float:
+        """Return the loss, and add its gradients to those of the parameters.
+
+        Parameters
+        ----------
+        inputs : ndarray, or tuple of ndarray
+            A tuple is several inputs of the model.
+        target : ndarray
+        sample_weight : array_like of shape (N,), optional
+            As the loss takes them.
+        """
+        batch = _as_batch(inputs, target, sample_weight)
+        program, n = self._programs.find(batch)
+        value = self._call("gradients", program, batch, n, {})
+        program.accumulate()
+        return value
+
+    def _call(
+        self, name: str, program: Program, batch: Batch, n: int, numbers: dict[str, float]
+    ) -> float:
+        values = program.values(batch, n)
+        values.update(numbers)
+        try:
+            return float(program.call(name, n, values))
+        except ValueError:
+            _check(batch, self.model, self.loss)
+            raise
+
+
+class Step(Gradients):
+    """A whole training step as one native function: see `compile`.
+
+    Attributes
+    ----------
+    model : Layer
+    loss : Loss
+    optimizer : Optimizer
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        loss: nn.Layer,
+        optimizer: nn.Optimizer,
+        max_grad_norm: float | None,
+        native: bool,
+    ) -> None:
+        super().__init__(model, loss, native)
+        self.optimizer = optimizer
+        self._max_norm = max_grad_norm
+
+    def _build(self, batch: Batch, n: int, free: bool) -> Program:
+        _check(batch, self.model, self.loss)
+        return StepProgram(
+            self.model, self.loss, batch, n, free, self._native, self.optimizer, self._max_norm
+        )
+
+    def __call__(self, inputs: Any, target: Any, sample_weight: Any = None) -> float:
+        """Make a step, and return the loss before it.
+
+        Afterwards the gradients of the parameters are those of this step.
+
+        Parameters
+        ----------
+        inputs, target, sample_weight
+            As for `Gradients`.
+        """
+        batch = _as_batch(inputs, target, sample_weight)
+        program, n = self._programs.find(batch)
+        value = self._call("step", program, batch, n, program.update.scalars())
+        program.advance()
+        return value
+
+
+def _as_batch(inputs: Any, target: Any, sample_weight: Any) -> Batch:
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    weight = None if sample_weight is None else np.asarray(sample_weight)
+    return Batch(tuple(map(np.asarray, given)), np.asarray(target), weight)
+
+
+def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
+    """Let the uncompiled model, and the loss, raise the error that they have for this batch."""
+    with evaluating():
+        prediction = model(*batch.inputs)
+        if loss is not None:
+            weights = () if batch.sample_weight is None else (batch.sample_weight,)
+            loss(prediction, batch.target, *weights)

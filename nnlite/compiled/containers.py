@@ -1,0 +1,78 @@
+"""Sequential, Residual and Graph."""
+
+from __future__ import annotations
+
+from graphlib import TopologicalSorter
+from typing import Any
+
+import nnlite as nn
+
+from .forms import form
+from .source import Code, Value
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+@form(nn.Sequential)
+def sequential(layer: nn.Sequential, code: Code, x: Value) -> Any:
+    """Write one layer after the other."""
+    path = code.path
+    for name, child in layer.named_children():
+        x = code.apply(child, _joined(path, name), x)
+    return x
+
+
+@form(nn.Residual)
+def residual(layer: nn.Residual, code: Code, x: Value) -> Any:
+    """Y = x + f(x)."""
+    fx = code.apply(layer.body, _joined(code.path, "body"), x)
+    return add(code, x, fx)
+
+
+def add(code: Code, a: Value, b: Value) -> Any:
+    """Write a + b, of one shape; the gradient of both is that of the sum."""
+    y = code.new(a.shape)
+    code(f"""
+        for i in range({y.size}):
+            {y}[i] = {a}[i] + {b}[i]
+    """)
+
+    def backward(dy: Value) -> None:
+        for operand in (a, b):
+            if operand.needs_grad:
+                code.pass_gradient(operand, dy)
+
+    return y, backward
+
+
+@form(nn.Graph)
+def graph(layer: nn.Graph, code: Code, *inputs: Value) -> Any:
+    """Write the nodes in the order in which `Graph` computes them."""
+    path = code.path
+    values: dict[str, Any] = dict(zip(layer.inputs, inputs, strict=True))
+
+    def value(source: str | float) -> Value:
+        if not isinstance(source, str):
+            return code.constant(source)
+        node, dot, item = source.partition(".")
+        if not dot:
+            found: Value = values[node]
+            return found
+        child = layer[node]
+        outputs = child.outputs if isinstance(child, nn.Graph) else ()
+        place = outputs.index(item) if item in outputs else int(item)
+        chosen: Value = values[node][place]
+        return chosen
+
+    parents = {
+        name: {source.partition(".")[0] for source in sources if isinstance(source, str)}
+        for name, sources in layer.arguments.items()
+    }
+    for name in TopologicalSorter(parents).static_order():
+        if name in layer:
+            arguments = [value(source) for source in layer.arguments[name]]
+            values[name] = code.apply(layer[name], _joined(path, name), *arguments)
+    outputs = tuple(value(name) for name in layer.outputs)
+    return outputs[0] if len(outputs) == 1 else outputs

@@ -1,0 +1,80 @@
+"""The table of compiled forms: what writes the source of each layer, loss and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Form = Callable[..., Any]
+Function = TypeVar("Function", bound=Form)
+
+_forms: dict[type, Form] = {}
+
+
+def form(*kinds: type) -> Callable[[Function], Function]:
+    """Return a decorator that registers the compiled form of layers, losses or optimizers.
+
+    The form of a layer is called as ``form(layer, code, *inputs)``. It writes the forward with
+    ``code("...")``, and returns its output and a function that writes the backward, given the
+    gradient of the output; or its output alone, if it writes nothing.
+
+    Parameters
+    ----------
+    *kinds : type
+        The classes. A subclass needs a form of its own, since it may compute something else.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> from nnlite.compiled.forms import form
+    >>> class Double(nn.Layer):
+    ...     def forward(self, x):
+    ...         self.cache()
+    ...         return 2 * x
+    ...     def backward(self, grad, input_grad=True):
+    ...         return 2 * grad
+    >>> @form(Double)
+    ... def double(layer, code, x):
+    ...     y = code.new(x.shape)
+    ...     code(f'''
+    ...         for i in range({x.size}):
+    ...             {y}[i] = real(2) * {x}[i]
+    ...     ''')
+    ...     def backward(dy):
+    ...         with code.gradient(x) as dx:
+    ...             code(f'''
+    ...                 for i in range({x.size}):
+    ...                     {dx}[i] = real(2) * {dy}[i]
+    ...             ''')
+    ...     return y, backward
+    >>> nn.compile(Double(), native=False)(np.ones((1, 2), np.float32))
+    array([[2., 2.]], dtype=float32)
+    """
+
+    def register(function: Function) -> Function:
+        for kind in kinds:
+            _forms[kind] = function
+        return function
+
+    return register
+
+
+def form_of(layer: Any, path: str = "") -> Form:
+    """Return the form of a layer, loss or optimizer, or raise a TypeError that names it."""
+    found = _forms.get(type(layer))
+    if found is None:
+        where = f" ({path!r} in the model)" if path else ""
+        label = getattr(layer, "label", type(layer).__name__)
+        raise TypeError(
+            f"compile: {label}{where} has no compiled form; register one with "
+            f"@nnlite.compiled.forms.form({type(layer).__name__}), or train uncompiled"
+        )
+    return found
+
+
+def backward_of(result: Any) -> tuple[Any, Callable[..., None] | None]:
+    """Return the output and the backward of what a form returned."""
+    if isinstance(result, tuple) and len(result) == 2 and callable(result[1]):
+        return result
+    return result, None

@@ -1,0 +1,229 @@
+"""Linear, Embedding, Dropout, Softmax, and the layers that only change the shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import nnlite as nn
+
+from ..random import generator, own_generators
+from .forms import form
+from .source import Code, Shape, Size, Value, fixed, product
+
+
+@form(nn.Linear)
+def linear(layer: nn.Linear, code: Code, x: Value) -> Any:
+    """Y = x Wᵀ + b; dW = dyᵀ x, db = Σ dy, dx = dy W."""
+    rows = product(x.shape[:-1])
+    n_in, n_out = layer.in_features, layer.out_features
+    weight = code.parameter(layer.weight, "weight")
+    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
+    y = code.new((*x.shape[:-1], n_out))
+    code(f"np.dot({x.view(rows, n_in)}, {weight}.T, {y.view(rows, n_out)})")
+    if bias is not None:
+        code(f"""
+            rows = {y.view(rows, n_out)}
+            for i in range({rows}):
+                for j in range({n_out}):
+                    rows[i, j] += {bias}[j]
+        """)
+
+    def backward(dy: Value) -> None:
+        if weight.needs_grad:
+            with code.gradient(weight) as dw:
+                code(f"np.dot({dy.view(rows, n_out)}.T, {x.view(rows, n_in)}, {dw})")
+        if bias is not None and bias.needs_grad:
+            with code.gradient(bias) as db:
+                column_sums(code, dy, rows, n_out, db)
+        if x.needs_grad:
+            with code.gradient(x) as dx:
+                code(f"np.dot({dy.view(rows, n_out)}, {weight}, {dx.view(rows, n_in)})")
+
+    return y, backward
+
+
+def column_sums(code: Code, x: Value, rows: Size, columns: Size, total: Value) -> None:
+    """Write the sums of the columns of x, as a matrix, into `total`."""
+    code(f"""
+        rows = {x.view(rows, columns)}
+        {total}[:] = 0
+        for i in range({rows}):
+            for j in range({columns}):
+                {total}[j] += rows[i, j]
+    """)
+
+
+@form(nn.Embedding)
+def embedding(layer: nn.Embedding, code: Code, x: Value) -> Any:
+    """y_n = W[x_n]; dW_i is the sum of dy_n with x_n = i."""
+    width = layer.embedding_dim
+    weight = code.parameter(layer.weight, "weight")
+    y = code.new((*x.shape, width))
+    code(f"""
+        wrong = False
+        for i in range({x.size}):
+            wrong |= {x}[i] < 0 or {x}[i] >= {layer.num_embeddings}
+    """)
+    code.fail_if("wrong", "an index is out of range")
+    code(f"""
+        rows = {y.view(x.size, width)}
+        for i in range({x.size}):
+            for j in range({width}):
+                rows[i, j] = {weight}[{x}[i], j]
+    """)
+
+    def backward(dy: Value) -> None:
+        with code.gradient(weight) as dw:
+            code(f"""
+                rows = {dy.view(x.size, width)}
+                {dw}[:] = 0
+                for i in range({x.size}):
+                    for j in range({width}):
+                        {dw}[{x}[i], j] += rows[i, j]
+            """)
+            if layer.padding_idx is not None:
+                code(f"{dw}[{layer.padding_idx}] = 0")
+
+    return y, backward
+
+
+@form(nn.Dropout)
+def dropout(layer: nn.Dropout, code: Code, x: Value) -> Any:
+    """Y = x m / (1 - p) with a mask m of zeros and ones, drawn before each call."""
+    if not code.is_training(layer) or not layer.p:
+        return x
+    rng = next(iter(own_generators(layer).values()), None)
+
+    def draw(n: int) -> Any:
+        return generator(rng).random(fixed(x.shape, n), np.float32).reshape(-1)
+
+    noise = code.each_call("noise", draw)
+    scale = f"real({1 / (1 - layer.p) if layer.p < 1 else 0.0!r})"
+    # The noise is of float32, and is compared as such.
+    keeps = f"{noise}[i] >= np.float32({layer.p!r})"
+    y = code.new(x.shape)
+    code(f"""
+        for i in range({x.size}):
+            {y}[i] = {x}[i] * ({scale} if {keeps} else real(0))
+    """)
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"""
+                for i in range({x.size}):
+                    {dx}[i] = {dy}[i] * ({scale} if {keeps} else real(0))
+            """)
+
+    return y, backward
+
+
+def lines_along(shape: Shape, dim: int) -> tuple[str, Size, str]:
+    """Return the sizes before, of and behind the axis `dim`, as text."""
+    axis = dim % len(shape)
+    return product(shape[:axis]), shape[axis], product(shape[axis + 1 :])
+
+
+@form(nn.Softmax)
+def softmax(layer: nn.Softmax, code: Code, x: Value) -> Any:
+    """y_j = exp(x_j) / Σ_k exp(x_k); dx = y (dy - Σ_k dy_k y_k)."""
+    before, size, behind = lines_along(x.shape, layer.dim)
+    y = code.new(x.shape)
+    code(f"""
+        a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
+        for i in range({before}):
+            for k in range({behind}):
+                top = a[i, 0, k]
+                for j in range({size}):
+                    top = max(top, a[i, j, k])
+                total = real(0)
+                for j in range({size}):
+                    b[i, j, k] = exp(a[i, j, k] - top)
+                    total += b[i, j, k]
+                for j in range({size}):
+                    b[i, j, k] /= total
+    """)
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"""
+                a, b = {y.view(before, size, behind)}, {dy.view(before, size, behind)}
+                c = {dx.view(before, size, behind)}
+                for i in range({before}):
+                    for k in range({behind}):
+                        total = real(0)
+                        for j in range({size}):
+                            total += a[i, j, k] * b[i, j, k]
+                        for j in range({size}):
+                            c[i, j, k] = a[i, j, k] * (b[i, j, k] - total)
+            """)
+
+    return y, backward
+
+
+@form(nn.LogSoftmax)
+def log_softmax(layer: nn.LogSoftmax, code: Code, x: Value) -> Any:
+    """y_j = x_j - log Σ_k exp(x_k); dx = dy - exp(y) Σ_k dy_k."""
+    before, size, behind = lines_along(x.shape, layer.dim)
+    y = code.new(x.shape)
+    code(f"""
+        a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
+        for i in range({before}):
+            for k in range({behind}):
+                top = a[i, 0, k]
+                for j in range({size}):
+                    top = max(top, a[i, j, k])
+                total = real(0)
+                for j in range({size}):
+                    total += exp(a[i, j, k] - top)
+                log_total = real(math.log(total))
+                for j in range({size}):
+                    b[i, j, k] = a[i, j, k] - top - log_total
+    """)
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"""
+                a, b = {y.view(before, size, behind)}, {dy.view(before, size, behind)}
+                c = {dx.view(before, size, behind)}
+                for i in range({before}):
+                    for k in range({behind}):
+                        total = real(0)
+                        for j in range({size}):
+                            total += b[i, j, k]
+                        for j in range({size}):
+                            c[i, j, k] = b[i, j, k] - exp(a[i, j, k]) * total
+            """)
+
+    return y, backward
+
+
+@form(nn.Flatten)
+def flatten(layer: nn.Flatten, code: Code, x: Value) -> Value:
+    """Every value is a flat array already."""
+    rank = len(x.shape)
+    start, end = layer.start_dim % rank, layer.end_dim % rank
+    merged = _size(x.shape[start : end + 1])
+    return x.with_shape((*x.shape[:start], merged, *x.shape[end + 1 :]))
+
+
+@form(nn.Reshape)
+def reshape(layer: nn.Reshape, code: Code, x: Value) -> Value:
+    """Every value is a flat array already."""
+    sizes = layer.shape
+    if -1 in sizes:
+        rest = int(np.prod([int(size) for size in x.shape[1:]]))
+        sizes = tuple(rest // -int(np.prod(sizes)) if size == -1 else size for size in sizes)
+    return x.with_shape((x.shape[0], *sizes))
+
+
+def _size(sizes: Shape) -> Size:
+    text = product(sizes)
+    return int(text) if text.isdecimal() else text
+
+
+@form(nn.Identity)
+def identity(layer: nn.Identity, code: Code, x: Value) -> Value:
+    """Y = x."""
+    return x

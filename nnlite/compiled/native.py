@@ -1,0 +1,214 @@
+"""Making the source native: Numba's compiler, and its cache on disk.
+
+The source of each model is a file of the cache folder, named by its content. Numba keeps the
+machine code beside it and finds it again in the next process. Several processes may fill the
+folder at once: files appear under their names only when they are complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import stat
+import sys
+import tempfile
+import types
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Function = Callable[..., Any]
+
+# Sums may be reordered, so that they become vector instructions, and products contracted; NaN
+# and infinity keep their meaning.
+_FAST = {"reassoc", "contract", "nsz"}
+
+_warned = False
+
+
+def cache_folder() -> str:
+    """Return the folder of compiled models: ``$NNLITE_CACHE_DIR``, or one of the user's caches."""
+    named = os.environ.get("NNLITE_CACHE_DIR")
+    if named:
+        return named
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA", os.path.expanduser("~"))
+    elif sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return os.path.join(base, "nnlite")
+
+
+def _plain(source: str, name: str = "compiled") -> types.ModuleType:
+    """Return the source as a module of plain Python functions."""
+    module = types.ModuleType(name)
+    exec(compile(source, f"<nnlite {name}>", "exec"), vars(module))
+    return module
+
+
+class Plain:
+    """The functions of a source as plain Python."""
+
+    def __init__(self, source: str) -> None:
+        self._module = _plain(source)
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the source."""
+        with np.errstate(all="ignore"):  # as machine code does
+            return getattr(self._module, name)(*arguments)
+
+
+class Native:
+    """The functions of a source, compiled by Numba on their first call.
+
+    Raises
+    ------
+    ImportError
+        If Numba or SciPy is not installed.
+    """
+
+    def __init__(self, source: str) -> None:
+        _numba()  # better now than in the first call
+        self.source = source
+        self._file = _cached_file(source)
+        self._compiled: dict[str, Function] = {}
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        """Call a function of the source; all calls take arguments of the same types."""
+        function = self._compiled.get(name)
+        if function is None:
+            function = self._compiled[name] = self._compile(name, arguments)
+        return function(*arguments)
+
+    def _compile(self, name: str, arguments: tuple[Any, ...]) -> Function:
+        numba = _numba()
+        types = tuple(numba.typeof(argument) for argument in arguments)
+        if self._file is not None:
+            try:
+                module = _module_of(self._file)
+                return _compiled(numba, getattr(module, name), types, cache=True)
+            except Exception as error:  # a damaged, read-only or full folder
+                if isinstance(error, numba.core.errors.NumbaError):
+                    raise
+                _warn(error)
+        return _compiled(numba, getattr(_plain(self.source), name), types, cache=False)
+
+
+def _compiled(numba: Any, function: Function, types: tuple[Any, ...], cache: bool) -> Function:
+    dispatcher = numba.njit(cache=cache, nogil=True, fastmath=_FAST)(function)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", numba.core.errors.NumbaPerformanceWarning)
+        dispatcher.compile(types)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
+def _numba() -> Any:
+    """Return Numba, which knows the functions that the source calls."""
+    try:
+        import numba
+        import scipy.linalg.cython_blas  # noqa: F401 - of Numba's matrix products
+    except ImportError as error:
+        raise ImportError(
+            f"compile: {error.name} is not installed; use: pip install nnlite[compile]"
+        ) from error
+    _register()
+    return numba
+
+
+_registered = False
+
+
+def _register() -> None:
+    global _registered
+    if _registered:
+        return
+    from numba.extending import register_jitable
+
+    from . import functions
+
+    for name in functions.HELPERS:
+        # Not with reordered sums: the polynomials depend on their order.
+        register_jitable(getattr(functions, name))
+    _use_one_blas_thread()
+    _registered = True
+
+
+def _cached_file(source: str) -> str | None:
+    """Return the path of the source in the cache folder, or None if it cannot be there."""
+    from . import functions
+
+    folder = cache_folder()
+    try:
+        with open(functions.__file__, "rb") as file:
+            digest = hashlib.sha256(source.encode() + file.read()).hexdigest()
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        _check_owner(folder)
+        path = os.path.join(folder, f"nnlite_{digest[:24]}.py")
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+            if file.read() == source:
+                return path
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(source)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+    except OSError as error:
+        _warn(error)
+        return None
+
+
+def _check_owner(folder: str) -> None:
+    """Raise a PermissionError if another user could put code into the folder."""
+    if not hasattr(os, "getuid"):
+        return
+    status = os.stat(folder)
+    if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"the folder {folder} can be written by other users")
+
+
+def _module_of(path: str) -> types.ModuleType:
+    name = os.path.splitext(os.path.basename(path))[0]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # Numba looks the module of a function up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _warn(error: Exception) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"compile: compiled models cannot be kept in {cache_folder()}: {error}; each process "
+            f"compiles anew (NNLITE_CACHE_DIR names another folder)",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _use_one_blas_thread() -> None:
+    """Let SciPy's OpenBLAS, which computes the products, use the calling thread alone."""
+    import ctypes
+
+    import scipy.linalg.cython_blas
+
+    library = ctypes.CDLL(scipy.linalg.cython_blas.__file__)
+    for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads"):
+        for suffix in ("", "64_", "_64"):
+            setter = getattr(library, name + suffix, None)
+            if setter is not None:
+                setter(1)
+                return

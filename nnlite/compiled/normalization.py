@@ -1,0 +1,156 @@
+"""BatchNorm and LayerNorm."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import nnlite as nn
+
+from .forms import form
+from .source import Code, Size, Value, nest, product
+
+
+@form(nn.BatchNorm1d, nn.BatchNorm2d)
+def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, code: Code, x: Value) -> Any:
+    """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps); μ and σ² are the batch's in training.
+
+    dx = weight / √(σ² + eps) (dy - Σ dy / M - x̂ Σ dy x̂ / M), without the sums in evaluation.
+    """
+    features = layer.num_features
+    sizes: dict[str, Size] = {"i": x.shape[0], "j": features}
+    if len(x.shape) > 2:
+        sizes["k"] = product(x.shape[2:])
+    at = ", ".join(sizes)
+    count = product((x.shape[0], *x.shape[2:]))
+    weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
+    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
+    training = code.is_training(layer)
+    of_batch = training or layer.running_mean is None
+
+    if training:
+        code.fail_if(f"{count} == 1", "one value for each feature has no variance to train with")
+    y = code.new(x.shape)
+    mean, scale = code.name("mean"), code.name("scale")
+    code(f"a, b = {x.view(*sizes.values())}, {y.view(*sizes.values())}")
+    if of_batch:
+        variance = code.name("variance")
+        code(f"{mean}, {variance} = np.zeros({features}), np.zeros({features})")
+        code(nest(sizes, f"{mean}[j] += a[{at}]"))
+        code(f"{mean} /= {count}")
+        code(nest(sizes, f"{variance}[j] += (a[{at}] - {mean}[j]) ** 2"))
+        code(f"{variance} /= {count}")
+    else:
+        mean, variance = (code.buffer(layer, name) for name in ("running_mean", "running_var"))
+    code(f"{scale} = 1 / np.sqrt({variance} + {layer.eps!r})")
+    factor = f"{scale}[j] * {weight}[j]" if weight else f"{scale}[j]"
+    shift = f" + {bias}[j]" if bias else ""
+    code(nest(sizes, f"b[{at}] = (a[{at}] - {mean}[j]) * {factor}{shift}"))
+    if training and layer.running_mean is not None:
+        _track(layer, code, mean, variance, count)
+
+    def backward(dy: Value) -> None:
+        sums, products = code.name("sums"), code.name("products")
+        code(f"a, g = {x.view(*sizes.values())}, {dy.view(*sizes.values())}")
+        code(f"{sums}, {products} = np.zeros({features}), np.zeros({features})")
+        normalized = f"(a[{at}] - {mean}[j]) * {scale}[j]"
+        code(nest(sizes, f"{sums}[j] += g[{at}]\n{products}[j] += g[{at}] * {normalized}"))
+        for parameter, total in ((weight, products), (bias, sums)):
+            if parameter is not None and parameter.needs_grad:
+                with code.gradient(parameter) as part:
+                    code(f"{part}[:] = {total}")
+        if not x.needs_grad:
+            return
+        with code.gradient(x) as dx:
+            code(f"b = {dx.view(*sizes.values())}")
+            slope = f"g[{at}]"
+            if of_batch:
+                slope += f" - ({sums}[j] + {normalized} * {products}[j]) / ({count})"
+            code(nest(sizes, f"b[{at}] = {factor} * ({slope})"))
+
+    return y, backward
+
+
+def _track(layer: Any, code: Code, mean: str, variance: str, count: str) -> None:
+    """Write the change of the running statistics towards those of the batch."""
+    running_mean, running_var, tracked = (
+        code.buffer(layer, name) for name in ("running_mean", "running_var", "num_batches_tracked")
+    )
+    momentum = f"1 / {tracked}[()]" if layer.momentum is None else repr(layer.momentum)
+    code.at_end(f"""
+        {tracked}[()] += 1
+        for j in range({layer.num_features}):
+            unbiased = {variance}[j] * ({count}) / ({count} - 1)
+            {running_mean}[j] += ({momentum}) * ({mean}[j] - {running_mean}[j])
+            {running_var}[j] += ({momentum}) * (unbiased - {running_var}[j])
+    """)
+
+
+@form(nn.LayerNorm)
+def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
+    """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps) over the last axes of each sample.
+
+    dx = (h - Σ h / M - x̂ Σ h x̂ / M) / √(σ² + eps) with h = weight dy.
+    """
+    rank = len(layer.normalized_shape)
+    count = math.prod(layer.normalized_shape)
+    rows = product(x.shape[:-rank])
+    weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
+    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
+    y = code.new(x.shape)
+    normalized = code.new(x.shape, "normalized")
+    scale = code.new(x.shape[:-rank], "scale")
+    w, b = code.name("w"), code.name("b")
+    if weight:
+        code(f"{w} = {weight}.reshape(-1)")
+    if bias:
+        code(f"{b} = {bias}.reshape(-1)")
+    factor, shift = f" * {w}[j]" if weight else "", f" + {b}[j]" if bias else ""
+    code(f"""
+        rows, out = {x.view(rows, count)}, {y.view(rows, count)}
+        normal = {normalized.view(rows, count)}
+        for i in range({rows}):
+            mean = real(0)
+            for j in range({count}):
+                mean += rows[i, j]
+            mean /= real({count})
+            variance = real(0)
+            for j in range({count}):
+                variance += (rows[i, j] - mean) * (rows[i, j] - mean)
+            {scale}[i] = real(1) / math.sqrt(variance / real({count}) + real({layer.eps!r}))
+            for j in range({count}):
+                normal[i, j] = (rows[i, j] - mean) * {scale}[i]
+                out[i, j] = normal[i, j]{factor}{shift}
+    """)
+
+    def backward(dy: Value) -> None:
+        code(f"rows, normal = {dy.view(rows, count)}, {normalized.view(rows, count)}")
+        for parameter, term in ((weight, "rows[i, j] * normal[i, j]"), (bias, "rows[i, j]")):
+            if parameter is not None and parameter.needs_grad:
+                with code.gradient(parameter) as part:
+                    code(f"""
+                        total = {part}.reshape(-1)
+                        total[:] = 0
+                        for i in range({rows}):
+                            for j in range({count}):
+                                total[j] += {term}
+                    """)
+        if not x.needs_grad:
+            return
+        with code.gradient(x) as dx:
+            code(f"""
+                out = {dx.view(rows, count)}
+                for i in range({rows}):
+                    mean = real(0)
+                    product = real(0)
+                    for j in range({count}):
+                        mean += rows[i, j]{factor}
+                        product += rows[i, j]{factor} * normal[i, j]
+                    mean /= real({count})
+                    product /= real({count})
+                    for j in range({count}):
+                        centred = rows[i, j]{factor} - mean - normal[i, j] * product
+                        out[i, j] = centred * {scale}[i]
+            """)
+
+    return y, backward

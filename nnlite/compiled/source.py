@@ -1,0 +1,351 @@
+"""Assembling the source of a compiled model.
+
+Every value of the model is a flat array of the source, in C order, one sample after the other; a
+`Value` knows its name and its shape. So elementwise layers are one loop, and `Flatten` and
+`Reshape` are no code at all. The batch size is the variable ``n`` of the source.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import nnlite as nn
+
+from ..engine.arrays import Array
+from ..parameter import Parameter
+from .forms import backward_of, form_of
+
+Size = int | str  # a number, or "n"
+Shape = tuple[Size, ...]
+
+_HEADER = '''\
+"""{title}."""
+
+import math
+
+import numpy as np
+{functions}
+real = np.{dtype}
+'''
+
+
+def product(sizes: Shape) -> str:
+    """Return the product of sizes as text: ``product(("n", 3, 4))`` is "n * 12"."""
+    number = 1
+    names = []
+    for size in sizes:
+        if isinstance(size, int):
+            number *= size
+        else:
+            names.append(size)
+    return " * ".join([*names, str(number)] if number != 1 or not names else names)
+
+
+def nest(sizes: dict[str, Size], body: str) -> str:
+    """Return nested loops, over the variables of `sizes`, around the statements `body`."""
+    text = textwrap.dedent(body).strip("\n")
+    for variable, size in reversed(sizes.items()):
+        text = f"for {variable} in range({size}):\n{textwrap.indent(text, '    ')}"
+    return text
+
+
+def fixed(shape: Shape, n: int) -> tuple[int, ...]:
+    """Return the shape for the batch size `n`."""
+    return tuple(n if size == "n" else int(size) for size in shape)
+
+
+@dataclass(frozen=True)
+class Value:
+    """An array of the source.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple
+        Of ints, and "n" for the batch size. The array itself is flat, unless it is a parameter.
+    needs_grad : bool
+        Whether the gradient with respect to it is computed.
+    """
+
+    name: str
+    shape: Shape
+    needs_grad: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def size(self) -> str:
+        """The number of elements, as text."""
+        return product(self.shape)
+
+    def view(self, *sizes: Size) -> str:
+        """Return the expression for the array with the shape `sizes`."""
+        return f"{self.name}.reshape({', '.join(map(str, sizes))})"
+
+    def with_shape(self, shape: Shape) -> Value:
+        """Return the same array as a value of another shape."""
+        return Value(self.name, shape, self.needs_grad)
+
+
+Backward = Callable[..., None]
+
+
+class FixedBatchError(Exception):
+    """An axis broadcasts with the batch, whose size is then part of the source."""
+
+
+class Code:
+    """The source while it is written, forward and then backward.
+
+    An axis of the batch size is "n"; where `n_is_free` is False there are none, and a source is
+    for one batch size.
+
+    A layer's form writes statements with ``code("...")`` and gets names from the methods below.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], n_is_free: bool) -> None:
+        self.dtype = dtype
+        self.n_is_free = n_is_free
+        self.forward: list[str] = []
+        self.backward: list[str] = []
+        self.commits: list[str] = []
+        # The current arrays of parameters and buffers, and the parameters of gradients, by name.
+        self.arrays: dict[str, Callable[[], Array]] = {}
+        self.trained: dict[str, Parameter] = {}
+        self.frozen: list[Parameter] = []
+        self.per_call: dict[str, Callable[[int], Any]] = {}
+        # The dtype of each array that a call is given.
+        self.kinds: dict[str, np.dtype[Any]] = {}
+        self.modes: list[tuple[nn.Layer, bool]] = []
+        self._lines = self.forward
+        self._tape: list[tuple[str, tuple[Value, ...], Backward]] = []
+        self._gradients: dict[str, Value] = {}
+        self._parameters: dict[int, Value] = {}
+        self._taken: dict[str, int] = {}
+        self._path = self.label = ""
+        self._needs_grad = False
+
+    # ---- what forms call ----
+
+    @property
+    def path(self) -> str:
+        """The name of the layer within the model."""
+        return self._path
+
+    def __call__(self, text: str) -> None:
+        """Append statements; common indentation is removed."""
+        self._lines.append(textwrap.dedent(text).strip("\n"))
+
+    def name(self, stem: str) -> str:
+        """Return a name that is not taken yet, such as ``mean_3`` in the layer "3"."""
+        path = re.sub(r"\W", "_", self._path)
+        name = f"{stem}_{path}" if path else stem
+        count = self._taken[name] = self._taken.get(name, 0) + 1
+        return name if count == 1 else f"{name}_{count}"
+
+    def new(self, shape: Shape, stem: str = "y", kind: str = "real") -> Value:
+        """Write the allocation of a new array for a value of this shape."""
+        value = Value(self.name(stem), shape, self._needs_grad)
+        self(f"{value} = np.empty({value.size}, {kind})")
+        return value
+
+    def parameter(self, parameter: Parameter, stem: str) -> Value:
+        """Return the parameter as a value, whose array has the parameter's shape."""
+        value = self._parameters.get(id(parameter))
+        if value is None:
+            value = Value(self.name(stem), parameter.shape, parameter.requires_grad)
+            self._parameters[id(parameter)] = value
+            self.arrays[value.name] = lambda: parameter.data
+            if parameter.requires_grad:
+                self.trained[f"d_{value}"] = parameter
+            else:
+                self.frozen.append(parameter)
+        return value
+
+    def buffer(self, layer: nn.Layer, attribute: str, stem: str = "") -> str:
+        """Return the name of a buffer of the layer, which statements may change `at_end`."""
+        name = self.name(stem or attribute)
+        self.arrays[name] = lambda: getattr(layer, attribute)
+        return name
+
+    def constant(self, number: float) -> Value:
+        """Return a scalar."""
+        value = Value(self.name("constant"), ())
+        self(f"{value} = np.full(1, {number!r}, real)")
+        return value
+
+    def each_call(self, stem: str, make: Callable[[int], Any]) -> str:
+        """Return the name of an argument that is ``make(n)`` in each call."""
+        name = self.name(stem)
+        self.per_call[name] = make
+        return name
+
+    def is_training(self, layer: nn.Layer) -> bool:
+        """Return whether the layer is in training mode; the source holds for this mode alone."""
+        self.modes.append((layer, layer.training))
+        return layer.training
+
+    def fail_if(self, condition: str, message: str) -> None:
+        """Write that the function ends here, with nothing changed, if the input is at fault.
+
+        The uncompiled model is then given the same input and raises its own error; `message`, with
+        the layer in front, is for what it does not find.
+        """
+        self(f"if {condition}:\n    raise ValueError({f'{self.label}: {message}'!r})")
+
+    def at_end(self, text: str) -> None:
+        """Append statements that change buffers, after all that can fail."""
+        self.commits.append(textwrap.dedent(text).strip("\n"))
+
+    @contextlib.contextmanager
+    def gradient(self, x: Value) -> Iterator[Value]:
+        """Context whose statements fill the array of dL/dx that it gives, for one use of x.
+
+        The gradients of several uses are added.
+        """
+        earlier = self._gradients.get(x.name)
+        is_parameter = f"d_{x}" in self.trained
+        if is_parameter and earlier is None:
+            part = Value(f"d_{x}", x.shape)
+        else:
+            part = Value(self._gradient_name(x), x.shape)
+            like = f"np.empty_like({x})" if is_parameter else f"np.empty({x.size}, real)"
+            self(f"{part} = {like}")
+        yield part
+        if earlier is None:
+            self._gradients[x.name] = part
+        elif is_parameter:
+            self(f"{earlier} += {part}")
+        else:
+            self(f"{part} += {earlier}")
+            self._gradients[x.name] = part
+
+    def pass_gradient(self, x: Value, grad: Value) -> None:
+        """Let the array `grad` be dL/dx for one use of x."""
+        if x.name not in self._gradients:
+            self._gradients[x.name] = grad
+        else:
+            with self.gradient(x) as dx:
+                self(f"{dx}[:] = {grad}")
+
+    def apply(self, layer: nn.Layer, path: str, *inputs: Value) -> Any:
+        """Write the forward of a layer, and keep its backward; return its output."""
+        before = self._path, self.label, self._needs_grad
+        self._path, self.label = path, layer.label
+        self._needs_grad = layer.trainable() or any(x.needs_grad for x in inputs)
+        form = form_of(layer, path)
+        if not any(True for _ in layer.named_children()):
+            self(f"\n# {_title(path, layer)}")
+        result = form(layer, self, *inputs)
+        output, backward = backward_of(result)
+        if backward is not None and self._needs_grad:
+            outputs = output if isinstance(output, tuple) else (output,)
+            self._tape.append((_title(path, layer), outputs, backward))
+        self._path, self.label, self._needs_grad = before
+        return output
+
+    # ---- what the assembly calls ----
+
+    def apply_loss(self, loss: nn.Layer, prediction: Value, *given: Value) -> None:
+        """Write the loss, as the variable ``loss``, of a prediction, a target and weights."""
+        self.label, self._needs_grad = loss.label, True
+        self(f"\n# {loss.label}")
+        backward = form_of(loss)(loss, self, prediction, *given)
+        self.fail_if("not math.isfinite(loss)", "the loss is not finite")
+        self._tape.append((loss.label, (), backward))
+
+    def write_backward(
+        self, outputs: list[Value], grads: list[str], inputs: list[Value]
+    ) -> list[str]:
+        """Write the backward of all layers, the last one first.
+
+        The gradients of the outputs are arrays of the names `grads`. Return the names of those of
+        the inputs that have any.
+        """
+        self._lines = self.backward
+        for y, grad in zip(outputs, grads, strict=True):
+            self.pass_gradient(y, Value(grad, y.shape))
+        for title, results, backward in reversed(self._tape):
+            if results and not any(y.name in self._gradients for y in results):
+                continue
+            self(f"\n# {title}, backward")
+            backward(*[self._grad_or_zeros(y) for y in results])
+        for name in self.trained:
+            if name[len("d_") :] not in self._gradients:
+                self(f"{name}[:] = 0")
+        return [self._grad_or_zeros(x).name for x in inputs if x.needs_grad]
+
+    def _grad_or_zeros(self, y: Value) -> Value:
+        grad = self._gradients.get(y.name)
+        if grad is None:
+            grad = Value(self._gradient_name(y), y.shape)
+            self(f"{grad} = np.zeros({y.size}, real)")
+        return Value(grad.name, y.shape)
+
+    def _gradient_name(self, x: Value) -> str:
+        name = f"d_{x}"
+        count = self._taken[name] = self._taken.get(name, name in self.trained) + 1
+        return name if count == 1 else f"{name}_{count}"
+
+
+def _title(path: str, layer: nn.Layer) -> str:
+    return f"{path}: {layer.label}" if path else layer.label
+
+
+def header(title: str, dtype: np.dtype[Any], body: str) -> str:
+    """Return the first lines of a source file: imports of what `body` uses, and ``real``."""
+    from . import functions
+
+    used = _names(ast.parse(body), ast.Load)
+    single = dtype == np.float32
+    imports = [
+        f"{of_single if single else of_double} as {name}"
+        for name, (of_single, of_double) in functions.NAMES.items()
+        if name in used
+    ]
+    line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}\n" if imports else ""
+    return _HEADER.format(title=title, functions=line, dtype=dtype.name)
+
+
+def function(name: str, arguments: list[str], lines: list[str], doc: str) -> str:
+    """Return the text of a function."""
+    body = "\n".join(lines)
+    signature = ", ".join(arguments)
+    if len(signature) > 80:
+        signature = "\n" + textwrap.fill(signature, 96, initial_indent="    ",
+                                         subsequent_indent="    ") + ",\n"  # fmt: skip
+    return f'def {name}({signature}):\n    """{doc}"""\n{textwrap.indent(body, "    ")}\n'
+
+
+def carried(forward: list[str], backward: list[str]) -> list[str]:
+    """Return the variables of forward that backward reads, in the order of their assignment."""
+    first, second = (ast.parse("\n".join(lines)) for lines in (forward, backward))
+    read = _names(second, ast.Load) - _names(second, ast.Store)
+    return [name for name in dict.fromkeys(_ordered(first, ast.Store)) if name in read]
+
+
+def used(names: Iterable[str], lines: list[str]) -> list[str]:
+    """Return those of `names` that the statements read."""
+    read = _names(ast.parse("\n".join(lines)), ast.Load)
+    return [name for name in names if name in read]
+
+
+def _names(tree: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    return set(_ordered(tree, context))
+
+
+def _ordered(tree: ast.AST, context: type[ast.expr_context]) -> list[str]:
+    return [
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, context)
+    ]

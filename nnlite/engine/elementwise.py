@@ -1,0 +1,111 @@
+"""Functions of each element: into memory that is used again, and large arrays by several threads.
+
+NumPy computes a function of an array fast. What costs more is the memory for its result (see
+`memory`) and, for small arrays, converting a Python number to the array's dtype: the constants
+below have it already.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arrays import FLOATS, Array
+from .blas import elementwise
+from .memory import empty_like
+
+_ZERO = {dtype: np.zeros((), dtype) for dtype in FLOATS}
+_ONE = {dtype: np.ones((), dtype) for dtype in FLOATS}
+# Integers of the same size as each float.
+_BITS = {dtype: np.dtype(f"i{dtype.itemsize}") for dtype in FLOATS}
+
+
+def relu(x: Array) -> Array:
+    """Return max(x, 0)."""
+    y = empty_like(x)
+    elementwise(_relu, x, y)
+    return y
+
+
+def _relu(x: Array, out: Array) -> None:
+    np.maximum(x, _ZERO[x.dtype], out=out)
+
+
+def relu_grad(y: Array, grad: Array) -> Array:
+    """Return `grad` where the output y of `relu` is above 0 or NaN, and 0 elsewhere."""
+    result = empty_like(y)
+    elementwise(_relu_grad, y, grad, result)
+    return result
+
+
+def _relu_grad(y: Array, grad: Array, out: Array) -> None:
+    where(np.asarray(y != _ZERO[y.dtype]), grad, out)
+
+
+def negative_part(x: Array) -> Array:
+    """Return min(x, 0)."""
+    return np.minimum(x, _ZERO[x.dtype], out=empty_like(x))
+
+
+def step(x: Array, height: float) -> Array:
+    """Return `height` where x > 0, and 0 elsewhere."""
+    y: Array = np.multiply(x > 0, x.dtype.type(height), out=empty_like(x))
+    return y
+
+
+def multiply(x: Array, factor: Array | float) -> Array:
+    """Return the product of `x` with a number or with an array of its shape."""
+    y: Array = np.multiply(x, factor, out=empty_like(x))
+    return y
+
+
+def absolute(x: Array) -> Array:
+    """Return |x|."""
+    y: Array = np.abs(x, out=empty_like(x))
+    return y
+
+
+def one_minus(x: Array) -> Array:
+    """Return 1 - x."""
+    y: Array = np.subtract(_ONE[x.dtype], x, out=empty_like(x))
+    return y
+
+
+def tanh(x: Array) -> Array:
+    """Return the hyperbolic tangent."""
+    y: Array = np.tanh(x, out=empty_like(x))
+    return y
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), with a relative error of a few units in the last place."""
+    y: Array = np.negative(x, out=empty_like(x))
+    _exp(y)
+    np.add(y, _ONE[y.dtype], out=y)
+    return np.reciprocal(y, out=y)
+
+
+@np.errstate(over="ignore")  # as a decorator it takes a third less time than in a with statement
+def _exp(y: Array) -> None:
+    """Turn y into exp(y), which may be infinite."""
+    np.exp(y, out=y)
+
+
+def full_like(x: Array, values: Array) -> Array:
+    """Return `values` broadcast to the shape of `x`, in its dtype and memory order."""
+    y = empty_like(x)
+    y[...] = values
+    return y
+
+
+def where(condition: Array, values: Array, out: Array | None = None) -> Array:
+    """Return `values` where `condition` is True, and 0 elsewhere; `condition` is overwritten.
+
+    This takes a fraction of the time of `numpy.where`. Unlike a product with the condition it
+    makes no NaN of infinity.
+    """
+    # True is 1, and -1 has all bits set.
+    mask = condition.view(np.int8)
+    np.negative(mask, out=mask)
+    bits = _BITS[values.dtype]
+    selected = np.bitwise_and(values.view(bits), mask, out=None if out is None else out.view(bits))
+    return selected.view(values.dtype)

@@ -1,0 +1,205 @@
+"""Mean and variance, of each feature over a batch and of each row, and what normalizes with them.
+
+Features are the second axis of an array (N, C, …). The functions of features go through an array as
+lines (A, C, B), however it lies in memory: A and B are what lies outside and inside of the features
+there. They go block by block, so that what one operation has computed is still in the cache for the
+next; large arrays are shared among threads. Sums are products with ones, which BLAS is fast at.
+
+Where values hardly vary but are far from 0, the rounding of their mean is as large as what they
+vary by. So the variance is never the mean of the squares less the square of the mean: it is that of
+values from which a number close to the mean was subtracted first. Such a difference of floats close
+to each other is exact.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from .arrays import Array
+from .blas import share, share_sum
+from .memory import empty_like
+
+# About how many bytes make a block.
+_BLOCK = 1 << 19
+# How often a mean is corrected at most. Each time, a thousandth of its error is left, or less: the
+# relative error of a sum.
+_CORRECTIONS = 3
+# What a mean may be off by, squared and as a fraction of the variance, without a correction.
+_NEGLIGIBLE = 2.0**-30
+
+
+class Mean(NamedTuple):
+    """The mean of each feature, in two parts where one float is not accurate enough.
+
+    Attributes
+    ----------
+    near : ndarray of shape (C,)
+    rest : ndarray of shape (C,), or None
+        What `near` lacks, where that matters beside the deviation of the feature.
+    """
+
+    near: Array
+    rest: Array | None = None
+
+
+def moments(x: Array) -> tuple[Mean, Array]:
+    """Return the mean and the biased variance of each feature."""
+    lines = _as_lines(x, _is_batch_last(x))
+    count = x.size // x.shape[1]
+    near = _total(lambda block: _sum(lines[block]), lines) / count
+    rest, squares = _sums_of_centred(lines, near) / count
+    for _ in range(_CORRECTIONS):
+        # Where the rest is small beside the deviation, the variance below is accurate.
+        if not np.any(rest * rest > squares / 64) or np.array_equal(near + rest, near):
+            break
+        near = near + rest
+        rest, squares = _sums_of_centred(lines, near) / count
+    variance = np.maximum(squares - rest * rest, 0)
+    mean = near + rest
+    rest -= mean - near
+    matters = rest * rest > variance * _NEGLIGIBLE
+    return Mean(mean, np.where(matters, rest, 0) if matters.any() else None), variance
+
+
+def _sums_of_centred(lines: Array, near: Array) -> Array:
+    """Return the sums of x - near and of its square, for each feature."""
+
+    def of_block(block: slice) -> Array:
+        centred = lines[block] - _column(near)
+        return np.array([_sum(centred), _sum(np.square(centred, out=centred))])
+
+    return _total(of_block, lines)
+
+
+def normalize(x: Array, mean: Mean, factor: Array, shift: Array | None) -> Array:
+    """Return ``(x - mean) · factor + shift``, with a number of each for each feature."""
+    batch_last = _is_batch_last(x)
+    lines = _as_lines(x, batch_last)
+    if mean.rest is not None:
+        shift = (0 if shift is None else shift) - mean.rest * factor
+    y = empty_like(lines)
+
+    def compute(start: int, stop: int) -> None:
+        for block in _blocks(lines, start, stop):
+            result = np.subtract(lines[block], _column(mean.near), out=y[block])
+            result *= _column(factor)
+            if shift is not None:
+                result += _column(shift)
+
+    share(compute, len(lines), y.nbytes)
+    return _from_lines(y, x.shape, batch_last)
+
+
+def gradient_sums(x: Array, mean: Mean, grad: Array) -> tuple[Array, Array]:
+    """Return the sums of ``grad`` and of ``grad · (x - mean)``, for each feature."""
+    batch_last = _is_batch_last(x)
+    lines, flow = _as_lines(x, batch_last), _as_lines(grad, batch_last)
+
+    def of_block(block: slice) -> Array:
+        products = lines[block] - _column(mean.near)
+        products *= flow[block]
+        return np.array([_sum(flow[block]), _sum(products)])
+
+    of_grad, of_products = _total(of_block, lines)
+    if mean.rest is not None:
+        of_products -= mean.rest * of_grad
+    return of_grad, of_products
+
+
+def normalize_grad(
+    x: Array, mean: Mean, grad: Array, slope: Array, level: Array, factor: Array
+) -> Array:
+    """Return ``(grad + (x - mean) · slope - level) · factor``, with a number for each feature."""
+    batch_last = _is_batch_last(x)
+    lines, flow = _as_lines(x, batch_last), _as_lines(grad, batch_last)
+    if mean.rest is not None:
+        level = level + mean.rest * slope
+    dx = empty_like(lines)
+
+    def compute(start: int, stop: int) -> None:
+        for block in _blocks(lines, start, stop):
+            result = np.subtract(lines[block], _column(mean.near), out=dx[block])
+            result *= _column(slope)
+            result += flow[block]
+            result -= _column(level)
+            result *= _column(factor)
+
+    share(compute, len(lines), dx.nbytes)
+    return _from_lines(dx, x.shape, batch_last)
+
+
+def standardize(rows: Array, eps: float) -> tuple[Array, Array]:
+    """Return ``(x - mean) · scale`` for each row, and ``scale = 1 / √(variance + eps)``.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (N, M)
+    eps : float
+
+    Returns
+    -------
+    ndarray of shape (N, M), ndarray of shape (N, 1)
+    """
+    count = rows.shape[1]
+    centred = np.subtract(rows, rows[:, :1], out=empty_like(rows))
+    centred -= (centred @ np.ones(count, rows.dtype) / count)[:, None]
+    variance = np.einsum("ij,ij->i", centred, centred) / count
+    scale = 1 / np.sqrt(variance + rows.dtype.type(eps))[:, None]
+    centred *= scale
+    return centred, scale
+
+
+# ---- lines ----
+
+
+def _is_batch_last(x: Array) -> bool:
+    """Whether the samples lie side by side in memory, as they do behind a convolution."""
+    return x.ndim > 2 and len(x) > 1 and x.strides[0] == x.itemsize
+
+
+def _as_lines(x: Array, batch_last: bool) -> Array:
+    """Return x (N, C, …) as (A, C, B)."""
+    if x.ndim == 2:
+        return x.T[None]
+    if batch_last:
+        x = np.moveaxis(x, (2, 1, 0), (0, 1, -1))
+    return x.reshape(*x.shape[:2], -1)
+
+
+def _from_lines(lines: Array, shape: tuple[int, ...], batch_last: bool) -> Array:
+    """Return the array of this shape that has these lines."""
+    if len(shape) == 2:
+        return lines[0].T
+    if batch_last:
+        rows = lines.reshape(shape[2], shape[1], *shape[3:], shape[0])
+        return np.moveaxis(rows, (0, 1, -1), (2, 1, 0))
+    return lines.reshape(shape)
+
+
+def _blocks(lines: Array, start: int, stop: int) -> Iterator[slice]:
+    step = max(1, _BLOCK * len(lines) // lines.nbytes)
+    for first in range(start, stop, step):
+        yield slice(first, min(first + step, stop))
+
+
+def _column(values: Array) -> Array:
+    return values[:, None]
+
+
+def _total(term: Callable[[slice], Array], lines: Array) -> Array:
+    """Return the sum of ``term(block)`` over the blocks of the lines."""
+
+    def of_part(start: int, stop: int) -> Array:
+        return functools.reduce(np.add, [term(block) for block in _blocks(lines, start, stop)])
+
+    return share_sum(of_part, len(lines), lines.nbytes)
+
+
+def _sum(lines: Array) -> Array:
+    """Return the sum of each feature."""
+    total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
+    return total

@@ -1,0 +1,464 @@
+"""Windows that slide over images and sequences: correlation and pooling, row by row.
+
+A batch of images has the shape (N, C, H, W), one of sequences (N, C, L): a sequence is an image of
+one row here, which takes no copy. In memory, rows lie outermost and the batch innermost,
+(H, C, W, N). The functions return transposed views of such arrays, and take any other order at the
+price of a copy; `arrange` makes it once for several calls. In this order matrix products do nearly
+all of the work:
+
+- **`correlate`.** An output row depends on kH rows of the image. In each of them, column j of the
+  kernel meets the row itself, shifted by j. `_windows` copies the image kW times, so shifted, into
+  ``lines[h, c, j, w, n]``. The kH lines that an output row depends on then follow each other in
+  memory: they are a matrix of kH·C·kW rows and W·N columns, ready for the product with the weight,
+  and the matrices of neighbouring output rows overlap. (The usual way, im2col, copies the image
+  kH·kW times.)
+- **`correlate_weight`.** The same matrices, times the output gradient of their row.
+- **`correlate_input`.** An image row meets kH rows of the output gradient, and these are such a
+  matrix as they lie. One product sums over output channels and kernel rows. It gives kW shifted
+  lines, whose sum is the row's gradient. (The usual way, col2im, sums kH·kW shifted images.)
+
+Kernels of three rows, the most common ones, take a third fewer multiplications in all of these, if
+the batch is large: see `winograd`. `_suits_winograd` decides, from shapes alone.
+
+The work goes through blocks of rows that stay in the processor's cache. Which positions stride,
+padding and dilation connect is worked out one axis at a time: see `Axis`.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from . import winograd
+from .arrays import Array
+from .blas import share, share_sum
+from .elementwise import where
+from .memory import empty
+
+# About how many bytes of lines make a block.
+_BLOCK = 1 << 22
+# From how many samples on, and how many products in the sum of one kernel row, Winograd's
+# algorithm is faster.
+_MANY_SAMPLES, _MANY_TERMS = 32, 48
+
+
+class Axis(NamedTuple):
+    """How a window slides along one axis.
+
+    Tap k of the window at output o meets the input ``o·stride + k·dilation - padding``, if there
+    is one: beyond both ends lies padding.
+    """
+
+    inputs: int
+    outputs: int
+    taps: int
+    stride: int
+    padding: int
+    dilation: int
+
+    @property
+    def span(self) -> int:
+        """How many positions a window reaches over."""
+        return self.dilation * (self.taps - 1) + 1
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether a window reaches beyond an end."""
+        end = (self.outputs - 1) * self.stride + self.span - self.padding
+        return self.padding > 0 or end > self.inputs
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every output meets the input at its own position and no other."""
+        return self.taps == self.stride == 1 and not self.is_padded
+
+    @property
+    def is_tiled(self) -> bool:
+        """Whether every input lies in exactly one window."""
+        covered = self.inputs == self.outputs * self.stride and not self.is_padded
+        return covered and self.taps == self.stride
+
+
+@functools.lru_cache(maxsize=256)
+def _by_tap(axis: Axis) -> tuple[tuple[slice, slice], ...]:
+    """Return for each tap the outputs at which it meets an input, and these inputs."""
+    links = []
+    for tap in range(axis.taps):
+        offset = tap * axis.dilation - axis.padding
+        start = max(0, -(offset // axis.stride))
+        stop = max(start, min(axis.outputs, (axis.inputs - 1 - offset) // axis.stride + 1))
+        first, end = (output * axis.stride + offset for output in (start, stop))
+        links.append((slice(start, stop), slice(first, end, axis.stride)))
+    return tuple(links)
+
+
+@functools.lru_cache(maxsize=256)
+def _by_input(axis: Axis) -> tuple[tuple[slice, slice], ...]:
+    """Return for each input the taps that meet it, numbered from the last, and their outputs."""
+    links = []
+    for position in range(axis.padding, axis.padding + axis.inputs):
+        taps, outputs = [], []
+        for tap in range(axis.taps):
+            output, rest = divmod(position - (axis.taps - 1 - tap) * axis.dilation, axis.stride)
+            if rest == 0 and 0 <= output < axis.outputs:
+                taps.append(tap)
+                outputs.append(output)
+        links.append((_as_slice(taps), _as_slice(outputs)))
+    return tuple(links)
+
+
+def _as_slice(indices: list[int]) -> slice:
+    """Return the slice that picks these indices: ascending and evenly spaced."""
+    if not indices:
+        return slice(0)
+    step = indices[1] - indices[0] if len(indices) > 1 else 1
+    return slice(indices[0], indices[-1] + 1, step)
+
+
+Axes = tuple[Axis, ...]
+"""The axes of an image, rows first, or the one axis of a sequence."""
+
+# The axis of rows that a sequence lacks.
+_ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
+
+
+def arrange(x: Array) -> Array:
+    """Return `x` in the memory order that the functions below work in, copied if need be."""
+    return x if _is_arranged(x) else _as_given(_by_rows(x), x.ndim)
+
+
+def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes) -> Array:
+    """Return the cross-correlation of `x` with the kernels of `weight`, plus `bias`.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, C, H, W) or (N, C, L)
+    weight : ndarray of shape (O, C, kH, kW) or (O, C, k)
+    bias : ndarray of shape (O,), or None
+    axes : tuple of Axis
+
+    Returns
+    -------
+    ndarray of shape (N, O, H', W') or (N, O, L')
+    """
+    image, kernels, (rows, columns) = _by_rows(x), _with_rows(weight), _row_and_column(axes)
+    out_channels, channels = weight.shape[:2]
+    y = empty((rows.outputs, out_channels, columns.outputs, len(x)), x.dtype, for_threads=True)
+    if _suits_winograd(rows, columns, channels, len(x)):
+        padding = rows.padding, columns.padding
+        winograd.convolve(
+            image.swapaxes(1, 2), kernels.transpose(2, 0, 3, 1), bias, padding, y.swapaxes(1, 2)
+        )
+    else:
+        _convolve(image, kernels, bias, rows, columns, y)
+    return _as_given(y, x.ndim)
+
+
+def correlate_weight(x: Array, grad: Array, axes: Axes) -> Array:
+    """Return the gradient of `weight` in `correlate`, given `grad`, that of its result."""
+    rows, columns = _row_and_column(axes)
+    weight_grad = _weight_grad(_by_rows(x), _lines(grad), rows, columns)
+    return weight_grad if x.ndim == 4 else weight_grad[:, :, 0]
+
+
+def correlate_input(grad: Array, weight: Array, axes: Axes) -> Array:
+    """Return the gradient of `x` in `correlate`, given `grad`, that of its result."""
+    rows, columns = _row_and_column(axes)
+    shape = rows.inputs, weight.shape[1], columns.inputs, len(grad)
+    return _as_given(_input_grad(_lines(grad), _with_rows(weight), shape, rows, columns), grad.ndim)
+
+
+def channel_sums(grad: Array) -> Array:
+    """Return the sum of each channel: the gradient of `bias` in `correlate`."""
+    lines = _lines(grad)
+    # A product with ones sums in BLAS, faster than sum(axis=(0, 2)).
+    total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
+    return total
+
+
+def pool_max(x: Array, axes: Axes) -> Array:
+    """Return the largest value of each window; NaN counts as larger than every number."""
+    return _pool(np.maximum, -np.inf, x, axes)
+
+
+def pool_sum(x: Array, axes: Axes) -> Array:
+    """Return the sum of each window."""
+    return _pool(np.add, 0, x, axes)
+
+
+def spread_max(x: Array, y: Array, grad: Array, axes: Axes) -> Array:
+    """Return the gradient of `x` in ``y = pool_max(x, axes)``, given that of y.
+
+    Each window hands its gradient to its first maximum, row by row.
+    """
+    rows, columns = _row_and_column(axes)
+    image, maxima, flow = _by_rows(x), _by_rows(y), _by_rows(grad)
+    result = empty(image.shape, image.dtype, for_threads=True)
+
+    def spread(part: Axis, inputs: slice, outputs: slice) -> None:
+        _spread_to_maxima(
+            image[inputs], maxima[outputs], flow[outputs], result[inputs], part, columns
+        )
+
+    _share_windows(spread, rows, result.nbytes)
+    return _as_given(result, x.ndim)
+
+
+def spread_sum(grad: Array, axes: Axes) -> Array:
+    """Return the gradient of `x` in ``pool_sum(x, axes)``, given that of its result."""
+    rows, columns = _row_and_column(axes)
+    flow = _by_rows(grad)
+    _, channels, _, batch = flow.shape
+    lines = empty((rows.outputs, channels, columns.inputs, batch), grad.dtype)
+    lines.fill(0)
+    for outputs, inputs in _by_tap(columns):
+        lines[:, :, inputs] += flow[:, :, outputs]
+    result = empty((rows.inputs, *lines.shape[1:]), grad.dtype, for_threads=True)
+    result.fill(0)
+    for outputs, inputs in _by_tap(rows):
+        result[inputs] += lines[outputs]
+    return _as_given(result, grad.ndim)
+
+
+# ---- the memory order ----
+
+
+def _by_rows(x: Array) -> Array:
+    """Return x as (H, C, W, N), copied if the batch is not innermost in memory."""
+    rows = _with_rows(x).transpose(2, 1, 3, 0)
+    return rows if _is_arranged(x) else np.ascontiguousarray(rows)
+
+
+def _is_arranged(x: Array) -> bool:
+    """Whether the batch is innermost in memory."""
+    return x.strides[0] == x.itemsize or len(x) == 1
+
+
+def _lines(grad: Array) -> Array:
+    """Return the gradient of an output as (H', O, W'·N)."""
+    rows = _by_rows(grad)
+    return rows.reshape(*rows.shape[:2], -1)
+
+
+def _as_given(rows: Array, rank: int) -> Array:
+    """Return (H, C, W, N) as (N, C, H, W), or as (N, C, L) if `rank` is 3."""
+    x = rows.transpose(3, 1, 0, 2)
+    return x if rank == 4 else x[:, :, 0]
+
+
+def _with_rows(x: Array) -> Array:
+    """Return images or their kernels as they are, sequences and theirs with one row."""
+    return x if x.ndim == 4 else x[:, :, None]
+
+
+def _row_and_column(axes: Axes) -> tuple[Axis, Axis]:
+    return (_ONE_ROW, axes[0]) if len(axes) == 1 else (axes[0], axes[1])
+
+
+# ---- correlation ----
+
+
+def _suits_winograd(rows: Axis, columns: Axis, in_channels: int, batch: int) -> bool:
+    """Whether Winograd's algorithm is there for a convolution, and faster."""
+    is_dense = all(axis.stride == axis.dilation == 1 for axis in (rows, columns))
+    is_large = batch >= _MANY_SAMPLES and columns.taps * in_channels >= _MANY_TERMS
+    return rows.taps == 3 and is_dense and is_large
+
+
+def _convolve(
+    image: Array, weight: Array, bias: Array | None, rows: Axis, columns: Axis, y: Array
+) -> None:
+    """Write the convolution of `image` (H, C, W, N) into `y` (H', O, W', N)."""
+    out_channels = len(weight)
+    lines = y.reshape(rows.outputs, out_channels, -1)
+    kernels = weight.transpose(0, 2, 1, 3).reshape(out_channels, -1)
+
+    def convolve(start: int, stop: int) -> None:
+        for block, windows in _windows(image, rows, columns, out_channels, start, stop):
+            np.matmul(kernels, windows, out=lines[block])
+            if bias is not None:
+                lines[block] += bias[:, None]
+
+    share(convolve, rows.outputs, y.nbytes, y.size * kernels.shape[1])
+
+
+def _weight_grad(image: Array, lines: Array, rows: Axis, columns: Axis) -> Array:
+    """Return dL/dweight, given the lines (H', O, W'·N) of the output gradient."""
+    channels, out_channels = image.shape[1], lines.shape[1]
+    if _suits_winograd(rows, columns, channels, image.shape[3]):
+        kernels = winograd.kernel_gradient(image, lines, _by_tap(columns), rows.padding)
+        return kernels.transpose(3, 1, 0, 2)
+    shape = rows.taps, channels, columns.taps, out_channels
+    terms = math.prod(shape[:3])
+
+    def correlate(start: int, stop: int) -> Array:
+        total = np.zeros((terms, out_channels), image.dtype)
+        for block, windows in _windows(image, rows, columns, out_channels, start, stop):
+            total += np.matmul(windows, lines[block].swapaxes(1, 2)).sum(axis=0)
+        return total
+
+    total = share_sum(correlate, rows.outputs, lines.nbytes, lines.size * terms)
+    return total.reshape(shape).transpose(3, 1, 0, 2)
+
+
+def _windows(
+    image: Array, rows: Axis, columns: Axis, out_channels: int, first_row: int, last_row: int
+) -> Iterator[tuple[slice, Array]]:
+    """Yield blocks of the output rows and the windows (rows, kH·C·kW, W'·N) that they meet."""
+    _, channels, _, batch = image.shape
+    line = (channels, columns.taps, columns.outputs, batch)
+    if rows.taps == 1 and not rows.is_padded and columns.is_identity:
+        pixels = image[:: rows.stride][first_row:last_row]
+        yield slice(first_row, last_row), pixels.reshape(len(pixels), channels, -1)
+        return
+    # A block's lines fit into _BLOCK bytes, and so do its products in the weight gradient.
+    room = _BLOCK // image.itemsize
+    fitting = (room // math.prod(line) - rows.span) // rows.stride + 1
+    fitting = min(fitting, room // (rows.taps * channels * columns.taps * out_channels))
+    step = min(last_row - first_row, max(rows.taps, fitting))
+    lines = empty(((step - 1) * rows.stride + rows.span, *line), image.dtype)
+    if columns.is_padded:
+        lines.fill(0)
+    for start in range(first_row, last_row, step):
+        stop = min(start + step, last_row)
+        top = start * rows.stride - rows.padding
+        height = (stop - start - 1) * rows.stride + rows.span
+        first, end = (min(max(edge - top, 0), height) for edge in (0, rows.inputs))
+        lines[:first] = 0
+        lines[end:height] = 0
+        for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
+            lines[first:end, :, tap, outputs] = image[top + first : top + end, :, inputs]
+        to_line, _, to_row, _, to_pixel = lines.strides
+        windows: Array = np.ndarray(
+            (stop - start, rows.taps, channels * columns.taps, columns.outputs * batch),
+            image.dtype,
+            buffer=lines,
+            strides=(rows.stride * to_line, rows.dilation * to_line, to_row, to_pixel),
+        )
+        if rows.dilation > 1:
+            # The lines of a window do not follow each other: this takes a copy.
+            copied = empty(windows.shape, image.dtype)
+            copied[...] = windows
+            windows = copied
+        yield slice(start, stop), windows.reshape(stop - start, -1, windows.shape[3])
+
+
+def _input_grad(
+    lines: Array, weight: Array, shape: tuple[int, ...], rows: Axis, columns: Axis
+) -> Array:
+    """Return dL/dx as (H, C, W, N), given the lines (H', O, W'·N) of the output gradient."""
+    height, channels, _, batch = shape
+    lines = np.ascontiguousarray(lines)
+    if _suits_winograd(rows, columns, lines.shape[1], batch):
+        # It is a convolution of the output gradient, with the kernels turned by 180°.
+        by_pixel = lines.reshape(rows.outputs, -1, columns.outputs, batch).swapaxes(1, 2)
+        turned = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0)
+        padding = 2 - rows.padding, columns.taps - 1 - columns.padding
+        grad = empty(shape, lines.dtype, for_threads=True)
+        winograd.convolve(by_pixel, turned, None, padding, grad.swapaxes(1, 2))
+        return grad
+    # (kW·C, kH, O), with the kernel's rows in reverse order.
+    kernels = weight[:, :, ::-1].transpose(3, 1, 2, 0).reshape(-1, rows.taps, lines.shape[1])
+    grad = empty(shape, lines.dtype, for_threads=True)
+    line = (columns.taps, channels, columns.outputs, batch)
+
+    def spread(first_row: int, last_row: int) -> None:
+        step = min(last_row - first_row, max(1, _BLOCK // (math.prod(line) * grad.itemsize)))
+        shifted = empty((step, *line), grad.dtype)
+        products = shifted.reshape(step, len(kernels), -1)
+        for start in range(first_row, last_row, step):
+            stop = min(start + step, last_row)
+            for row, (taps, outputs) in enumerate(_by_input(rows)[start:stop]):
+                kernel = kernels[:, taps].reshape(len(kernels), -1)
+                np.matmul(kernel, lines[outputs].reshape(-1, lines.shape[2]), out=products[row])
+            block = grad[start:stop]
+            block.fill(0)
+            for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
+                block[:, :, inputs] += shifted[: len(block), tap, :, outputs]
+
+    share(spread, height, grad.nbytes, lines.size * len(kernels) * rows.taps)
+    return grad
+
+
+# ---- pooling ----
+
+
+def _pool(combine: np.ufunc, neutral: float, x: Array, axes: Axes) -> Array:
+    """Combine the pixels of each window, rows first.
+
+    In memory the channels lie outermost: so `Flatten`, which often follows, has nothing to copy.
+    """
+    rows, columns = _row_and_column(axes)
+    image = _by_rows(x)
+    _, channels, width, batch = image.shape
+    lines = empty((rows.outputs, channels, width, batch), image.dtype)
+    shape = channels, rows.outputs, columns.outputs, batch
+    pooled = empty(shape, image.dtype, for_threads=True).swapaxes(0, 1)
+
+    def pool(part: Axis, inputs: slice, outputs: slice) -> None:
+        line, target = lines[outputs], pooled[outputs]
+        _combine(combine, neutral, part, image[inputs], line)
+        _combine(combine, neutral, columns, line.swapaxes(0, 2), target.swapaxes(0, 2))
+
+    _share_windows(pool, rows, image.nbytes)
+    return _as_given(pooled, x.ndim)
+
+
+def _combine(combine: np.ufunc, neutral: float, axis: Axis, source: Array, target: Array) -> None:
+    """Combine what the windows along the first axis meet."""
+    if axis.is_padded:
+        target.fill(neutral)
+    for tap, (outputs, inputs) in enumerate(_by_tap(axis)):
+        if tap == 0 and not axis.is_padded:
+            target[outputs] = source[inputs]
+        else:
+            combine(target[outputs], source[inputs], out=target[outputs])
+
+
+def _share_windows(work: Callable[[Axis, slice, slice], None], rows: Axis, size: int) -> None:
+    """Call ``work(rows, inputs, outputs)`` for parts of the rows, if no two windows share a row."""
+    if not rows.is_tiled:
+        work(rows, slice(None), slice(None))
+        return
+
+    def work_on(start: int, stop: int) -> None:
+        count, stride = stop - start, rows.stride
+        if count == rows.outputs:
+            work(rows, slice(None), slice(None))
+            return
+        part = rows._replace(inputs=count * stride, outputs=count)
+        work(part, slice(start * stride, stop * stride), slice(start, stop))
+
+    share(work_on, rows.outputs, size)
+
+
+def _spread_to_maxima(
+    image: Array, y: Array, grad: Array, result: Array, rows: Axis, columns: Axis
+) -> None:
+    """Write into `result` the gradient of each window at its first maximum, and 0 elsewhere."""
+    y, grad = np.ascontiguousarray(y), np.ascontiguousarray(grad)
+    pending = np.ones(y.shape, bool)  # the windows whose maximum is still to come
+    with_nan = np.isnan(y).any()
+    tiled = rows.is_tiled and columns.is_tiled
+    if not tiled:
+        result.fill(0)
+    last = rows.taps * columns.taps - 1
+    taps = itertools.product(_by_tap(rows), _by_tap(columns))
+    for index, ((i, h), (j, w)) in enumerate(taps):
+        if tiled and index == last:
+            found = pending  # where it was nowhere else
+        else:
+            found = image[h, :, w] == y[i, :, j]
+            if with_nan:
+                found |= np.isnan(image[h, :, w])
+            found &= pending[i, :, j]
+            pending[i, :, j] ^= found
+        if tiled:
+            where(found, grad[i, :, j], out=result[h, :, w])
+        else:
+            result[h, :, w] += where(found, grad[i, :, j])

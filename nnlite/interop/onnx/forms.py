@@ -1,0 +1,444 @@
+"""The form of each layer in ONNX: a table of layers and of functions that add nodes.
+
+A function gets the `Scope` to add its nodes to, the layer and its inputs. It returns the name of
+the output, or a `Value` where it knows the sample already.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from graphlib import TopologicalSorter
+from typing import Any
+
+import numpy as np
+from onnx import TensorProto
+
+import nnlite as nn
+
+from .write import Scope, Value
+
+Form = Callable[..., Any]
+
+LAYERS: dict[type[nn.Layer], Form] = {}
+
+
+def form_of(layer: nn.Layer) -> Form | None:
+    """Return the function that writes `layer`; a subclass has that of its base.
+
+    A subclass with a forward of its own computes something else, so it has none.
+    """
+    kind = type(layer)
+    base = next((base for base in kind.__mro__ if base in LAYERS), None)
+    return None if base is None or kind.forward is not base.forward else LAYERS[base]
+
+
+def form(*layers: type[nn.Layer]) -> Callable[[Form], Form]:
+    """Enter a function into the table that returns the name of its output, for these layers."""
+
+    def enter(function: Form) -> Form:
+        @functools.wraps(function)
+        def write(scope: Scope, layer: Any, *inputs: Value) -> Value:
+            sample = scope.evaluate(layer, *inputs)
+            return Value(function(scope, layer, *inputs), sample)
+
+        LAYERS.update(dict.fromkeys(layers, write))
+        return function
+
+    return enter
+
+
+def container(*layers: type[nn.Layer]) -> Callable[[Form], Form]:
+    """Enter a function into the table that returns the values of its sub-layers."""
+
+    def enter(function: Form) -> Form:
+        LAYERS.update(dict.fromkeys(layers, function))
+        return function
+
+    return enter
+
+
+# ---- containers ----
+
+
+@container(nn.Sequential)
+def _sequential(scope: Scope, layer: nn.Sequential, *inputs: Value) -> Any:
+    for name, child in layer.named_children():
+        inputs = (scope.child(name, child, *inputs),)
+    return inputs[0] if len(inputs) == 1 else inputs
+
+
+@container(nn.Residual)
+def _residual(scope: Scope, layer: nn.Residual, x: Value) -> Value:
+    through = scope.child("body", layer.body, x)
+    return Value(scope.add("Add", x, through), x.sample + through.sample)
+
+
+@container(nn.Graph)
+def _graph(scope: Scope, layer: nn.Graph, *inputs: Value) -> Any:
+    values: dict[str, Any] = dict(zip(layer.inputs, inputs, strict=True))
+
+    def value(source: str | float) -> Any:
+        if not isinstance(source, str):
+            dtype = _float_dtype(layer, inputs)
+            return Value(scope.constant(source, dtype), np.asarray(source, dtype))
+        node, dot, item = source.partition(".")
+        if not dot:
+            return values[node]
+        child: Any = layer[node]
+        named = isinstance(child, nn.Graph) and item in child.outputs
+        return values[node][child.outputs.index(item) if named else int(item)]
+
+    needs = {
+        node: {source.partition(".")[0] for source in sources if isinstance(source, str)}
+        for node, sources in layer.arguments.items()
+    }
+    for node in TopologicalSorter(needs).static_order():
+        if node not in values:
+            values[node] = scope.child(node, layer[node], *map(value, layer.arguments[node]))
+    results = tuple(value(output) for output in layer.outputs)
+    return results[0] if len(results) == 1 else results
+
+
+def _float_dtype(layer: nn.Layer, inputs: tuple[Value, ...]) -> np.dtype[Any]:
+    """Return the dtype in which a layer computes."""
+    dtypes = [parameter.dtype for parameter in layer.parameters()]
+    dtypes += [value.sample.dtype for value in inputs if value.sample.dtype.kind == "f"]
+    return dtypes[0] if dtypes else np.dtype(np.float32)
+
+
+# ---- products ----
+
+
+@form(nn.Linear)
+def _linear(scope: Scope, layer: nn.Linear, x: Value) -> str:
+    weight = scope.parameter("weight")
+    bias = None if layer.bias is None else scope.parameter("bias")
+    if x.sample.ndim == 2:
+        return scope.add("Gemm", x, weight, *([bias] if bias else []), transB=1)
+    product = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
+    return scope.add("Add", product, bias) if bias else product
+
+
+@form(nn.Embedding)
+def _embedding(scope: Scope, layer: nn.Embedding, x: Value) -> str:
+    return scope.add("Gather", scope.parameter("weight"), x, axis=0)
+
+
+@form(nn.MatMul)
+def _matmul(scope: Scope, layer: nn.MatMul, a: Value, b: Value) -> str:
+    return scope.add("MatMul", *_of_one_dtype(scope, a, b))
+
+
+# ---- elementwise ----
+
+
+def _operator(name: str) -> Form:
+    """Return the form of a layer that is one operator without attributes."""
+    return lambda scope, layer, *inputs: scope.add(name, *_of_one_dtype(scope, *inputs))
+
+
+for _layer, _name in {
+    nn.Abs: "Abs",
+    nn.Divide: "Div",
+    nn.Exp: "Exp",
+    nn.Identity: "Identity",
+    nn.Log: "Log",
+    nn.Maximum: "Max",
+    nn.Minimum: "Min",
+    nn.Negative: "Neg",
+    nn.ReLU: "Relu",
+    nn.Reciprocal: "Reciprocal",
+    nn.Sigmoid: "Sigmoid",
+    nn.Sqrt: "Sqrt",
+    nn.Subtract: "Sub",
+    nn.Tanh: "Tanh",
+}.items():
+    form(_layer)(_operator(_name))
+
+
+def _of_one_dtype(scope: Scope, *inputs: Value) -> list[Value | str]:
+    """Return the inputs; in float32 where dtypes differ, as the layers do it."""
+    if len({value.sample.dtype for value in inputs}) == 1:
+        return list(inputs)
+    return [scope.add("Cast", value, to=TensorProto.FLOAT) for value in inputs]
+
+
+@form(nn.Add)
+def _add(scope: Scope, layer: nn.Add, *inputs: Value) -> str:
+    return scope.add("Add" if len(inputs) == 2 else "Sum", *_of_one_dtype(scope, *inputs))
+
+
+@form(nn.Weight)
+def _weight(scope: Scope, layer: nn.Weight) -> str:
+    return scope.parameter("weight")
+
+
+@form(nn.Multiply)
+def _multiply(scope: Scope, layer: nn.Multiply, *inputs: Value) -> str:
+    first, *others = _of_one_dtype(scope, *inputs)
+    for other in others:
+        first = scope.add("Mul", first, other)
+    return first if isinstance(first, str) else first.name
+
+
+@form(nn.Square)
+def _square(scope: Scope, layer: nn.Square, x: Value) -> str:
+    return scope.add("Mul", x, x)
+
+
+@form(nn.Power)
+def _power(scope: Scope, layer: nn.Power, x: Value) -> str:
+    return scope.add("Pow", x, scope.constant(layer.exponent, x.sample.dtype))
+
+
+@form(nn.LeakyReLU)
+def _leaky_relu(scope: Scope, layer: nn.LeakyReLU, x: Value) -> str:
+    return scope.add("LeakyRelu", x, alpha=layer.negative_slope)
+
+
+@form(nn.ELU)
+def _elu(scope: Scope, layer: nn.ELU, x: Value) -> str:
+    return scope.add("Elu", x, alpha=layer.alpha)
+
+
+@form(nn.SiLU)
+def _silu(scope: Scope, layer: nn.SiLU, x: Value) -> str:
+    return scope.add("Mul", x, scope.add("Sigmoid", x))
+
+
+@form(nn.Softplus)
+def _softplus(scope: Scope, layer: nn.Softplus, x: Value) -> str:
+    if layer.beta == 1:
+        return scope.add("Softplus", x)
+    beta = scope.constant(layer.beta, x.sample.dtype)
+    return scope.add("Div", scope.add("Softplus", scope.add("Mul", x, beta)), beta)
+
+
+@form(nn.GELU)
+def _gelu(scope: Scope, layer: nn.GELU, x: Value) -> str:
+    return scope.add("Gelu", x, approximate=layer.approximate)
+
+
+@form(nn.Softmax)
+def _softmax(scope: Scope, layer: nn.Softmax, x: Value) -> str:
+    return scope.add("Softmax", x, axis=layer.dim)
+
+
+@form(nn.LogSoftmax)
+def _log_softmax(scope: Scope, layer: nn.LogSoftmax, x: Value) -> str:
+    return scope.add("LogSoftmax", x, axis=layer.dim)
+
+
+@form(nn.Dropout)
+def _dropout(scope: Scope, layer: nn.Dropout, x: Value) -> str:
+    # Without an input training_mode it hands on x; a reader finds out what p was.
+    return scope.add("Dropout", x, scope.constant(layer.p, np.float32))
+
+
+# ---- over axes, and shapes ----
+
+
+@form(nn.Sum)
+def _total(scope: Scope, layer: nn.Sum, x: Value) -> str:
+    return _reduced(scope, "ReduceSum", layer, x)
+
+
+@form(nn.Mean)
+def _mean(scope: Scope, layer: nn.Mean, x: Value) -> str:
+    return _reduced(scope, "ReduceMean", layer, x)
+
+
+def _reduced(scope: Scope, operator: str, layer: nn.Sum | nn.Mean, x: Value) -> str:
+    dims = [] if layer.dim is None else [scope.constant(np.atleast_1d(layer.dim))]
+    return scope.add(operator, x, *dims, keepdims=int(layer.keepdim))
+
+
+@form(nn.Flatten)
+def _flatten(scope: Scope, layer: nn.Flatten, x: Value) -> str:
+    rank = x.sample.ndim
+    start, end = layer.start_dim % rank, layer.end_dim % rank
+    if (start, end) == (1, rank - 1):
+        return scope.add("Flatten", x, axis=1)
+    # 0 keeps the size of the axis at the same place, and -1 stands for what is left.
+    sizes = [0] * start + [-1] + list(x.sample.shape[end + 1 :])
+    return scope.add("Reshape", x, scope.constant(sizes))
+
+
+@form(nn.Reshape)
+def _reshape(scope: Scope, layer: nn.Reshape, x: Value) -> str:
+    return scope.add("Reshape", x, scope.constant([0, *layer.shape]))
+
+
+# ---- normalisation ----
+
+
+@form(nn.BatchNorm1d, nn.BatchNorm2d)
+def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> str:
+    dtype, features = x.sample.dtype, layer.num_features
+    scale, shift = _scale_and_shift(scope, layer, (features,), dtype)
+    if layer.running_mean is not None:
+        mean, variance = scope.parameter("running_mean"), scope.parameter("running_var")
+        momentum = None if layer.momentum is None else 1 - layer.momentum
+        return scope.add(
+            "BatchNormalization", x, scale, shift, mean, variance,
+            epsilon=layer.eps, momentum=momentum,
+        )  # fmt: skip
+    # Without running statistics they are those of the batch, which onnxruntime's operator lacks.
+    axes = scope.constant([axis for axis in range(x.sample.ndim) if axis != 1])
+    centred = scope.add("Sub", x, scope.add("ReduceMean", x, axes))
+    variance = scope.add("ReduceMean", scope.add("Mul", centred, centred), axes)
+    deviation = scope.add("Sqrt", scope.add("Add", variance, scope.constant(layer.eps, dtype)))
+    normalized = scope.add("Div", centred, deviation)
+    if layer.weight is None:
+        return normalized
+    column = scope.constant([-1] + [1] * (x.sample.ndim - 2))
+    for operator, name in (("Mul", scale), ("Add", shift)):
+        normalized = scope.add(operator, normalized, scope.add("Reshape", name, column))
+    return normalized
+
+
+@form(nn.LayerNorm)
+def _layer_norm(scope: Scope, layer: nn.LayerNorm, x: Value) -> str:
+    scale, shift = _scale_and_shift(scope, layer, layer.normalized_shape, x.sample.dtype)
+    return scope.add(
+        "LayerNormalization", x, scale, shift,
+        axis=-len(layer.normalized_shape), epsilon=layer.eps,
+    )  # fmt: skip
+
+
+def _scale_and_shift(
+    scope: Scope, layer: Any, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> tuple[str, str]:
+    """Return weight and bias, or constants 1 and 0 in place of what the layer lacks."""
+    scale, shift = (
+        scope.constant(np.full(shape, value, dtype))
+        if getattr(layer, name) is None
+        else scope.parameter(name)
+        for name, value in (("weight", 1), ("bias", 0))
+    )
+    return scale, shift
+
+
+# ---- windows ----
+
+
+def _pair(size: Any, rank: int) -> list[int]:
+    return list(size) if isinstance(size, tuple) else [size] * rank
+
+
+@form(nn.Conv1d, nn.Conv2d)
+def _convolution(scope: Scope, layer: nn.Conv1d | nn.Conv2d, x: Value) -> str:
+    rank = x.sample.ndim - 2
+    kernel, dilations = _pair(layer.kernel_size, rank), _pair(layer.dilation, rank)
+    if layer.padding == "same":
+        margins = [dilation * (size - 1) for size, dilation in zip(kernel, dilations, strict=True)]
+        pads = [margin // 2 for margin in margins] + [margin - margin // 2 for margin in margins]
+    else:
+        pads = _pair(0 if layer.padding == "valid" else layer.padding, rank) * 2
+    names = ["weight"] + ["bias"] * (layer.bias is not None)
+    return scope.add(
+        "Conv", x, *map(scope.parameter, names),
+        kernel_shape=kernel, strides=_pair(layer.stride, rank), pads=pads, dilations=dilations,
+    )  # fmt: skip
+
+
+@form(nn.MaxPool1d, nn.MaxPool2d)
+def _max_pool(scope: Scope, layer: nn.MaxPool1d | nn.MaxPool2d, x: Value) -> str:
+    rank = x.sample.ndim - 2
+    return scope.add("MaxPool", x, **_window(layer, rank), dilations=_pair(layer.dilation, rank))
+
+
+@form(nn.AvgPool1d, nn.AvgPool2d)
+def _average_pool(scope: Scope, layer: nn.AvgPool1d | nn.AvgPool2d, x: Value) -> str:
+    return scope.add(
+        "AveragePool", x, **_window(layer, x.sample.ndim - 2),
+        count_include_pad=int(layer.count_include_pad),
+    )  # fmt: skip
+
+
+def _window(layer: Any, rank: int) -> dict[str, Any]:
+    stride = layer.kernel_size if layer.stride is None else layer.stride
+    return {
+        "kernel_shape": _pair(layer.kernel_size, rank),
+        "strides": _pair(stride, rank),
+        "pads": _pair(layer.padding, rank) * 2,
+        "ceil_mode": int(layer.ceil_mode),
+    }
+
+
+@form(nn.GlobalAvgPool2d)
+def _global_average(scope: Scope, layer: nn.GlobalAvgPool2d, x: Value) -> str:
+    return scope.add("Flatten", scope.add("GlobalAveragePool", x), axis=1)
+
+
+@form(nn.GlobalMaxPool2d)
+def _global_max(scope: Scope, layer: nn.GlobalMaxPool2d, x: Value) -> str:
+    return scope.add("Flatten", scope.add("GlobalMaxPool", x), axis=1)
+
+
+# ---- recurrent layers ----
+
+# The operator of each cell; the order of its gates, by their place in the rows of PyTorch's
+# weights; and its attributes.
+_CELLS: dict[type[nn.Layer], tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    nn.RNN: ("RNN", (0,), {}),
+    nn.LSTM: ("LSTM", (0, 3, 1, 2), {}),
+    nn.GRU: ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
+}
+
+
+@form(nn.RNN, nn.LSTM, nn.GRU)
+def _recurrent(scope: Scope, layer: nn.RNN | nn.LSTM | nn.GRU, x: Value, *state: Value) -> str:
+    operator, order, options = next(
+        cell for kind, cell in _CELLS.items() if isinstance(layer, kind)
+    )
+    size, directions = layer.hidden_size, 2 if layer.bidirectional else 1
+    if isinstance(layer, nn.RNN):
+        options = {"activations": [layer.nonlinearity.capitalize()] * directions}
+    rows = np.concatenate([np.arange(gate * size, (gate + 1) * size) for gate in order])
+    index, first = scope.constant(rows), scope.constant([0])
+
+    def stacked(kinds: tuple[str, ...], depth: int) -> str:
+        """Return the parameters of all directions, their rows in the order of ONNX."""
+        suffixes = [f"_l{depth}", f"_l{depth}_reverse"][:directions]
+        parts = []
+        for suffix in suffixes:
+            gates = [
+                scope.add("Gather", scope.parameter(kind + suffix), index, axis=0) for kind in kinds
+            ]
+            part = gates[0] if len(gates) == 1 else scope.add("Concat", *gates, axis=0)
+            parts.append(scope.add("Unsqueeze", part, first))
+        return parts[0] if directions == 1 else scope.add("Concat", *parts, axis=0)
+
+    sequence = scope.add("Transpose", x, perm=[1, 0, 2])
+    for depth in range(layer.num_layers):
+        bias = stacked(("bias_ih", "bias_hh"), depth) if layer.bias else ""
+        start = [_initial(scope, value, depth, layer.num_layers, directions) for value in state]
+        inputs = [
+            sequence, stacked(("weight_ih",), depth), stacked(("weight_hh",), depth), bias,
+            *(["", *start] if start else []),
+        ]  # fmt: skip
+        sequence, final = scope.add(
+            operator, *inputs, outputs=2, hidden_size=size,
+            direction="bidirectional" if layer.bidirectional else "forward", **options,
+        )  # fmt: skip
+        if depth < layer.num_layers - 1:
+            # (L, directions, N, H) → (L, N, directions · H)
+            sequence = scope.add("Transpose", sequence, perm=[0, 2, 1, 3])
+            sequence = scope.add("Reshape", sequence, scope.constant([0, 0, -1]))
+    if layer.outputs == "last":
+        final = scope.add("Transpose", final, perm=[1, 0, 2])
+        return scope.add("Reshape", final, scope.constant([0, -1]))
+    sequence = scope.add("Transpose", sequence, perm=[2, 0, 1, 3])
+    return scope.add("Reshape", sequence, scope.constant([0, 0, -1]))
+
+
+def _initial(scope: Scope, state: Value, depth: int, depths: int, directions: int) -> str:
+    """Return the initial state of one layer of several."""
+    if depths == 1:
+        return state.name
+    start, stop = depth * directions, (depth + 1) * directions
+    return scope.add(
+        "Slice", state, scope.constant([start]), scope.constant([stop]), scope.constant([0])
+    )

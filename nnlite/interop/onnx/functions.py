@@ -1,0 +1,154 @@
+"""Functions without parameters that ONNX has as operators and nnlite not as layers.
+
+Each is called with x, and has a method ``vjp(x, grad)``: `as_layer` makes a `Lambda` of it. They
+are classes and no closures, so that a model with them can be pickled.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+import nnlite as nn
+
+from ...engine.special import normal_cdf
+
+Array = np.ndarray[Any, Any]
+
+
+class Function:
+    """A function of one array, and the gradient of its input."""
+
+    def __call__(self, x: Array) -> Array:
+        """Return y."""
+        raise NotImplementedError
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        """Return dL/dx for `grad` = dL/dy."""
+        raise NotImplementedError
+
+    @property
+    def __name__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in vars(self).items())
+        return f"{type(self).__name__}({options})"
+
+
+def as_layer(function: Function) -> nn.Lambda:
+    """Return the layer that computes `function`."""
+    return nn.Lambda(function, vjp=function.vjp)
+
+
+class Permute(Function):
+    """Axes in another order."""
+
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        self.axes = axes
+
+    def __call__(self, x: Array) -> Array:
+        return x.transpose(self.axes)
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad.transpose(np.argsort(self.axes))
+
+
+class Reshape(Function):
+    """Another shape, batch axis included: 0 keeps the size of an axis, -1 stands for the rest."""
+
+    def __init__(self, sizes: tuple[int, ...]) -> None:
+        self.sizes = sizes
+
+    def __call__(self, x: Array) -> Array:
+        return x.reshape([size or x.shape[axis] for axis, size in enumerate(self.sizes)])
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad.reshape(x.shape)
+
+
+class Squeeze(Function):
+    """Without some axes of size 1."""
+
+    def __init__(self, axes: tuple[int, ...] | None) -> None:
+        self.axes = axes
+
+    def __call__(self, x: Array) -> Array:
+        return np.squeeze(x, self.axes)
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad.reshape(x.shape)
+
+
+class Unsqueeze(Squeeze):
+    """With new axes of size 1."""
+
+    def __call__(self, x: Array) -> Array:
+        return np.expand_dims(x, self.axes or ())
+
+
+class Take(Function):
+    """The parts at some indices along an axis."""
+
+    def __init__(self, indices: Array, axis: int) -> None:
+        self.indices = indices
+        self.axis = axis
+
+    def __call__(self, x: Array) -> Array:
+        return np.take(x, self.indices, self.axis)
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        result = np.zeros_like(x)
+        axis = self.axis % x.ndim
+        index: Any = (*[slice(None)] * axis, self.indices)
+        np.add.at(result, index, grad)
+        return result
+
+
+class Slice(Function):
+    """A part along some axes, as a slice of each."""
+
+    def __init__(self, slices: dict[int, slice]) -> None:
+        self.slices = slices
+
+    def _index(self, x: Array) -> tuple[slice, ...]:
+        index = [slice(None)] * x.ndim
+        for axis, part in self.slices.items():
+            index[axis] = part
+        return tuple(index)
+
+    def __call__(self, x: Array) -> Array:
+        return x[self._index(x)]
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        result = np.zeros_like(x)
+        result[self._index(x)] = grad
+        return result
+
+
+class Pad(Function):
+    """A constant around images or sequences: how many `before` and `after`, for each axis."""
+
+    def __init__(self, before: list[int], after: list[int], value: float) -> None:
+        self.before = before
+        self.after = after
+        self.value = value
+
+    def __call__(self, x: Array) -> Array:
+        widths = [(0, 0), (0, 0), *zip(self.before, self.after, strict=True)]
+        return np.pad(x, widths, constant_values=self.value)
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        index: Any = [slice(None), slice(None)]
+        for start, size in zip(self.before, x.shape[2:], strict=True):
+            index.append(slice(start, start + size))
+        return grad[tuple(index)]
+
+
+class Erf(Function):
+    """The error function."""
+
+    def __call__(self, x: Array) -> Array:
+        return 2 * normal_cdf(x * x.dtype.type(math.sqrt(2))) - 1
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        return grad * (2 / math.sqrt(math.pi)) * np.exp(-x * x)

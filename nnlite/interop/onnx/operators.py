@@ -1,0 +1,898 @@
+"""The layer for each operator of ONNX: a table of operators and of functions that add layers.
+
+A function gets the `Node`. It adds layers to the graph and returns what the output stands for: a
+`Value`, a `Constant` or `Filled`, or a tuple of these for several outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+import nnlite as nn
+
+from . import functions
+from .read import Constant, Filled, Node, Size, Value
+
+Array = np.ndarray[Any, Any]
+Reader = Callable[[Node], Any]
+
+OPERATORS: dict[str, Reader] = {}
+
+
+def operator(*names: str) -> Callable[[Reader], Reader]:
+    """Enter a function into the table."""
+
+    def enter(function: Reader) -> Reader:
+        OPERATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return enter
+
+
+# ---- constants and shapes, which are computed here and now ----
+
+
+@operator("Constant")
+def _constant(node: Node) -> Constant:
+    for name, kind in (("value_float", np.float32), ("value_floats", np.float32)):
+        if node.option(name) is not None:
+            return Constant(np.asarray(node.option(name), kind))
+    for name in ("value_int", "value_ints"):
+        if node.option(name) is not None:
+            return Constant(np.asarray(node.option(name), np.int64))
+    if node.option("value") is None:
+        raise node.refusal("it is not an array of numbers")
+    return Constant(node.model.array(node.option("value")))
+
+
+@operator("Shape")
+def _shape(node: Node) -> Constant:
+    name, sizes = node.names[0], node.shape(0)
+    if sizes is None:
+        raise node.refusal("the number of axes of its input is not known")
+    found = [Size(name, axis) if size is None else size for axis, size in enumerate(sizes)]
+    return Constant(np.array(found[node.option("start", 0) : node.option("end")], object))
+
+
+@operator("ConstantOfShape")
+def _constant_of_shape(node: Node) -> Filled:
+    value = node.option("value")
+    return Filled(0.0 if value is None else float(node.model.array(value).reshape(())))
+
+
+@operator("Expand")
+def _expand(node: Node) -> Filled:
+    found = node.input(0)
+    if isinstance(found, Filled):
+        return found
+    if not isinstance(found, Constant) or found.array.size != 1:
+        raise node.refusal("only a single number can be expanded")
+    return Filled(float(found.array.reshape(())))
+
+
+@operator("Cast")
+def _cast(node: Node) -> Any:
+    found = node.input(0)
+    kind = node.option("to")
+    if isinstance(found, Constant):
+        if found.array.dtype == object:
+            return found
+        dtype = helper.tensor_dtype_to_np_dtype(kind)
+        return Constant(found.array.astype(dtype), found.trained)
+    # Layers convert floats as they need them.
+    return found
+
+
+@operator("Identity")
+def _identity(node: Node) -> Any:
+    found = node.input(0)
+    return node.add(nn.Identity(), found) if isinstance(found, Value) else found
+
+
+# ---- products ----
+
+
+@operator("Gemm")
+def _gemm(node: Node) -> Value:
+    a, b = node.input(0), node.input(1)
+    alpha, beta = node.option("alpha", 1.0), node.option("beta", 1.0)
+    if node.option("transA", 0):
+        a = _transposed(node, a)
+    if not isinstance(b, Constant):
+        b = _transposed(node, b) if node.option("transB", 0) else b
+        product = node.add(nn.MatMul(), node.source(a), node.source(b))
+        product = node.add(nn.Multiply(), product, alpha) if alpha != 1 else product
+    else:
+        weight = b if node.option("transB", 0) else node.model.transposed(b)
+        product = _linear(node, a, _scaled(weight, alpha))
+    if not node.has(2):
+        return product
+    c = node.input(2)
+    if isinstance(c, Constant):
+        return _plus(node, product, _scaled(c, beta))
+    return node.add(nn.Add(), product, node.add(nn.Multiply(), c, beta) if beta != 1 else c)
+
+
+def _transposed(node: Node, found: Any) -> Any:
+    if isinstance(found, Constant):
+        return node.model.transposed(found)
+    return node.add(functions.as_layer(functions.Permute((1, 0))), found)
+
+
+def _scaled(constant: Constant, factor: float) -> Constant:
+    return constant if factor == 1 else Constant(constant.array * factor, constant.trained)
+
+
+def _linear(node: Node, x: Any, weight: Constant) -> Value:
+    """Add a layer without bias; `weight` is (out_features, in_features)."""
+    out_features, in_features = weight.array.shape
+    layer = nn.Linear(in_features, out_features, bias=False, rng=0)
+    layer.weight = node.model.parameter(weight)
+    return node.add(layer, node.source(x))
+
+
+def _plus(node: Node, product: Value, c: Constant) -> Value:
+    """Add a constant, as the bias of the product if it is one."""
+    layer = node.layer_of(product)
+    if isinstance(layer, nn.Linear) and layer.bias is None and _is_row(c, layer.out_features):
+        if c.array.shape != (layer.out_features,):
+            row = np.broadcast_to(c.array.reshape(-1), (layer.out_features,))
+            c = Constant(row.astype(layer.weight.dtype), c.trained)
+        layer.bias = node.model.parameter(c)
+        return product
+    return node.add(nn.Add(), product, node.source(c))
+
+
+def _is_row(c: Constant, size: int) -> bool:
+    array = c.array
+    return array.dtype.kind == "f" and array.size in (1, size) and array.shape[-1:] in (
+        (), (1,), (size,)
+    ) and array.ndim <= 2  # fmt: skip
+
+
+@operator("MatMul")
+def _matmul(node: Node) -> Value:
+    a, b = node.input(0), node.input(1)
+    if isinstance(b, Constant) and b.array.ndim == 2 and node.rank(0) > 1:
+        return _linear(node, a, node.model.transposed(b))
+    return node.add(nn.MatMul(), node.source(a), node.source(b))
+
+
+@operator("Gather")
+def _gather(node: Node) -> Any:
+    data, indices, axis = node.input(0), node.input(1), node.option("axis", 0)
+    if isinstance(data, Filled):
+        return data
+    if isinstance(indices, Constant):
+        index = indices.array.astype(np.int64)
+        if isinstance(data, Constant):
+            return Constant(np.take(data.array, index, axis), data.trained)
+        if _is_only_direction(data, axis) and index.tolist() in (0, -1):
+            return _without_direction(data, axis)
+        return node.function(functions.Take(index, axis))
+    if isinstance(data, Constant) and data.array.ndim == 2 and axis == 0:
+        layer = nn.Embedding(*data.array.shape, rng=0)
+        layer.weight = node.model.parameter(data)
+        return node.add(layer, indices)
+    raise node.refusal("indices that vary need a matrix that is in the file, and axis=0")
+
+
+# ---- elementwise ----
+
+
+def _without_options(layer: type[nn.Layer]) -> Reader:
+    """Return the function for an operator of one input that is a layer without arguments."""
+    return lambda node: node.add(layer(), node.source(node.input(0)))
+
+
+for _name, _layer in {
+    "Abs": nn.Abs,
+    "Exp": nn.Exp,
+    "Log": nn.Log,
+    "Neg": nn.Negative,
+    "Reciprocal": nn.Reciprocal,
+    "Relu": nn.ReLU,
+    "Sigmoid": nn.Sigmoid,
+    "Softplus": nn.Softplus,
+    "Sqrt": nn.Sqrt,
+    "Tanh": nn.Tanh,
+}.items():
+    OPERATORS[_name] = _without_options(_layer)
+
+
+@operator("Erf")
+def _erf(node: Node) -> Value:
+    return node.function(functions.Erf())
+
+
+@operator("LeakyRelu")
+def _leaky_relu(node: Node) -> Value:
+    return node.add(nn.LeakyReLU(_float(node.option("alpha", 0.01))), node.source(node.input(0)))
+
+
+@operator("Elu")
+def _elu(node: Node) -> Value:
+    return node.add(nn.ELU(_float(node.option("alpha", 1.0))), node.source(node.input(0)))
+
+
+@operator("Gelu")
+def _gelu(node: Node) -> Value:
+    return node.add(nn.GELU(node.option("approximate", "none")), node.source(node.input(0)))
+
+
+def _float(value: float) -> float:
+    """Return an attribute, which is of float32, as the shortest number that it can have been."""
+    return float(str(np.float32(value)))
+
+
+@operator("Add", "Sum")
+def _add(node: Node) -> Any:
+    found = node.inputs()
+    if len(found) == 1:
+        return found[0]
+    folded = _folded(found, np.add)
+    if folded is not None:
+        return folded
+    if len(found) == 2:
+        value, other = found if isinstance(found[0], Value) else found[::-1]
+        if isinstance(other, Constant) and _is_used_once(node, value):
+            return _plus(node, value, other)
+    return node.add(nn.Add(), *map(node.source, found))
+
+
+def _is_used_once(node: Node, value: Value) -> bool:
+    """Whether this node alone uses a value of its inputs."""
+    name = next(name for name in node.names if node.model.values[name] is value)
+    return node.model.uses[name] == 1
+
+
+def _folded(found: list[Any], function: Callable[[Any, Any], Any]) -> Constant | None:
+    """Return what `function` makes of two constants that are not trained, or None."""
+    if all(isinstance(each, Constant) and not each.trained for each in found) and len(found) == 2:
+        return Constant(np.asarray(function(found[0].array, found[1].array)))
+    return None
+
+
+@operator("Sub")
+def _subtract(node: Node) -> Any:
+    folded = _folded(node.inputs(), np.subtract)
+    return folded or node.add(nn.Subtract(), *map(node.source, node.inputs()))
+
+
+@operator("Mul")
+def _multiply(node: Node) -> Any:
+    found = node.inputs()
+    folded = _folded(found, np.multiply)
+    if folded is not None:
+        return folded
+    for x, gate in (found, found[::-1]):
+        is_gate = isinstance(node.layer_of(gate), nn.Sigmoid) and _is_used_once(node, gate)
+        if is_gate and isinstance(x, Value) and node.arguments_of(gate) == (x.source,):
+            node.remove(gate)
+            return node.add(nn.SiLU(), x)
+    return node.add(nn.Multiply(), *map(node.source, found))
+
+
+@operator("Div")
+def _divide(node: Node) -> Any:
+    found = node.inputs()
+    folded = _folded(found, np.divide)
+    if folded is not None:
+        return folded
+    softplus = _scaled_softplus(node, *found)
+    return softplus or node.add(nn.Divide(), *map(node.source, found))
+
+
+def _scaled_softplus(node: Node, value: Any, beta: Any) -> Value | None:
+    """Return log(1 + exp(beta x)) / beta as one layer."""
+    if not isinstance(beta, Constant) or beta.trained or beta.array.ndim:
+        return None
+    if not isinstance(node.layer_of(value), nn.Softplus) or not _is_used_once(node, value):
+        return None
+    (source,) = node.arguments_of(value)
+    scaled = node.model.layers[source]
+    factor = float(beta.array)
+    if not scaled or not isinstance(scaled[0], nn.Multiply) or scaled[2:] != (factor,):
+        return None
+    node.remove(value)
+    return node.add(nn.Softplus(_float(factor)), scaled[1])
+
+
+@dataclass(frozen=True)
+class _Above:
+    """Where a value is above a number."""
+
+    value: Value
+    number: float
+
+
+@operator("Greater")
+def _greater(node: Node) -> _Above:
+    value, number = node.inputs()
+    if isinstance(value, Value) and isinstance(number, Constant) and not number.array.ndim:
+        return _Above(value, float(number.array))
+    raise node.refusal("it compares other things than a value with a number")
+
+
+@operator("Where")
+def _where(node: Node) -> Value:
+    # PyTorch writes a Softplus with its threshold: x where beta x is above 20.
+    condition, x, value = node.inputs()
+    layer = node.layer_of(value)
+    if isinstance(condition, _Above) and isinstance(layer, nn.Softplus):
+        scaled = node.model.layers[condition.value.source]
+        is_same = node.arguments_of(value) == (node.source(x),)
+        is_scaled = layer.beta == 1 or scaled[1:] == (node.source(x), layer.beta)
+        if is_same and is_scaled and condition.number >= 20:
+            return value
+    raise node.refusal("nnlite has no layer for it, but as the threshold of a softplus")
+
+
+@operator("Max")
+def _maximum(node: Node) -> Any:
+    return _pairwise(node, nn.Maximum)
+
+
+@operator("Min")
+def _minimum(node: Node) -> Any:
+    return _pairwise(node, nn.Minimum)
+
+
+def _pairwise(node: Node, layer: type[nn.Layer]) -> Any:
+    result, *others = node.inputs()
+    for other in others:
+        result = node.add(layer(), node.source(result), node.source(other))
+    return result
+
+
+@operator("Pow")
+def _power(node: Node) -> Value:
+    exponent = node.array(1)
+    if exponent.size != 1:
+        raise node.refusal("the exponent must be a single number")
+    return node.add(nn.Power(float(exponent.reshape(()))), node.source(node.input(0)))
+
+
+@operator("Dropout")
+def _dropout(node: Node) -> Value:
+    ratio = node.option("ratio", 0.5)
+    if node.has(1):
+        ratio = float(node.array(1).reshape(()))
+    if node.has(2) and bool(node.array(2).reshape(())):
+        raise node.refusal(
+            "training_mode is on, but a file should compute what the trained model does"
+        )
+    return node.add(nn.Dropout(_float(ratio)), node.source(node.input(0)))
+
+
+@operator("Softmax")
+def _softmax(node: Node) -> Value:
+    return node.add(nn.Softmax(_softmax_axis(node)), node.source(node.input(0)))
+
+
+@operator("LogSoftmax")
+def _log_softmax(node: Node) -> Value:
+    return node.add(nn.LogSoftmax(_softmax_axis(node)), node.source(node.input(0)))
+
+
+def _softmax_axis(node: Node) -> int:
+    axis = node.option("axis", -1 if node.opset >= 13 else 1)
+    if node.opset < 13 and axis not in (-1, node.rank(0) - 1):
+        raise node.refusal(f"before opset 13, axis={axis} stands for all axes from there on")
+    return int(axis)
+
+
+# ---- over axes ----
+
+
+@operator("ReduceSum")
+def _reduce_sum(node: Node) -> Any:
+    return _reduction(node, nn.Sum)
+
+
+@operator("ReduceMean")
+def _reduce_mean(node: Node) -> Any:
+    if _is_over_image(node):
+        pooled = node.add(nn.GlobalAvgPool2d(), node.source(node.input(0)))
+        return Value(pooled.source, ones=2 if node.option("keepdims", 1) else 0)
+    return _reduction(node, nn.Mean)
+
+
+@operator("ReduceMax")
+def _reduce_max(node: Node) -> Value:
+    if not _is_over_image(node):
+        raise node.refusal("nnlite has it for the last two axes of images only")
+    pooled = node.add(nn.GlobalMaxPool2d(), node.source(node.input(0)))
+    return Value(pooled.source, ones=2 if node.option("keepdims", 1) else 0)
+
+
+def _is_over_image(node: Node) -> bool:
+    axes = node.integers(1, "axes")
+    sizes = node.shape(0)
+    if axes is None or sizes is None or len(sizes) != 4:
+        return False
+    return sorted(axis % 4 for axis in axes) == [2, 3]
+
+
+def _reduction(node: Node, layer: type[nn.Sum] | type[nn.Mean]) -> Any:
+    axes = node.integers(1, "axes")
+    if not axes and node.option("noop_with_empty_axes", 0):
+        return node.input(0)
+    dim = None if not axes else axes[0] if len(axes) == 1 else tuple(axes)
+    keepdim = bool(node.option("keepdims", 1))
+    return node.add(layer(dim, keepdim), node.source(node.input(0)))
+
+
+@operator("GlobalAveragePool")
+def _global_average(node: Node) -> Value:
+    rank = node.rank(0)
+    if rank == 4:
+        return Value(node.add(nn.GlobalAvgPool2d(), node.source(node.input(0))).source, ones=2)
+    return node.add(nn.Mean(tuple(range(2, rank)), keepdim=True), node.source(node.input(0)))
+
+
+@operator("GlobalMaxPool")
+def _global_max(node: Node) -> Value:
+    if node.rank(0) != 4:
+        raise node.refusal("nnlite has it for images only")
+    return Value(node.add(nn.GlobalMaxPool2d(), node.source(node.input(0))).source, ones=2)
+
+
+# ---- axes and shapes ----
+
+
+@operator("Flatten")
+def _flatten(node: Node) -> Value:
+    x, axis, rank = node.input(0), node.option("axis", 1), node.rank(0)
+    axis += rank if axis < 0 else 0
+    if axis == 1 and isinstance(x, Value):
+        return Value(x.source) if _is_vector_of_ones(x) else node.add(nn.Flatten(), x)
+    sizes = node.shape(0) or []
+    rest = sizes[axis:]
+    if None in rest:
+        raise node.refusal("the axes that it merges are of unknown sizes")
+    return node.function(functions.Reshape((-1, math.prod(rest)) if axis else (1, -1)))
+
+
+def _is_vector_of_ones(x: Value) -> bool:
+    """Whether a value is a row of features, but for axes of size 1 at the end."""
+    return x == Value(x.source, ones=x.ones) and x.ones > 0
+
+
+@operator("Reshape")
+def _reshape(node: Node) -> Any:
+    x = node.input(0)
+    target = node.array(1).reshape(-1).tolist()
+    if isinstance(x, Constant):
+        sizes = [x.array.shape[axis] if size == 0 else size for axis, size in enumerate(target)]
+        return Constant(x.array.reshape(sizes), x.trained)
+    before = node.shape(0)
+    if before is None:
+        raise node.refusal("the number of axes of its input is not known")
+    kept = [
+        size in (0, Size(node.names[0], axis), *before[axis : axis + 1])
+        for axis, size in enumerate(target)
+    ]
+    if x.directions and _merges_directions(x, len(before), target, kept):
+        return Value(x.source, axes=x.axes[:-1])
+    sizes = [
+        before[axis] if axis and size == 0 and axis < len(before) else size
+        for axis, size in enumerate(target)
+    ]
+    if sum(isinstance(size, Size) or size is None for size in sizes[1:]) + sizes[1:].count(-1) > 1:
+        raise node.refusal("more than one size of a sample is unknown")
+    sizes = [-1 if axis and (isinstance(size, Size) or size is None) else size
+             for axis, size in enumerate(sizes)]  # fmt: skip
+    sample = None if None in before[1:] else math.prod(before[1:])
+    keeps_batch = kept[:1] == [True] or (
+        sizes[:1] == [-1] and (sample is None or math.prod(sizes[1:]) == sample)
+    )
+    if keeps_batch and len(sizes) > 1:
+        return _reshaped_samples(node, x, before, sizes[1:], sample)
+    merged = len(before) - len(sizes)
+    if sizes[:1] == [-1] and merged > 0 and sizes[1:] == before[merged + 1 :]:
+        return node.add(nn.Flatten(0, merged), x)
+    if any(isinstance(size, Size) for size in sizes):
+        raise node.refusal("it moves the batch axis")
+    return node.function(functions.Reshape(tuple(sizes)))
+
+
+def _merges_directions(x: Value, rank: int, target: list[Any], kept: list[bool]) -> bool:
+    """Whether the target merges the two directions of a recurrent layer, side by side again."""
+    if x.axes is None or len(target) != rank - 1 or x.axes[-2:] != (rank - 2, rank - 1):
+        return False
+    return all(kept[:-1])
+
+
+def _reshaped_samples(
+    node: Node, x: Value, before: list[Any], sizes: list[Any], sample: int | None
+) -> Value:
+    if sizes == before[1:]:
+        return x
+    if len(sizes) == 1 and (sizes == [-1] or sizes == [sample]):
+        if _is_vector_of_ones(x):
+            return Value(x.source)
+        return x if len(before) == 2 else node.add(nn.Flatten(), x)
+    return node.add(nn.Reshape(*sizes), x)
+
+
+@operator("Transpose")
+def _transpose(node: Node) -> Any:
+    x = node.input(0)
+    if isinstance(x, Filled):
+        return x
+    if isinstance(x, Constant):
+        order = node.option("perm") or list(range(x.array.ndim))[::-1]
+        if order == [1, 0]:
+            return node.model.transposed(x)
+        return Constant(x.array.transpose(order), x.trained)
+    order = node.option("perm") or list(range(node.rank(0)))[::-1]
+    axes = x.axes if x.axes is not None else tuple(range(len(order)))
+    if x.ones or len(axes) != len(order):
+        return node.function(functions.Permute(tuple(order)))
+    return Value(x.source, x.directions, tuple(axes[axis] for axis in order))
+
+
+def _is_only_direction(x: Value, axis: int) -> bool:
+    """Whether an axis of size 1 is that of the directions of a recurrent layer."""
+    return x.directions == 1 and x.axes is not None and x.axes[axis] == len(x.axes) - 2
+
+
+def _without_direction(x: Value, axis: int) -> Value:
+    """Return the value without the axis of the directions, of which there is one."""
+    assert x.axes is not None
+    last = len(x.axes) - 1
+    left = [each for place, each in enumerate(x.axes) if place != axis % (last + 1)]
+    return Value(x.source, axes=tuple(last - 1 if each == last else each for each in left))
+
+
+@operator("Squeeze")
+def _squeeze(node: Node) -> Any:
+    x, axes = node.input(0), node.integers(1, "axes")
+    if isinstance(x, Filled):
+        return x
+    chosen = None if axes is None else tuple(axes)
+    if isinstance(x, Constant):
+        return Constant(np.squeeze(x.array, chosen), x.trained)
+    if axes is not None and len(axes) == 1 and _is_only_direction(x, axes[0]):
+        return _without_direction(x, axes[0])
+    if axes is not None and _is_vector_of_ones(x):
+        rank = 2 + x.ones
+        if sorted(axis % rank for axis in axes) == list(range(2, rank)):
+            return Value(x.source)
+    return node.function(functions.Squeeze(chosen))
+
+
+@operator("Unsqueeze")
+def _unsqueeze(node: Node) -> Any:
+    x, axes = node.input(0), node.integers(1, "axes")
+    if isinstance(x, Filled) or axes is None:
+        return x
+    if isinstance(x, Constant):
+        return Constant(np.expand_dims(x.array, axes), x.trained)
+    return node.function(functions.Unsqueeze(tuple(axes)))
+
+
+@operator("Concat")
+def _concat(node: Node) -> Constant:
+    found = node.inputs()
+    if not all(isinstance(each, Constant) for each in found):
+        raise node.refusal("nnlite has no layer that concatenates values")
+    array = np.concatenate([each.array for each in found], axis=node.option("axis", 0))
+    return Constant(array, any(each.trained for each in found))
+
+
+@operator("Slice")
+def _slice(node: Node) -> Any:
+    x = node.input(0)
+    if isinstance(x, Filled):
+        return x
+    starts, ends = node.integers(1, "starts"), node.integers(2, "ends")
+    if starts is None or ends is None:
+        raise node.refusal("starts or ends are missing")
+    axes = node.integers(3, "axes") or list(range(len(starts)))
+    steps = node.integers(4, "steps") or [1] * len(starts)
+    # A negative step that ends before the first item has an end far below 0.
+    slices = {
+        axis: slice(start, None if step < 0 and end < -_FAR else end, step)
+        for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
+    }
+    part = functions.Slice(slices)
+    return Constant(part(x.array), x.trained) if isinstance(x, Constant) else node.function(part)
+
+
+_FAR = 1 << 31
+
+
+# ---- normalisation ----
+
+
+@operator("BatchNormalization")
+def _batch_normalization(node: Node) -> Value:
+    if node.option("training_mode", 0):
+        raise node.refusal(
+            "training_mode is on, but a file should compute what the trained model does"
+        )
+    scale, shift, mean, variance = (node.constant(index) for index in range(1, 5))
+    kinds = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}
+    rank = node.rank(0)
+    if rank not in kinds:
+        raise node.refusal(f"nnlite has it for 2 to 4 axes, this input has {rank}")
+    affine = not _is_neutral(scale, shift)
+    momentum = _float(1 - _float(node.option("momentum", 0.9)))
+    layer = kinds[rank](scale.array.size, _float(node.option("epsilon", 1e-5)), momentum, affine)
+    if affine:
+        layer.weight, layer.bias = node.model.parameter(scale), node.model.parameter(shift)
+    layer.astype(scale.array.dtype if scale.array.dtype == np.float64 else np.float32)
+    layer.load_state_dict({"running_mean": mean.array, "running_var": variance.array}, strict=False)
+    return node.add(layer, node.source(node.input(0)))
+
+
+def _is_neutral(scale: Constant, shift: Constant | None) -> bool:
+    """Whether scale and shift are constants that change nothing."""
+    if scale.trained or (shift is not None and shift.trained):
+        return False
+    return bool((scale.array == 1).all() and (shift is None or not shift.array.any()))
+
+
+@operator("LayerNormalization")
+def _layer_normalization(node: Node) -> Value:
+    scale = node.constant(1)
+    shift = node.constant(2) if node.has(2) else None
+    axis = node.option("axis", -1)
+    rank = scale.array.ndim
+    if (axis if axis < 0 else axis - node.rank(0)) != -rank:
+        raise node.refusal(f"axis={axis} does not fit a scale of {rank} axes")
+    layer = nn.LayerNorm(scale.array.shape, _float(node.option("epsilon", 1e-5)), False)
+    if not _is_neutral(scale, shift):
+        has_bias = shift is not None and (shift.trained or bool(shift.array.any()))
+        layer = nn.LayerNorm(scale.array.shape, layer.eps, bias=has_bias)
+        layer.weight = node.model.parameter(scale)
+        if has_bias and shift is not None:
+            layer.bias = node.model.parameter(shift)
+    return node.add(layer, node.source(node.input(0)))
+
+
+# ---- windows ----
+
+
+class _Window:
+    """The options of a window that slides over images or sequences."""
+
+    def __init__(self, node: Node, kernel: list[int]) -> None:
+        self.rank = rank = len(kernel)
+        if rank not in (1, 2):
+            raise node.refusal(
+                f"nnlite has it for sequences and images, this kernel has {rank} axes"
+            )
+        self.kernel = kernel
+        self.strides = list(node.option("strides") or [1] * rank)
+        self.dilations = list(node.option("dilations") or [1] * rank)
+        pads = list(node.option("pads") or [0] * 2 * rank)
+        if not len(self.strides) == len(self.dilations) == len(pads) / 2 == rank:
+            raise node.refusal("its attributes are for different numbers of axes")
+        self.before, self.after = pads[:rank], pads[rank:]
+        auto = node.option("auto_pad", "NOTSET")
+        if auto in ("SAME_UPPER", "SAME_LOWER"):
+            self._pad_to_same(node, auto == "SAME_UPPER")
+        elif auto == "VALID":
+            self.before = self.after = [0] * rank
+
+    @property
+    def spans(self) -> list[int]:
+        pairs = zip(self.kernel, self.dilations, strict=True)
+        return [dilation * (size - 1) + 1 for size, dilation in pairs]
+
+    def _pad_to_same(self, node: Node, upper: bool) -> None:
+        margins = [span - 1 for span in self.spans]
+        if set(self.strides) != {1}:
+            sizes = (node.shape(0) or [None] * 4)[2:]
+            if None in sizes:
+                raise node.refusal("auto_pad needs the size of its input")
+            margins = [
+                max(0, (-(-size // stride) - 1) * stride + span - size)
+                for size, stride, span in zip(sizes, self.strides, self.spans, strict=True)
+            ]
+        less = [margin // 2 for margin in margins]
+        more = [margin - half for margin, half in zip(margins, less, strict=True)]
+        self.before, self.after = (less, more) if upper else (more, less)
+
+    def is_same(self) -> bool:
+        """Whether the padding is that of ``padding="same"``, odd ones at the end."""
+        totals = [a + b for a, b in zip(self.before, self.after, strict=True)]
+        is_even = all(0 <= b - a <= 1 for a, b in zip(self.before, self.after, strict=True))
+        return is_even and set(self.strides) == {1} and totals == [s - 1 for s in self.spans]
+
+    def one(self, sizes: list[int]) -> Any:
+        """Return sizes as the layers take them: one int if all are alike."""
+        return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
+
+    def pool_stride(self) -> Any:
+        """Return the stride as the pooling layers take it: None if windows do not overlap."""
+        return None if self.strides == self.kernel else self.one(self.strides)
+
+    def padded(self, node: Node, value: float) -> str | float:
+        """Return the input with the padding around it, which is none of the window's then."""
+        pad = functions.Pad(self.before, self.after, value)
+        self.before = self.after = [0] * self.rank
+        return node.function(pad).source
+
+
+@operator("Conv")
+def _convolution(node: Node) -> Value:
+    weight = node.constant(1)
+    window = _Window(node, list(weight.array.shape[2:]))
+    if node.option("group", 1) != 1:
+        raise node.refusal("nnlite has no groups")
+    if list(node.option("kernel_shape") or window.kernel) != window.kernel:
+        raise node.refusal("kernel_shape is not that of the weight")
+    kind = nn.Conv1d if window.rank == 1 else nn.Conv2d
+    x = node.source(node.input(0))
+    if window.before == window.after:
+        padding = window.one(window.before)
+    elif window.is_same():
+        padding = "same"
+    else:
+        x, padding = window.padded(node, 0.0), 0
+    layer = kind(
+        weight.array.shape[1], weight.array.shape[0], window.one(window.kernel),
+        window.one(window.strides), padding, window.one(window.dilations),
+        bias=node.has(2), rng=0,
+    )  # fmt: skip
+    layer.weight = node.model.parameter(weight)
+    if node.has(2):
+        layer.bias = node.model.parameter(node.constant(2))
+    return node.add(layer, x)
+
+
+@operator("MaxPool")
+def _max_pool(node: Node) -> Value:
+    window = _Window(node, list(node.option("kernel_shape")))
+    x = _padded_for_pool(node, window, -math.inf)
+    kind = nn.MaxPool1d if window.rank == 1 else nn.MaxPool2d
+    layer = kind(
+        window.one(window.kernel), window.pool_stride(), window.one(window.before),
+        window.one(window.dilations), ceil_mode=bool(node.option("ceil_mode", 0)),
+    )  # fmt: skip
+    return node.add(layer, x)
+
+
+@operator("AveragePool")
+def _average_pool(node: Node) -> Value:
+    window = _Window(node, list(node.option("kernel_shape")))
+    if set(window.dilations) != {1}:
+        raise node.refusal("nnlite has no dilation in a mean")
+    counts_padding = bool(node.option("count_include_pad", 0))
+    x = _padded_for_pool(node, window, 0.0 if counts_padding else None)
+    kind = nn.AvgPool1d if window.rank == 1 else nn.AvgPool2d
+    layer = kind(
+        window.one(window.kernel), window.pool_stride(), window.one(window.before),
+        bool(node.option("ceil_mode", 0)), counts_padding or not any(window.before),
+    )  # fmt: skip
+    return node.add(layer, x)
+
+
+def _padded_for_pool(node: Node, window: _Window, value: float | None) -> str | float:
+    """Return the input, padded with `value` if the layers of nnlite cannot pad it so."""
+    halves = all(2 * pad <= size for pad, size in zip(window.before, window.kernel, strict=True))
+    if window.before == window.after and halves:
+        return node.source(node.input(0))
+    if value is None or node.option("ceil_mode", 0):
+        raise node.refusal("nnlite pads alike on both sides, and by half of the kernel at most")
+    return window.padded(node, value)
+
+
+# ---- recurrent layers ----
+
+# The layer of each operator, and for each gate in the order of PyTorch its place in that of ONNX.
+_CELLS: dict[str, tuple[type[Any], tuple[int, ...]]] = {
+    "RNN": (nn.RNN, (0,)),
+    "LSTM": (nn.LSTM, (0, 2, 3, 1)),
+    "GRU": (nn.GRU, (1, 0, 2)),
+}
+
+
+@operator("RNN", "LSTM", "GRU")
+def _recurrent(node: Node) -> Any:
+    kind, order = _CELLS[node.operator]
+    weight_ih, weight_hh = node.constant(1), node.constant(2)
+    directions, rows, size = weight_hh.array.shape
+    if rows != len(order) * size or weight_ih.array.shape[:2] != (directions, rows):
+        raise node.refusal("the shapes of its weights do not fit each other")
+    options = _cell_options(node, size, directions)
+    has_bias = node.has(3)
+    batch_first = bool(node.option("layout", 0))
+
+    def gates(array: Array) -> Array:
+        return np.concatenate([array[gate * size : (gate + 1) * size] for gate in order])
+
+    def layer_of(outputs: str) -> Any:
+        layer = kind(
+            weight_ih.array.shape[2], size, bias=has_bias, bidirectional=directions == 2,
+            outputs=outputs, rng=0, **options,
+        )  # fmt: skip
+        for direction, suffix in zip(range(directions), ("_l0", "_l0_reverse"), strict=False):
+            parts = {
+                "weight_ih": (weight_ih, weight_ih.array[direction]),
+                "weight_hh": (weight_hh, weight_hh.array[direction]),
+            }
+            if has_bias:
+                bias = node.constant(3)
+                halves = bias.array[direction].reshape(2, rows)
+                parts |= {"bias_ih": (bias, halves[0]), "bias_hh": (bias, halves[1])}
+            for name, (whole, part) in parts.items():
+                setattr(layer, name + suffix, nn.Parameter(gates(part), whole.trained))
+        return layer
+
+    x = _with_batch_first(node, node.input(0), batch_first)
+    state = _initial_states(node, batch_first)
+    if node.uses(2):
+        raise node.refusal("its final cell state is used")
+    sequence = final = None
+    layer = None
+    if node.uses(0):
+        layer = layer_of("all")
+        output = node.add(layer, x, *state)
+        sequence = Value(output.source, directions, (0, 1, 2, 3) if batch_first else (1, 2, 0, 3))
+    if node.uses(1):
+        last = layer_of("last") if layer is None else layer.tied()
+        last.outputs = "last"
+        output = node.add(last, x, *state)
+        final = Value(output.source, directions, (0, 1, 2) if batch_first else (1, 0, 2))
+    return sequence, final
+
+
+def _cell_options(node: Node, size: int, directions: int) -> dict[str, Any]:
+    """Return the options of the layer, having checked that there are no others."""
+    if node.option("hidden_size", size) != size:
+        raise node.refusal("hidden_size is not that of the weights")
+    if node.option("direction", "forward") != ("forward", "bidirectional")[directions - 1]:
+        raise node.refusal("nnlite has one direction, forward, or both")
+    if node.option("clip") is not None or node.option("input_forget", 0):
+        raise node.refusal("nnlite has neither clip nor input_forget")
+    if node.has(4):
+        raise node.refusal("nnlite takes sequences of different lengths by a mask alone")
+    if node.has(7) and node.array(7).any():
+        raise node.refusal("nnlite has no peepholes")
+    if node.operator == "GRU" and not node.option("linear_before_reset", 0):
+        raise node.refusal("nnlite has linear_before_reset=1 only, as PyTorch has")
+    defaults = {"RNN": ["Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
+    given = [name.decode("utf-8", "replace") for name in node.option("activations") or ()]
+    if node.operator == "RNN" and given == ["Relu"] * directions:
+        return {"nonlinearity": "relu"}
+    if given not in ([], defaults[node.operator] * directions):
+        raise node.refusal(f"nnlite has no activations {given}"[:120])
+    return {}
+
+
+def _with_batch_first(node: Node, x: Any, batch_first: bool) -> Value:
+    if batch_first or not isinstance(x, Value):
+        return Value(str(node.source(x)))
+    if x.axes is None and not x.ones:
+        return node.add(functions.as_layer(functions.Permute((1, 0, 2))), x)
+    if x.axes == (1, 0, 2) and not x.directions and not x.ones:
+        return Value(x.source)
+    return node.add(functions.as_layer(functions.Permute((1, 0, 2))), node.plain(x))
+
+
+def _initial_states(node: Node, batch_first: bool) -> list[str | float]:
+    """Return the initial states, or none if they are zero."""
+    places = (5, 6) if node.operator == "LSTM" else (5,)
+    found = [node.input(place) if node.has(place) else Filled(0.0) for place in places]
+    if all(_is_zero(each) for each in found):
+        return []
+    if batch_first or any(not isinstance(each, Value) for each in found):
+        raise node.refusal("its initial states must all be zero, or all be computed")
+    return [node.source(each) for each in found]
+
+
+def _is_zero(found: Any) -> bool:
+    if isinstance(found, Constant):
+        return found.array.dtype.kind == "f" and not found.array.any()
+    return isinstance(found, Filled) and not found.number

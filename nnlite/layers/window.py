@@ -1,0 +1,146 @@
+"""``Window``: the options that convolution and pooling share, and the axes that they lead to."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from ..checks import as_floats, integer
+from ..engine.arrays import Array
+from ..engine.windows import Axes, Axis
+from ..layer import Layer
+
+Size = int | tuple[int, ...]
+"""One int for all axes, or one for each."""
+
+
+class _Words(NamedTuple):
+    """How error messages speak of an input with this number of axes behind the channels."""
+
+    noun: str
+    sizes: str
+    positions: tuple[str, ...]
+    larger: str
+    channels_last: str
+
+
+_WORDS = {
+    1: _Words(
+        noun="sequence",
+        sizes="L",
+        positions=("steps",),
+        larger="longer",
+        channels_last="; the channels come before the length: x.transpose(0, 2, 1)",
+    ),
+    2: _Words(
+        noun="image",
+        sizes="H, W",
+        positions=("rows", "columns"),
+        larger="larger",
+        channels_last="; the channels come before height and width: x.transpose(0, 3, 1, 2)",
+    ),
+}
+
+
+class Window(Layer):
+    """A window that slides over an image (`rank` 2) or a sequence (`rank` 1).
+
+    Attributes
+    ----------
+    kernel_size : int or tuple of int
+        Size of the window along each axis: height and width. Here and below, one int stands for
+        all axes.
+    stride : int or tuple of int, or None
+        Distance from one window to the next; None for `kernel_size`.
+    padding : int, tuple of int, "same" or "valid"
+        Number of positions added at both ends of each axis. "same" adds as many as give the output
+        the size of the input (an odd one at the end; for stride 1 only), "valid" none.
+    dilation : int or tuple of int
+        Distance between the positions that neighbouring entries of the window meet.
+    ceil_mode : bool
+        Whether the positions that are left at the end, too few for a window, get a smaller one.
+        Otherwise they are dropped, such as the last row of an odd image under windows of 2.
+
+    Notes
+    -----
+    Along an axis of size H, with kernel size k, stride s, padding p and dilation d, there are
+    ``H' = floor((H + 2p - d(k - 1) - 1) / s) + 1`` windows; in ceil mode this is rounded up, but no
+    window begins in the padding at the end. Window i meets, at entry u, the position
+    ``h = i·s + u·d - p``.
+    """
+
+    rank: ClassVar[int]
+
+    kernel_size: Size
+    stride: Size | None
+    padding: Size | str
+    dilation: Size = 1
+    ceil_mode: bool = False
+
+    def _axes(self, shape: tuple[int, ...]) -> Axes:
+        """Return how the window slides along each axis of an input of this shape."""
+        return tuple(self._axis(index, size) for index, size in enumerate(shape[2:]))
+
+    def _axis(self, index: int, inputs: int) -> Axis:
+        taps = at(index, self.kernel_size)
+        stride = taps if self.stride is None else at(index, self.stride)
+        dilation = at(index, self.dilation)
+        span = dilation * (taps - 1) + 1
+        if isinstance(self.padding, str):
+            padding = span - 1 if self.padding == "same" else 0
+        else:
+            padding = 2 * at(index, self.padding)
+        room = inputs + padding - span
+        outputs = (room + (stride - 1 if self.ceil_mode else 0)) // stride + 1
+        if outputs < 1:
+            words = _WORDS[self.rank]
+            raise ValueError(
+                f"{self.label}: the kernel spans {span} {words.positions[index]}, but the padded "
+                f"{words.noun} has only {inputs + padding}; use a smaller kernel, "
+                f"a {words.larger} {words.noun} or more padding"
+            )
+        if self.ceil_mode and (outputs - 1) * stride >= inputs + padding // 2:
+            outputs -= 1
+        return Axis(inputs, outputs, taps, stride, padding // 2, dilation)
+
+
+def as_signals(
+    layer: Layer, x: Any, rank: int, channels: int | None = None, dtype: Any = None
+) -> Array:
+    """Return `x` as floats, having checked that it is a batch of images or of sequences.
+
+    Raises
+    ------
+    ValueError
+        If it has not two axes more than `rank`, or has another number of `channels`.
+    """
+    x = as_floats(layer, x, dtype)
+    shape = x.shape
+    if len(shape) == rank + 2 and channels in (None, shape[1]):
+        return x
+    words = _WORDS[rank]
+    cure = ""
+    if len(shape) == rank + 2 and shape[-1] == channels:
+        cure = words.channels_last
+    elif len(shape) == rank + 1 and channels in (None, shape[0]):
+        cure = "; add a batch axis: x[None]"
+    elif len(shape) == rank + 1 and channels == 1:
+        cure = "; add a channel axis: x[:, None]"
+    expected = f"(N, {'C' if channels is None else channels}, {words.sizes})"
+    raise ValueError(
+        f"{layer.label}: expected {words.noun}s of shape {expected}, got {shape}{cure}"
+    )
+
+
+def at(index: int, size: Size) -> int:
+    """Return the size along the axis of this index."""
+    return size if isinstance(size, int) else size[index]
+
+
+def sizes(value: Any, rank: int, what: str, minimum: int = 1) -> Size:
+    """Return `value`, one int or an int for each axis, or raise an error that names it `what`."""
+    if not isinstance(value, (tuple, list)) or (rank == 1 and len(value) != 1):
+        return integer(value, what, minimum)
+    if len(value) != rank:
+        raise ValueError(f"{what} must be an int or a pair (height, width), got {value!r}")
+    checked = tuple(integer(size, what, minimum) for size in value)
+    return checked if rank > 1 else checked[0]

@@ -1,0 +1,206 @@
+"""``evaluate`` and ``predict``: a trained model on a whole data set, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..checks import integer
+from ..data.loader import DataLoader, as_array
+from ..engine.arrays import Array
+from ..layer import Layer, evaluating
+from ..losses import Loss
+from .arguments import Metrics, check_layer, check_model_and_loss
+from .batches import are_arrays, as_batch, batches_of
+from .metrics import named_metrics
+from .tally import Tally
+
+BATCH_SIZE = 256
+
+
+def evaluate(
+    model: Layer,
+    loss: Loss,
+    data: Iterable[Any],
+    *,
+    metrics: Metrics = (),
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, float]:
+    """Return the loss and the metrics of a model over a whole data set.
+
+    For the calling thread the model is in evaluation mode meanwhile, and keeps no caches; it may be
+    in training in another thread.
+
+    Parameters
+    ----------
+    model : Layer
+    loss : Loss
+        With the reduction "mean" or "sum".
+    data : tuple of arrays (inputs, targets), or iterable of batches (inputs, targets)
+        A third array or item has the weights of the samples. Inputs that are a tuple are several
+        inputs of the model.
+    metrics : sequence of callable, or mapping of str to callable
+        Functions of (predictions, targets) that return a number, such as `accuracy`.
+    batch_size : int, default 256
+        Number of samples that go through the model at a time, if `data` are arrays.
+
+    Returns
+    -------
+    dict of str to float
+        "loss", and each metric by its name.
+
+    Raises
+    ------
+    ValueError
+        If there are no data, if every target is ignored, if the loss is not finite, or if data,
+        model and loss do not fit together.
+
+    Notes
+    -----
+    The loss is that of one batch of all samples, whatever the batches are: the mean of a batch is
+    weighted by its divisor. With ``w`` the weight of a sample and ``c`` the class weight of its
+    label, 0 where it is ignored, the divisor is Σ w c. It is computed from the attributes
+    ``weight`` and ``ignore_index`` of the loss; a loss without them divides by the number of
+    targets. With layers that use the statistics of the batch also in evaluation mode, the outputs
+    and therefore the loss depend on the batches.
+
+    A metric is the mean over the batches, weighted by their numbers of targets, without those that
+    the loss ignores; a batch with no other targets is left out. A figure that is not a mean over
+    targets, such as an F-score, should be computed from all outputs: see `predict`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> data = np.array([[2.0, 0.0], [0.0, 0.0], [0.0, 3.0]]), np.array([0, 0, 0])
+    >>> figures = nn.evaluate(nn.Identity(), nn.CrossEntropy(), data, metrics=[nn.accuracy])
+    >>> {name: round(value, 4) for name, value in figures.items()}
+    {'loss': 1.2896, 'accuracy': 0.6667}
+    """
+    check_model_and_loss(model, loss, "evaluate")
+    tally = Tally(loss, named_metrics(metrics, loss, "evaluate"))
+    batch_size = integer(batch_size, "evaluate: batch_size")
+    if are_arrays(data):
+        data = batches_of(data, batch_size)
+    if not isinstance(data, Iterable):
+        raise TypeError(
+            f"evaluate: expected a tuple of arrays or batches, got {type(data).__name__}"
+        )
+    with evaluating():
+        for given in data:
+            batch = as_batch(given, loss)
+            predictions = model(*batch.inputs)
+            # A batch in which no target counts has no mean, but the others may have one.
+            value = batch.loss_of(loss, predictions) if batch.weight else 0.0
+            tally.add(value, predictions, batch)
+    if not tally.batches:
+        raise ValueError("evaluate: the data gave no batch")
+    if not tally.weight:
+        raise ValueError("evaluate: every target is ignored or has no weight")
+    return tally.figures()
+
+
+def predict(
+    model: Layer, inputs: ArrayLike | tuple[ArrayLike, ...], batch_size: int = BATCH_SIZE
+) -> Array:
+    """Return the model's outputs for all `inputs`, computed batch by batch.
+
+    For the calling thread the model is in evaluation mode meanwhile, and keeps no caches; it may be
+    in training in another thread.
+
+    Parameters
+    ----------
+    model : Layer
+        It returns one array, with a row for each sample.
+    inputs : array_like of shape (N, ...), or tuple of such
+        A tuple is several inputs of the model.
+    batch_size : int, default 256
+        Number of samples that go through the model at a time. It bounds the memory and, but for
+        rounding, does not change the outputs.
+
+    Returns
+    -------
+    ndarray of shape (N, ...)
+        A new array, also where the model returns its input.
+
+    Raises
+    ------
+    ValueError
+        If there are no inputs, if several are of different lengths, if the model returns another
+        number of rows, or if its outputs would depend on `batch_size`.
+    TypeError
+        If the model is not a layer or returns several outputs, or if the inputs are not arrays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> model = nn.Sequential(nn.Linear(4, 3), nn.Softmax())
+    >>> nn.predict(model, np.zeros((1000, 4), dtype=np.float32)).shape
+    (1000, 3)
+    """
+    cure = "; write predict(model, inputs)" if isinstance(inputs, Layer) else ""
+    check_layer(model, "model", "predict", cure)
+    batch_size = integer(batch_size, "predict: batch_size")
+    arrays = _as_inputs(inputs)
+    samples = len(arrays[0])
+    if samples > batch_size:
+        _check_independence(model, samples)
+    with evaluating():
+        outputs = _outputs(model, [array[:batch_size] for array in arrays])
+        if samples <= batch_size:
+            return np.array(outputs)
+        everything = np.empty((samples, *outputs.shape[1:]), outputs.dtype)
+        everything[:batch_size] = outputs
+        for start in range(batch_size, samples, batch_size):
+            stop = start + batch_size
+            everything[start:stop] = _outputs(model, [array[start:stop] for array in arrays])
+    return everything
+
+
+def _as_inputs(inputs: Any) -> list[Array]:
+    """Return the inputs as arrays of the same length, above 0."""
+    if isinstance(inputs, DataLoader):
+        raise TypeError(
+            "predict: expected the inputs as an array, got a DataLoader; give the array that it "
+            "was made from"
+        )
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    arrays = [as_array(array, "predict") for array in given]
+    lengths = {array.shape[:1] for array in arrays}
+    shapes = " and ".join(str(array.shape) for array in arrays)
+    if not lengths or () in lengths or (0,) in lengths:
+        raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
+    if len(lengths) > 1:
+        raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
+    return arrays
+
+
+def _outputs(model: Layer, inputs: list[Array]) -> Array:
+    """Return the model's output for a batch, having checked that it has a row for each sample."""
+    outputs = model(*inputs)
+    if not isinstance(outputs, np.ndarray):
+        raise TypeError(
+            f"predict: {model.label} must return one array, got {type(outputs).__name__}; call the "
+            f"model itself within no_grad for its several outputs"
+        )
+    if outputs.shape[:1] != inputs[0].shape[:1]:
+        raise ValueError(
+            f"predict: {model.label} must return a row for each of the {len(inputs[0])} samples of "
+            f"a batch, got shape {outputs.shape}"
+        )
+    return outputs
+
+
+def _check_independence(model: Layer, samples: int) -> None:
+    """Raise a ValueError if a layer mixes the samples of a batch in evaluation mode."""
+    for path, layer in model.named_layers():
+        if getattr(layer, "track_running_stats", True) is False:
+            name = f"layer {path!r}, {layer.label}," if path else layer.label
+            raise ValueError(
+                f"predict: {name} uses the statistics of the batch, so that the outputs depend on "
+                f"batch_size; use batch_size={samples} for those of all inputs together"
+            )

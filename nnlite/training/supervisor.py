@@ -1,0 +1,146 @@
+"""``Supervisor``: everything that `fit` does beside the arithmetic of its loop."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .arguments import in_training
+from .batches import Batch, as_batch, averages
+from .callbacks import Checkpoint
+from .pace import Pace
+from .progress import Progress
+from .safeguards import Interrupts, LastGood, NotFiniteError, naming
+from .state import Training
+
+
+class Supervisor:
+    """Contexts and calls around the loop of `fit`: for the run, each epoch and each step.
+
+    Parameters
+    ----------
+    training : Training
+        The run as its callbacks see it.
+    pace : Pace
+        Steps the schedule.
+    good : LastGood
+        Undoes a step that fails.
+    checkpoint : Checkpoint, optional
+    resume : bool
+        Whether the run continues from the checkpoint.
+    progress : Progress
+    """
+
+    def __init__(
+        self,
+        training: Training,
+        pace: Pace,
+        good: LastGood,
+        checkpoint: Checkpoint | None,
+        resume: bool,
+        progress: Progress,
+    ) -> None:
+        self._training = training
+        self._pace = pace
+        self._good = good
+        self._checkpoint, self._resume = checkpoint, resume
+        self._progress = progress
+        self._interrupts = Interrupts()
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[None]:
+        """Context of the run: the model is in training mode, Ctrl-C waits for the end of a step."""
+        training, checkpoint = self._training, self._checkpoint
+        quiet = np.errstate(over="ignore", invalid="ignore")  # the loss reports an overflow
+        with quiet, in_training(training.model), self._interrupts:
+            training.call("on_fit_begin")
+            if checkpoint is not None and self._resume:
+                checkpoint.resume(training)
+            first = training.epoch
+            yield
+            trained = training.epoch > first
+            if not trained:
+                self._progress.print_nothing_to_do()
+            training.call("on_fit_end")
+            if checkpoint is not None and (trained or self._resume):
+                checkpoint.after_fit(training)
+
+    @contextlib.contextmanager
+    def epoch(self) -> Iterator[None]:
+        """Context of an epoch: an error names the batch, and restores weights that are finite."""
+        with naming(self._place), self._progress.epoch():
+            try:
+                yield
+            except NotFiniteError as error:
+                raise ValueError(f"{error}; {self._good.restore(error)}") from error
+
+    def _place(self) -> str:
+        batch = f", batch {self._training.batch}" if self._training.batch else ""
+        return f"fit: epoch {self._training.epoch}{batch}"
+
+    def steps(self, accumulate: int) -> Iterator[list[Batch]]:
+        """Yield the batches of each step, with their numbers and the scales of their gradients."""
+        training = self._training
+        batches = iter(()) if training.exhausted else training.batches()
+        while not training.exhausted and training.stopped is None:
+            given = list(itertools.islice(batches, accumulate))
+            # A checkpoint after this step has to know that the loader's epoch is over.
+            training.exhausted = len(given) < accumulate
+            if not given:
+                break
+            step = []
+            for item in given:
+                training.batch += 1
+                step.append(as_batch(item, training.loss)._replace(number=training.batch))
+            yield _scaled(step, averages(training.loss))
+
+    @contextlib.contextmanager
+    def step(self) -> Iterator[None]:
+        """Context of a step: Ctrl-C waits for its end, and an exception undoes it."""
+        with self._interrupts.held():
+            with self._good:
+                yield
+            self._training.lr = self._training.optimizer.lr
+            self._pace.after_step()
+
+    def loss_of(self, batch: Batch, predictions: Any) -> float:
+        """Return the loss of a batch, which is finite; 0 where no target counts."""
+        if not batch.scale:
+            return 0.0
+        value = batch.loss_of(self._training.loss, predictions)
+        self._good.prove()
+        return value
+
+    def after_step(self, batches: list[Batch]) -> None:
+        """Call the callbacks, save a checkpoint if it is time, and move the bar."""
+        self._training.call("on_step_end")
+        if self._checkpoint is not None:
+            self._checkpoint.after_step(self._training, len(batches))
+        self._progress.advance(len(batches))
+
+    def end_epoch(self, validation: Mapping[str, float]) -> None:
+        """Put the figures of the epoch into the history, and step the schedule."""
+        with self._interrupts.held():
+            self._training.end_epoch(validation)
+            self._pace.after_epoch()
+
+    def after_epoch(self) -> None:
+        """Call the callbacks, save a checkpoint if it is time, and print the figures."""
+        self._training.call("on_epoch_end")
+        if self._checkpoint is not None:
+            self._checkpoint.after_epoch(self._training)
+        self._progress.print_epoch()
+
+
+def _scaled(step: list[Batch], mean: bool) -> list[Batch]:
+    """Return the batches with the scales that make their gradients those of one batch."""
+    total = sum(batch.weight for batch in step)
+    if not total:
+        return [batch._replace(scale=0.0) for batch in step]
+    if mean:
+        return [batch._replace(scale=batch.weight / total) for batch in step]
+    return [batch._replace(scale=1.0 if batch.weight else 0.0) for batch in step]

@@ -1,0 +1,99 @@
+"""``Tally``: the running loss and metrics of an epoch or a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..checks import integer, number
+from ..engine.arrays import Array
+from ..layer import Layer
+from .batches import Batch, averages
+from .metrics import Metric
+
+
+class Tally:
+    """The loss and the metrics of all batches so far, as those of one batch of all their samples.
+
+    For the reduction "sum" the loss is the sum. Metrics are means, weighted by the targets that are
+    not ignored; they are not computed for a batch in which all targets are ignored.
+    """
+
+    def __init__(self, loss: Layer, metrics: Mapping[str, Metric]) -> None:
+        self.averages = averages(loss)
+        self.metrics = dict(metrics)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.loss = self.weight = 0.0
+        self.batches = self.counted = 0
+        self.totals = dict.fromkeys(self.metrics, 0.0)
+
+    def add(self, value: float, predictions: Array, batch: Batch) -> None:
+        """Add the loss `value` and the metrics of a batch."""
+        self.loss += value * batch.weight if self.averages else value
+        self.weight += batch.weight
+        self.batches += 1
+        self.counted += batch.counted
+        if not batch.counted:
+            return
+        for name, metric in self.metrics.items():
+            figure = metric(predictions, batch.targets[0])
+            if np.ndim(figure) != 0:
+                raise TypeError(
+                    f"the metric {name!r} must give a number, got an array of shape "
+                    f"{np.shape(figure)}"
+                )
+            self.totals[name] += float(figure) * batch.counted
+
+    def figures(self) -> dict[str, float]:
+        """Return the loss and the metrics by name; NaN is the mean over nothing."""
+        loss = _ratio(self.loss, self.weight) if self.averages else self.loss
+        means = {name: _ratio(total, self.counted) for name, total in self.totals.items()}
+        return {"loss": loss, **means}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, for `load_state_dict`."""
+        return {
+            "loss": self.loss,
+            "weight": self.weight,
+            "batches": self.batches,
+            "counted": self.counted,
+            "totals": dict(self.totals),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore a state; if it does not fit, nothing is changed."""
+        check_state(state_dict, self.state_dict(), "the tally")
+        totals = state_dict["totals"]
+        check_state(totals, {}, "the totals of the metrics")
+        if set(totals) != set(self.metrics):
+            raise ValueError(
+                f"the checkpoint is of a run with the metrics [{', '.join(totals)}], this one "
+                f"has [{', '.join(self.metrics)}]; resume with the metrics that it began with"
+            )
+        loss = number(state_dict["loss"], "the loss of the epoch so far")
+        weight = number(state_dict["weight"], "the weight of the epoch so far", 0)
+        batches = integer(state_dict["batches"], "the batches of the epoch so far", 0)
+        counted = integer(state_dict["counted"], "the targets of the epoch so far", 0)
+        # A metric may be NaN.
+        totals = {name: float(totals[name]) for name in self.metrics}
+        self.loss, self.weight, self.totals = loss, weight, totals
+        self.batches, self.counted = batches, counted
+
+
+def check_state(state: Any, names: Mapping[str, Any], what: str) -> None:
+    """Raise a ValueError unless `state` is a mapping that has all of `names`."""
+    if not isinstance(state, Mapping):
+        raise ValueError(f"the state of {what} must be a dict, got {state!r:.80}")
+    missing = [name for name in names if name not in state]
+    if missing:
+        raise ValueError(f"the state of {what} lacks {missing[0]!r}")
+
+
+def _ratio(total: float, count: float) -> float:
+    return total / count if count else math.nan

@@ -1,0 +1,103 @@
+"""Machine code, and the folder that keeps it."""
+
+import os
+import stat
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+import nnlite as nn
+from nnlite.compiled import native
+
+SOURCE = '''"""A source."""
+
+import numpy as np
+
+real = np.float32
+
+
+def twice(n, x):
+    """Return 2 x."""
+    return x + x
+'''
+X = np.arange(3, dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NNLITE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(native, "_warned", False)
+    return tmp_path / "cache"
+
+
+def call():
+    return native.Native(SOURCE).call("twice", 3, X).tolist()
+
+
+def test_source_and_machine_code_are_kept(folder):
+    assert call() == [0, 2, 4]
+    assert [path.read_text() for path in folder.glob("nnlite_*.py")] == [SOURCE]
+    kept = sorted(folder.rglob("*.nbc"))
+    assert len(kept) == 1
+    before = kept[0].stat().st_mtime_ns
+    assert call() == [0, 2, 4]
+    assert kept[0].stat().st_mtime_ns == before
+    assert not list(folder.glob("*.tmp"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("ending", ["*.nbc", "*.nbi"])
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+def test_a_damaged_file_is_said_once_and_worked_around(folder, ending, content):
+    call()
+    for path in folder.rglob(ending):
+        path.write_bytes(content)
+    with pytest.warns(UserWarning, match="cannot be kept in"):
+        assert call() == [0, 2, 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call() == [0, 2, 4]
+
+
+def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):
+    folder.write_text("a file")
+    with pytest.warns(UserWarning, match="cannot be kept in"):
+        assert call() == [0, 2, 4]
+
+
+def test_a_full_disk_is_said_once_and_worked_around(folder, monkeypatch):
+    def no_space(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(native.tempfile, "mkstemp", no_space)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        assert call() == [0, 2, 4]
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="of POSIX")
+def test_a_folder_that_others_can_write_is_not_used(folder):
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.warns(UserWarning, match="can be written by other users"):
+        assert call() == [0, 2, 4]
+    assert not list(folder.iterdir())
+
+
+def test_numba_is_imported_by_the_first_compile_alone():
+    script = (
+        "import sys, nnlite as nn; nn.Linear(2, 2); assert 'numba' not in sys.modules; "
+        "nn.compile(nn.Linear(2, 2), native=False); assert 'numba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_batch_size_is_free():
+    model = nn.compile(nn.Sequential(nn.Linear(3, 2), nn.Softmax()))
+    model(np.zeros((4, 3), np.float32))
+    source = model.source
+    for size in (1, 2, 100):
+        assert model(np.zeros((size, 3), np.float32)).shape == (size, 2)
+        assert model.source is source

@@ -1,0 +1,184 @@
+"""A compiled step is the step that the objects make without it."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import nnlite as nn
+
+OPTIMIZERS = {
+    "SGD": lambda p: nn.SGD(p, lr=0.1),
+    "SGD with momentum": lambda p: nn.SGD(p, lr=0.05, momentum=0.9, dampening=0.1),
+    "SGD with everything": lambda p: nn.SGD(
+        p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01
+    ),
+    "Adam": lambda p: nn.Adam(p, lr=0.01),
+    "Adam with decay": lambda p: nn.Adam(p, lr=0.01, betas=(0.3, 0.9), weight_decay=0.1),
+    "AdamW": lambda p: nn.AdamW(p, lr=0.01, weight_decay=0.1),
+    "RMSprop": lambda p: nn.RMSprop(p, lr=0.01),
+    "RMSprop with everything": lambda p: nn.RMSprop(
+        p, lr=0.01, momentum=0.5, centered=True, weight_decay=0.01
+    ),
+}
+
+
+def mlp(dtype=np.float64):
+    nn.seed(0)
+    layers = nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.2, rng=3), nn.Linear(5, 4)
+    return nn.Sequential(nn.Flatten(), *layers).astype(dtype)
+
+
+def batches(count, dtype=np.float64):
+    rng = np.random.default_rng(1)
+    for index in range(count):
+        size = 4 + index % 3
+        yield rng.normal(size=(size, 2, 3)).astype(dtype), rng.integers(4, size=size)
+
+
+def uncompiled(model, loss, optimizer, max_grad_norm=None):
+    def step(inputs, targets):
+        value = loss(model(inputs), targets)
+        optimizer.zero_grad()
+        model.backward(loss.backward(), input_grad=False)
+        if max_grad_norm is not None:
+            nn.clip_grad_norm(model.parameters(), max_grad_norm)
+        optimizer.step()
+        return value
+
+    return step
+
+
+def both(make_optimizer, model=None, **options):
+    """Return a model with its compiled step, and a copy with the step that is not compiled."""
+    model = mlp() if model is None else model
+    twin = copy.deepcopy(model)
+    loss, optimizer = nn.CrossEntropy(), make_optimizer(model.parameters())
+    compiled = nn.compile(model, loss, optimizer, **{"native": False, **options})
+    norm = options.get("max_grad_norm")
+    plain = uncompiled(twin, nn.CrossEntropy(), make_optimizer(twin.parameters()), norm)
+    return model, compiled, twin, plain
+
+
+def assert_same_state(model, twin, rtol=1e-9):
+    for one, other in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert_allclose(one, other, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("max_grad_norm", [None, 0.1])
+def test_it_trains_as_the_step_that_is_not_compiled(name, max_grad_norm):
+    model, compiled, twin, plain = both(OPTIMIZERS[name], max_grad_norm=max_grad_norm)
+    for inputs, targets in batches(12):
+        assert compiled(inputs, targets) == pytest.approx(plain(inputs, targets))
+    assert_same_state(model, twin)
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "rtol"), [("Adam", np.float64, 1e-6), ("SGD", np.float32, 2e-3)]
+)
+def test_machine_code_trains_as_the_step_that_is_not_compiled(name, dtype, rtol):
+    model, compiled, twin, plain = both(OPTIMIZERS[name], mlp(dtype), native=True)
+    for inputs, targets in batches(200, dtype):
+        assert compiled(inputs, targets) == pytest.approx(plain(inputs, targets), rel=rtol)
+    assert_same_state(model, twin, rtol)
+
+
+def test_compiled_and_other_steps_take_turns():
+    model, compiled, twin, plain = both(OPTIMIZERS["SGD with everything"])
+    turns = uncompiled(model, nn.CrossEntropy(), compiled.optimizer)
+    for index, (inputs, targets) in enumerate(batches(9)):
+        step = turns if index % 3 == 1 else compiled
+        assert step(inputs, targets) == pytest.approx(plain(inputs, targets))
+        if index == 4:
+            state = compiled.optimizer.state_dict()
+            compiled.optimizer.load_state_dict(state)
+            model.load_state_dict(model.state_dict())
+    assert_same_state(model, twin)
+
+
+def test_options_of_the_optimizer_and_modes_hold_from_the_next_step_on():
+    model, compiled, twin, _ = both(OPTIMIZERS["SGD"])
+    optimizer = nn.SGD(twin.parameters(), lr=0.1)
+    plain = uncompiled(twin, nn.CrossEntropy(), optimizer)
+    for index, (inputs, targets) in enumerate(batches(8)):
+        for one in (optimizer, compiled.optimizer):
+            one.lr = 0.1 / (1 + index)
+            one.param_groups[0]["momentum"] = 0.9 * (index > 2)
+        for one in (model, twin):
+            one[2].train(index != 4)
+            one[4].train(index != 5)
+            one[1].weight.requires_grad = index < 6
+        assert compiled(inputs, targets) == pytest.approx(plain(inputs, targets))
+    assert_same_state(model, twin)
+
+
+def test_groups_tied_and_frozen_parameters():
+    def make():
+        nn.seed(0)
+        square = nn.Linear(4, 4)
+        frozen = nn.Linear(4, 4)
+        frozen.weight.requires_grad = False
+        model = nn.Sequential(
+            nn.Linear(6, 4), nn.Residual(square, nn.Tanh(), square.tied()), frozen, nn.Linear(4, 3)
+        )
+        groups = [
+            {"params": list(model[0].parameters()), "lr": 0.01},
+            {"params": [*model[1].parameters(), *model[2].parameters()]},
+            {"params": model[3].parameters(), "momentum": 0.5},
+        ]
+        return model.astype(np.float64), nn.SGD(groups, lr=0.1)
+
+    (model, optimizer), (twin, other) = make(), make()
+    compiled = nn.compile(model, nn.CrossEntropy(), optimizer, native=False)
+    plain = uncompiled(twin, nn.CrossEntropy(), other)
+    rng = np.random.default_rng(0)
+    for size in (5, 5, 3):
+        x, labels = rng.normal(size=(size, 6)), rng.integers(3, size=size)
+        assert compiled(x, labels) == pytest.approx(plain(x, labels))
+    assert_same_state(model, twin)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x, t: (x[:, :1], t), "expected input of shape"),
+        (lambda x, t: (x, t + 4), "labels must be in"),
+        (lambda x, t: (x, t[:-1]), "need labels of shape"),
+        (lambda x, t: (x * np.inf, t), "the predictions contain"),
+        (lambda x, t: (x[:1], t[:1]), "no variance to train with"),
+    ],
+)
+def test_an_error_is_that_of_the_objects_and_changes_nothing(native, change, message):
+    model, compiled, *_ = both(OPTIMIZERS["Adam"], native=native)
+    (x, labels), *_ = batches(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiled(x, labels)
+        before = model.state_dict(), compiled.optimizer.state_dict()["state"]
+        with np.errstate(all="ignore"), pytest.raises(ValueError, match=message):
+            compiled(*change(x, labels))
+    for one, other in zip(before[0].values(), model.state_dict().values(), strict=True):
+        assert_array_equal(one, other)
+    after = compiled.optimizer.state_dict()["state"]
+    assert {k: v["step"] for k, v in before[1].items()} == {k: v["step"] for k, v in after.items()}
+
+
+def test_a_layer_without_a_form_is_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Lambda(np.sin, np.cos)))
+    compiled = nn.compile(model)
+    with pytest.raises(TypeError, match=r"Lambda\(sin, cos\) \('1\.0' in the model\) has no comp"):
+        compiled(np.zeros((1, 2), np.float32))
+
+
+def test_the_source_shows_the_layers_one_after_the_other():
+    _, compiled, *_ = both(OPTIMIZERS["SGD"])
+    compiled(*next(batches(1)))
+    places = [compiled.source.index(f"# {i}: ") for i in range(6)]
+    assert places == sorted(places)
+    assert "# 1: Linear(6, 5), backward" in compiled.source

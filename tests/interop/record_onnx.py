@@ -1,0 +1,135 @@
+"""Record the files that PyTorch's exporters write: ``python -m tests.interop.record_onnx``.
+
+For each network there is a ``.npz`` file with its input, output, output gradient and gradients,
+and an ``.onnx`` file of each exporter: the one of TorchScript and the one of ``torch.export``.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+DATA = Path(__file__).parent / "data"
+
+
+def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
+    """Return modules and inputs for them by name."""
+    t = torch.nn
+
+    class Outputs(t.Module):
+        """All outputs of a recurrent module, its last one, or its final state."""
+
+        def __init__(self, cell: Any, what: str) -> None:
+            super().__init__()
+            self.cell, self.what = cell, what
+
+        def forward(self, x: Any) -> Any:
+            sequence, final = self.cell(x)
+            final = final[0] if isinstance(final, tuple) else final
+            return {"all": sequence, "last": sequence[:, -1], "final": final[-1]}[self.what]
+
+    class Shortcut(t.Module):
+        def __init__(self, body: Any) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, x: Any) -> Any:
+            return x + self.body(x)
+
+    def normal(*shape: int) -> Any:
+        return torch.randn(3, *shape)
+
+    images = t.Sequential(
+        t.Conv2d(1, 3, 3, padding=1), t.BatchNorm2d(3), t.ReLU(), t.MaxPool2d(2),
+        t.Conv2d(3, 4, 3, padding="same"), t.AvgPool2d(2), t.Flatten(), t.Linear(16, 3),
+    )  # fmt: skip
+    sequences = t.Sequential(
+        t.Conv1d(2, 3, 3, stride=2, dilation=2), t.BatchNorm1d(3), t.GELU(), t.MaxPool1d(2),
+        t.Flatten(), t.LayerNorm(9),
+    )  # fmt: skip
+    activations = t.Sequential(
+        t.LeakyReLU(0.1), t.ELU(0.5), t.SiLU(), t.Softplus(2.0), t.GELU("tanh"), t.Sigmoid(),
+        t.Tanh(),
+    )  # fmt: skip
+    return {
+        "perceptron": (
+            t.Sequential(t.Flatten(), t.Linear(12, 5), t.ReLU(), t.Dropout(), t.Linear(5, 3)),
+            normal(3, 4),
+        ),
+        "images": (images, normal(1, 8, 8)),
+        "sequences": (sequences, normal(2, 17)),
+        "activations": (activations, normal(5)),
+        "average": (
+            t.Sequential(t.Conv2d(1, 3, 3), t.AdaptiveAvgPool2d(1), t.Flatten(), t.Softmax(1)),
+            normal(1, 6, 6),
+        ),
+        "maximum": (
+            t.Sequential(t.AdaptiveMaxPool2d(1), t.Flatten(), t.LogSoftmax(1)),
+            normal(2, 6, 6),
+        ),
+        "embedding": (t.Sequential(t.Embedding(7, 4), t.Linear(4, 3)), torch.randint(7, (3, 5))),
+        "norm": (t.Sequential(t.Linear(3, 4), t.BatchNorm1d(4, affine=False)), normal(3)),
+        "shortcut": (
+            t.Sequential(
+                Shortcut(t.Sequential(t.Linear(3, 3), t.Tanh())), t.Linear(3, 2, bias=False)
+            ),
+            normal(3),
+        ),
+        "lstm": (Outputs(t.LSTM(3, 4, batch_first=True), "all"), normal(5, 3)),
+        "lstm_deep": (
+            Outputs(t.LSTM(3, 4, 2, batch_first=True, bidirectional=True), "all"),
+            normal(5, 3),
+        ),
+        "lstm_final": (Outputs(t.LSTM(3, 4, batch_first=True), "final"), normal(5, 3)),
+        "gru_final": (Outputs(t.GRU(3, 4, batch_first=True), "final"), normal(5, 3)),
+        "rnn_last": (
+            Outputs(t.RNN(3, 4, batch_first=True, nonlinearity="relu"), "last"),
+            normal(5, 3),
+        ),
+    }
+
+
+def record(torch: Any) -> None:
+    """Write all files anew."""
+    torch.manual_seed(0)
+    for name, (module, x) in networks(torch).items():
+        module.eval()
+        if x.is_floating_point():
+            x.requires_grad_()
+        y = module(x)
+        grad = torch.randn_like(y)
+        y.backward(grad)
+        figures = {"x": x, "y": y, "grad": grad}
+        if x.requires_grad:
+            figures["x_grad"] = x.grad
+        arrays = {key: value.detach().numpy() for key, value in figures.items()}
+        np.savez(DATA / f"{name}.npz", **arrays)
+        script, program = io.BytesIO(), io.BytesIO()
+        given = x.detach()
+        torch.onnx.export(
+            module, (given,), script, dynamo=False, input_names=["x"],
+            dynamic_axes={"x": {0: "batch"}},
+        )  # fmt: skip
+        dynamic = ({0: torch.export.Dim("batch")},)
+        exported = torch.onnx.export(module, (given,), dynamo=True, dynamic_shapes=dynamic)
+        exported.save(program)
+        for kind, stream in (("script", script), ("export", program)):
+            model = onnx.load_from_string(stream.getvalue())
+            # Where in Python a node comes from takes more room than all else.
+            for node in model.graph.node:
+                del node.metadata_props[:]
+                node.doc_string = ""
+            del model.graph.metadata_props[:], model.graph.value_info[:]
+            for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+                del value.metadata_props[:]
+            (DATA / f"{name}.{kind}.onnx").write_bytes(model.SerializeToString())
+
+
+if __name__ == "__main__":
+    import torch
+
+    record(torch)

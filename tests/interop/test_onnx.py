@@ -1,0 +1,353 @@
+"""ONNX files: what is written runs elsewhere, and what others have written trains on here."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import nnlite as nn
+
+from ..registry import LAYERS, LayerCase
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+reference = pytest.importorskip("onnx.reference")
+helper = onnx.helper
+
+DATA = Path(__file__).parent / "data"
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
+
+# A Lambda is Python code, which no file has.
+WRITTEN = [case for case in LAYERS if not case.name.startswith("Lambda")]
+every_layer = pytest.mark.parametrize("case", WRITTEN, ids=lambda case: case.name)
+
+
+def made(case: LayerCase, batch: int = 3) -> tuple[nn.Layer, list[Any]]:
+    """Return a layer in evaluation mode, and inputs of float32 for it."""
+    inputs = case.inputs(np.random.default_rng(0), batch)
+    floats = [x.astype(np.float32) if x.dtype.kind == "f" else x for x in inputs]
+    return case.make().eval(), floats
+
+
+def write(layer: nn.Layer, inputs: list[Any], path: Path) -> None:
+    nn.to_onnx(layer, path, [x.shape[1:] for x in inputs])
+
+
+def run(path: Path, inputs: list[Any]) -> list[Any]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+    return session.run(None, dict(zip(names, inputs, strict=True)))  # type: ignore[no-any-return]
+
+
+# ---- writing ----
+
+
+@every_layer
+def test_a_file_gives_the_same_outputs_in_onnxruntime_for_batches_of_any_size(
+    case: LayerCase, tmp_path: Path
+) -> None:
+    layer, inputs = made(case)
+    write(layer, inputs, tmp_path / "a.onnx")
+    for batch in (1, 3, 5):
+        _, inputs = made(case, batch)
+        (output,) = run(tmp_path / "a.onnx", inputs)
+        expected = layer(*inputs)
+        assert output.shape == expected.shape
+        assert_allclose(output, expected, **TOLERANCE)
+
+
+@every_layer
+def test_a_file_gives_the_same_outputs_in_the_reference_implementation(
+    case: LayerCase, tmp_path: Path
+) -> None:
+    if case.name == "MaxPool1d that overlaps":
+        pytest.skip("the reference implementation does not pad sequences for a stride of 1")
+    layer, inputs = made(case)
+    write(layer, inputs, tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    names = [each.name for each in model.graph.input]
+    (output,) = reference.ReferenceEvaluator(model).run(None, dict(zip(names, inputs, strict=True)))
+    assert_allclose(output, layer(*inputs), **TOLERANCE)
+
+
+@every_layer
+def test_initializers_are_the_state_dict_and_the_batch_axis_is_dynamic(
+    case: LayerCase, tmp_path: Path
+) -> None:
+    layer, inputs = made(case)
+    write(layer, inputs, tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    found = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    expected = {
+        name: value
+        for name, value in layer.state_dict().items()
+        if not name.endswith("num_batches_tracked")  # which no output depends on
+    }
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_allclose(found[name], value, rtol=0, err_msg=name)
+    assert all(each.type.tensor_type.shape.dim[0].dim_param == "N" for each in model.graph.input)
+
+
+def test_names_of_a_graph_are_those_of_the_file(tmp_path: Path) -> None:
+    graph = nn.Graph(
+        {
+            "encoder": (nn.Sequential(nn.Linear(3, 4), nn.Tanh()), "image"),
+            "mean": (nn.Linear(4, 2), "encoder"),
+            "scaled": (nn.Multiply(), "mean", 0.5),
+            "sum": (nn.Add(), "scaled", "noise"),
+        },
+        inputs=("image", "noise"),
+        outputs=("sum", "mean"),
+    )
+    nn.to_onnx(graph, tmp_path / "a.onnx", [(3,), (2,)])
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    assert [each.name for each in session.get_inputs()] == ["image", "noise"]
+    assert [each.name for each in session.get_outputs()] == ["sum", "mean"]
+    rng = np.random.default_rng(0)
+    inputs = [rng.normal(size=(5, size)).astype(np.float32) for size in (3, 2)]
+    for output, expected in zip(run(tmp_path / "a.onnx", inputs), graph(*inputs), strict=True):
+        assert_allclose(output, expected, **TOLERANCE)
+
+
+def test_writing_leaves_the_model_as_it_is(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5, rng=0))
+    x = np.ones((5, 3), np.float32)
+    y = model(x)
+    state = model.state_dict()
+    nn.to_onnx(model, tmp_path / "a.onnx", 3)
+    assert model.training
+    assert all((value == state[name]).all() for name, value in model.state_dict().items())
+    assert model.backward(np.ones_like(y)).shape == x.shape
+
+
+def test_a_layer_without_a_form_is_named(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.ReLU(), nn.Lambda(np.sin, np.cos))
+    with pytest.raises(ValueError, match=r"to_onnx: layer '1': Lambda\(sin, cos\) has no form"):
+        nn.to_onnx(model, tmp_path / "a.onnx", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_subclass_with_a_forward_of_its_own_has_no_form(tmp_path: Path) -> None:
+    class Named(nn.Sequential):
+        pass
+
+    class Doubled(nn.ReLU):
+        def forward(self, x: Any) -> Any:
+            return 2 * super().forward(x)
+
+    nn.to_onnx(Named(nn.ReLU()), tmp_path / "a.onnx", 3)
+    with pytest.raises(ValueError, match="has no form in ONNX"):
+        nn.to_onnx(Doubled(), tmp_path / "b.onnx", 3)
+
+
+def test_a_shape_that_does_not_fit_is_the_error_of_the_layer(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Linear\(3, 4\): expected input of shape"):
+        nn.to_onnx(nn.Linear(3, 4), tmp_path / "a.onnx", 5)
+
+
+# ---- round trip ----
+
+
+def gradients(layer: nn.Layer, grad: Any) -> list[Any]:
+    layer.zero_grad()
+    found = layer.backward(grad)
+    inputs = found if isinstance(found, tuple) else (found,)
+    return [x for x in inputs if x is not None] + [
+        np.ravel(parameter.grad) for parameter in layer.parameters()
+    ]
+
+
+@every_layer
+def test_a_round_trip_gives_the_same_outputs_and_gradients(case: LayerCase, tmp_path: Path) -> None:
+    layer, inputs = made(case)
+    write(layer, inputs, tmp_path / "a.onnx")
+    again = nn.from_onnx(tmp_path / "a.onnx")
+    for mode in (False, True) if "Dropout(" not in repr(layer) else (False,):
+        y = layer.train(mode)(*inputs)
+        assert_allclose(again.train(mode)(*inputs), y, **TOLERANCE)
+        grad = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+        expected = gradients(layer, grad)
+        for found, value in zip(gradients(again, grad), expected, strict=True):
+            assert_allclose(found, value, **TOLERANCE)
+
+
+def test_a_sequential_comes_back_as_it_was(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding="same"),
+        nn.BatchNorm2d(2, momentum=0.3),
+        nn.SiLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.3),
+        nn.GlobalAvgPool2d(),
+        nn.Linear(2, 3),
+        nn.Softplus(0.5),
+    )
+    nn.to_onnx(model, tmp_path / "a.onnx", (1, 8, 8))
+    again = nn.from_onnx(tmp_path / "a.onnx")
+    assert repr(again).replace("padding=1", "padding='same'") == repr(model)
+    assert list(again.state_dict()) == list(model.state_dict())
+    assert again.training
+    nn.to_onnx(model.eval(), tmp_path / "a.onnx", (1, 8, 8))
+    assert not nn.from_onnx(tmp_path / "a.onnx").training
+
+
+def test_what_is_tied_and_what_is_frozen_stays_so(tmp_path: Path) -> None:
+    first = nn.Linear(3, 3)
+    model = nn.Sequential(first, nn.Tanh(), first.tied(), nn.Linear(3, 2))
+    model[3].weight.requires_grad = False  # type: ignore[attr-defined]
+    nn.to_onnx(model, tmp_path / "a.onnx", 3)
+    again = nn.from_onnx(tmp_path / "a.onnx")
+    assert [p.requires_grad for p in again.parameters()] == [True, True, False, True]
+
+
+def test_float64_stays_float64(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh()).astype(np.float64)
+    nn.to_onnx(model, tmp_path / "a.onnx", 3)
+    again = nn.from_onnx(tmp_path / "a.onnx")
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    assert again(x).dtype == np.float64
+    assert_allclose(again(x), model(x), rtol=1e-12)
+
+
+# ---- files of PyTorch ----
+
+RECORDED = sorted(DATA.glob("*.onnx"))
+# torch.export unrolls what it has no operator for, and concatenates the steps.
+REFUSED = {"rnn_last.export.onnx": "an input is not of numbers"}
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_files_of_pytorchs_exporters_give_its_outputs_and_gradients(path: Path) -> None:
+    if path.name in REFUSED:
+        with pytest.raises(ValueError, match=REFUSED[path.name]):
+            nn.from_onnx(path)
+        return
+    figures = np.load(DATA / f"{path.name.split('.')[0]}.npz")
+    model = nn.from_onnx(path)
+    assert not model.training
+    assert_allclose(model(figures["x"]), figures["y"], **TOLERANCE)
+    x_grad = model.backward(figures["grad"])
+    if "x_grad" in figures:
+        assert_allclose(x_grad, figures["x_grad"], **TOLERANCE)
+    # It trains on.
+    parameters = list(model.parameters())
+    if parameters:
+        optimizer = nn.SGD(parameters, lr=0.01)
+        loss, target = nn.MeanSquaredError(), figures["y"][::-1]
+        model.train()
+        before = loss(model(figures["x"]), target)
+        for _ in range(10):
+            loss(model(figures["x"]), target)
+            optimizer.zero_grad()
+            model.backward(loss.backward(), input_grad=False)
+            optimizer.step()
+        assert loss(model(figures["x"]), target) < before
+
+
+# ---- what is refused ----
+
+
+def saved(path: Path, nodes: list[Any], opset: int = 20, **initializers: Any) -> Path:
+    """Write a file with an input x (N, 4), an output y, and these nodes and initializers."""
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", floats, ["N", 4])],
+        [helper.make_tensor_value_info("y", floats, ["N", "M"])],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in initializers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_an_operator_that_is_missing_is_named(tmp_path: Path) -> None:
+    node = helper.make_node("Sin", ["x"], ["y"], name="wave")
+    with pytest.raises(ValueError, match=r"a.onnx: node 'wave' \(Sin\): nnlite has no layer for"):
+        nn.from_onnx(saved(tmp_path / "a.onnx", [node]))
+
+
+@pytest.mark.parametrize("opset", [8, 99])
+def test_an_opset_that_is_not_read_is_named(tmp_path: Path, opset: int) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    with pytest.raises(ValueError, match=f"the file is of opset {opset}, but 9 to 25 are read"):
+        nn.from_onnx(saved(tmp_path / "a.onnx", [node], opset))
+
+
+def test_external_data_are_read_in_the_folder_and_refused_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    weight = np.arange(8, dtype=np.float32).reshape(4, 2)
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = onnx.load(saved(folder / "a.onnx", [node], w=weight))
+    for place in (folder / "w.bin", tmp_path / "w.bin"):
+        place.write_bytes(weight.tobytes())
+
+    def written(**entries: str) -> Path:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        del tensor.external_data[:]
+        for key, value in entries.items():
+            tensor.external_data.add(key=key, value=value)
+        (folder / "b.onnx").write_bytes(model.SerializeToString())
+        return folder / "b.onnx"
+
+    assert_allclose(nn.from_onnx(written(location="w.bin"))(np.eye(4)), weight)
+    (folder / "link.bin").symlink_to(tmp_path / "w.bin")
+    for location in ("../w.bin", str(tmp_path / "w.bin"), "link.bin"):
+        with pytest.raises(ValueError, match="outside of the folder of the file"):
+            nn.from_onnx(written(location=location))
+    with pytest.raises(ValueError, match="there is no such file"):
+        nn.from_onnx(written(location="none.bin"))
+    for entries in ({"offset": "4"}, {"offset": "-4"}, {"length": "1000000000000"}):
+        with pytest.raises(ValueError, match="tensor 'w' should have 32 bytes"):
+            nn.from_onnx(written(location="w.bin", **entries))
+
+
+def test_truncated_and_altered_files_are_an_error_that_names_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.onnx"
+    content = (DATA / "images.script.onnx").read_bytes()
+    rng = np.random.default_rng(0)
+    for length in rng.integers(0, len(content), 60):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="a.onnx: "):
+            nn.from_onnx(path)
+    for _ in range(150):
+        altered = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            altered[place] = rng.integers(256)
+        path.write_bytes(altered)
+        message = message_of(path)
+        assert message is None or message.startswith(f"{path}: ")
+        assert len(message or "") < len(str(path)) + 600
+
+
+def message_of(path: Path) -> str | None:
+    """Return the message of the error that a file is, or None if it can be read."""
+    try:
+        nn.from_onnx(path)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def test_files_of_other_kinds(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    np.savez(stream, a=np.ones(3))
+    for content in (b"", b"hello", stream.getvalue()):
+        (tmp_path / "a.onnx").write_bytes(content)
+        with pytest.raises(ValueError, match="no ONNX file"):
+            nn.from_onnx(tmp_path / "a.onnx")
+    with pytest.raises(ValueError, match="no regular file"):
+        nn.from_onnx(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        nn.from_onnx(tmp_path / "none.onnx")
