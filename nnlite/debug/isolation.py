@@ -18,10 +18,8 @@ AnyLayer = TypeVar("AnyLayer", bound=Layer)
 
 def isolated_copy(layer: AnyLayer) -> AnyLayer:
     """Return a deep copy of `layer` without caches and gradients."""
-    left_out: list[Any] = [part._cache for part in layer.layers() if part._cache]
-    for parameter in layer.parameters():
-        left_out += [parameter.grad, parameter._storage]
-    return copy.deepcopy(layer, {id(value): None for value in left_out})
+    # Copies have no caches anyway.
+    return copy.deepcopy(layer, {id(parameter.grad): None for parameter in layer.parameters()})
 
 
 @contextlib.contextmanager

@@ -199,7 +199,7 @@ class _Run:
         counted: set[int] = set()
         for name, depth, layer in _walk(self._model, "", 0, set()):
             line = LayerSummary(name, layer.label, depth, any(layer.named_children()))
-            for _, parameter in layer._own_parameters():
+            for parameter in layer.parameters(recurse=False):
                 if id(parameter) in counted:
                     line.shared_parameters += parameter.size
                     continue
@@ -207,8 +207,8 @@ class _Run:
                 line.parameters += parameter.size
                 line.trainable_parameters += parameter.size if parameter.requires_grad else 0
                 self._count_state(parameter.data)
-            for buffer in (getattr(layer, name) for name in layer._buffer_names):
-                if buffer is not None and id(buffer) not in counted:
+            for buffer in layer.buffers(recurse=False):
+                if id(buffer) not in counted:
                     counted.add(id(buffer))
                     self.buffers += buffer.size
                     self._count_state(buffer)

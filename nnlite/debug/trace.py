@@ -368,7 +368,7 @@ class Run:
                 continue
             own = [
                 (TraceEntry(parameters.pop(id(p)), "Parameter"), p)
-                for _, p in layer._own_parameters()
+                for p in layer.parameters(recurse=False)
                 if id(p) in parameters
             ]
             step = _Step(
