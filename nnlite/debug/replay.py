@@ -1,4 +1,4 @@
-"""A run of a model again and again, with one number moved: finite differences of any value."""
+"""Repeat a run with one number moved: finite differences of any value in a model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .probe import Probe
 
 
 class Replay:
-    """What a trace was run with, kept so that the same run can be repeated.
+    """The arguments of a trace, copied so that the same run can be repeated.
 
     Parameters
     ----------
@@ -60,9 +60,8 @@ class Replay:
         Returns
         -------
         dict of str to list of float
-            (L(v + h) - L(v - h)) / 2h for each place, or NaN where the model fails. A name that
-            stands for no array of floats, or for a layer that is called more than once, is left
-            out.
+            (L(v + h) - L(v - h)) / 2h for each place, or NaN where the model fails. Left out are
+            values that are no arrays of floats, and layers that are called more than once.
         """
         inputs, options, target, grad = self._given
         with package_generator_kept(), np.errstate(all="ignore"):
@@ -100,7 +99,7 @@ class Replay:
 
 
 def _movable(probe: Probe, names: Iterable[str]) -> dict[str, Array]:
-    """Return arrays by name: what is added to one of them is added to that value in the model."""
+    """Return arrays by name; a change to one of them changes that value in the model."""
     inputs = zip(input_names(probe.layer, probe.inputs), leaves(probe.inputs), strict=True)
     found = {name: value for name, value in inputs if is_floats(value)}
     found.update((name, parameter.data) for name, parameter in probe.parameters.items())
