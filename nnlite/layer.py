@@ -1,4 +1,4 @@
-"""``Layer``, the base class of all layers and losses: its contract, modes and tree of sub-layers.
+"""``Layer``, the base class of all layers and losses: contract, cache, state, tree of sub-layers.
 
 `forward` caches values for `backward`; `backward` returns the gradients of the inputs and adds to
 the gradients of the parameters.
@@ -6,10 +6,8 @@ the gradients of the parameters.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
+from .modes import current
 from .parameter import Parameter
 
 if TYPE_CHECKING:
@@ -28,77 +27,6 @@ Member = TypeVar("Member")
 
 # Identifies one forward of one layer: a new list for each, holding the thread that it ran in.
 Token = list[int | None]
-
-
-class _Mode(threading.local):
-    """The contexts of `no_grad` and `evaluating` that a thread is inside, and their effect."""
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.caching: int | None = self.thread  # None if forward does not cache
-        # Innermost last. `evaluating` has a list here, `no_grad` has None.
-        self.contexts: list[tuple[no_grad, list[Layer] | None]] = []
-        # The layers that were put into training mode within `evaluating`.
-        self.trained: list[Layer] | None = None
-
-    def enter(self, context: no_grad, trained: list[Layer] | None = None) -> None:
-        self.contexts.append((context, trained))
-        self._update()
-
-    def leave(self, context: no_grad) -> None:
-        # Contexts in generators may end in any order, even after the context around them.
-        for index, (entered, trained) in reversed([*enumerate(self.contexts)]):
-            if entered is context:
-                # `evaluate` may abandon a generator inside a context of its own.
-                del self.contexts[index : index + 1 if trained is None else None]
-                break
-        self._update()
-
-    def _update(self) -> None:
-        self.caching = None if self.contexts else self.thread
-        lists = [trained for _, trained in self.contexts if trained is not None]
-        self.trained = lists[-1] if lists else None
-
-
-_mode = _Mode()
-
-
-def is_grad_enabled() -> bool:
-    """Whether `forward` caches values for `backward`; False within `no_grad`."""
-    return _mode.caching is not None
-
-
-class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
-    """Context or decorator in which `forward` caches nothing; `backward` is then a RuntimeError.
-
-    It affects only the calling thread.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import nnlite as nn
-    >>> relu = nn.ReLU()
-    >>> with nn.no_grad():
-    ...     relu(np.array([-1.0, 1.0]))
-    array([0., 1.])
-    """
-
-    def __enter__(self) -> None:
-        _mode.enter(self)
-
-    def __exit__(self, *error: object) -> None:
-        _mode.leave(self)
-
-
-class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
-    """`no_grad`, with all layers in evaluation mode.
-
-    It affects only the calling thread and does not visit the layers. Their own modes are unchanged
-    and are valid again afterwards, even if `train` or `eval` was called in between.
-    """
-
-    def __enter__(self) -> None:
-        _mode.enter(self, [])
 
 
 class IncompatibleKeys(NamedTuple):
@@ -200,7 +128,7 @@ class Layer:
 
     def cache(self, *values: Any) -> None:
         """Store `values` for `backward`, replacing the last ones; under `no_grad`, do nothing."""
-        thread = _mode.caching
+        thread = current.caching
         if thread is None:
             self.drop_cache()
         else:
@@ -219,7 +147,7 @@ class Layer:
 
     def drop_cache(self) -> None:
         """Delete the values that `forward` cached in this thread."""
-        if self._token[0] == _mode.thread:
+        if self._token[0] == current.thread:
             self.__dict__["_cache"] = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -504,18 +432,18 @@ class Layer:
     @property
     def training(self) -> bool:
         """Whether the layer is in training mode, as seen by the calling thread."""
-        if _mode.trained is None:
+        if current.trained is None:
             return self._training
-        return any(layer is self for layer in _mode.trained)
+        return any(layer is self for layer in current.trained)
 
     @training.setter
     def training(self, mode: bool) -> None:
         mode = boolean(mode, f"{type(self).__name__}: training", "nn.fit trains on data")
-        if _mode.trained is None:
+        if current.trained is None:
             self._training = mode
         else:
-            _mode.trained[:] = [layer for layer in _mode.trained if layer is not self]
-            _mode.trained += [self] * mode
+            current.trained[:] = [layer for layer in current.trained if layer is not self]
+            current.trained += [self] * mode
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put this layer and its sub-layers into training mode; return the layer."""

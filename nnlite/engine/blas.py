@@ -247,4 +247,4 @@ def matmul(a: Array, b: Array, like: Array) -> Array:
 
 def column_sums(a: Array) -> Array:
     """Return the sum of each column of a matrix, as a product with ones: faster than `sum`."""
-    return product(ones((1, len(a)), a.dtype), a)[0]
+    return a[0] if len(a) == 1 else product(ones((1, len(a)), a.dtype), a)[0]

@@ -48,7 +48,17 @@ class _Workers:
         self._lock = threading.Lock()
 
     def start(self, index: int, call: Call) -> _Task:
-        """Pass the call to the worker with this index."""
+        """Pass the call to the worker with this index; where no thread can start, run it here."""
+        task = _Task(call)
+        try:
+            self._have(index)
+        except RuntimeError:  # in a browser, or at the limit of the system
+            task.run()
+        else:
+            self._queues[index].put(task)
+        return task
+
+    def _have(self, index: int) -> None:
         with self._lock:
             while len(self._queues) <= index:
                 tasks: queue.SimpleQueue[_Task] = queue.SimpleQueue()
@@ -56,9 +66,6 @@ class _Workers:
                     target=_work, args=(tasks,), name=f"nnlite-{len(self._queues)}", daemon=True
                 ).start()
                 self._queues.append(tasks)
-        task = _Task(call)
-        self._queues[index].put(task)
-        return task
 
 
 class _State(threading.local):
@@ -103,7 +110,8 @@ def is_busy() -> bool:
 def run(calls: Sequence[Call]) -> None:
     """Run all calls in parallel, the first of them in this thread, and wait for them.
 
-    Inside one of the calls, or while the interpreter exits, they run one after the other.
+    Inside one of the calls, while the interpreter exits, or where no thread can start, they run
+    one after the other.
 
     Raises
     ------

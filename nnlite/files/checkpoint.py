@@ -24,7 +24,8 @@ from ..random import (
     load_generator_state,
     own_generators,
 )
-from .state import CHECKPOINT, ZIP, checked_start, kind
+from .reading import reading
+from .state import CHECKPOINT, ZIP, checked_path, kind
 
 _VERSION = 1
 
@@ -147,14 +148,6 @@ def save_checkpoint(
         npz.write(file, arrays, {CHECKPOINT: head})
 
 
-def checked_path(path: str | os.PathLike[str], caller: str) -> str:
-    """Return the name of the file, or raise a ValueError if it does not end in ``.npz``."""
-    path = os.fsdecode(path)
-    if os.path.splitext(path)[1].lower() != ".npz":
-        raise ValueError(f"{caller}: the name of the file has to end in .npz, got {path!r}")
-    return path
-
-
 def load_checkpoint(
     path: str | os.PathLike[str],
     *,
@@ -261,10 +254,10 @@ def _classes(parts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _check_classes(path: str, parts: Mapping[str, Any], saved: Any) -> None:
-    """Check that the states are of such things as those that are given."""
+    """Check that the states belong to objects of the classes that are given."""
     for name, here in _classes(parts).items():
         there = saved.get(name) if isinstance(saved, Mapping) else saved
-        if there != here:
+        if not (isinstance(there, str) and there == here):
             raise ValueError(
                 f"{path}: {name}: the checkpoint has the state of {there!s:.80}, this run has "
                 f"{here}; a run goes on with what it was saved with"
@@ -341,19 +334,14 @@ def _read(path: str) -> dict[str, Any]:
     """Return the states in a checkpoint by the names of the parts."""
     from . import npz
 
-    start = checked_start(path)
-    with open(path, "rb") as file:
-        try:
-            if start[:4] not in ZIP:
-                raise ValueError(f"expected a checkpoint, {kind(start)}")
-            arrays, text = npz.read(file, CHECKPOINT)
-            if text is None:
-                raise ValueError(
-                    "this file has arrays, but is no checkpoint; read it with load_state"
-                )
-            return _checked_parts(text, arrays)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    with reading(path) as file:
+        start = file.peek(9)
+        if start[:4] not in ZIP:
+            raise ValueError(f"expected a checkpoint, {kind(start)}")
+        arrays, text = npz.read(file, CHECKPOINT)
+        if text is None:
+            raise ValueError("this file has arrays, but is no checkpoint; read it with load_state")
+        return _checked_parts(text, arrays)
 
 
 def _checked_parts(text: str, arrays: dict[str, Array]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..engine.arrays import Array
+from .npz import has_valid_flags
 
 try:
     import safetensors
@@ -81,7 +82,14 @@ def read(file: BinaryIO) -> dict[str, Array]:
         raise ValueError(f"damaged or truncated: {str(error)[:200]}") from error
     (length,) = struct.unpack("<Q", content[:8])
     json.loads(content[8 : 8 + length], object_pairs_hook=_without_repetition)
-    return {name: _array(f"entry {name[:80]!r}", entry) for name, entry in entries}
+    # The entries have copies, which are let go of one by one.
+    del content
+    entries.reverse()
+    arrays = {}
+    while entries:
+        name, entry = entries.pop()
+        arrays[name] = _array(f"entry {name[:80]!r}", entry)
+    return arrays
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
@@ -95,13 +103,13 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> None:
 def _array(what: str, entry: Mapping[str, Any]) -> Array:
     kind, shape, data = entry["dtype"], entry["shape"], entry["data"]
     if kind == "BF16":  # the upper half of a float32
-        halves = np.frombuffer(data, "<u2").astype(np.uint32)
-        return _shaped((halves << 16).view(np.float32), shape, what)
+        bits = np.frombuffer(data, "<u2").astype(np.uint32)
+        bits <<= 16
+        return _shaped(bits.view(np.float32), shape, what)
     if kind not in _DTYPES:
         raise ValueError(f"{what} is of {kind}, which is not read; convert it to float32 first")
     array = np.frombuffer(data, _DTYPES[kind])
-    # A flag of any other byte than 0 and 1 is none.
-    if kind == "BOOL" and array.view(np.uint8).max(initial=0) > 1:
+    if not has_valid_flags(array):
         raise ValueError(f"{what} is of flags, and has other values")
     return _shaped(array, shape, what)
 

@@ -7,7 +7,6 @@ What a file holds is recognised by its content. The formats themselves are in ``
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..engine.arrays import Array
 from ..layer import Layer
+from .reading import reading
 
 # The entry that is no array, of a checkpoint and of a model, and the names of the model's arrays.
 CHECKPOINT = "checkpoint.json"
@@ -177,41 +177,36 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
            [0., 1.]]), 'steps': array(7)}
     """
     path = os.fsdecode(path)
-    start = checked_start(path)
-    with open(path, "rb") as file:
-        try:
-            if start[:4] in ZIP:
-                from . import npz
+    with reading(path) as file:
+        start = file.peek(9)
+        if start[:4] in ZIP:
+            from . import npz
 
-                arrays, text = npz.read(file, CHECKPOINT, MODEL_TEXT)
-                if text is None:
-                    return arrays
-                return {
-                    name.removeprefix(MODEL): array
-                    for name, array in arrays.items()
-                    if name.startswith(MODEL)
-                }
-            if start[8:9] == b"{":
-                from . import safetensors_files
+            arrays, text = npz.read(file, CHECKPOINT, MODEL_TEXT)
+            if text is None:
+                return arrays
+            return {
+                name.removeprefix(MODEL): array
+                for name, array in arrays.items()
+                if name.startswith(MODEL)
+            }
+        if start[8:9] == b"{":
+            from . import safetensors_files
 
-                return safetensors_files.read(file)
-            raise ValueError(f"expected a .npz or .safetensors file, {kind(start)}")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            return safetensors_files.read(file)
+        raise ValueError(f"expected a .npz or .safetensors file, {kind(start)}")
 
 
 # How a .npz file begins: with its first entry, or with its end where there is none.
 ZIP = (b"PK\3\4", b"PK\5\6")
 
 
-def checked_start(path: str) -> bytes:
-    """Return the first bytes of a file, having checked that it is one."""
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
-        raise ValueError(f"{path}: expected a file of arrays, this is {what}")
-    with open(path, "rb") as file:
-        return file.read(9)
+def checked_path(path: str | os.PathLike[str], caller: str) -> str:
+    """Return the name of the file, or raise a ValueError if it does not end in ``.npz``."""
+    path = os.fsdecode(path)
+    if os.path.splitext(path)[1].lower() != ".npz":
+        raise ValueError(f"{caller}: the name of the file has to end in .npz, got {path!r}")
+    return path
 
 
 def kind(start: bytes) -> str:
@@ -222,7 +217,7 @@ def kind(start: bytes) -> str:
         return "this is a .npy file of a single array; write it with numpy.savez and a name"
     if start[0] == 0x80:
         return "this is a file of pickled objects, which are never loaded"
-    return f"this one begins with {start!r}"
+    return f"this one begins with {start[:9]!r}"
 
 
 def checked_array(value: ArrayLike, what: str) -> Array:
