@@ -1,6 +1,6 @@
-"""Augmentation: images changed a little at random, so that a network never sees one twice.
+"""Augmentation: random small changes of images, so that a network never sees the same image twice.
 
-Each is the ``transform`` of a `DataLoader`, alone or within a `Compose`, and gets whole batches.
+Each class works on whole batches, as the ``transform`` of a `DataLoader`, alone or in a `Compose`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _PIXELS = 12_000
 
 
 class Compose:
-    """Apply transforms one after the other.
+    """Apply several transforms in order.
 
     Parameters
     ----------
     transforms : sequence of callable
-        Each takes the arrays of a batch and returns them, as those of this module do.
+        Each is called with the arrays of a batch and returns the changed arrays.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Compose:
                 raise TypeError(f"Compose: a transform must be callable, got {transform!r:.80}")
 
     def __call__(self, *arrays: Any) -> Any:
-        """Return what the last transform returns."""
+        """Return the result of the last transform."""
         batch = arrays
         for transform in self.transforms:
             given = transform(*batch)
@@ -65,7 +65,7 @@ class Compose:
 
 
 class _ImageTransform:
-    """A transform of the images of a batch; labels and all else stay as they are.
+    """Base of transforms of the images of a batch, which leave labels unchanged.
 
     A subclass defines `change`, which must not write into its argument.
     """
@@ -73,7 +73,7 @@ class _ImageTransform:
     rng: np.random.Generator | None
 
     def __init__(self, rng: RandomState) -> None:
-        # None stays None, so that nn.seed() holds for a transform that was made before it.
+        # None is kept, so that nn.seed() also affects a transform that was made before it.
         self.rng = None if rng is None else generator(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
@@ -81,13 +81,13 @@ class _ImageTransform:
         raise NotImplementedError(f"{type(self).__name__} does not define change")
 
     def __call__(self, images: ArrayLike, *others: Any) -> Any:
-        """Return the images, each changed at random, and all else as it is.
+        """Return the images, each changed at random, and the other arguments unchanged.
 
         Parameters
         ----------
         images : array_like of floats, shape (N, C, H, W)
         *others
-            What belongs to the images: labels, say. With it, a tuple is returned.
+            Other arrays of the batch, such as labels. If there are any, a tuple is returned.
 
         Returns
         -------
@@ -98,20 +98,20 @@ class _ImageTransform:
 
 
 class RandomHorizontalFlip(_ImageTransform):
-    """Mirror each image of a batch, left to right, with a probability.
+    """Flip each image of a batch horizontally with probability `p`.
 
     Parameters
     ----------
     p : float, default 0.5
-        The probability.
+        Probability that an image is flipped.
     rng : int, numpy.random.Generator or None
-        Source of the draws. A `DataLoader` has the state of a generator of its own in its
-        ``state_dict``; that of the package is in every checkpoint.
+        Source of the random numbers. The ``state_dict`` of a `DataLoader` includes the state of
+        this generator, and every checkpoint that of the package's.
 
     Raises
     ------
     ValueError, TypeError
-        If `p` is no probability; at a call, if the first array has no floats, or is not of shape
+        If `p` is not a probability. In a call, if the first array is not of floats or not of shape
         (N, C, H, W).
 
     Examples
@@ -129,7 +129,7 @@ class RandomHorizontalFlip(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images, some of them mirrored."""
+        """Return the images, some of them flipped."""
         flipped = _column(rng.random(len(images))) < self.p
         return np.where(flipped, images[..., ::-1], images)
 
@@ -138,27 +138,26 @@ class RandomHorizontalFlip(_ImageTransform):
 
 
 class RandomCrop(_ImageTransform):
-    """Cut a window out of each image of a batch, at a random place.
+    """Crop each image of a batch to a window at a random position.
 
-    With a `padding` and the size of the images, as is usual, it shifts them by up to that many
-    pixels.
+    Usually `size` is the size of the images, and the crop shifts them by up to `padding` pixels.
 
     Parameters
     ----------
     size : int or tuple of int
-        Height and width of the window; an int is both.
+        Height and width of the window. One int stands for both.
     padding : int, default 0
-        Number of pixels that are added on all four sides before.
+        Number of pixels added on all four sides before the crop.
     fill : float, default 0
-        The value of these pixels: black, after a normalisation too, is ``images.min()``.
+        Value of these pixels. The value of black, also after normalisation, is ``images.min()``.
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the window is larger than the padded images,
-        if the first array has no floats, or if it is not of shape (N, C, H, W).
+        If an argument is out of range. In a call, if the window is larger than the padded images,
+        or the first array is not of floats or not of shape (N, C, H, W).
 
     Examples
     --------
@@ -208,31 +207,31 @@ class RandomCrop(_ImageTransform):
 
 
 class RandomErasing(_ImageTransform):
-    """Overwrite a rectangle in each image of a batch, with a probability.
+    """Overwrite a random rectangle in each image of a batch with probability `p`.
 
     Parameters
     ----------
     p : float, default 0.5
-        The probability that an image is changed.
+        Probability that an image is changed.
     scale : tuple of two floats
-        The smallest and the largest area of the rectangle, as a fraction of the image.
+        Minimum and maximum area of the rectangle, as fractions of the image.
     ratio : tuple of two floats
-        The smallest and the largest ratio of its height to its width.
+        Minimum and maximum ratio of its height to its width.
     value : float, default 0
-        The new value of its pixels.
+        Value of the pixels in the rectangle.
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        If an argument is out of range. In a call, if the first array is not of floats or not of
         shape (N, C, H, W).
 
     Notes
     -----
-    The area is uniform between its limits, and the ratio is log-uniform. A side that is longer than
-    the image is cut to its length. All channels of an image are erased at the same place.
+    The area is uniform between its limits, and the ratio is log-uniform. A side longer than the
+    image is cut to its length. All channels of an image are erased at the same position.
 
     References
     ----------
@@ -272,7 +271,7 @@ class RandomErasing(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images, some of them with a rectangle of the new value."""
+        """Return the images, some of them with an erased rectangle."""
         count, _, height, width = images.shape
         area = rng.uniform(*self.scale, count) * height * width
         lowest, highest = np.log(self.ratio)
@@ -285,7 +284,7 @@ class RandomErasing(_ImageTransform):
 
     @staticmethod
     def _span(lengths: Array, side: int, rng: np.random.Generator) -> Array:
-        """Return which of `side` pixels are in an interval at a random place: shape (N, side)."""
+        """Return a mask (N, side), True in an interval at a random position."""
         rounded = np.clip(np.rint(lengths), 1, side).astype(int)
         first = rng.integers(0, side - rounded + 1)[:, np.newaxis]
         pixels = np.arange(side)
@@ -305,14 +304,14 @@ class GaussianNoise(_ImageTransform):
     ----------
     mean : float, default 0
     sigma : float, default 0.1
-        Mean and standard deviation of the noise, in units of the pixels.
+        Mean and standard deviation of the noise, in units of the pixel values.
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        If an argument is out of range. In a call, if the first array is not of floats or not of
         shape (N, C, H, W).
 
     Examples
@@ -333,7 +332,7 @@ class GaussianNoise(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images with noise."""
+        """Return the images with noise added."""
         noise = rng.standard_normal(images.shape, images.dtype)
         noise *= self.sigma
         noise += self.mean
@@ -345,29 +344,29 @@ class GaussianNoise(_ImageTransform):
 
 
 class MixUp:
-    """Mix each sample of a batch with another one, and their labels in the same ratio.
+    """Mix each sample of a batch with another one, and their labels with the same weights.
 
-    The labels become class probabilities, which `CrossEntropy` takes.
+    The labels become class probabilities, which `CrossEntropy` accepts.
 
     Parameters
     ----------
     num_classes : int
         Number of classes.
     alpha : float, default 1
-        Parameter of the beta distribution of the ratio: small values leave the samples almost as
-        they are, 1 makes all ratios equally likely.
+        Parameter of the beta distribution of the mixing weight. Small values hardly change the
+        samples; with 1 the weight is uniform on [0, 1].
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the inputs are no floats or the labels are
+        If an argument is out of range. In a call, if the inputs are not floats or the labels are
         neither class indices of shape (N,) nor probabilities of shape (N, num_classes).
 
     Notes
     -----
-    One λ is drawn from Beta(alpha, alpha) for a batch, and with π, a random permutation of it::
+    Each batch draws one λ from Beta(alpha, alpha) and one random permutation π of its samples::
 
         x'_n = λ x_n + (1 - λ) x_π(n)
         y'_n = λ y_n + (1 - λ) y_π(n)       y: one-hot, or probabilities
@@ -432,7 +431,7 @@ class MixUp:
 
 
 class RandomAffine(_ImageTransform):
-    """Turn, move and scale each image of a batch at random, by an affine map of its own.
+    """Rotate, shift and scale each image of a batch at random, each differently.
 
     Parameters
     ----------
@@ -506,7 +505,7 @@ class RandomAffine(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images, each moved by a map of its own."""
+        """Return the images, each with a random map of its own."""
         angles, *shifts, sizes = rng.uniform(-1, 1, (4, len(images)))
         lowest, highest = self.scale or (1.0, 1.0)
         return affine(
@@ -530,8 +529,8 @@ def affine(
 ) -> Array:
     """Return images of shape (N, C, H, W) rotated, shifted and scaled as in `RandomAffine`.
 
-    Each pixel of the new image looks up where it comes from in the old one, and mixes the four
-    pixels around that point.
+    Each pixel of the new image is interpolated between the four pixels around its origin in the old
+    image.
 
     Parameters
     ----------

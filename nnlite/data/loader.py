@@ -21,7 +21,7 @@ from ..random import (
 
 
 class Sampler(Protocol):
-    """What gives the indices of the samples of an epoch."""
+    """An iterable of the indices of the samples of an epoch."""
 
     def __len__(self) -> int: ...
 
@@ -38,17 +38,17 @@ class DataLoader:
     batch_size : int, default 1
         Number of samples in a batch.
     shuffle : bool, default False
-        Whether to draw a new order for each epoch.
+        Whether to shuffle the samples in each epoch.
     sampler : iterable of int with a length, optional
-        Gives the indices of the samples of an epoch, such as a `WeightedRandomSampler`. It takes
-        the place of `shuffle`.
+        The indices of the samples of an epoch, such as a `WeightedRandomSampler`. It replaces
+        `shuffle`.
     drop_last : bool, default False
         Whether to omit the last batch if it is smaller than the others.
     transform : callable, optional
-        Takes the arrays of each batch and returns the batch: with images and labels,
-        ``transform(images, labels)`` returns a pair. It may write into its arguments with `shuffle`
-        or a `sampler`, since they are then copies. See the notes for the part of it that belongs to
-        the loader's state.
+        Called with the arrays of each batch; its result is the batch. With images and labels,
+        ``transform(images, labels)`` returns a pair. It may modify its arguments with `shuffle` or
+        a `sampler`, since they are then copies. For its part in the state of the loader, see the
+        notes.
     rng : int, numpy.random.Generator or None
         Source of the random orders. With an int, each run has the same orders; within a run, each
         epoch has its own.
@@ -68,24 +68,23 @@ class DataLoader:
 
     Notes
     -----
-    Each iteration over the loader is one epoch. Batches of a single array are arrays; of several,
-    tuples of arrays. With `shuffle` or a `sampler` a batch is a copy, otherwise a read-only view of
-    the data. The arrays themselves are never copied, unless they are lists or data frames that have
-    to be.
+    Each iteration over the loader is one epoch. A batch is an array, or a tuple of arrays if there
+    are several. With `shuffle` or a `sampler` a batch is a copy, otherwise a read-only view of the
+    data. The arrays themselves are not copied, unless a list or data frame has to be converted.
 
-    Data that come in batches already need no loader: `fit` and `evaluate` take any iterable of
-    batches, and one of several epochs if it can be iterated over several times.
+    Data that is already in batches needs no loader: `fit` and `evaluate` accept any iterable of
+    batches. For several epochs it must be possible to iterate over it several times.
 
     Within an epoch, `state_dict` includes the order of that epoch and the position in it. After
     `load_state_dict`, the next iteration starts with the next batch. An epoch that is left with
     ``break`` has ended.
 
-    The state includes the `numpy.random.Generator` objects that the transform and the sampler keep:
-    as their own attributes or those of their parts; in lists, tuples and dicts; bound by
-    ``functools.partial``; or in the object whose method it is. A generator in a closure, in a
-    default value or in a global variable is not found, and its state is not restored. Draw from the
-    package's generator instead, which is in every checkpoint, or give the transform a
-    ``state_dict`` and a ``load_state_dict``, which then define its state.
+    The state includes the `numpy.random.Generator` objects in the transform and the sampler: in
+    their attributes or those of their parts; in lists, tuples and dicts; bound by
+    ``functools.partial``; or in the object of a bound method. Generators in closures, default
+    values and global variables are not found, and their state is not restored. Use the package's
+    generator instead, whose state is in every checkpoint, or define ``state_dict`` and
+    ``load_state_dict`` on the transform, which then determine its state.
 
     Examples
     --------
@@ -152,7 +151,7 @@ class DataLoader:
         if sampler is not None and self.shuffle:
             raise ValueError("DataLoader: a sampler gives the order itself; leave out shuffle=True")
         self.sampler = sampler
-        # None stays None: the package's generator is looked up when an epoch begins, so that
+        # None is kept: the package's generator is looked up when an epoch starts, so that
         # nn.seed() also affects loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
         self.epoch = 0
@@ -215,7 +214,7 @@ class DataLoader:
         return _Epoch(order.astype(np.intp, copy=False))
 
     def _is_order(self, order: Array) -> bool:
-        """Whether `order` is one that an epoch can have."""
+        """Whether `order` is a possible order of an epoch."""
         samples = len(self.arrays[0])
         if order.dtype.kind not in "iu" or order.shape != (self._drawn(),):
             return False
@@ -233,13 +232,13 @@ class DataLoader:
         Returns
         -------
         dict
-            "samples", "batch_size", "shuffle" and "drop_last", which must be the same where it is
-            loaded; "epoch"; "batches", the number of batches that the running epoch has given, or
-            None between two epochs; "order", that of the running epoch; "rng", the state of a
-            generator that was given as `rng`; "transform", the state of the transform, or of the
-            object whose method it is, if it has a `state_dict` or keeps generators. The state of
-            the package's generator is not included; `save_checkpoint` saves that. With a sampler,
-            also "sampler": the states of the generators that it keeps.
+            "samples", "batch_size", "shuffle" and "drop_last", which must match the loader that
+            loads it; "epoch"; "batches", the number of batches returned in the current epoch, or
+            None between epochs; "order", the order of the current epoch; "rng", the state of the
+            generator passed as `rng`; "transform", the state of the transform, or of the object of
+            a bound method, if it has a `state_dict` or generators; with a sampler, "sampler", the
+            states of its generators. The state of the package's generator is not included;
+            `save_checkpoint` saves it.
         """
         running = self._next or self._running
         order = None if running is None else running.order
@@ -354,7 +353,7 @@ def _load_transform_state(transform: Any, state: Any) -> None:
 
 
 def _matching_generators(part: Any, state: Any, what: str) -> list[tuple[np.random.Generator, Any]]:
-    """Return each generator of the transform or sampler with its state, having checked it."""
+    """Check the states of the generators of the transform or sampler; return both in pairs."""
     generators = generators_within(getattr(part, "__self__", part))
     states = {} if state is None else state
     if not isinstance(states, Mapping) or set(states) != set(generators):

@@ -104,14 +104,14 @@ def fashion_mnist(
 ) -> tuple[Split, Split]:
     """Load Fashion-MNIST as ``(train_images, train_labels), (test_images, test_labels)``.
 
-    Photographs of clothing in the format of MNIST: 60,000 and 10,000 images in ten classes, harder
-    to tell apart than digits. It is not bundled.
+    Photographs of clothing in the format of MNIST: 60,000 training and 10,000 test images in ten
+    classes, which are harder to distinguish than digits. The files are not bundled.
 
     Parameters
     ----------
     directory : str or path-like
         The folder of the four IDX files, gzip-compressed or not, or the root of a torchvision data
-        set, which keeps them in ``FashionMNIST/raw/``.
+        set, which stores them in ``FashionMNIST/raw/``.
     normalize : bool, default True
         Whether to scale and standardise the pixels, ``(pixel / 255 - 0.2860) / 0.3530``. If False,
         the pixels are the stored bytes.
@@ -121,13 +121,13 @@ def fashion_mnist(
     Returns
     -------
     train, test : tuple of (images, labels)
-        As `mnist` returns them. Labels 0 to 9: T-shirt, trouser, pullover, dress, coat, sandal,
-        shirt, sneaker, bag, ankle boot.
+        As in `mnist`. Labels 0 to 9: T-shirt, trouser, pullover, dress, coat, sandal, shirt,
+        sneaker, bag, ankle boot.
 
     Raises
     ------
     ValueError, FileNotFoundError, ImportError, OSError
-        As for `mnist`.
+        As in `mnist`.
 
     References
     ----------
@@ -143,7 +143,7 @@ def fashion_mnist(
 
 
 class _Source(NamedTuple):
-    """A data set in MNIST's format: its functions' name, torchvision's name, and its statistics."""
+    """A data set in MNIST's format: nnlite's name, torchvision's name, and its statistics."""
 
     function: str
     name: str
