@@ -4,13 +4,22 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from . import datasets, init
-from .data.augmentation import RandomAffine
+from .data.augmentation import (
+    Compose,
+    GaussianNoise,
+    MixUp,
+    RandomAffine,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+)
 from .data.loader import DataLoader
+from .data.sampler import WeightedRandomSampler
 from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
 from .files.state import load_state, save
-from .layer import Layer, is_grad_enabled, no_grad
+from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
@@ -71,6 +80,7 @@ from .losses import (
     NegativeLogLikelihood,
     class_weights,
 )
+from .modes import is_grad_enabled, no_grad
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
 from .optim.optimizers import SGD, Adam, AdamW, RMSprop
@@ -116,6 +126,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "Checkpoint",
+    "Compose",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
@@ -128,6 +139,7 @@ __all__ = [
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "GaussianNoise",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
@@ -151,6 +163,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "MixUp",
     "MultiStepLR",
     "Multiply",
     "Negative",
@@ -161,6 +174,9 @@ __all__ = [
     "Power",
     "RMSprop",
     "RandomAffine",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomHorizontalFlip",
     "ReLU",
     "Reciprocal",
     "ReduceLROnPlateau",
@@ -181,6 +197,7 @@ __all__ = [
     "Tanh",
     "Training",
     "Weight",
+    "WeightedRandomSampler",
     "accuracy",
     "binary_accuracy",
     "class_weights",

@@ -41,6 +41,7 @@ def as_floats(
         and values.size
     ):
         return values
+    check_is_array(values, layer.label)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
@@ -55,6 +56,19 @@ def as_floats(
     if dtype is None:
         dtype = FLOATS[array.dtype.itemsize >= 8]
     return array.astype(dtype, copy=False)
+
+
+def check_is_array(values: Any, who: str) -> None:
+    """Raise a TypeError for a masked or sparse array, which NumPy converts without its meaning."""
+    if np.ma.is_masked(values):
+        raise TypeError(
+            f"{who}: a masked array would lose its mask; replace the masked elements with "
+            f".filled(value)"
+        )
+    if hasattr(values, "toarray"):
+        raise TypeError(
+            f"{who}: expected arrays, got {type(values).__name__}; convert it with .toarray()"
+        )
 
 
 def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -147,7 +161,7 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
 
 
 def class_indices(
-    target: ArrayLike, scores: Array, ignore_index: int, who: str
+    target: ArrayLike, scores: Array, ignore_index: int, owner: Labelled | str
 ) -> tuple[Array, bool]:
     """Return `target` as class indices for `scores`, and whether any of them is to be ignored.
 
@@ -164,7 +178,9 @@ def class_indices(
     labels = np.asarray(target)
     shape = scores.shape
     if len(shape) < 2:
-        raise ValueError(f"{who}: expected predictions of shape (N, classes, ...), got {shape}")
+        raise ValueError(
+            f"{_name(owner)}: expected predictions of shape (N, classes, ...), got {shape}"
+        )
     argmax = "turn one-hot rows into indices with argmax(axis=1)"
     if labels.dtype.kind not in "iu":
         cures = {
@@ -176,14 +192,14 @@ def class_indices(
             "number the classes: names, labels = numpy.unique(labels, return_inverse=True)",
         )
         raise TypeError(
-            f"{who}: expected labels of an integer dtype (class indices), got "
+            f"{_name(owner)}: expected labels of an integer dtype (class indices), got "
             f"{labels.dtype}, shape {labels.shape}; {cure}"
         )
     expected = shape[:1] + shape[2:]
     if labels.shape != expected:
         cure = f"; {argmax}" if labels.shape == shape else ""
         raise ValueError(
-            f"{who}: predictions of shape {shape} need labels of shape {expected}, "
+            f"{_name(owner)}: predictions of shape {shape} need labels of shape {expected}, "
             f"got {labels.shape}{cure}"
         )
     classes = shape[1]
@@ -196,6 +212,12 @@ def class_indices(
     wrong = counted[(counted < 0) | (counted >= classes)]
     if wrong.size:
         raise ValueError(
-            f"{who}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
+            f"{_name(owner)}: labels must be in [0, {classes}) for {classes} classes, "
+            f"got {wrong[0]}"
         )
     return indices, True
+
+
+def _name(owner: Labelled | str) -> str:
+    """Return the name of `owner` for a message. A label takes time: only errors ask for it."""
+    return owner if isinstance(owner, str) else owner.label

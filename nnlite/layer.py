@@ -1,4 +1,4 @@
-"""The contract that everything else keeps: ``Layer``, its modes, and the tree of sub-layers.
+"""The contract that everything else keeps: ``Layer``, its cache, its state, the tree of sub-layers.
 
 `forward` caches what `backward` needs; `backward` returns input gradients and adds to the gradients
 of the parameters.
@@ -6,10 +6,8 @@ of the parameters.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -18,6 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
+from .modes import current
 from .parameter import Parameter
 
 if TYPE_CHECKING:
@@ -28,77 +27,6 @@ Member = TypeVar("Member")
 
 # Stands for one forward of one layer: a new list each time, with the thread that it ran in.
 Token = list[int | None]
-
-
-class _Mode(threading.local):
-    """The contexts of `no_grad` and `evaluating` that a thread is in, and their effect."""
-
-    def __init__(self) -> None:
-        self.thread = threading.get_ident()
-        self.caching: int | None = self.thread  # None where forward keeps no caches
-        # The innermost is the last; a context of `no_grad` has None for a list.
-        self.contexts: list[tuple[no_grad, list[Layer] | None]] = []
-        # Within `evaluating`, the layers that are in training mode nevertheless.
-        self.trained: list[Layer] | None = None
-
-    def enter(self, context: no_grad, trained: list[Layer] | None = None) -> None:
-        self.contexts.append((context, trained))
-        self._update()
-
-    def leave(self, context: no_grad) -> None:
-        # Contexts in generators end in any order, and some after the context around them.
-        for index, (entered, trained) in reversed([*enumerate(self.contexts)]):
-            if entered is context:
-                # `evaluate` may abandon a generator that is in a context of its own.
-                del self.contexts[index : index + 1 if trained is None else None]
-                break
-        self._update()
-
-    def _update(self) -> None:
-        self.caching = None if self.contexts else self.thread
-        lists = [trained for _, trained in self.contexts if trained is not None]
-        self.trained = lists[-1] if lists else None
-
-
-_mode = _Mode()
-
-
-def is_grad_enabled() -> bool:
-    """Whether layers cache for a backward: False within `no_grad`."""
-    return _mode.caching is not None
-
-
-class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
-    """Context, or decorator, in which forward keeps no caches; a backward is then a RuntimeError.
-
-    It holds for the calling thread: the caches of another thread's forward stay as they are.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import nnlite as nn
-    >>> relu = nn.ReLU()
-    >>> with nn.no_grad():
-    ...     relu(np.array([-1.0, 1.0]))
-    array([0., 1.])
-    """
-
-    def __enter__(self) -> None:
-        _mode.enter(self)
-
-    def __exit__(self, *error: object) -> None:
-        _mode.leave(self)
-
-
-class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
-    """Context of `no_grad` that every layer enters in evaluation mode.
-
-    It holds for the calling thread, and need not go through the layers: their own modes stay as
-    they are, and hold again afterwards, whatever mode they are put into meanwhile.
-    """
-
-    def __enter__(self) -> None:
-        _mode.enter(self, [])
 
 
 class IncompatibleKeys(NamedTuple):
@@ -201,7 +129,7 @@ class Layer:
 
     def cache(self, *values: Any) -> None:
         """Store `values` for `backward` in place of the last ones; nothing under `no_grad`."""
-        thread = _mode.caching
+        thread = current.caching
         if thread is None:
             self.drop_cache()
         else:
@@ -220,7 +148,7 @@ class Layer:
 
     def drop_cache(self) -> None:
         """Forget what `forward` cached in this thread."""
-        if self._token[0] == _mode.thread:
+        if self._token[0] == current.thread:
             self.__dict__["_cache"] = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -504,18 +432,18 @@ class Layer:
     @property
     def training(self) -> bool:
         """Whether the layer is in training mode, for the calling thread."""
-        if _mode.trained is None:
+        if current.trained is None:
             return self._training
-        return any(layer is self for layer in _mode.trained)
+        return any(layer is self for layer in current.trained)
 
     @training.setter
     def training(self, mode: bool) -> None:
         mode = boolean(mode, f"{type(self).__name__}: training", "nn.fit trains on data")
-        if _mode.trained is None:
+        if current.trained is None:
             self._training = mode
         else:
-            _mode.trained[:] = [layer for layer in _mode.trained if layer is not self]
-            _mode.trained += [self] * mode
+            current.trained[:] = [layer for layer in current.trained if layer is not self]
+            current.trained += [self] * mode
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put the layer and all below it into training mode; return the layer."""

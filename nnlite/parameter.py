@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,27 +9,8 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .engine.arrays import Array
 from .engine.blas import product
+from .engine.limit import claim
 from .engine.memory import is_held
-
-
-class _Budget(threading.local):
-    elements: int | None = None
-
-
-_budget = _Budget()
-
-
-@contextlib.contextmanager
-def at_most(elements: int) -> Iterator[None]:
-    """Context in which new parameters have this many elements in all: more are a ValueError.
-
-    Layers whose sizes come from a file are made in it, before memory is taken for them.
-    """
-    before, _budget.elements = _budget.elements, elements
-    try:
-        yield
-    finally:
-        _budget.elements = before
 
 
 class Parameter:
@@ -80,10 +58,7 @@ class Parameter:
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
-        if _budget.elements is not None:
-            _budget.elements -= value.size
-            if _budget.elements < 0:
-                raise ValueError("the layers have more parameters than there are numbers for them")
+        claim(value.size)
         is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
         self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
         self._grad: Array | None = None

@@ -1,17 +1,18 @@
-"""Augmentation: images turned and moved a little, so that a network never sees the same one twice.
+"""Augmentation: images changed a little at random, so that a network never sees one twice.
 
-Each pixel of the new image looks up where it comes from in the old one, and mixes the four pixels
-around that point.
+Each is the ``transform`` of a `DataLoader`, alone or within a `Compose`, and gets whole batches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
-from ..checks import number, positive
+from ..checks import integer, number, positive
 from ..engine.arrays import FLOATS, Array
 from ..random import RandomState, generator
 
@@ -19,10 +20,419 @@ from ..random import RandomState, generator
 _PIXELS = 12_000
 
 
-class RandomAffine:
-    """Turn, move and scale each image of a batch at random, by an affine map of its own.
+class Compose:
+    """Apply transforms one after the other.
 
-    It is meant to be the ``transform`` of a `DataLoader`, which calls it with each batch.
+    Parameters
+    ----------
+    transforms : sequence of callable
+        Each takes the arrays of a batch and returns them, as those of this module do.
+
+    Raises
+    ------
+    TypeError
+        If a transform is not callable.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> transform = nn.Compose([nn.RandomCrop(28, padding=4), nn.RandomHorizontalFlip()])
+    >>> images, labels = np.zeros((10, 3, 28, 28), np.float32), np.arange(10)
+    >>> loader = nn.DataLoader(images, labels, batch_size=5, transform=transform)
+    >>> [batch.shape for batch, _ in loader]
+    [(5, 3, 28, 28), (5, 3, 28, 28)]
+    """
+
+    transforms: tuple[Callable[..., Any], ...]
+
+    def __init__(self, transforms: Iterable[Callable[..., Any]]) -> None:
+        self.transforms = tuple(transforms)
+        for transform in self.transforms:
+            if not callable(transform):
+                raise TypeError(f"Compose: a transform must be callable, got {transform!r:.80}")
+
+    def __call__(self, *arrays: Any) -> Any:
+        """Return what the last transform returns."""
+        batch = arrays
+        for transform in self.transforms:
+            given = transform(*batch)
+            batch = given if isinstance(given, tuple) else (given,)
+        return batch if len(batch) > 1 else batch[0]
+
+    def __repr__(self) -> str:
+        return f"Compose({list(self.transforms)!r})"
+
+
+class _ImageTransform:
+    """A transform of the images of a batch; labels and all else stay as they are.
+
+    A subclass defines `change`, which must not write into its argument.
+    """
+
+    rng: np.random.Generator | None
+
+    def __init__(self, rng: RandomState) -> None:
+        # None stays None, so that nn.seed() holds for a transform that was made before it.
+        self.rng = None if rng is None else generator(rng)
+
+    def change(self, images: Array, rng: np.random.Generator) -> Array:
+        """Return the images (N, C, H, W), each changed at random."""
+        raise NotImplementedError(f"{type(self).__name__} does not define change")
+
+    def __call__(self, images: ArrayLike, *others: Any) -> Any:
+        """Return the images, each changed at random, and all else as it is.
+
+        Parameters
+        ----------
+        images : array_like of floats, shape (N, C, H, W)
+        *others
+            What belongs to the images: labels, say. With it, a tuple is returned.
+
+        Returns
+        -------
+        ndarray of the dtype of `images`, or tuple of it and `others`
+        """
+        changed = self.change(_as_images(images, type(self).__name__), generator(self.rng))
+        return (changed, *others) if others else changed
+
+
+class RandomHorizontalFlip(_ImageTransform):
+    """Mirror each image of a batch, left to right, with a probability.
+
+    Parameters
+    ----------
+    p : float, default 0.5
+        The probability.
+    rng : int, numpy.random.Generator or None
+        Source of the draws. A `DataLoader` has the state of a generator of its own in its
+        ``state_dict``; that of the package is in every checkpoint.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `p` is no probability; at a call, if the first array has no floats, or is not of shape
+        (N, C, H, W).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.RandomHorizontalFlip(p=1)(np.array([[[[1.0, 2.0, 3.0]]]]))
+    array([[[[3., 2., 1.]]]])
+    """
+
+    p: float
+
+    def __init__(self, p: float = 0.5, rng: RandomState = None) -> None:
+        self.p = number(p, "RandomHorizontalFlip: p", 0, 1)
+        super().__init__(rng)
+
+    def change(self, images: Array, rng: np.random.Generator) -> Array:
+        """Return the images, some of them mirrored."""
+        flipped = _column(rng.random(len(images))) < self.p
+        return np.where(flipped, images[..., ::-1], images)
+
+    def __repr__(self) -> str:
+        return f"RandomHorizontalFlip(p={self.p:g})"
+
+
+class RandomCrop(_ImageTransform):
+    """Cut a window out of each image of a batch, at a random place.
+
+    With a `padding` and the size of the images, as is usual, it shifts them by up to that many
+    pixels.
+
+    Parameters
+    ----------
+    size : int or tuple of int
+        Height and width of the window; an int is both.
+    padding : int, default 0
+        Number of pixels that are added on all four sides before.
+    fill : float, default 0
+        The value of these pixels: black, after a normalisation too, is ``images.min()``.
+    rng : int, numpy.random.Generator or None
+        As for `RandomHorizontalFlip`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; at a call, if the window is larger than the padded images,
+        if the first array has no floats, or if it is not of shape (N, C, H, W).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.RandomCrop(24)(np.zeros((16, 1, 28, 28))).shape
+    (16, 1, 24, 24)
+    """
+
+    size: tuple[int, int]
+    padding: int
+    fill: float
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        padding: int = 0,
+        fill: float = 0.0,
+        rng: RandomState = None,
+    ) -> None:
+        sides = size if isinstance(size, (tuple, list)) else (size, size)
+        if len(sides) != 2:
+            raise TypeError(f"RandomCrop: size must be an int or a pair of them, got {size!r}")
+        height, width = (integer(side, "RandomCrop: size") for side in sides)
+        self.size = height, width
+        self.padding = integer(padding, "RandomCrop: padding", 0)
+        self.fill = number(fill, "RandomCrop: fill")
+        super().__init__(rng)
+
+    def change(self, images: Array, rng: np.random.Generator) -> Array:
+        """Return a window of each image."""
+        margin = (self.padding, self.padding)
+        padded = np.pad(images, ((0, 0), (0, 0), margin, margin), constant_values=self.fill)
+        if any(side > room for side, room in zip(self.size, padded.shape[2:], strict=True)):
+            raise ValueError(
+                f"RandomCrop: expected images of at least {self.size} with the padding of "
+                f"{self.padding}, got shape {images.shape}; use a smaller size or more padding"
+            )
+        windows = sliding_window_view(padded, self.size, axis=(2, 3))
+        count, _, rows, columns = windows.shape[:4]
+        tops, lefts = rng.integers(0, rows, count), rng.integers(0, columns, count)
+        return windows[np.arange(count), :, tops, lefts]
+
+    def __repr__(self) -> str:
+        fill = f", fill={self.fill:g}" if self.fill else ""
+        return f"RandomCrop(size={self.size}, padding={self.padding}{fill})"
+
+
+class RandomErasing(_ImageTransform):
+    """Overwrite a rectangle in each image of a batch, with a probability.
+
+    Parameters
+    ----------
+    p : float, default 0.5
+        The probability that an image is changed.
+    scale : tuple of two floats
+        The smallest and the largest area of the rectangle, as a fraction of the image.
+    ratio : tuple of two floats
+        The smallest and the largest ratio of its height to its width.
+    value : float, default 0
+        The new value of its pixels.
+    rng : int, numpy.random.Generator or None
+        As for `RandomHorizontalFlip`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        shape (N, C, H, W).
+
+    Notes
+    -----
+    The area is uniform between its limits, and the ratio is log-uniform. A side that is longer than
+    the image is cut to its length. All channels of an image are erased at the same place.
+
+    References
+    ----------
+    Z. Zhong, L. Zheng, G. Kang, S. Li, Y. Yang, "Random erasing data augmentation", AAAI 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> erase = nn.RandomErasing(p=1, scale=(0.25, 0.25), ratio=(1, 1), rng=0)
+    >>> erase(np.ones((1, 1, 4, 4)))[0, 0]
+    array([[0., 0., 1., 1.],
+           [0., 0., 1., 1.],
+           [1., 1., 1., 1.],
+           [1., 1., 1., 1.]])
+    """
+
+    p: float
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    value: float
+
+    def __init__(
+        self,
+        p: float = 0.5,
+        scale: tuple[float, float] = (0.02, 0.33),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        value: float = 0.0,
+        rng: RandomState = None,
+    ) -> None:
+        self.p = number(p, "RandomErasing: p", 0, 1)
+        self.scale = _interval(scale, "RandomErasing: scale")
+        if self.scale[1] > 1:
+            raise ValueError(f"RandomErasing: scale must be at most 1, got {scale!r}")
+        self.ratio = _interval(ratio, "RandomErasing: ratio")
+        self.value = number(value, "RandomErasing: value")
+        super().__init__(rng)
+
+    def change(self, images: Array, rng: np.random.Generator) -> Array:
+        """Return the images, some of them with a rectangle of the new value."""
+        count, _, height, width = images.shape
+        area = rng.uniform(*self.scale, count) * height * width
+        lowest, highest = np.log(self.ratio)
+        ratio = np.exp(rng.uniform(lowest, highest, count))
+        rows = self._span(np.sqrt(area * ratio), height, rng)
+        columns = self._span(np.sqrt(area / ratio), width, rng)
+        erased = _column(rng.random(count)) < self.p
+        inside = rows[:, np.newaxis, :, np.newaxis] & columns[:, np.newaxis, np.newaxis, :]
+        return np.where(inside & erased, images.dtype.type(self.value), images)
+
+    @staticmethod
+    def _span(lengths: Array, side: int, rng: np.random.Generator) -> Array:
+        """Return which of `side` pixels are in an interval at a random place: shape (N, side)."""
+        rounded = np.clip(np.rint(lengths), 1, side).astype(int)
+        first = rng.integers(0, side - rounded + 1)[:, np.newaxis]
+        pixels = np.arange(side)
+        return (first <= pixels) & (pixels < first + rounded[:, np.newaxis])
+
+    def __repr__(self) -> str:
+        return (
+            f"RandomErasing(p={self.p:g}, scale={self.scale}, ratio={self.ratio}, "
+            f"value={self.value:g})"
+        )
+
+
+class GaussianNoise(_ImageTransform):
+    """Add Gaussian noise to each pixel of a batch.
+
+    Parameters
+    ----------
+    mean : float, default 0
+    sigma : float, default 0.1
+        Mean and standard deviation of the noise, in units of the pixels.
+    rng : int, numpy.random.Generator or None
+        As for `RandomHorizontalFlip`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        shape (N, C, H, W).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> noisy = nn.GaussianNoise(sigma=0.5, rng=0)(np.zeros((8, 1, 28, 28), np.float32))
+    >>> noisy.dtype, round(float(noisy.std()), 1)
+    (dtype('float32'), 0.5)
+    """
+
+    mean: float
+    sigma: float
+
+    def __init__(self, mean: float = 0.0, sigma: float = 0.1, rng: RandomState = None) -> None:
+        self.mean = number(mean, "GaussianNoise: mean")
+        self.sigma = number(sigma, "GaussianNoise: sigma", 0)
+        super().__init__(rng)
+
+    def change(self, images: Array, rng: np.random.Generator) -> Array:
+        """Return the images with noise."""
+        noise = rng.standard_normal(images.shape, images.dtype)
+        noise *= self.sigma
+        noise += self.mean
+        noise += images
+        return noise
+
+    def __repr__(self) -> str:
+        return f"GaussianNoise(mean={self.mean:g}, sigma={self.sigma:g})"
+
+
+class MixUp:
+    """Mix each sample of a batch with another one, and their labels in the same ratio.
+
+    The labels become class probabilities, which `CrossEntropy` takes.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of classes.
+    alpha : float, default 1
+        Parameter of the beta distribution of the ratio: small values leave the samples almost as
+        they are, 1 makes all ratios equally likely.
+    rng : int, numpy.random.Generator or None
+        As for `RandomHorizontalFlip`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument is out of range; at a call, if the inputs are no floats or the labels are
+        neither class indices of shape (N,) nor probabilities of shape (N, num_classes).
+
+    Notes
+    -----
+    One λ is drawn from Beta(alpha, alpha) for a batch, and with π, a random permutation of it::
+
+        x'_n = λ x_n + (1 - λ) x_π(n)
+        y'_n = λ y_n + (1 - λ) y_π(n)       y: one-hot, or probabilities
+
+    References
+    ----------
+    H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz, "mixup: Beyond empirical risk minimization",
+    ICLR 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> mixed, targets = nn.MixUp(3, rng=0)(np.array([[1.0], [2.0]]), np.array([0, 2]))
+    >>> targets.sum(axis=1)
+    array([1., 1.])
+    >>> nn.CrossEntropy()(np.zeros((2, 3)), targets) == float(np.log(3))
+    True
+    """
+
+    num_classes: int
+    alpha: float
+    rng: np.random.Generator | None
+
+    def __init__(self, num_classes: int, alpha: float = 1.0, rng: RandomState = None) -> None:
+        self.num_classes = integer(num_classes, "MixUp: num_classes", 2)
+        self.alpha = positive(alpha, "MixUp: alpha")
+        self.rng = None if rng is None else generator(rng)
+
+    def __call__(self, inputs: ArrayLike, labels: ArrayLike) -> tuple[Array, Array]:
+        """Return the mixed samples and targets.
+
+        Parameters
+        ----------
+        inputs : array_like of floats, shape (N, ...)
+        labels : array_like of int, shape (N,), or of floats, shape (N, num_classes)
+
+        Returns
+        -------
+        inputs : ndarray of the shape and dtype of `inputs`
+        targets : ndarray of that dtype, shape (N, num_classes)
+        """
+        x, y = _as_float_array(inputs, "MixUp"), np.asarray(labels)
+        if y.dtype.kind in "iu" and y.shape == x.shape[:1]:
+            if y.size and not 0 <= y.min() <= y.max() < self.num_classes:
+                raise ValueError(
+                    f"MixUp: labels must be in [0, {self.num_classes}), got {y.min()} to {y.max()}"
+                )
+            y = np.eye(self.num_classes, dtype=x.dtype)[y]
+        elif y.dtype.kind != "f" or y.shape != (*x.shape[:1], self.num_classes):
+            raise ValueError(
+                f"MixUp: expected class indices of shape {x.shape[:1]}, or probabilities of shape "
+                f"{(*x.shape[:1], self.num_classes)}, got {y.dtype} of shape {y.shape}"
+            )
+        rng = generator(self.rng)
+        weight, order = x.dtype.type(rng.beta(self.alpha, self.alpha)), rng.permutation(len(x))
+        y = y.astype(x.dtype, copy=False)
+        return weight * x + (1 - weight) * x[order], weight * y + (1 - weight) * y[order]
+
+    def __repr__(self) -> str:
+        return f"MixUp(num_classes={self.num_classes}, alpha={self.alpha:g})"
+
+
+class RandomAffine(_ImageTransform):
+    """Turn, move and scale each image of a batch at random, by an affine map of its own.
 
     Parameters
     ----------
@@ -80,7 +490,6 @@ class RandomAffine:
     shift: float
     scale: tuple[float, float] | None
     fill: float
-    rng: np.random.Generator | None
 
     def __init__(
         self,
@@ -92,35 +501,21 @@ class RandomAffine:
     ) -> None:
         self.degrees = number(degrees, "RandomAffine: degrees", minimum=0)
         self.shift = number(shift, "RandomAffine: shift", minimum=0)
-        self.scale = None if scale is None else _interval(scale)
+        self.scale = None if scale is None else _interval(scale, "RandomAffine: scale")
         self.fill = number(fill, "RandomAffine: fill")
-        # None stays None, so that nn.seed() holds for a transform that was made before it.
-        self.rng = None if rng is None else generator(rng)
+        super().__init__(rng)
 
-    def __call__(self, images: ArrayLike, *others: Any) -> Any:
-        """Return the images, each moved by a map of its own; and all else as it is.
-
-        Parameters
-        ----------
-        images : array_like of floats, shape (N, C, H, W)
-        *others
-            What belongs to the images: labels, say. With it, a tuple is returned.
-
-        Returns
-        -------
-        ndarray of the shape and dtype of `images`, or tuple of it and `others`
-        """
-        array = _as_images(images)
-        angles, *shifts, sizes = generator(self.rng).uniform(-1, 1, (4, len(array)))
+    def change(self, images: Array, rng: np.random.Generator) -> Array:
+        """Return the images, each moved by a map of its own."""
+        angles, *shifts, sizes = rng.uniform(-1, 1, (4, len(images)))
         lowest, highest = self.scale or (1.0, 1.0)
-        moved = affine(
-            array,
+        return affine(
+            images,
             self.degrees * angles,
             self.shift * np.stack(shifts, axis=1),
             (highest + lowest) / 2 + (highest - lowest) / 2 * sizes,
             self.fill,
         )
-        return (moved, *others) if others else moved
 
     def __repr__(self) -> str:
         options = {"degrees": self.degrees, "shift": self.shift, "scale": self.scale}
@@ -134,6 +529,9 @@ def affine(
     images: Array, degrees: ArrayLike, shifts: ArrayLike, scales: ArrayLike = 1.0, fill: float = 0.0
 ) -> Array:
     """Return images of shape (N, C, H, W), turned, moved and scaled as `RandomAffine` says.
+
+    Each pixel of the new image looks up where it comes from in the old one, and mixes the four
+    pixels around that point.
 
     Parameters
     ----------
@@ -207,29 +605,35 @@ def _look_up(images: Array, rows: Array, columns: Array, fill: float, out: Array
     np.add(top, bottom, out=out)
 
 
-def _as_images(images: ArrayLike) -> Array:
-    array = np.asarray(images)
+def _column(values: Array) -> Array:
+    """Return values (N,) as shape (N, 1, 1, 1)."""
+    return values[:, np.newaxis, np.newaxis, np.newaxis]
+
+
+def _as_images(images: ArrayLike, who: str) -> Array:
+    array = _as_float_array(images, who)
     if array.ndim != 4 or not array.size:
         raise ValueError(
-            f"RandomAffine: expected images of shape (N, C, H, W) with at least one pixel, "
+            f"{who}: expected images of shape (N, C, H, W) with at least one pixel, "
             f"got shape {array.shape}; add an axis where there is but one channel"
         )
+    return array
+
+
+def _as_float_array(values: ArrayLike, who: str) -> Array:
+    array = np.asarray(values)
     if array.dtype not in FLOATS:
         raise TypeError(
-            f"RandomAffine: expected images of float32 or float64, got {array.dtype}; "
+            f"{who}: expected images of float32 or float64, got {array.dtype}; "
             f"convert them with .astype(numpy.float32)"
         )
     return array
 
 
-def _interval(scale: Any) -> tuple[float, float]:
-    if not isinstance(scale, (tuple, list)) or len(scale) != 2:
-        raise TypeError(
-            f"RandomAffine: scale must be a pair of factors such as (0.9, 1.1), got {scale!r}"
-        )
-    lowest, highest = (positive(factor, "RandomAffine: a factor of scale") for factor in scale)
+def _interval(limits: Any, what: str) -> tuple[float, float]:
+    if not isinstance(limits, (tuple, list)) or len(limits) != 2:
+        raise TypeError(f"{what} must be a pair of factors such as (0.9, 1.1), got {limits!r}")
+    lowest, highest = (positive(limit, f"{what}: a factor") for limit in limits)
     if lowest > highest:
-        raise ValueError(
-            f"RandomAffine: the first factor of scale must be the smaller one, got {scale!r}"
-        )
+        raise ValueError(f"{what}: the first factor must be the smaller one, got {limits!r}")
     return lowest, highest

@@ -32,7 +32,8 @@ from ..engine.scan import (
     scan_back,
     time_first,
 )
-from ..layer import Layer, is_grad_enabled
+from ..layer import Layer
+from ..modes import is_grad_enabled
 from ..parameter import Parameter
 from ..random import RandomState, generator
 
@@ -144,6 +145,12 @@ class _Recurrent(Layer):
         return _Weights(
             getattr(self, f"weight_ih_{suffix}"), getattr(self, f"weight_hh_{suffix}"), biases
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "last_state": None,
+        }  # it is of the last batch, as caches are
 
     # ---- forward ----
 

@@ -28,6 +28,8 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100
     predictions : array_like of shape (N, C) or (N, C, d₁, …)
         Scores for each of two or more classes: logits or probabilities.
     labels : array_like of int, shape (N,) or (N, d₁, …)
+        Or class probabilities, floats of the shape of `predictions`, as `MixUp` gives them: the
+        label is the most probable class.
     ignore_index : int, default -100
         Labels with this value are left out. If all are, the result is NaN. `fit` and `evaluate`
         pass the loss's own.
@@ -245,6 +247,9 @@ def _scores_and_labels(
 ) -> tuple[Array, Array, Array]:
     """Return the scores, the class indices, and which of these are not to be ignored."""
     scores = np.asarray(predictions)
+    targets = np.asarray(labels)
+    if targets.dtype.kind == "f" and targets.shape == scores.shape and scores.ndim > 1:
+        labels = targets.argmax(axis=1)
     if (
         scores.ndim < 2
         or np.shape(labels) != scores.shape[:1] + scores.shape[2:]

@@ -29,11 +29,23 @@ class TestAccuracy:
 
     @pytest.mark.parametrize(
         ("scores", "labels"),
-        [(SCORES, LABELS[:2]), (SCORES, SCORES), (SCORES[0], LABELS[0]), (SCORES[:0], LABELS[:0])],
+        [
+            (SCORES, LABELS[:2]),
+            (SCORES, SCORES.astype(int)),
+            (SCORES[0], LABELS[0]),
+            (SCORES[:0], LABELS[:0]),
+        ],
     )
     def test_shapes_that_do_not_fit_are_named(self, scores: Array, labels: Array) -> None:
         with pytest.raises(ValueError, match=r"accuracy: expected predictions .* got the shapes"):
             nn.accuracy(scores, labels)
+
+    def test_probabilities_are_labels_of_their_most_probable_class(self) -> None:
+        soft = np.full((3, 4), 0.1)
+        soft[np.arange(3), LABELS] = 0.7
+        assert nn.accuracy(SCORES, soft) == 1 / 3
+        assert nn.top_k_accuracy(SCORES, soft, k=2) == 2 / 3
+        assert_array_equal(nn.confusion_matrix(SCORES, soft), nn.confusion_matrix(SCORES, LABELS))
 
     def test_one_score_has_no_largest(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(3, 1\); for one score .* binary_accuracy"):
