@@ -1,8 +1,7 @@
-"""The IDX format: a few header bytes that give the type and the shape, then the array itself.
+"""The IDX format: a header with the type and the shape, then the elements of the array.
 
-A header is only a claim. Memory grows with the bytes that arrive, and reading stops where the
-claim ends. A header that promises gigabytes does not fill the memory, and neither does a gzip file
-that unpacks to them.
+Files need not be trusted. Memory grows with the bytes that are read, so a header that promises
+gigabytes does not fill it, and a gzip file may not unpack to far more than its size.
 """
 
 from __future__ import annotations
