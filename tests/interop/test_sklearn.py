@@ -7,11 +7,15 @@ import gc
 import io
 import pickle
 
-import joblib
 import numpy as np
+import pytest
+
+for package in ("sklearn", "pandas", "polars"):
+    pytest.importorskip(package)
+
+import joblib
 import pandas as pd
 import polars as pl
-import pytest
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
