@@ -38,7 +38,7 @@ ALLOWED = {
 SHARED_LAYERS = {"containers", "elementwise", "graph", "window"}
 
 # The rooms that a function of a module imports when it is called.
-IN_CALLS = {("layer", "debug"), ("training.fit", "compiled")}
+IN_CALLS = {("layer", "debug"), ("training.fit", "compiled"), ("training.metrics", "interop")}
 
 MODULES = sorted(
     (".".join(path.relative_to(ROOT).with_suffix("").parts), path)

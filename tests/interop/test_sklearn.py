@@ -9,11 +9,15 @@ import io
 import pickle
 import unittest
 
-import joblib
 import numpy as np
+import pytest
+
+for package in ("sklearn", "pandas", "polars"):
+    pytest.importorskip(package)
+
+import joblib
 import pandas as pd
 import polars as pl
-import pytest
 from scipy.sparse import csr_matrix
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
