@@ -235,8 +235,8 @@ __all__ = [
     "trace",
 ]
 
-# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
-# their own are not in `__all__`: `from nnlite import *` has to work without it.
+# Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
+# not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
     "compile": ".compiled.compile",
     "from_onnx": ".interop.onnx.read",

@@ -48,7 +48,7 @@ class _Workers:
         self._lock = threading.Lock()
 
     def start(self, index: int, call: Call) -> _Task:
-        """Pass the call to the worker with this index; where no thread can start, run it here."""
+        """Pass the call to the worker with this index; run it here if no thread can start."""
         task = _Task(call)
         try:
             self._have(index)
@@ -110,8 +110,8 @@ def is_busy() -> bool:
 def run(calls: Sequence[Call]) -> None:
     """Run all calls in parallel, the first of them in this thread, and wait for them.
 
-    Inside one of the calls, while the interpreter exits, or where no thread can start, they run
-    one after the other.
+    Inside one of the calls, while the interpreter exits, or if no thread can start, they run one
+    after the other.
 
     Raises
     ------
