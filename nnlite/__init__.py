@@ -102,7 +102,13 @@ from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
 from .training.fit import fit
 from .training.history import History
-from .training.metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
+from .training.metrics import (
+    EpochMetric,
+    accuracy,
+    binary_accuracy,
+    confusion_matrix,
+    top_k_accuracy,
+)
 from .training.state import Training
 
 __version__ = "0.1.0"
@@ -136,6 +142,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Embedding",
+    "EpochMetric",
     "Exp",
     "ExponentialLR",
     "Flatten",

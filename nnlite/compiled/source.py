@@ -11,6 +11,7 @@ import ast
 import builtins
 import contextlib
 import inspect
+import math
 import operator
 import re
 import textwrap
@@ -27,7 +28,7 @@ from ..parameter import Parameter
 from . import functions
 from .forms import backward_of, form_of
 
-Size = int | str  # a number, or "n"
+Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
 
 _HEADER = '''\
@@ -84,7 +85,12 @@ def nest(sizes: dict[str, Size], body: str) -> str:
 
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     """Return the shape for the batch size `n`."""
-    return tuple(n if size == BATCH else int(size) for size in shape)
+    return tuple(size if isinstance(size, int) else _number(size, n) for size in shape)
+
+
+def _number(size: str, n: int) -> int:
+    factors = f"{size}".split(" * ")
+    return math.prod(n if factor == f"{BATCH}" else int(factor) for factor in factors)
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class Value:
     ----------
     name : str
     shape : tuple
-        Of ints, and "n" for the batch size. The array itself is flat, unless it is a parameter.
+        Of ints, and `BATCH` for the batch size. The array itself is flat, unless it is a parameter.
     needs_grad : bool
         Whether the gradient with respect to it is computed.
     """
@@ -131,7 +137,7 @@ class FixedBatchError(Exception):
 class Code:
     """The source while it is written, forward and then backward.
 
-    An axis of the batch size is "n"; where `n_is_free` is False there are none, and a source is
+    An axis of the batch size is `BATCH`; where `n_is_free` is False there are none, and a source is
     for one batch size.
 
     A layer's form writes statements with ``code("...")`` and gets names from the methods below.

@@ -129,8 +129,8 @@ class RandomHorizontalFlip(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images, some of them flipped."""
-        flipped = _column(rng.random(len(images))) < self.p
+        """Return the images, some of them mirrored."""
+        flipped = rng.random((len(images), 1, 1, 1)) < self.p
         return np.where(flipped, images[..., ::-1], images)
 
     def __repr__(self) -> str:
@@ -278,7 +278,7 @@ class RandomErasing(_ImageTransform):
         ratio = np.exp(rng.uniform(lowest, highest, count))
         rows = self._span(np.sqrt(area * ratio), height, rng)
         columns = self._span(np.sqrt(area / ratio), width, rng)
-        erased = _column(rng.random(count)) < self.p
+        erased = rng.random((count, 1, 1, 1)) < self.p
         inside = rows[:, np.newaxis, :, np.newaxis] & columns[:, np.newaxis, np.newaxis, :]
         return np.where(inside & erased, images.dtype.type(self.value), images)
 
@@ -603,11 +603,6 @@ def _look_up(images: Array, rows: Array, columns: Array, fill: float, out: Array
     bottom -= top
     bottom *= down
     np.add(top, bottom, out=out)
-
-
-def _column(values: Array) -> Array:
-    """Return values (N,) as shape (N, 1, 1, 1)."""
-    return values[:, np.newaxis, np.newaxis, np.newaxis]
 
 
 def _as_images(images: ArrayLike, who: str) -> Array:

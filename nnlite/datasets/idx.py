@@ -1,8 +1,7 @@
-"""The IDX format: a few header bytes with the type and the shape, then the elements.
+"""The IDX format: a header with the type and the shape, then the elements of the array.
 
-Headers are not trusted. Memory is allocated as bytes arrive, and reading stops at the size in the
-header, so neither a header that claims gigabytes nor a gzip file that decompresses to them can
-exhaust the memory.
+Files need not be trusted. Memory grows with the bytes that are read, so a header that promises
+gigabytes does not fill it, and a gzip file may not unpack to far more than its size.
 """
 
 from __future__ import annotations
