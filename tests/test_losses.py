@@ -1,4 +1,4 @@
-"""Losses: what all of them promise, and the formulas and faults of each."""
+"""Losses: the contract of all losses, and the formulas and errors of each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def call(loss: nn.Layer, case: LossCase, batch: int = 4, seed: int = 0) -> tuple
     return prediction, value, np.asarray(rng.normal(size=np.shape(value)))
 
 
-# ---- what all losses promise ----
+# ---- the contract of all losses ----
 
 
 @every_loss

@@ -1,4 +1,4 @@
-"""`RNN`, `LSTM` and `GRU`: against their formulas, central differences and PyTorch."""
+"""`RNN`, `LSTM` and `GRU`: compared with their formulas, central differences and PyTorch."""
 
 from __future__ import annotations
 
@@ -728,7 +728,7 @@ def test_it_learns_what_only_the_first_step_tells(kind: str, rng: np.random.Gene
     assert value < 0.1  # chance is log 2 = 0.69
 
 
-# ---- what bad input gets ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_an_argument_out_of_range_is_an_error(
         nn.RNN(**{"input_size": 2, "hidden_size": 3, **options})
 
 
-# ---- beside PyTorch ----
+# ---- against PyTorch ----
 
 
 @pytest.fixture(scope="module")

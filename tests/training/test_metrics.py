@@ -1,4 +1,4 @@
-"""Metrics count what their names say; scikit-learn and PyTorch count the same."""
+"""Metrics agree with their definitions, scikit-learn and PyTorch."""
 
 from __future__ import annotations
 
