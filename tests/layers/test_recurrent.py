@@ -422,7 +422,7 @@ def test_dropout_keeps_the_expectation_and_the_share(rng: np.random.Generator) -
     )
     output = layer(np.ones((20, 10, 1)))
     assert set(np.unique(output)) == {0, np.float32(1.25)}
-    # 20,000 draws: the deviation of the share of zeros is √(0.2 · 0.8 / 20,000) = 0.0028.
+    # 20,000 draws: the deviation of the fraction of zeros is √(0.2 · 0.8 / 20,000) = 0.0028.
     assert abs((output == 0).mean() - 0.2) < 5 * 0.0028
 
 
