@@ -17,6 +17,8 @@ from . import (  # noqa: F401 - they register forms
     layers,
     losses,
     normalization,
+    recurrent,
+    windows,
 )
 from .forms import form_of
 from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram

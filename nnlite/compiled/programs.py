@@ -12,7 +12,7 @@ import nnlite as nn
 from ..engine.arrays import FLOATS, Array
 from .native import Native, Plain
 from .optimizers import Update
-from .source import Code, FixedBatchError, Shape, Value, carried, function, header, used
+from .source import BATCH, Code, FixedBatchError, Shape, Value, carried, function, header, used
 
 
 class Batch(NamedTuple):
@@ -306,8 +306,8 @@ class Programs:
 
 
 def _free(shape: tuple[int, ...], n: int) -> Shape:
-    """Return the shape, with the batch size as "n"."""
-    return ("n", *shape[1:]) if shape[:1] == (n,) else shape
+    """Return the shape, with the batch size by its name."""
+    return (BATCH, *shape[1:]) if shape[:1] == (n,) else shape
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:

@@ -1,4 +1,4 @@
-"""A limit on the memory for parameters, where their sizes come from a file that may be hostile."""
+"""A limit on the memory for parameters whose sizes come from an untrusted file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _left = _Left()
 
 @contextlib.contextmanager
 def at_most(elements: int) -> Iterator[None]:
-    """Context in which this thread may `claim` this many elements in all."""
+    """Context in which this thread may `claim` at most this many elements in total."""
     before, _left.elements = _left.elements, elements
     try:
         yield
@@ -25,12 +25,12 @@ def at_most(elements: int) -> Iterator[None]:
 
 
 def claim(elements: int) -> None:
-    """Count elements before memory is taken for them.
+    """Count elements before memory is allocated for them.
 
     Raises
     ------
     ValueError
-        If they are more than are left of the limit. Outside of `at_most` there is none.
+        If the total exceeds the limit. Outside of `at_most` there is no limit.
     """
     if _left.elements is not None:
         _left.elements -= elements

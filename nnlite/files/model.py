@@ -48,11 +48,11 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
     ValueError
         If the name of the file has another ending.
     OSError
-        If the file cannot be written. What was there before is then left as it was.
+        If the file cannot be written: see `save`. The old file is unchanged.
 
     See Also
     --------
-    load_model : The way back.
+    load_model : Reads the file.
     save : Writes the state alone, also as ``.safetensors``.
 
     Notes
@@ -107,7 +107,7 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str], classes: Iterable[type[Layer]] = ()) -> Layer:
-    """Read a model that `save_model` has written, from a file that may come from anywhere.
+    """Read a model from a file of `save_model`, which need not be trusted.
 
     Parameters
     ----------
