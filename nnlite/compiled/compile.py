@@ -9,7 +9,7 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..layer import evaluating
+from ..modes import evaluating
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
@@ -17,6 +17,8 @@ from . import (  # noqa: F401 - they register forms
     layers,
     losses,
     normalization,
+    recurrent,
+    windows,
 )
 from .forms import form_of
 from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram

@@ -1,11 +1,11 @@
-"""MNIST: 70,000 handwritten digits, bundled with the package so that no network is needed."""
+"""MNIST, bundled with the package so that no network is needed, and Fashion-MNIST."""
 
 from __future__ import annotations
 
 import importlib
 import os
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +42,10 @@ def mnist(
     Parameters
     ----------
     directory : str or path-like, optional
-        A folder of IDX files, gzip-compressed or not, to read in place of the bundled files: the
-        folder of the four files itself, or the root of a torchvision data set, which keeps them in
-        ``raw/`` or ``MNIST/raw/``. Any data set of 28 × 28 images in 10 classes that comes under
-        MNIST's file names can be read so, such as FashionMNIST from ``root/FashionMNIST``.
+        A folder with IDX files, gzip-compressed or not, to read instead of the bundled files: the
+        folder of the four files, or the root of a torchvision data set, which stores them in
+        ``raw/`` or ``MNIST/raw/``. This reads any data set of 28 × 28 images in 10 classes with
+        MNIST's file names.
     normalize : bool, default True
         Whether to scale the pixels to [0, 1] and to standardise them with MNIST's mean and standard
         deviation, ``(pixel / 255 - 0.1307) / 0.3081``. If False, the pixels are the stored bytes.
@@ -61,8 +61,8 @@ def mnist(
     Raises
     ------
     ValueError
-        If a file is damaged, does not hold what its name says, or does not fit the other files; or
-        if `download` is asked for without a `directory`.
+        If a file is damaged, has contents that do not match its name, or does not fit the other
+        files; or if `download` is True without a `directory`.
     FileNotFoundError
         If a file is missing and `download` is False.
     ImportError
@@ -96,42 +96,117 @@ def mnist(
                 "without one the bundled files are read, which need no download"
             )
         directory = os.path.dirname(__file__)
-    files = _find(os.fspath(directory), download)
+    return _load(_MNIST, directory, normalize, download)
+
+
+def fashion_mnist(
+    directory: str | os.PathLike[str], *, normalize: bool = True, download: bool = False
+) -> tuple[Split, Split]:
+    """Load Fashion-MNIST as ``(train_images, train_labels), (test_images, test_labels)``.
+
+    Photographs of clothing in the format of MNIST: 60,000 training and 10,000 test images in ten
+    classes, which are harder to distinguish than digits. The files are not bundled.
+
+    Parameters
+    ----------
+    directory : str or path-like
+        The folder of the four IDX files, gzip-compressed or not, or the root of a torchvision data
+        set, which stores them in ``FashionMNIST/raw/``.
+    normalize : bool, default True
+        Whether to scale and standardise the pixels, ``(pixel / 255 - 0.2860) / 0.3530``. If False,
+        the pixels are the stored bytes.
+    download : bool, default False
+        Whether to download it through torchvision into ``directory`` if it is not there.
+
+    Returns
+    -------
+    train, test : tuple of (images, labels)
+        As in `mnist`. Labels 0 to 9: T-shirt, trouser, pullover, dress, coat, sandal, shirt,
+        sneaker, bag, ankle boot.
+
+    Raises
+    ------
+    ValueError, FileNotFoundError, ImportError, OSError
+        As in `mnist`.
+
+    References
+    ----------
+    H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a novel image dataset for benchmarking machine
+    learning algorithms", arXiv:1708.07747, 2017.
+
+    Examples
+    --------
+    After ``torchvision.datasets.FashionMNIST("data", download=True)``, or with ``download=True``:
+    ``train, test = nn.datasets.fashion_mnist("data")``.
+    """
+    return _load(_FASHION, directory, normalize, download)
+
+
+class _Source(NamedTuple):
+    """A data set in MNIST's format: nnlite's name, torchvision's name, and its statistics."""
+
+    function: str
+    name: str
+    mean: float
+    std: float
+    cure: str
+
+
+_MNIST = _Source(
+    "mnist",
+    "MNIST",
+    MNIST_MEAN,
+    MNIST_STD,
+    "leave the directory out to read the files bundled with nnlite",
+)
+_FASHION = _Source(
+    "fashion_mnist",
+    "FashionMNIST",
+    0.2860,
+    0.3530,
+    "get the four files from https://github.com/zalandoresearch/fashion-mnist",
+)
+
+
+def _load(
+    source: _Source, directory: str | os.PathLike[str], normalize: bool, download: bool
+) -> tuple[Split, Split]:
+    files = _find(source, os.fspath(directory), download)
     splits: dict[str, Split] = {}
 
     def read(name: str, images: str, labels: str) -> None:
         splits[name] = _read_split(images, labels)
 
-    # At the same time, since most of it is unpacking, which needs no lock.
+    # In parallel, since most of the time is decompression, which releases the interpreter lock.
     threads.run([partial(read, "train", *files[:2]), partial(read, "test", *files[2:])])
     if normalize:
         for name in ("train", "test"):
             pixels, labels = splits.pop(name)
-            splits[name] = _normalized(pixels), labels
+            splits[name] = standardized(pixels, source.mean, source.std), labels
             del pixels
     return splits["train"], splits["test"]
 
 
-def _find(directory: str, download: bool) -> list[str]:
-    """Return the paths of the four files, after a download if one is missing and it is allowed."""
-    folders = [os.path.join(directory, *below) for below in ((), ("raw",), ("MNIST", "raw"))]
+def _find(source: _Source, directory: str, download: bool) -> list[str]:
+    """Return the paths of the four files, after a download if one is missing and `download`."""
+    folders = [os.path.join(directory, *below) for below in ((), ("raw",), (source.name, "raw"))]
     found_in = {folder: _files_in(folder) for folder in folders}
     folder, found = max(found_in.items(), key=lambda item: len(item[1]))
     missing = [name for name in _FILES if name not in found]
     if not missing:
         return [found[name] for name in _FILES]
     if download:
-        _download(directory)
-        return _find(directory, download=False)
+        _download(source, directory)
+        return _find(source, directory, download=False)
     raise FileNotFoundError(
         f"{folder}: no {' and no '.join(missing)}, with or without .gz; give the folder that holds "
-        "MNIST's four files or MNIST/raw, download them with download=True, or leave the directory "
-        "out to read the files bundled with nnlite"
+        f"{source.name}'s four files or {source.name}/raw, download them with download=True, or "
+        f"{source.cure}"
     )
 
 
 def _files_in(folder: str) -> dict[str, str]:
-    """Return the path of each of the four files that is there, preferring the uncompressed one."""
+    """Return the path of each of the four files that exists, preferring uncompressed ones."""
     found = {}
     for name in _FILES:
         for path in (os.path.join(folder, name), os.path.join(folder, f"{name}.gz")):
@@ -141,21 +216,21 @@ def _files_in(folder: str) -> dict[str, str]:
     return found
 
 
-def _download(directory: str) -> None:
+def _download(source: _Source, directory: str) -> None:
     try:
         # Imported here and by name: torchvision is an optional extra.
         torchvision_datasets = importlib.import_module("torchvision.datasets")
     except ImportError as error:
         raise ImportError(
-            "mnist: download=True needs torchvision; install it with pip install torchvision, or "
-            "leave the directory out to read the files bundled with nnlite"
+            f"{source.function}: download=True needs torchvision; install it with "
+            f"pip install torchvision, or {source.cure}"
         ) from error
     try:
-        torchvision_datasets.MNIST(directory, download=True)
+        getattr(torchvision_datasets, source.name)(directory, download=True)
     except RuntimeError as error:
         raise OSError(
-            f"mnist: the download of MNIST to {directory} failed, no mirror of torchvision's gave "
-            "it; leave the directory out to read the files bundled with nnlite"
+            f"{source.function}: the download of {source.name} to {directory} failed, no mirror of "
+            f"torchvision's gave it; {source.cure}"
         ) from error
 
 
@@ -184,9 +259,12 @@ def _read_split(images_path: str, labels_path: str) -> Split:
     return pixels.reshape(-1, 1, 28, 28), labels.astype(np.int64)
 
 
-def _normalized(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    # The order of torchvision's ToTensor and Normalize, for the same bits as theirs.
+def standardized(
+    pixels: NDArray[np.uint8], mean: float | NDArray[Any], std: float | NDArray[Any]
+) -> NDArray[np.float32]:
+    """Return the pixels scaled to [0, 1], minus `mean`, divided by `std`."""
+    # The order of operations of torchvision's ToTensor and Normalize, for the same bits.
     images = np.divide(pixels, 255, dtype=np.float32)
-    images -= MNIST_MEAN
-    images /= MNIST_STD
+    images -= mean
+    images /= std
     return images

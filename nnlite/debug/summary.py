@@ -11,7 +11,8 @@ import numpy as np
 
 from ..checks import integer
 from ..engine.arrays import Array
-from ..layer import Layer, no_grad
+from ..layer import Layer
+from ..modes import no_grad
 from .isolation import (
     input_names,
     intercept,

@@ -12,26 +12,29 @@ from ..checks import integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
 from .batches import Batch, averages
-from .metrics import Metric
+from .metrics import Metric, means_of
 
 
 class Tally:
     """The loss and the metrics of all batches so far, as those of one batch of all their samples.
 
     For the reduction "sum" the loss is the sum. Metrics are means, weighted by the targets that are
-    not ignored; they are not computed for a batch in which all targets are ignored.
+    not ignored; they are not computed for a batch in which all targets are ignored. For an
+    `EpochMetric` the outputs and targets of these batches are kept.
     """
 
     def __init__(self, loss: Layer, metrics: Mapping[str, Metric]) -> None:
         self.averages = averages(loss)
         self.metrics = dict(metrics)
+        self.means = means_of(metrics)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
         self.loss = self.weight = 0.0
         self.batches = self.counted = 0
-        self.totals = dict.fromkeys(self.metrics, 0.0)
+        self.totals = dict.fromkeys(self.means, 0.0)
+        self.kept: list[tuple[Array, Array]] = []
 
     def add(self, value: float, predictions: Array, batch: Batch) -> None:
         """Add the loss `value` and the metrics of a batch."""
@@ -41,20 +44,24 @@ class Tally:
         self.counted += batch.counted
         if not batch.counted:
             return
-        for name, metric in self.metrics.items():
-            figure = metric(predictions, batch.targets[0])
-            if np.ndim(figure) != 0:
-                raise TypeError(
-                    f"the metric {name!r} must give a number, got an array of shape "
-                    f"{np.shape(figure)}"
-                )
-            self.totals[name] += float(figure) * batch.counted
+        for name, metric in self.means.items():
+            self.totals[name] += (
+                _figure(name, metric, predictions, batch.targets[0]) * batch.counted
+            )
+        if len(self.means) < len(self.metrics):
+            self.kept.append((predictions, np.asarray(batch.targets[0])))
 
     def figures(self) -> dict[str, float]:
         """Return the loss and the metrics by name; NaN is the mean over nothing."""
         loss = _ratio(self.loss, self.weight) if self.averages else self.loss
         means = {name: _ratio(total, self.counted) for name, total in self.totals.items()}
-        return {"loss": loss, **means}
+        everything = [np.concatenate(parts) for parts in zip(*self.kept, strict=True)]
+        whole = {
+            name: _figure(name, metric, *everything)
+            for name, metric in self.metrics.items()
+            if name not in means
+        }
+        return {"loss": loss, **{name: (means | whole)[name] for name in self.metrics}}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, for `load_state_dict`."""
@@ -71,17 +78,17 @@ class Tally:
         check_state(state_dict, self.state_dict(), "the tally")
         totals = state_dict["totals"]
         check_state(totals, {}, "the totals of the metrics")
-        if set(totals) != set(self.metrics):
+        if set(totals) != set(self.means):
             raise ValueError(
                 f"the checkpoint is of a run with the metrics [{', '.join(totals)}], this one "
-                f"has [{', '.join(self.metrics)}]; resume with the metrics that it began with"
+                f"has [{', '.join(self.means)}]; resume with the metrics that it began with"
             )
         loss = number(state_dict["loss"], "the loss of the epoch so far")
         weight = number(state_dict["weight"], "the weight of the epoch so far", 0)
         batches = integer(state_dict["batches"], "the batches of the epoch so far", 0)
         counted = integer(state_dict["counted"], "the targets of the epoch so far", 0)
         # A metric may be NaN.
-        totals = {name: float(totals[name]) for name in self.metrics}
+        totals = {name: float(totals[name]) for name in self.means}
         self.loss, self.weight, self.totals = loss, weight, totals
         self.batches, self.counted = batches, counted
 
@@ -93,6 +100,15 @@ def check_state(state: Any, names: Mapping[str, Any], what: str) -> None:
     missing = [name for name in names if name not in state]
     if missing:
         raise ValueError(f"the state of {what} lacks {missing[0]!r}")
+
+
+def _figure(name: str, metric: Metric, predictions: Array, targets: Any) -> float:
+    figure = metric(predictions, targets)
+    if np.ndim(figure) != 0:
+        raise TypeError(
+            f"the metric {name!r} must give a number, got an array of shape {np.shape(figure)}"
+        )
+    return float(figure)
 
 
 def _ratio(total: float, count: float) -> float:

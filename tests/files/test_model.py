@@ -55,6 +55,20 @@ def test_tied_frozen_and_evaluating_layers_come_back_so(tmp_path: Path) -> None:
     assert [layer.training for layer in again] == [True] * 5 + [False]
 
 
+def test_names_of_children_and_what_is_frozen_come_back(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        {"body": nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "head": nn.Linear(3, 2)}
+    )
+    model.append(nn.Tanh())
+    model.body.requires_grad_(False)
+    nn.save_model(model, tmp_path / "a.npz")
+    again: Any = nn.load_model(tmp_path / "a.npz")
+    assert repr(again) == repr(model)
+    assert list(again.state_dict()) == list(model.state_dict())
+    assert not again.body.trainable()
+    assert again.head.trainable()
+
+
 class Block(nn.Layer):
     """A layer with a sub-layer and options among its arguments."""
 

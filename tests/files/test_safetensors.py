@@ -336,3 +336,15 @@ def test_the_wrong_model_is_unchanged() -> None:
         other.load_state_dict(nn.load_state(FROM_PYTORCH))
     for name, value in other.state_dict().items():
         assert_array_equal(value, before[name])
+
+
+def test_bfloat16_takes_three_times_the_memory_of_the_file(path: Path) -> None:
+    count = 2 * MIB
+    size = 2 * count
+    path.write_bytes(file_of({"w": entry("BF16", [count], 0, size)}, b"\x80\x3f" * count))
+    tracemalloc.start()
+    state = nn.load_state(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_array_equal(state["w"], np.ones(count, np.float32))
+    assert peak < 3.1 * size

@@ -1096,3 +1096,35 @@ class TestPredictRefuses:
             message = "layer '0', BatchNorm1d.* uses the statistics of the batch.*batch_size=9"
             with pytest.raises(ValueError, match=message):
                 nn.predict(model, x, batch_size=4)
+
+
+@pytest.mark.parametrize("function", ["predict", "evaluate"])
+def test_another_thread_may_use_the_model_while_it_trains(function: str) -> None:
+    points, labels = blobs(8)
+    data = batches([4] * 8)
+    answers: list[Any] = []
+
+    class Ask(nn.Callback):
+        """Asks in another thread, between the forward and the backward of a batch too."""
+
+        def ask(self, model: nn.Layer) -> None:
+            with ThreadPoolExecutor(1) as pool:
+                if function == "predict":
+                    answers.append(pool.submit(nn.predict, model, points).result())
+                else:
+                    job = pool.submit(nn.evaluate, model, nn.CrossEntropy(), (points, labels))
+                    answers.append(job.result())
+
+        def on_step_end(self, training: nn.Training) -> None:
+            self.ask(training.model)
+
+    class AskingLoss(nn.CrossEntropy):
+        def forward(self, *arguments: Any) -> Any:
+            Ask().ask(model)
+            return super().forward(*arguments)
+
+    model, alone = classifier(nn.Dropout(0.2, rng=1)), classifier(nn.Dropout(0.2, rng=1))
+    fit(model, data, AskingLoss(), callbacks=[Ask()])
+    fit(alone, data)
+    assert len(answers) == 16
+    assert_array_equal(weights(model), weights(alone))
