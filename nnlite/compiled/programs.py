@@ -274,6 +274,9 @@ class Programs:
         self._fixed: set[Any] = set()
         self.source = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Programs, (self._build,)  # a copy is of another model, and builds its own
+
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
         arrays = batch.named().values()

@@ -9,65 +9,12 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
+from ..engine.windows import Axes, Axis
 from .forms import form
 from .source import Code, Value, nest, product
 
 Conv = nn.Conv1d | nn.Conv2d
 Pool = nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d
-
-
-class Axis(NamedTuple):
-    """How a window slides along one axis.
-
-    Tap k of the window at output o meets the input ``o·stride + k·dilation - padding``.
-    """
-
-    inputs: int
-    outputs: int
-    taps: int
-    stride: int
-    padding: int
-    dilation: int
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether a window reaches beyond an end."""
-        span = self.dilation * (self.taps - 1) + 1
-        return self.padding > 0 or (self.outputs - 1) * self.stride + span > self.inputs
-
-    def bounds(self, offset: str) -> str:
-        """Return the first output, and the end, of those that meet an input at this offset."""
-        if not self.is_padded:
-            return f"{self.outputs}"
-        first = f"max(0, -(({offset}) // {self.stride}))"
-        end = f"min({self.outputs}, ({self.inputs - 1} - ({offset})) // {self.stride} + 1)"
-        return f"{first}, {end}"
-
-
-Axes = tuple[Axis, ...]
-
-
-def axes_of(layer: Conv | Pool, x: Value) -> Axes:
-    """Return how the window of a layer slides along each axis of its input."""
-    return tuple(_axis(layer, index, int(size)) for index, size in enumerate(x.shape[2:]))
-
-
-def _axis(layer: Any, index: int, inputs: int) -> Axis:
-    def at(size: int | tuple[int, ...]) -> int:
-        return size if isinstance(size, int) else size[index]
-
-    taps, dilation = at(layer.kernel_size), at(layer.dilation)
-    stride = taps if layer.stride is None else at(layer.stride)
-    span = dilation * (taps - 1) + 1
-    if isinstance(layer.padding, str):
-        padding = span - 1 if layer.padding == "same" else 0
-    else:
-        padding = 2 * at(layer.padding)
-    ceil = bool(layer.ceil_mode)
-    outputs = (inputs + padding - span + (stride - 1) * ceil) // stride + 1
-    if ceil and (outputs - 1) * stride >= inputs + padding // 2:
-        outputs -= 1
-    return Axis(inputs, outputs, taps, stride, padding // 2, dilation)
 
 
 class Letters(NamedTuple):
@@ -84,6 +31,15 @@ def letters_of(axes: Axes) -> Letters:
     return Letters(("u", "v")[-rank:], ("i", "j")[-rank:], ("h", "w")[-rank:])
 
 
+def bounds(axis: Axis, offset: str) -> str:
+    """Return the first output, and the end, of those that meet an input at this offset."""
+    if not axis.is_padded:
+        return f"{axis.outputs}"
+    first = f"max(0, -(({offset}) // {axis.stride}))"
+    end = f"min({axis.outputs}, ({axis.inputs - 1} - ({offset})) // {axis.stride} + 1)"
+    return f"{first}, {end}"
+
+
 def slide(axes: Axes, body: str) -> str:
     """Return loops over all pairs of a tap and an output that meet an input.
 
@@ -95,7 +51,7 @@ def slide(axes: Axes, body: str) -> str:
         offset = _sum(_times(tap, axis.dilation), -axis.padding)
         place = _sum(_times(output, axis.stride), offset)
         inner = f"{position} = {place}\n{text}"
-        loop = f"for {output} in range({axis.bounds(offset)}):\n{textwrap.indent(inner, '    ')}"
+        loop = f"for {output} in range({bounds(axis, offset)}):\n{textwrap.indent(inner, '    ')}"
         text = f"for {tap} in range({axis.taps}):\n{textwrap.indent(loop, '    ')}"
     return text
 
@@ -125,14 +81,16 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
 
     An input gets the sum of dX over the windows that it lies in.
     """
-    axes = axes_of(layer, x)
+    axes = layer.axes(x.shape)
     letters = letters_of(axes)
     batch, channels = x.shape[0], layer.in_channels
     outputs = tuple(axis.outputs for axis in axes)
     taps = tuple(axis.taps for axis in axes)
     rows, places = channels * math.prod(taps), math.prod(outputs)
     # The padded image, in which no window reaches beyond an end.
-    padded = tuple(max(axis.inputs + 2 * axis.padding, _reach(axis)) for axis in axes)
+    padded = tuple(axis.inputs + 2 * axis.padding for axis in axes)
+    if layer.padding == "same":
+        padded = tuple(axis.inputs + axis.span - 1 for axis in axes)
     loops = tuple(
         axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
     )
@@ -227,11 +185,6 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
     return y, backward
 
 
-def _reach(axis: Axis) -> int:
-    """Return how much of the padded axis the windows reach over."""
-    return (axis.outputs - 1) * axis.stride + axis.dilation * (axis.taps - 1) + 1
-
-
 # ---- pooling ----
 
 
@@ -241,7 +194,7 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
 
     NaN counts as larger than every number.
     """
-    axes = axes_of(layer, x)
+    axes = layer.axes(x.shape)
     _, outputs, inputs = letters_of(axes)
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
@@ -284,7 +237,7 @@ def _to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
 @form(nn.AvgPool1d, nn.AvgPool2d)
 def avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d, code: Code, x: Value) -> Any:
     """Y = Σ x / a over the window, in which a inputs count; dx = Σ dy / a over the windows."""
-    axes = axes_of(layer, x)
+    axes = layer.axes(x.shape)
     _, outputs, inputs = letters_of(axes)
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)

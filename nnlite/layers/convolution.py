@@ -58,7 +58,7 @@ class _Conv(Window):
 
     def forward(self, x: Array) -> Array:
         x = arrange(as_signals(self, x, self.rank, self.in_channels, self.weight.dtype))
-        axes = self._axes(x.shape)
+        axes = self.axes(x.shape)
         self.cache(x, axes)
         return correlate(x, self.weight.data, None if self.bias is None else self.bias.data, axes)
 

@@ -54,7 +54,7 @@ class _MaxPool(_Pool):
 
     def forward(self, x: Array) -> Array:
         x = arrange(as_signals(self, x, self.rank))
-        axes = self._axes(x.shape)
+        axes = self.axes(x.shape)
         y = pool_max(x, axes)
         self.cache(x, y, axes)
         return y
@@ -166,7 +166,7 @@ class _AvgPool(_Pool):
 
     def forward(self, x: Array) -> Array:
         x = as_signals(self, x, self.rank)
-        axes = self._axes(x.shape)
+        axes = self.axes(x.shape)
         counts = functools.reduce(np.multiply.outer, map(self._counts, axes)).astype(x.dtype)
         y = pool_sum(x, axes)
         y /= counts

@@ -76,7 +76,7 @@ class Window(Layer):
     dilation: Size = 1
     ceil_mode: bool = False
 
-    def _axes(self, shape: tuple[int, ...]) -> Axes:
+    def axes(self, shape: tuple[int, ...]) -> Axes:
         """Return the positions of the windows along each axis of an input of this shape."""
         return tuple(self._axis(index, size) for index, size in enumerate(shape[2:]))
 
