@@ -271,7 +271,6 @@ class _Run:
 
     def backward(self, dy: Value) -> None:
         code, cell, size, batch = self.code, self.cell, self.size, self.batch
-        wants_start = any(state.needs_grad for state in self.initial)
         carried = {name: f"d_{name}" for name in self.states}
         shape = (batch, self.y.shape[-1]) if self.only_last else self.y.shape
         code(f"""
