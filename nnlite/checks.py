@@ -147,11 +147,12 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
 
 
 def class_indices(
-    target: ArrayLike, scores: Array, ignore_index: int, who: str
+    target: ArrayLike, scores: Array, ignore_index: int, who: str | Labelled
 ) -> tuple[Array, bool]:
     """Return `target` as class indices for `scores`, and whether any of them is to be ignored.
 
-    Losses and metrics call it, so that both take the same labels.
+    Losses and metrics call it, so that both take the same labels. The name of a loss is looked up
+    for an error alone, since it takes longer than the check.
 
     Raises
     ------
@@ -164,7 +165,9 @@ def class_indices(
     labels = np.asarray(target)
     shape = scores.shape
     if len(shape) < 2:
-        raise ValueError(f"{who}: expected predictions of shape (N, classes, ...), got {shape}")
+        raise ValueError(
+            f"{_name(who)}: expected predictions of shape (N, classes, ...), got {shape}"
+        )
     argmax = "turn one-hot rows into indices with argmax(axis=1)"
     if labels.dtype.kind not in "iu":
         cures = {
@@ -176,14 +179,14 @@ def class_indices(
             "number the classes: names, labels = numpy.unique(labels, return_inverse=True)",
         )
         raise TypeError(
-            f"{who}: expected labels of an integer dtype (class indices), got "
+            f"{_name(who)}: expected labels of an integer dtype (class indices), got "
             f"{labels.dtype}, shape {labels.shape}; {cure}"
         )
     expected = shape[:1] + shape[2:]
     if labels.shape != expected:
         cure = f"; {argmax}" if labels.shape == shape else ""
         raise ValueError(
-            f"{who}: predictions of shape {shape} need labels of shape {expected}, "
+            f"{_name(who)}: predictions of shape {shape} need labels of shape {expected}, "
             f"got {labels.shape}{cure}"
         )
     classes = shape[1]
@@ -196,6 +199,10 @@ def class_indices(
     wrong = counted[(counted < 0) | (counted >= classes)]
     if wrong.size:
         raise ValueError(
-            f"{who}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
+            f"{_name(who)}: labels must be in [0, {classes}) for {classes} classes, got {wrong[0]}"
         )
     return indices, True
+
+
+def _name(who: str | Labelled) -> str:
+    return who if isinstance(who, str) else who.label

@@ -529,7 +529,7 @@ class _Labels(_Target):
         self, loss: _ClassLoss, prediction: Array, target: Any, sample_weight: ArrayLike | None
     ) -> None:
         super().__init__(loss, prediction, sample_weight)
-        labels, any_ignored = class_indices(target, prediction, loss.ignore_index, loss.label)
+        labels, any_ignored = class_indices(target, prediction, loss.ignore_index, loss)
         labels = labels.reshape(-1)
         if any_ignored:
             counted = labels != loss.ignore_index
