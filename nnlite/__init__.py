@@ -19,7 +19,7 @@ from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
 from .files.state import load_state, save
-from .layer import Layer, is_grad_enabled, no_grad
+from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
@@ -80,6 +80,7 @@ from .losses import (
     NegativeLogLikelihood,
     class_weights,
 )
+from .modes import is_grad_enabled, no_grad
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
 from .optim.optimizers import SGD, Adam, AdamW, RMSprop
@@ -234,8 +235,8 @@ __all__ = [
     "trace",
 ]
 
-# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
-# their own are not in `__all__`: `from nnlite import *` has to work without it.
+# Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
+# not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
     "compile": ".compiled.compile",
     "from_onnx": ".interop.onnx.read",

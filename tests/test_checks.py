@@ -213,3 +213,17 @@ def test_what_only_counts_as_true_or_false_is_no_boolean(value: Any) -> None:
 def test_options_that_are_no_booleans_are_refused(make: Any, no: Any) -> None:
     with pytest.raises(TypeError, match=r"^[A-Z]\w+: \w+ must be True or False, got"):
         make(no)
+
+
+def test_masked_and_sparse_arrays_are_refused_with_the_cure() -> None:
+    masked = np.ma.masked_array([[1.0, 2.0]], [[True, False]])
+    with pytest.raises(TypeError, match=r"a masked array would lose its mask; .*\.filled"):
+        nn.Linear(2, 1)(masked)
+    nothing_masked = np.ma.masked_array([[1.0, 2.0]])
+    assert nn.Linear(2, 1)(nothing_masked).shape == (1, 1)
+
+    class Sparse:
+        def toarray(self) -> None: ...
+
+    with pytest.raises(TypeError, match=r"expected arrays, got Sparse; convert .*\.toarray\(\)"):
+        nn.Linear(2, 1)(Sparse())  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
-from nnlite.layer import evaluating
+from nnlite.modes import evaluating
 
 from .registry import LAYERS, LOSSES, Array, LayerCase, sine_vjp
 

@@ -102,13 +102,14 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
         _weights(code, weight[0])
         factor = f"{weight[0]}[i // ({places})] * "
     is_mean = loss.reduction == "mean"
-    norm = f"total * ({places})" if weight else prediction.size
+    count = f"total * ({places})" if weight else prediction.size
+    norm = code.name("norm")
     code(f"""
-        norm = {f"1 / ({norm})" if is_mean else "1.0"}
+        {norm} = {f"1 / ({count})" if is_mean else "1.0"}
         loss = 0.0
         for i in range({prediction.size}):
             loss += {factor}({at(formula)})
-        loss *= norm
+        loss *= {norm}
     """)
 
     def backward() -> None:
@@ -116,7 +117,7 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
             with code.gradient(prediction) as dx:
                 code(f"""
                     for i in range({prediction.size}):
-                        {dx}[i] = {factor}({at(slope)}) * real(norm)
+                        {dx}[i] = {factor}({at(slope)}) * real({norm})
                 """)
 
     return backward
@@ -144,8 +145,8 @@ def cross_entropy(
     loops: dict[str, Size] = {"i": scores.shape[0]} | ({"k": places} if places != "1" else {})
     sizes = [scores.shape[0], classes, places][: 1 + len(loops)]
     has_labels = code.kinds[labels.name].kind == "i"
-    log_scores = isinstance(loss, nn.NegativeLogLikelihood)
-    logits = not log_scores and loss.from_logits
+    log_scores = not isinstance(loss, nn.CrossEntropy)
+    logits = isinstance(loss, nn.CrossEntropy) and loss.from_logits
     smoothing = loss.label_smoothing
 
     def at(j: str) -> str:
@@ -188,7 +189,8 @@ def cross_entropy(
     tiny = f"real({float(np.finfo(code.dtype).tiny)!r})"
     largest = f"real({float(np.finfo(code.dtype).max)!r})"
     p = code.new(scores.shape, "p") if logits else None
-    lines = [f"a = {scores.view(*sizes)}", "loss, norm = 0.0, 0.0"]
+    norm = code.name("norm")
+    lines = [f"a = {scores.view(*sizes)}", f"loss, {norm} = 0.0, 0.0"]
     body = [begin]
     if p:
         lines.append(f"b = {p.view(*sizes)}")
@@ -216,17 +218,17 @@ def cross_entropy(
                 if q > 0:
                     entropy -= q * {log_p.format(at("j"))}
         """)
-    body.append(f"loss += {of_sample} * entropy\nnorm += {counted}")
+    body.append(f"loss += {of_sample} * entropy\n{norm} += {counted}")
     code("\n".join(lines))
     code(nest(loops, "\n".join(textwrap.dedent(part).strip("\n") for part in body if part)))
     if loss.reduction == "mean":
-        code.fail_if("norm == 0", "every label of the batch is ignored or has a weight of 0")
-        code("loss /= norm")
+        code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
+        code(f"loss /= {norm}")
 
     def backward() -> None:
         if not scores.needs_grad:
             return
-        scale = f"{of_sample}{' / norm' if loss.reduction == 'mean' else ''}"
+        scale = of_sample + (f" / {norm}" if loss.reduction == "mean" else "")
 
         def slope(q: str, j: str) -> str:
             """Return the part of the gradient that q_j makes."""

@@ -46,19 +46,21 @@ class Update:
         for index, run in enumerate(runs):
             arrays = dict(zip(optimizer.state_names, run.state, strict=True))
             arrays |= {"value": run.value, "grad": run.grad}
-            self.arrays |= {f"{name}_{index}": array for name, array in arrays.items()}
+            self.arrays |= {f"group{index}_{name}": array for name, array in arrays.items()}
             text = self.rule.text(run.group)
             used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
             numbers = self.rule.scalars(run.group, run.step)
             self.lines.append(title if len(runs) == 1 else f"{title}: group {index}")
-            self.lines += [f"{name} = {name}_{index}" for name in arrays if name in used]
-            self.lines += [f"{name} = real({name}_{index})" for name in numbers if name in used]
+            self.lines += [f"{name} = group{index}_{name}" for name in arrays if name in used]
+            self.lines += [
+                f"{name} = real(group{index}_{name})" for name in numbers if name in used
+            ]
             self.lines.append(f"for i in range(value.size):\n{textwrap.indent(text, '    ')}")
 
     def scalars(self) -> dict[str, float]:
         """Return the numbers of the next step, by their names in the source."""
         return {
-            f"{name}_{index}": float(number)
+            f"group{index}_{name}": float(number)
             for index, (run, step) in enumerate(zip(self.runs, self.steps, strict=True))
             for name, number in self.rule.scalars(run.group, step).items()
         }
@@ -78,20 +80,20 @@ def _flags(group: Options) -> list[bool]:
 
 
 def _clipping(runs: int, max_norm: float) -> list[str]:
-    squares = " + ".join(f"np.dot(grad_{run}, grad_{run})" for run in range(runs))
+    squares = " + ".join(f"np.dot(group{run}_grad, group{run}_grad)" for run in range(runs))
     lines = [f"\n# gradients of a norm above {max_norm:g} are scaled to it"]
     lines.append(f"norm = math.sqrt({squares})")
     # The squares of a float32 leave its range long before the float32 does.
     lines.append("if norm == 0 or not math.isfinite(norm):\n    square = 0.0")
     lines += [
-        f"    for i in range(grad_{run}.size):\n        square += float(grad_{run}[i]) ** 2"
+        f"    for i in range(group{run}_grad.size):\n        square += float(group{run}_grad[i]) ** 2"
         for run in range(runs)
     ]
     lines.append("    norm = math.sqrt(square)")
     fault = "raise ValueError('clip_grad_norm: the norm of the gradients is not finite')"
     lines.append(f"if not math.isfinite(norm):\n    {fault}")
     lines.append(f"if norm > {max_norm!r}:")
-    lines += [f"    grad_{run} *= real({max_norm!r} / norm)" for run in range(runs)]
+    lines += [f"    group{run}_grad *= real({max_norm!r} / norm)" for run in range(runs)]
     return lines
 
 

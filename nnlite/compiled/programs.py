@@ -12,7 +12,7 @@ import nnlite as nn
 from ..engine.arrays import FLOATS, Array
 from .native import Native, Plain
 from .optimizers import Update
-from .source import Code, FixedBatchError, Shape, Value, carried, function, header, used
+from .source import BATCH, Code, FixedBatchError, Shape, Value, carried, function, header, used
 
 
 class Batch(NamedTuple):
@@ -71,9 +71,12 @@ class Program:
     # ---- the arrays ----
 
     def fits(self) -> bool:
-        """Whether modes, dtype and frozen parameters are those that the source was made for."""
+        """Whether modes, options, dtype and frozen parameters are those of the source."""
         for layer, mode in self.code.modes:
             if layer.training is not mode:
+                return False
+        for options, layer, values in self.code.options:
+            if options(layer) != values:
                 return False
         dtype = self.code.dtype
         for parameter, flag in self._flags:
@@ -212,7 +215,8 @@ class StepProgram(LossProgram):
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
         code = self.code
         self._gather()
-        lines = [*code.forward, *code.backward, *self.update.lines, *code.commits, "return loss"]
+        update = code.resolved("\n".join(self.update.lines))
+        lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
         given = [*given, *self.update.scalars()]
         self.define("step", given, lines, "Make a training step, and return the loss before it.")
         kind = type(self.optimizer).__name__
@@ -270,6 +274,9 @@ class Programs:
         self._fixed: set[Any] = set()
         self.source = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Programs, (self._build,)  # a copy is of another model, and builds its own
+
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
         arrays = batch.named().values()
@@ -302,8 +309,8 @@ class Programs:
 
 
 def _free(shape: tuple[int, ...], n: int) -> Shape:
-    """Return the shape, with the batch size as "n"."""
-    return ("n", *shape[1:]) if shape[:1] == (n,) else shape
+    """Return the shape, with the batch size by its name."""
+    return (BATCH, *shape[1:]) if shape[:1] == (n,) else shape
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:

@@ -8,7 +8,11 @@ Every value of the model is a flat array of the source, in C order, one sample a
 from __future__ import annotations
 
 import ast
+import builtins
 import contextlib
+import inspect
+import math
+import operator
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -21,9 +25,10 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from ..parameter import Parameter
+from . import functions
 from .forms import backward_of, form_of
 
-Size = int | str  # a number, or "n"
+Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
 
 _HEADER = '''\
@@ -36,16 +41,37 @@ import numpy as np
 real = np.{dtype}
 '''
 
+# Names of `Code` carry this mark in the text of a statement; a variable of the statement's own does
+# not, so that the two are told apart however they are called.
+_MARK = "__"
+_WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
+# Arguments of the functions, and what their module defines.
+_RESERVED = re.compile(
+    r"n|x\d*|target|sample_weight|grad(_\d+)?|group\d+_\w+|loss|real|np|math|"
+    + "|".join(functions.NAMES)
+)
+
+
+class Name(str):
+    """A name of the source that no variable of a statement clashes with."""
+
+    def __format__(self, spec: str) -> str:
+        return _MARK + str(self)
+
+
+BATCH = Name("n")
+"""The batch size."""
+
 
 def product(sizes: Shape) -> str:
-    """Return the product of sizes as text: ``product(("n", 3, 4))`` is "n * 12"."""
+    """Return the product of sizes as text: ``product((3, 4))`` is "12"."""
     number = 1
     names = []
     for size in sizes:
         if isinstance(size, int):
             number *= size
         else:
-            names.append(size)
+            names.append(f"{size}")
     return " * ".join([*names, str(number)] if number != 1 or not names else names)
 
 
@@ -59,7 +85,12 @@ def nest(sizes: dict[str, Size], body: str) -> str:
 
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     """Return the shape for the batch size `n`."""
-    return tuple(n if size == "n" else int(size) for size in shape)
+    return tuple(size if isinstance(size, int) else _number(size, n) for size in shape)
+
+
+def _number(size: str, n: int) -> int:
+    factors = f"{size}".split(" * ")
+    return math.prod(n if factor == f"{BATCH}" else int(factor) for factor in factors)
 
 
 @dataclass(frozen=True)
@@ -70,7 +101,7 @@ class Value:
     ----------
     name : str
     shape : tuple
-        Of ints, and "n" for the batch size. The array itself is flat, unless it is a parameter.
+        Of ints, and `BATCH` for the batch size. The array itself is flat, unless it is a parameter.
     needs_grad : bool
         Whether the gradient with respect to it is computed.
     """
@@ -80,7 +111,7 @@ class Value:
     needs_grad: bool = False
 
     def __str__(self) -> str:
-        return self.name
+        return _MARK + self.name
 
     @property
     def size(self) -> str:
@@ -89,7 +120,7 @@ class Value:
 
     def view(self, *sizes: Size) -> str:
         """Return the expression for the array with the shape `sizes`."""
-        return f"{self.name}.reshape({', '.join(map(str, sizes))})"
+        return f"{self}.reshape({', '.join(f'{size}' for size in sizes)})"
 
     def with_shape(self, shape: Shape) -> Value:
         """Return the same array as a value of another shape."""
@@ -106,10 +137,12 @@ class FixedBatchError(Exception):
 class Code:
     """The source while it is written, forward and then backward.
 
-    An axis of the batch size is "n"; where `n_is_free` is False there are none, and a source is
+    An axis of the batch size is `BATCH`; where `n_is_free` is False there are none, and a source is
     for one batch size.
 
     A layer's form writes statements with ``code("...")`` and gets names from the methods below.
+    Variables that the statements assign themselves are those of this forward, or this backward,
+    alone: they are renamed where another name of the source is the same.
     """
 
     def __init__(self, dtype: np.dtype[Any], n_is_free: bool) -> None:
@@ -126,11 +159,16 @@ class Code:
         # The dtype of each array that a call is given.
         self.kinds: dict[str, np.dtype[Any]] = {}
         self.modes: list[tuple[nn.Layer, bool]] = []
+        # Options that the source holds for: what returns them, given the layer.
+        self.options: list[tuple[Callable[[Any], Any], nn.Layer, Any]] = []
         self._lines = self.forward
         self._tape: list[tuple[str, tuple[Value, ...], Backward]] = []
         self._gradients: dict[str, Value] = {}
         self._parameters: dict[int, Value] = {}
-        self._taken: dict[str, int] = {}
+        self._parameter_grads: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self._variables: set[str] = set()
+        self._renamed: dict[str, str] = {}
         self._path = self.label = ""
         self._needs_grad = False
 
@@ -143,14 +181,12 @@ class Code:
 
     def __call__(self, text: str) -> None:
         """Append statements; common indentation is removed."""
-        self._lines.append(textwrap.dedent(text).strip("\n"))
+        self._lines.append(self.resolved(text))
 
-    def name(self, stem: str) -> str:
+    def name(self, stem: str) -> Name:
         """Return a name that is not taken yet, such as ``mean_3`` in the layer "3"."""
         path = re.sub(r"\W", "_", self._path)
-        name = f"{stem}_{path}" if path else stem
-        count = self._taken[name] = self._taken.get(name, 0) + 1
-        return name if count == 1 else f"{name}_{count}"
+        return self._unique(f"{stem}_{path}" if path else stem)
 
     def new(self, shape: Shape, stem: str = "y", kind: str = "real") -> Value:
         """Write the allocation of a new array for a value of this shape."""
@@ -166,12 +202,13 @@ class Code:
             self._parameters[id(parameter)] = value
             self.arrays[value.name] = lambda: parameter.data
             if parameter.requires_grad:
-                self.trained[f"d_{value}"] = parameter
+                grad = self._parameter_grads[value.name] = self._unique(f"d_{value.name!s}")
+                self.trained[grad] = parameter
             else:
                 self.frozen.append(parameter)
         return value
 
-    def buffer(self, layer: nn.Layer, attribute: str, stem: str = "") -> str:
+    def buffer(self, layer: nn.Layer, attribute: str, stem: str = "") -> Name:
         """Return the name of a buffer of the layer, which statements may change `at_end`."""
         name = self.name(stem or attribute)
         self.arrays[name] = lambda: getattr(layer, attribute)
@@ -183,7 +220,7 @@ class Code:
         self(f"{value} = np.full(1, {number!r}, real)")
         return value
 
-    def each_call(self, stem: str, make: Callable[[int], Any]) -> str:
+    def each_call(self, stem: str, make: Callable[[int], Any]) -> Name:
         """Return the name of an argument that is ``make(n)`` in each call."""
         name = self.name(stem)
         self.per_call[name] = make
@@ -200,11 +237,12 @@ class Code:
         The uncompiled model is then given the same input and raises its own error; `message`, with
         the layer in front, is for what it does not find.
         """
-        self(f"if {condition}:\n    raise ValueError({f'{self.label}: {message}'!r})")
+        fault = f"{self.label}: {message}"
+        self._lines.append(f"if {self.resolved(condition)}:\n    raise ValueError({fault!r})")
 
     def at_end(self, text: str) -> None:
         """Append statements that change buffers, after all that can fail."""
-        self.commits.append(textwrap.dedent(text).strip("\n"))
+        self.commits.append(self.resolved(text))
 
     @contextlib.contextmanager
     def gradient(self, x: Value) -> Iterator[Value]:
@@ -213,9 +251,9 @@ class Code:
         The gradients of several uses are added.
         """
         earlier = self._gradients.get(x.name)
-        is_parameter = f"d_{x}" in self.trained
+        is_parameter = x.name in self._parameter_grads
         if is_parameter and earlier is None:
-            part = Value(f"d_{x}", x.shape)
+            part = Value(self._parameter_grads[x.name], x.shape)
         else:
             part = Value(self._gradient_name(x), x.shape)
             like = f"np.empty_like({x})" if is_parameter else f"np.empty({x.size}, real)"
@@ -237,20 +275,30 @@ class Code:
             with self.gradient(x) as dx:
                 self(f"{dx}[:] = {grad}")
 
+    def tape(self, output: Any, backward: Backward) -> None:
+        """Keep the function that writes the backward of a part of the layer, given dL/d(output).
+
+        A form of several parts calls this for each of them in the order of the forward, and
+        returns its output alone.
+        """
+        if self._needs_grad:
+            outputs = output if isinstance(output, tuple) else (output,)
+            title = f"{self._path}: {self.label}" if self._path else self.label
+            self._tape.append((title, outputs, backward))
+
     def apply(self, layer: nn.Layer, path: str, *inputs: Value) -> Any:
         """Write the forward of a layer, and keep its backward; return its output."""
-        before = self._path, self.label, self._needs_grad
-        self._path, self.label = path, layer.label
+        before = self._path, self.label, self._needs_grad, self._renamed
+        self._path, self.label, self._renamed = path, layer.label, {}
         self._needs_grad = layer.trainable() or any(x.needs_grad for x in inputs)
         form = form_of(layer, path)
+        self._record_options(layer)
         if not any(True for _ in layer.named_children()):
-            self(f"\n# {_title(path, layer)}")
-        result = form(layer, self, *inputs)
-        output, backward = backward_of(result)
-        if backward is not None and self._needs_grad:
-            outputs = output if isinstance(output, tuple) else (output,)
-            self._tape.append((_title(path, layer), outputs, backward))
-        self._path, self.label, self._needs_grad = before
+            self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
+        output, backward = backward_of(form(layer, self, *inputs))
+        if backward is not None:
+            self.tape(output, backward)
+        self._path, self.label, self._needs_grad, self._renamed = before
         return output
 
     # ---- what the assembly calls ----
@@ -258,7 +306,9 @@ class Code:
     def apply_loss(self, loss: nn.Layer, prediction: Value, *given: Value) -> None:
         """Write the loss, as the variable ``loss``, of a prediction, a target and weights."""
         self.label, self._needs_grad = loss.label, True
-        self(f"\n# {loss.label}")
+        self._renamed = {"loss": "loss"}
+        self._record_options(loss)
+        self._lines.append(f"\n# {loss.label}")
         backward = form_of(loss)(loss, self, prediction, *given)
         self.fail_if("not math.isfinite(loss)", "the loss is not finite")
         self._tape.append((loss.label, (), backward))
@@ -277,11 +327,12 @@ class Code:
         for title, results, backward in reversed(self._tape):
             if results and not any(y.name in self._gradients for y in results):
                 continue
-            self(f"\n# {title}, backward")
+            self.label, self._renamed = title, {}
+            self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
-        for name in self.trained:
-            if name[len("d_") :] not in self._gradients:
-                self(f"{name}[:] = 0")
+        for name, part in self._parameter_grads.items():
+            if name not in self._gradients:
+                self(f"{part}[:] = 0")
         return [self._grad_or_zeros(x).name for x in inputs if x.needs_grad]
 
     def _grad_or_zeros(self, y: Value) -> Value:
@@ -291,20 +342,59 @@ class Code:
             self(f"{grad} = np.zeros({y.size}, real)")
         return Value(grad.name, y.shape)
 
-    def _gradient_name(self, x: Value) -> str:
-        name = f"d_{x}"
-        count = self._taken[name] = self._taken.get(name, name in self.trained) + 1
-        return name if count == 1 else f"{name}_{count}"
+    def _gradient_name(self, x: Value) -> Name:
+        return self._unique(f"d_{x.name!s}")
 
+    def resolved(self, text: str) -> str:
+        """Return statements or an expression with final names.
 
-def _title(path: str, layer: nn.Layer) -> str:
-    return f"{path}: {layer.label}" if path else layer.label
+        Raises
+        ------
+        NameError
+            If a variable is read that the same forward or backward has not assigned.
+        """
+        text = textwrap.dedent(text).strip("\n")
+        tree = ast.parse(text)
+        for name in _ordered(tree, ast.Store):
+            if not name.startswith(_MARK) and name not in self._renamed:
+                free = name
+                while free in self._taken or _RESERVED.fullmatch(free):
+                    free += "_"
+                self._renamed[name] = free
+                self._variables.add(free)
+        for name in _ordered(tree, ast.Load):
+            is_known = name in self._renamed or name in self._taken or hasattr(builtins, name)
+            if not (is_known or name.startswith(_MARK) or _RESERVED.fullmatch(name)):
+                raise NameError(
+                    f"compile: the form of {self.label} reads {name!r}, which it has not assigned; "
+                    f"names that its backward shares with its forward are those of code.name"
+                )
+        return _WORD.sub(
+            lambda word: word[2] if word[1] else self._renamed.get(word[2], word[2]), text
+        )
+
+    def _unique(self, name: str) -> Name:
+        unique, count = name, 1
+        while unique in self._taken or unique in self._variables or _RESERVED.fullmatch(unique):
+            count += 1
+            unique = f"{name}_{count}"
+        self._taken.add(unique)
+        return Name(unique)
+
+    def _record_options(self, layer: nn.Layer) -> None:
+        names = [
+            name
+            for name in inspect.signature(type(layer).__init__).parameters
+            if isinstance(getattr(layer, name, ()), (int, float, str, tuple, type(None)))
+            and hasattr(layer, name)
+        ]
+        if names:
+            options = operator.attrgetter(*names)
+            self.options.append((options, layer, options(layer)))
 
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     """Return the first lines of a source file: imports of what `body` uses, and ``real``."""
-    from . import functions
-
     used = _names(ast.parse(body), ast.Load)
     single = dtype == np.float32
     imports = [

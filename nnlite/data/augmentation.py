@@ -1,6 +1,6 @@
-"""Augmentation: images changed a little at random, so that a network never sees one twice.
+"""Augmentation: random small changes of images, so that a network never sees the same image twice.
 
-Each is the ``transform`` of a `DataLoader`, alone or within a `Compose`, and gets whole batches.
+Each class works on whole batches, as the ``transform`` of a `DataLoader`, alone or in a `Compose`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ..checks import integer, number, positive
 from ..engine.arrays import FLOATS, Array
 from ..random import RandomState, generator
 
-# So many pixels at a time: what is computed for them stays in the processor's cache.
+# Pixels in one block, whose intermediate results fit into the processor's cache.
 _PIXELS = 12_000
 
 
 class Compose:
-    """Apply transforms one after the other.
+    """Apply several transforms in order.
 
     Parameters
     ----------
     transforms : sequence of callable
-        Each takes the arrays of a batch and returns them, as those of this module do.
+        Each is called with the arrays of a batch and returns the changed arrays.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Compose:
                 raise TypeError(f"Compose: a transform must be callable, got {transform!r:.80}")
 
     def __call__(self, *arrays: Any) -> Any:
-        """Return what the last transform returns."""
+        """Return the result of the last transform."""
         batch = arrays
         for transform in self.transforms:
             given = transform(*batch)
@@ -65,7 +65,7 @@ class Compose:
 
 
 class _ImageTransform:
-    """A transform of the images of a batch; labels and all else stay as they are.
+    """Base of transforms of the images of a batch, which leave labels unchanged.
 
     A subclass defines `change`, which must not write into its argument.
     """
@@ -73,7 +73,7 @@ class _ImageTransform:
     rng: np.random.Generator | None
 
     def __init__(self, rng: RandomState) -> None:
-        # None stays None, so that nn.seed() holds for a transform that was made before it.
+        # None is kept, so that nn.seed() also affects a transform that was made before it.
         self.rng = None if rng is None else generator(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
@@ -81,13 +81,13 @@ class _ImageTransform:
         raise NotImplementedError(f"{type(self).__name__} does not define change")
 
     def __call__(self, images: ArrayLike, *others: Any) -> Any:
-        """Return the images, each changed at random, and all else as it is.
+        """Return the images, each changed at random, and the other arguments unchanged.
 
         Parameters
         ----------
         images : array_like of floats, shape (N, C, H, W)
         *others
-            What belongs to the images: labels, say. With it, a tuple is returned.
+            Other arrays of the batch, such as labels. If there are any, a tuple is returned.
 
         Returns
         -------
@@ -98,20 +98,20 @@ class _ImageTransform:
 
 
 class RandomHorizontalFlip(_ImageTransform):
-    """Mirror each image of a batch, left to right, with a probability.
+    """Flip each image of a batch horizontally with probability `p`.
 
     Parameters
     ----------
     p : float, default 0.5
-        The probability.
+        Probability that an image is flipped.
     rng : int, numpy.random.Generator or None
-        Source of the draws. A `DataLoader` has the state of a generator of its own in its
-        ``state_dict``; that of the package is in every checkpoint.
+        Source of the random numbers. The ``state_dict`` of a `DataLoader` includes the state of
+        this generator, and every checkpoint that of the package's.
 
     Raises
     ------
     ValueError, TypeError
-        If `p` is no probability; at a call, if the first array has no floats, or is not of shape
+        If `p` is not a probability. In a call, if the first array is not of floats or not of shape
         (N, C, H, W).
 
     Examples
@@ -138,27 +138,26 @@ class RandomHorizontalFlip(_ImageTransform):
 
 
 class RandomCrop(_ImageTransform):
-    """Cut a window out of each image of a batch, at a random place.
+    """Crop each image of a batch to a window at a random position.
 
-    With a `padding` and the size of the images, as is usual, it shifts them by up to that many
-    pixels.
+    Usually `size` is the size of the images, and the crop shifts them by up to `padding` pixels.
 
     Parameters
     ----------
     size : int or tuple of int
-        Height and width of the window; an int is both.
+        Height and width of the window. One int stands for both.
     padding : int, default 0
-        Number of pixels that are added on all four sides before.
+        Number of pixels added on all four sides before the crop.
     fill : float, default 0
-        The value of these pixels: black, after a normalisation too, is ``images.min()``.
+        Value of these pixels. The value of black, also after normalisation, is ``images.min()``.
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the window is larger than the padded images,
-        if the first array has no floats, or if it is not of shape (N, C, H, W).
+        If an argument is out of range. In a call, if the window is larger than the padded images,
+        or the first array is not of floats or not of shape (N, C, H, W).
 
     Examples
     --------
@@ -208,31 +207,31 @@ class RandomCrop(_ImageTransform):
 
 
 class RandomErasing(_ImageTransform):
-    """Overwrite a rectangle in each image of a batch, with a probability.
+    """Overwrite a random rectangle in each image of a batch with probability `p`.
 
     Parameters
     ----------
     p : float, default 0.5
-        The probability that an image is changed.
+        Probability that an image is changed.
     scale : tuple of two floats
-        The smallest and the largest area of the rectangle, as a fraction of the image.
+        Minimum and maximum area of the rectangle, as fractions of the image.
     ratio : tuple of two floats
-        The smallest and the largest ratio of its height to its width.
+        Minimum and maximum ratio of its height to its width.
     value : float, default 0
-        The new value of its pixels.
+        Value of the pixels in the rectangle.
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        If an argument is out of range. In a call, if the first array is not of floats or not of
         shape (N, C, H, W).
 
     Notes
     -----
-    The area is uniform between its limits, and the ratio is log-uniform. A side that is longer than
-    the image is cut to its length. All channels of an image are erased at the same place.
+    The area is uniform between its limits, and the ratio is log-uniform. A side longer than the
+    image is cut to its length. All channels of an image are erased at the same position.
 
     References
     ----------
@@ -272,7 +271,7 @@ class RandomErasing(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images, some of them with a rectangle of the new value."""
+        """Return the images, some of them with an erased rectangle."""
         count, _, height, width = images.shape
         area = rng.uniform(*self.scale, count) * height * width
         lowest, highest = np.log(self.ratio)
@@ -285,7 +284,7 @@ class RandomErasing(_ImageTransform):
 
     @staticmethod
     def _span(lengths: Array, side: int, rng: np.random.Generator) -> Array:
-        """Return which of `side` pixels are in an interval at a random place: shape (N, side)."""
+        """Return a mask (N, side), True in an interval at a random position."""
         rounded = np.clip(np.rint(lengths), 1, side).astype(int)
         first = rng.integers(0, side - rounded + 1)[:, np.newaxis]
         pixels = np.arange(side)
@@ -305,14 +304,14 @@ class GaussianNoise(_ImageTransform):
     ----------
     mean : float, default 0
     sigma : float, default 0.1
-        Mean and standard deviation of the noise, in units of the pixels.
+        Mean and standard deviation of the noise, in units of the pixel values.
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        If an argument is out of range. In a call, if the first array is not of floats or not of
         shape (N, C, H, W).
 
     Examples
@@ -333,7 +332,7 @@ class GaussianNoise(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images with noise."""
+        """Return the images with noise added."""
         noise = rng.standard_normal(images.shape, images.dtype)
         noise *= self.sigma
         noise += self.mean
@@ -345,29 +344,29 @@ class GaussianNoise(_ImageTransform):
 
 
 class MixUp:
-    """Mix each sample of a batch with another one, and their labels in the same ratio.
+    """Mix each sample of a batch with another one, and their labels with the same weights.
 
-    The labels become class probabilities, which `CrossEntropy` takes.
+    The labels become class probabilities, which `CrossEntropy` accepts.
 
     Parameters
     ----------
     num_classes : int
         Number of classes.
     alpha : float, default 1
-        Parameter of the beta distribution of the ratio: small values leave the samples almost as
-        they are, 1 makes all ratios equally likely.
+        Parameter of the beta distribution of the mixing weight. Small values hardly change the
+        samples; with 1 the weight is uniform on [0, 1].
     rng : int, numpy.random.Generator or None
-        As for `RandomHorizontalFlip`.
+        As in `RandomHorizontalFlip`.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the inputs are no floats or the labels are
+        If an argument is out of range. In a call, if the inputs are not floats or the labels are
         neither class indices of shape (N,) nor probabilities of shape (N, num_classes).
 
     Notes
     -----
-    One λ is drawn from Beta(alpha, alpha) for a batch, and with π, a random permutation of it::
+    Each batch draws one λ from Beta(alpha, alpha) and one random permutation π of its samples::
 
         x'_n = λ x_n + (1 - λ) x_π(n)
         y'_n = λ y_n + (1 - λ) y_π(n)       y: one-hot, or probabilities
@@ -432,42 +431,42 @@ class MixUp:
 
 
 class RandomAffine(_ImageTransform):
-    """Turn, move and scale each image of a batch at random, by an affine map of its own.
+    """Rotate, shift and scale each image of a batch at random, each differently.
 
     Parameters
     ----------
     degrees : float, default 0
-        The largest rotation: the angle is uniform on ±degrees.
+        Maximum rotation. The angle is uniform on ±degrees.
     shift : float, default 0
-        The largest shift along each axis, in pixels: uniform on ±shift, fractions included.
+        Maximum shift along each axis in pixels, uniform on ±shift. Fractions of pixels occur.
     scale : tuple of two floats, optional
-        The smallest and the largest factor of the size, drawn uniformly between them.
+        Smallest and largest scale factor; the factor is uniform between them.
     fill : float, default 0
-        The value of what lies outside the image: black, after a normalisation too, is
+        Value outside the image. The value of black, also after normalisation, is
         ``images.min()``.
     rng : int, numpy.random.Generator or None
-        Source of the random maps. A `DataLoader` has the state of a generator of its own in its
-        ``state_dict``; that of the package is in every checkpoint.
+        Source of the random maps. The ``state_dict`` of a `DataLoader` includes the state of this
+        generator, and every checkpoint that of the package's.
 
     Raises
     ------
     ValueError, TypeError
-        If an argument is out of range; at a call, if the first array has no floats, or is not of
+        If an argument is out of range. In a call, if the first array is not of floats or not of
         shape (N, C, H, W).
 
     See Also
     --------
-    DataLoader : Its argument ``transform``.
+    DataLoader : Calls it, as its ``transform``.
 
     Notes
     -----
-    With p the place of a pixel relative to the centre of the image, s the factor, R the rotation
-    and t the shift, what was at p comes to ``s R p + t``. The pixel at q is looked up at
-    ``R⁻¹ (q - t) / s``, by bilinear interpolation between the four pixels there; beyond the border
-    the image fades into `fill` within one pixel. An angle above 0 turns to the left.
+    The scale s, rotation R and shift t move the pixel at p, relative to the centre of the image, to
+    ``s R p + t``. So the new pixel at q is the value of the old image at ``R⁻¹ (q - t) / s``, by
+    bilinear interpolation between the four pixels there. Beyond the border the image fades into
+    `fill` within one pixel. Positive angles rotate to the left.
 
-    The names are those of torchvision's RandomAffine, but for `shift`: its ``translate`` is a
-    share of the image's size.
+    The arguments have the names of torchvision's RandomAffine, except for `shift`: its
+    ``translate`` is a fraction of the image's size.
 
     References
     ----------
@@ -506,7 +505,7 @@ class RandomAffine(_ImageTransform):
         super().__init__(rng)
 
     def change(self, images: Array, rng: np.random.Generator) -> Array:
-        """Return the images, each moved by a map of its own."""
+        """Return the images, each with a random map of its own."""
         angles, *shifts, sizes = rng.uniform(-1, 1, (4, len(images)))
         lowest, highest = self.scale or (1.0, 1.0)
         return affine(
@@ -528,18 +527,18 @@ class RandomAffine(_ImageTransform):
 def affine(
     images: Array, degrees: ArrayLike, shifts: ArrayLike, scales: ArrayLike = 1.0, fill: float = 0.0
 ) -> Array:
-    """Return images of shape (N, C, H, W), turned, moved and scaled as `RandomAffine` says.
+    """Return images of shape (N, C, H, W) rotated, shifted and scaled as in `RandomAffine`.
 
-    Each pixel of the new image looks up where it comes from in the old one, and mixes the four
-    pixels around that point.
+    Each pixel of the new image is interpolated between the four pixels around its origin in the old
+    image.
 
     Parameters
     ----------
     images : ndarray of floats, shape (N, C, H, W)
     degrees : array_like of shape (N,) or ()
-        The angles, to the left.
+        Angles; positive angles rotate to the left.
     shifts : array_like of shape (N, 2) or (2,)
-        Pixels down and to the right.
+        Shifts down and to the right, in pixels.
     scales : array_like of shape (N,) or ()
     fill : float
     """
@@ -547,8 +546,8 @@ def affine(
     radians = np.broadcast_to(np.deg2rad(np.asarray(degrees, np.float64)), count)
     shifts = np.broadcast_to(np.asarray(shifts, np.float64), (count, 2))
     cosine, sine = np.cos(radians) / scales, np.sin(radians) / scales
-    # The row and the column where each pixel comes from are sums of a part that depends on its row
-    # alone and one that depends on its column alone. Rows count downwards; 1 is for the border.
+    # The row and the column of each pixel's origin are sums of a term that depends only on its row
+    # and one that depends only on its column. Rows count downwards; 1 is for the border.
     y = np.arange(height) - (height - 1) / 2 - shifts[:, :1]
     x = np.arange(width) - (width - 1) / 2 - shifts[:, 1:]
     cosine, sine = cosine[:, np.newaxis], sine[:, np.newaxis]
@@ -570,15 +569,16 @@ def affine(
 
 
 def _outer_sum(of_rows: Array, of_columns: Array, length: int, dtype: np.dtype[Any]) -> Array:
-    """Return the places (N, H, W) along an axis of the image with its border."""
+    """Return positions (N, H, W) along one axis of the image with its border."""
     places = of_rows.astype(dtype)[:, :, np.newaxis] + of_columns.astype(dtype)[:, np.newaxis]
     return np.clip(places, 0, length + 1, out=places)
 
 
 def _look_up(images: Array, rows: Array, columns: Array, fill: float, out: Array) -> None:
-    """Put into `out` what bilinear interpolation finds at the places, which it destroys."""
+    """Write the bilinear interpolation at the positions into `out`; they are overwritten."""
     count, channels, height, width = images.shape
-    # One pixel on each side to fade into, and one more where a place on the last looks beyond.
+    # One pixel on each side for the fade, and one more at the end, where interpolation at the last
+    # pixel reads the next one.
     bordered = np.full((count, channels, height + 3, width + 3), fill, images.dtype)
     bordered[:, :, 1:-2, 1:-2] = images
     stride = width + 3
@@ -592,7 +592,7 @@ def _look_up(images: Array, rows: Array, columns: Array, fill: float, out: Array
     corners = index[:, np.newaxis] + planes
     down, right = rows[:, np.newaxis], columns[:, np.newaxis]
     pixels = bordered.reshape(-1)
-    # All places are inside; that take clips saves it a look at each before it begins.
+    # All positions are inside. mode="clip" only saves `take` a check of each index.
     top, top_right, bottom, bottom_right = (
         pixels[offset:].take(corners, mode="clip") for offset in (0, 1, stride, stride + 1)
     )

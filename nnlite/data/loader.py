@@ -1,4 +1,4 @@
-"""Batches: ``DataLoader`` cuts arrays into the pieces that a training step takes."""
+"""``DataLoader``: iterate over arrays in batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import boolean, integer
+from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
 from ..random import (
     RandomState,
@@ -21,7 +21,7 @@ from ..random import (
 
 
 class Sampler(Protocol):
-    """What gives the indices of the samples of an epoch."""
+    """An iterable of the indices of the samples of an epoch."""
 
     def __len__(self) -> int: ...
 
@@ -34,60 +34,57 @@ class DataLoader:
     Parameters
     ----------
     *arrays : array_like
-        One array or several of the same length, such as images and labels: also data frames and
-        columns of pandas and polars, and memory maps, of which only the current batch is read.
+        One or more arrays of the same length, such as images and labels.
     batch_size : int, default 1
-        Samples in a batch.
+        Number of samples in a batch.
     shuffle : bool, default False
-        Whether to draw a new order for each epoch.
+        Whether to shuffle the samples in each epoch.
     sampler : iterable of int with a length, optional
-        Gives the indices of the samples of an epoch, such as a `WeightedRandomSampler`. It takes
-        the place of `shuffle`.
+        The indices of the samples of an epoch, such as a `WeightedRandomSampler`. It replaces
+        `shuffle`.
     drop_last : bool, default False
-        Whether to leave out the last batch where it is smaller than the others.
+        Whether to omit the last batch if it is smaller than the others.
     transform : callable, optional
-        Takes the arrays of each batch and returns the batch: with images and labels,
-        ``transform(images, labels)`` returns a pair. It may write into its arguments with `shuffle`
-        or a `sampler`, since they are then copies. See the notes for the part of it that belongs to
-        the loader's state.
+        Called with the arrays of each batch; its result is the batch. With images and labels,
+        ``transform(images, labels)`` returns a pair. It may modify its arguments with `shuffle` or
+        a `sampler`, since they are then copies. For its part in the state of the loader, see the
+        notes.
     rng : int, numpy.random.Generator or None
-        Source of the orders. An int gives the same orders in every run; the epochs of a run
-        differ.
+        Source of the random orders. With an int, each run has the same orders; within a run, each
+        epoch has its own.
 
     Attributes
     ----------
     epoch : int
-        Number of epochs that have ended, at their last batch or before it.
+        Number of epochs that have ended, whether complete or left early.
 
     Raises
     ------
     ValueError
-        If there are no arrays or no samples, if the lengths differ, or if there is no batch
-        because of `drop_last`.
+        If there are no arrays or no samples, the lengths differ, or `drop_last` leaves no batch.
     TypeError
-        If something is not an array: also sparse matrices, masked arrays with masked elements, and
-        a single list of arrays, which would be read as samples.
+        If an argument is not an array, for example a sparse matrix, a masked array with masked
+        elements, or a single list of arrays, which would be read as samples.
 
     Notes
     -----
-    Each iteration over the loader is one epoch. Batches of a single array are arrays; of several,
-    tuples of arrays. With `shuffle` or a `sampler` a batch is a copy, otherwise a read-only view of
-    the data. The arrays themselves are never copied, unless they are lists or data frames that have
-    to be.
+    Each iteration over the loader is one epoch. A batch is an array, or a tuple of arrays if there
+    are several. With `shuffle` or a `sampler` a batch is a copy, otherwise a read-only view of the
+    data. The arrays themselves are not copied, unless a list or data frame has to be converted.
 
-    Data that come in batches already need no loader: `fit` and `evaluate` take any iterable of
-    batches, and one of several epochs if it can be iterated over several times.
+    Data that is already in batches needs no loader: `fit` and `evaluate` accept any iterable of
+    batches. For several epochs it must be possible to iterate over it several times.
 
-    `state_dict`, taken within an epoch, has the order of that epoch and the position in it: after
-    `load_state_dict` the next iteration begins with the very next batch. An epoch that was left
-    with ``break`` has ended.
+    Within an epoch, `state_dict` includes the order of that epoch and the position in it. After
+    `load_state_dict`, the next iteration starts with the next batch. An epoch that is left with
+    ``break`` has ended.
 
-    The state includes the `numpy.random.Generator` objects that the transform and the sampler keep:
-    as their own attributes or those of their parts; in lists, tuples and dicts; bound by
-    ``functools.partial``; or in the object whose method it is. A generator in a closure, in a
-    default value or in a global variable is not found, and its state is not restored. Draw from the
-    package's generator instead, which is in every checkpoint, or give the transform a
-    ``state_dict`` and a ``load_state_dict``, which then define its state.
+    The state includes the `numpy.random.Generator` objects in the transform and the sampler: in
+    their attributes or those of their parts; in lists, tuples and dicts; bound by
+    ``functools.partial``; or in the object of a bound method. Generators in closures, default
+    values and global variables are not found, and their state is not restored. Use the package's
+    generator instead, whose state is in every checkpoint, or define ``state_dict`` and
+    ``load_state_dict`` on the transform, which then determine its state.
 
     Examples
     --------
@@ -103,7 +100,7 @@ class DataLoader:
     (4, 4) [3 5 9 0]
     (2, 4) [8 1]
 
-    The state taken after the first batch of the next epoch leads to its second batch:
+    Save the state after the first batch of the next epoch, and continue with the second batch:
 
     >>> for x, y in loader:
     ...     state = loader.state_dict()
@@ -154,12 +151,12 @@ class DataLoader:
         if sampler is not None and self.shuffle:
             raise ValueError("DataLoader: a sampler gives the order itself; leave out shuffle=True")
         self.sampler = sampler
-        # None stays None: the package's generator is looked up when an epoch begins, so that
+        # None is kept: the package's generator is looked up when an epoch starts, so that
         # nn.seed() also affects loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
         self.epoch = 0
-        self._running: _Epoch | None = None  # the epoch that was begun last, until it ends
-        self._next: _Epoch | None = None  # an epoch that was loaded, until it is continued
+        self._running: _Epoch | None = None  # the epoch that started last, until it ends
+        self._next: _Epoch | None = None  # a loaded epoch, until it is continued
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
             shapes = " and ".join(str(array.shape) for array in self.arrays)
@@ -187,10 +184,13 @@ class DataLoader:
         running = self._next or self._new_epoch()
         self._running, self._next = running, None
         order, size = running.order, self.batch_size
+        # Slices of a read-only view are read-only: writing into a batch must not change the data.
+        sources = [_read_only(array) for array in self.arrays] if order is None else self.arrays
         try:
             for start in range(running.batches * size, len(self) * size, size):
                 stop = start + size
-                arrays = self._batch(slice(start, stop) if order is None else order[start:stop])
+                picked = slice(start, stop) if order is None else order[start:stop]
+                arrays = tuple([source[picked] for source in sources])
                 batch = arrays if len(arrays) > 1 else arrays[0]
                 if self.transform is not None:
                     batch = self.transform(*arrays)
@@ -200,17 +200,6 @@ class DataLoader:
             if self._running is running:
                 self._running = None
                 self.epoch += 1
-
-    def _batch(self, samples: slice | Array) -> tuple[Array, ...]:
-        """Return some samples of each array: as read-only views of a slice, as copies of indices.
-
-        A batch that is written into must not change the data set.
-        """
-        batch = tuple(array[samples] for array in self.arrays)
-        if isinstance(samples, slice):
-            for view in batch:
-                view.flags.writeable = False
-        return batch
 
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
@@ -225,7 +214,7 @@ class DataLoader:
         return _Epoch(order.astype(np.intp, copy=False))
 
     def _is_order(self, order: Array) -> bool:
-        """Whether `order` is one that an epoch can have."""
+        """Whether `order` is a possible order of an epoch."""
         samples = len(self.arrays[0])
         if order.dtype.kind not in "iu" or order.shape != (self._drawn(),):
             return False
@@ -234,22 +223,22 @@ class DataLoader:
         return np.array_equal(np.sort(order), np.arange(samples))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loop that runs over this loader does not run over its copy.
+        # A loop over this loader does not iterate over its copy.
         return {**vars(self), "_running": None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, for `load_state_dict` to continue with the very next batch.
+        """Return the state, with which `load_state_dict` continues at the next batch.
 
         Returns
         -------
         dict
-            "samples", "batch_size", "shuffle" and "drop_last", which must be the same where it is
-            loaded; "epoch"; "batches", the number of batches that the running epoch has given, or
-            None between two epochs; "order", that of the running epoch; "rng", the state of a
-            generator that was given as `rng`; "transform", the state of the transform, or of the
-            object whose method it is, if it has a `state_dict` or keeps generators. The state of
-            the package's generator is not included; `save_checkpoint` saves that. With a sampler,
-            also "sampler": the states of the generators that it keeps.
+            "samples", "batch_size", "shuffle" and "drop_last", which must match the loader that
+            loads it; "epoch"; "batches", the number of batches returned in the current epoch, or
+            None between epochs; "order", the order of the current epoch; "rng", the state of the
+            generator passed as `rng`; "transform", the state of the transform, or of the object of
+            a bound method, if it has a `state_dict` or generators; with a sampler, "sampler", the
+            states of its generators. The state of the package's generator is not included;
+            `save_checkpoint` saves it.
         """
         running = self._next or self._running
         order = None if running is None else running.order
@@ -272,8 +261,8 @@ class DataLoader:
         Raises
         ------
         TypeError, ValueError
-            If it is not the state of a loader with the same number of samples and the same batches.
-            Nothing is changed then.
+            If it is not the state of a loader with the same number of samples and the same options.
+            The loader is then unchanged.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
@@ -310,7 +299,7 @@ class DataLoader:
         self.epoch, self._next, self._running = epoch, resumed, None
 
     def _terms(self) -> dict[str, Any]:
-        """Return the options that must be the same where a state is loaded."""
+        """Return the options that a loaded state must match."""
         return {
             "samples": len(self.arrays[0]),
             "batch_size": self.batch_size,
@@ -335,7 +324,7 @@ class DataLoader:
 
 
 class _Epoch:
-    """An epoch that has begun: its order, and the number of batches that it has given."""
+    """An epoch that has started: its order, and the number of batches returned so far."""
 
     def __init__(self, order: Array | None, batches: int = 0) -> None:
         self.order = order
@@ -343,7 +332,7 @@ class _Epoch:
 
 
 def _transform_state(transform: Any) -> Any:
-    owner = getattr(transform, "__self__", transform)  # of a bound method, its object
+    owner = getattr(transform, "__self__", transform)  # the object of a bound method
     if hasattr(owner, "state_dict"):
         return owner.state_dict()
     return _generator_states(owner)
@@ -364,7 +353,7 @@ def _load_transform_state(transform: Any, state: Any) -> None:
 
 
 def _matching_generators(part: Any, state: Any, what: str) -> list[tuple[np.random.Generator, Any]]:
-    """Return each generator of the transform or sampler with its state, having checked it."""
+    """Check the states of the generators of the transform or sampler; return both in pairs."""
     generators = generators_within(getattr(part, "__self__", part))
     states = {} if state is None else state
     if not isinstance(states, Mapping) or set(states) != set(generators):
@@ -377,18 +366,13 @@ def _matching_generators(part: Any, state: Any, what: str) -> list[tuple[np.rand
 
 def as_array(values: ArrayLike, who: str) -> Array:
     """Return `values` as an array, or raise an error that begins with the caller's name `who`."""
-    if np.ma.is_masked(values):
-        raise TypeError(
-            f"{who}: a masked array would lose its mask; replace the masked elements with "
-            f".filled(value)"
-        )
+    check_is_array(values, who)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
         raise ValueError(f"{who}: an array is needed, not a ragged list: {error}") from None
     if array.ndim == 0 and array.dtype == object:
-        cure = "; convert it with .toarray()" if hasattr(values, "toarray") else ""
-        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}{cure}")
+        raise TypeError(f"{who}: expected arrays, got {type(values).__name__}")
     return array
 
 
@@ -401,6 +385,12 @@ def _as_samples(values: ArrayLike) -> Array:
     if array.ndim == 0:
         raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
     return array
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _is_list_of_arrays(values: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Samplers: which samples an epoch of a ``DataLoader`` consists of, and in which order."""
+"""Samplers: the samples of an epoch of a ``DataLoader`` and their order."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from ..random import RandomState, generator
 class WeightedRandomSampler:
     """Draw the samples of an epoch at random, with probabilities proportional to weights.
 
-    It is meant to be the ``sampler`` of a `DataLoader`: with the weight 1 / (size of its class) for
-    each sample, the classes of an imbalanced data set come equally often.
+    Pass it as the ``sampler`` of a `DataLoader`. If the weight of each sample is 1 / (size of its
+    class), the classes of an imbalanced data set appear equally often.
 
     Parameters
     ----------
     weights : array_like of shape (N,)
-        A weight of at least 0 for each sample; they need not sum to 1.
+        A non-negative weight for each sample; they need not sum to 1.
     num_samples : int, optional
-        Number of draws in an epoch; N if left out.
+        Number of draws in an epoch; N by default.
     replacement : bool, default True
         Whether a sample can be drawn several times in an epoch.
     rng : int, numpy.random.Generator or None
-        Source of the draws.
+        Source of the random numbers.
 
     Raises
     ------
     ValueError, TypeError
-        If the weights are not numbers of at least 0 with a sum above 0, or if, without replacement,
-        fewer of them than `num_samples` are above 0.
+        If the weights are not non-negative numbers with a positive sum, or if fewer than
+        `num_samples` of them are positive without replacement.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class WeightedRandomSampler:
                 f"WeightedRandomSampler: cannot draw {self.num_samples} samples without "
                 f"replacement from {available} whose weight is above 0"
             )
-        # None stays None, so that nn.seed() holds for a sampler that was made before it.
+        # None is kept, so that nn.seed() also affects a sampler that was made before it.
         self.rng = None if rng is None else generator(rng)
 
     def __len__(self) -> int:

@@ -1,8 +1,7 @@
-"""The IDX format: a few header bytes that give the type and the shape, then the array itself.
+"""The IDX format: a header with the type and the shape, then the elements of the array.
 
-A header is only a claim. Memory grows with the bytes that arrive, and reading stops where the
-claim ends: neither a header that promises gigabytes nor a gzip file that unpacks to them fills the
-memory.
+Files need not be trusted. Memory grows with the bytes that are read, so a header that promises
+gigabytes does not fill it, and a gzip file may not unpack to far more than its size.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# The third byte of a file gives the type of the elements, which are big-endian.
+from ..files.reading import check_expansion, reading
+
+# The third byte of a file is the type of the elements, which are big-endian.
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
@@ -31,9 +32,9 @@ _CHUNK = 1 << 16
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Read the array in an IDX file, which may be compressed with gzip.
+    """Read the array in an IDX file, gzip-compressed or not.
 
-    Compression is recognised by the file's first bytes, not by its name.
+    Compression is detected from the file's first bytes, not from its name.
 
     Parameters
     ----------
@@ -43,15 +44,16 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        The array, writeable and C-contiguous, in the byte order of this machine. Its shape is the
-        header's and its dtype is uint8, int8, int16, int32, float32 or float64, as the header says.
+        The array, writeable and C-contiguous, in the byte order of this machine. The header
+        determines its shape and its dtype: uint8, int8, int16, int32, float32 or float64.
 
     Raises
     ------
     ValueError
-        If the file is not an IDX file, or is truncated, corrupt, or longer than its header says.
-    FileNotFoundError
-        If there is no such file.
+        If the file is not an IDX file, or is truncated, corrupt, or longer than its header says;
+        or if it unpacks to more than 100 times its size and 1 MiB.
+    OSError
+        If there is no such file, or if it cannot be read.
 
     Notes
     -----
@@ -80,19 +82,19 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ...     nn.datasets.read_idx(path)
     array([5, 0, 4], dtype=uint8)
     """
-    with open(path, "rb") as file:
-        compressed = file.peek(2).startswith(_GZIP_MAGIC)
-        stream: io.BufferedIOBase = gzip.GzipFile(fileobj=file) if compressed else file
-        with stream:
-            try:
-                return _parse(stream)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise ValueError(f"{os.fspath(path)}: damaged gzip file: {error}") from error
-            except ValueError as error:
-                raise ValueError(f"{os.fspath(path)}: {error}") from error
+    with reading(os.fsdecode(path)) as file:
+        size = os.fstat(file.fileno()).st_size
+        if not file.peek(2).startswith(_GZIP_MAGIC):
+            return _parse(file, size)
+        try:
+            with gzip.GzipFile(fileobj=file) as stream:
+                return _parse(stream, size)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"damaged gzip file: {error}") from error
 
 
-def _parse(stream: io.BufferedIOBase) -> NDArray[Any]:
+def _parse(stream: io.BufferedIOBase, size: int) -> NDArray[Any]:
+    """Read the array from the content of a file of `size` bytes."""
     magic = stream.read(4)
     if not magic:
         raise ValueError("not an IDX file: it is empty")
@@ -108,22 +110,23 @@ def _parse(stream: io.BufferedIOBase) -> NDArray[Any]:
     shape = tuple(np.frombuffer(lengths, ">u4").tolist())
     expected = math.prod(shape) * dtype.itemsize
 
-    data = _read_up_to(expected, stream)
+    data = _read_up_to(expected, stream, size)
     if len(data) < expected:
         raise ValueError(
-            f"truncated: its header promises {expected} bytes for the shape {shape}, "
+            f"truncated: its header promises {expected!s:.20} bytes for the shape {shape!s:.80}, "
             f"it has {len(data)}"
         )
-    # At the end of a gzip file this read also verifies the checksum.
+    # This read also verifies the checksum at the end of a gzip file.
     if stream.read(1):
-        raise ValueError(f"it goes on after the {expected} bytes of the shape {shape}")
+        raise ValueError(f"it goes on after the {expected} bytes of the shape {shape!s:.80}")
     array: NDArray[Any] = np.frombuffer(data, dtype)
     return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _read_up_to(count: int, stream: io.BufferedIOBase) -> bytearray:
-    """Read `count` bytes, or fewer at the end of the stream, in memory that grows with them."""
+def _read_up_to(count: int, stream: io.BufferedIOBase, size: int) -> bytearray:
+    """Read `count` bytes, or fewer at the end of the stream; memory grows as they arrive."""
     data = bytearray()
     while len(data) < count and (chunk := stream.read(min(count - len(data), _CHUNK))):
         data += chunk
+        check_expansion(size, len(data))
     return data

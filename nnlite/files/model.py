@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.limit import at_most
 from ..layer import Layer
-from ..parameter import Parameter, at_most
+from ..parameter import Parameter
 from ..random import generator, generator_state, load_generator_state
-from .state import MODEL_TEXT, ZIP, checked_start, kind
+from .reading import reading
+from .state import MODEL_TEXT, ZIP, checked_path, kind
 
 _VERSION = 1
 _HEAD = re.compile(r'\{"format": "nnlite model", "version": (\d{1,9}), "parts": \{')
@@ -46,11 +48,11 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
     ValueError
         If the name of the file has another ending.
     OSError
-        If the file cannot be written. What was there before is then left as it was.
+        If the file cannot be written: see `save`. The old file is unchanged.
 
     See Also
     --------
-    load_model : The way back.
+    load_model : Reads the file.
     save : Writes the state alone, also as ``.safetensors``.
 
     Notes
@@ -87,9 +89,7 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
 
     if not isinstance(model, Layer):
         raise TypeError(f"save_model: expected a model, got {type(model).__name__}")
-    path = os.fsdecode(path)
-    if not path.lower().endswith(".npz"):
-        raise ValueError(f"save_model: the name of the file has to end in .npz, got {path!r}")
+    path = checked_path(path, "save_model")
     parts = {
         "layers": _described(model),
         "shared": shared(model),
@@ -107,7 +107,7 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str], classes: Iterable[type[Layer]] = ()) -> Layer:
-    """Read a model that `save_model` has written, from a file that may come from anywhere.
+    """Read a model from a file of `save_model`, which need not be trusted.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def _arguments(layer: Layer) -> tuple[list[Any], dict[str, Any]]:
 
     kind: Any = type(layer)
     if isinstance(layer, nn.Sequential) and kind.__init__ is nn.Sequential.__init__:
-        return list(layer), {}
+        return sequential_arguments(dict(layer.named_children())), {}
     if isinstance(layer, nn.Residual) and kind.__init__ is nn.Residual.__init__:
         return list(layer.body), {}
     if isinstance(layer, nn.Graph) and kind.__init__ is nn.Graph.__init__:
@@ -236,6 +236,12 @@ def _arguments(layer: Layer) -> tuple[list[Any], dict[str, Any]]:
         else:
             named[name] = value
     return positional, named
+
+
+def sequential_arguments(children: Mapping[str, Layer]) -> list[Any]:
+    """Return the arguments of a `Sequential` whose layers have these names."""
+    is_list = [*children] == [str(index) for index in range(len(children))]
+    return [*children.values()] if is_list else [children]
 
 
 def _known(classes: Iterable[type[Layer]]) -> dict[str, type[Layer]]:
@@ -324,27 +330,24 @@ def replace(model: Layer, name: str, source: str) -> None:
 def _read(path: str) -> dict[str, Any]:
     from . import npz, tree
 
-    start = checked_start(path)
-    with open(path, "rb") as file:
-        try:
-            if start[:4] not in ZIP:
-                raise ValueError(f"expected a file of save_model, {kind(start)}")
-            arrays, text = npz.read(file, MODEL_TEXT)
-            if text is None:
-                raise ValueError("this file has arrays, but no model; read it with load_state")
-            head = _HEAD.match(text)
-            if head is None:
-                raise ValueError(f"entry {MODEL_TEXT!r}: this is no model of nnlite")
-            if int(head[1]) != _VERSION:
-                raise ValueError(
-                    f"this is a model of version {head[1]}; this nnlite reads version {_VERSION}"
-                )
-            parts = tree.unpack(text, arrays)["parts"]
-            lacking = [name for name in _PARTS if name not in parts]
-            if lacking or not isinstance(parts["model"], Mapping):
-                raise ValueError(f"entry {MODEL_TEXT!r}: it lacks {lacking or 'a state'}")
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+    with reading(path) as file:
+        start = file.peek(9)
+        if start[:4] not in ZIP:
+            raise ValueError(f"expected a file of save_model, {kind(start)}")
+        arrays, text = npz.read(file, MODEL_TEXT)
+        if text is None:
+            raise ValueError("this file has arrays, but no model; read it with load_state")
+        head = _HEAD.match(text)
+        if head is None:
+            raise ValueError(f"entry {MODEL_TEXT!r}: this is no model of nnlite")
+        if int(head[1]) != _VERSION:
+            raise ValueError(
+                f"this is a model of version {head[1]}; this nnlite reads version {_VERSION}"
+            )
+        parts = tree.unpack(text, arrays)["parts"]
+        lacking = [name for name in _PARTS if name not in parts]
+        if lacking or not isinstance(parts["model"], Mapping):
+            raise ValueError(f"entry {MODEL_TEXT!r}: it lacks {lacking or 'a state'}")
     return parts
 
 

@@ -1,7 +1,7 @@
 """The format ``.npz``: arrays of numbers by name in a ZIP archive, without pickle.
 
-What a file says of itself is only a claim. Every size in it is checked against the size of the
-file before memory is taken for it, and nothing in it is ever executed.
+Files need not be trusted. Every size in a file is checked against the size of the file before
+memory is taken for it, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import IO, Any, BinaryIO
 import numpy as np
 
 from ..engine.arrays import Array
+from .reading import check_expansion
 
 # The kinds of dtype that are numbers.
 _NUMBERS = "biufc"
@@ -34,14 +35,15 @@ _MOST_AXES = 64
 _LENGTH = re.compile(r"\d{1,19}")
 
 # Bits of the flags that ZIP gives to an entry.
-_ENCRYPTED, _UTF8 = 0x1, 0x800
+_ENCRYPTED, _HAS_DESCRIPTOR, _UTF8 = 0x1, 0x8, 0x800
+
+# The header in front of an entry, with the lengths of the name and of the extra field; and the
+# possible lengths of the descriptor behind an entry that was written to a pipe.
+_LOCAL = struct.Struct("<26xHH")
+_DESCRIPTORS = (12, 16, 20, 24)
 
 # The record at the end of a ZIP archive: signature, number of entries, length of a comment.
 _END = struct.Struct("<4s6xH8xH")
-
-# A compressed file may unpack to so many times its size, and to so many bytes in any case.
-_EXPANSION = 100
-_ALWAYS_ALLOWED = 1 << 20
 
 
 # ---- writing ----
@@ -60,7 +62,7 @@ def fits(name: str) -> bool:
 def write(
     file: BinaryIO, arrays: Mapping[str, Array], texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write `arrays`, each as a ``.npy`` entry, and before them `texts`, by their full names."""
+    """Write `texts` under their full names, and then each array as a ``.npy`` entry."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         # The time in an entry is fixed, so that the same state gives the same bytes.
         for name, text in (texts or {}).items():
@@ -73,7 +75,7 @@ def write(
 
 # ---- reading ----
 
-# What zipfile raises for a broken file; a ValueError is also how this module says so.
+# Errors of zipfile and of this module for a damaged file.
 _BROKEN = (
     ValueError,
     zipfile.BadZipFile,
@@ -91,7 +93,7 @@ def read(file: BinaryIO, *text_names: str) -> tuple[dict[str, Array], str | None
     Raises
     ------
     ValueError
-        If the file is not as it should be. The message names the entry.
+        If the file is damaged or has anything but arrays of numbers. The message names the entry.
     """
     try:
         return _read(file, text_names)
@@ -116,6 +118,7 @@ def _read(file: BinaryIO, text_names: tuple[str, ...]) -> tuple[dict[str, Array]
         members = archive.infolist()
         _check_end(end, members)
         _check_sizes(members, size)
+        _check_covered(file, members, archive.start_dir)
         for member in members:
             name = member.filename.removesuffix(".npy")
             try:
@@ -134,26 +137,41 @@ def _read(file: BinaryIO, text_names: tuple[str, ...]) -> tuple[dict[str, Array]
 
 
 def _check_end(end: bytes, members: list[zipfile.ZipInfo]) -> None:
-    """Check that there is nothing before or after the archive, and that no entry is lost."""
+    """Check that the archive ends with the file, and that all entries of its directory are read."""
     signature, count, comment_length = _END.unpack(end)
-    begins = min((member.header_offset for member in members), default=0)
-    if signature != b"PK\5\6" or comment_length or begins != 0:
-        raise ValueError("damaged or truncated: it does not begin and end as a .npz file does")
-    # Of more entries than two bytes can count, the record has the largest such number.
+    if signature != b"PK\5\6" or comment_length:
+        raise ValueError("damaged or truncated: it does not end as a .npz file does")
+    # The record has two bytes for the count, and their maximum for any larger number.
     if count != min(len(members), 0xFFFF):
         raise ValueError(f"damaged or truncated: of {count} entries {len(members)} are found")
 
 
+def _check_covered(file: BinaryIO, members: list[zipfile.ZipInfo], directory: int) -> None:
+    """Check that the entries follow each other from the start of the file to the directory.
+
+    Otherwise the directory does not list all of the entries.
+    """
+    place = 0
+    gaps: tuple[int, ...] = (0,)
+    for member in sorted(members, key=lambda member: member.header_offset):
+        if member.header_offset - place not in gaps:
+            break
+        file.seek(member.header_offset)
+        name_length, extra_length = _LOCAL.unpack(_exactly(file, _LOCAL.size))
+        place = member.header_offset + _LOCAL.size + name_length + extra_length
+        place += member.compress_size
+        gaps = _DESCRIPTORS if member.flag_bits & _HAS_DESCRIPTOR else (0,)
+    else:
+        if directory - place in gaps:
+            return
+    raise ValueError(f"damaged or truncated: its directory does not list byte {place}")
+
+
 def _check_sizes(members: list[zipfile.ZipInfo], size: int) -> None:
-    """Check that what the entries take, in the file and in memory, fits the size of the file."""
+    """Check the total size of the entries, in the file and in memory."""
     if sum(member.compress_size for member in members) > size:
         raise ValueError(f"its entries claim more than the {size} bytes of the file")
-    unpacked = sum(member.file_size for member in members)
-    if unpacked > _EXPANSION * size + _ALWAYS_ALLOWED:
-        raise ValueError(
-            f"it claims to unpack from {size} to {unpacked} bytes; "
-            f"write what is so regular with numpy.savez, which does not compress"
-        )
+    check_expansion(size, sum(member.file_size for member in members))
 
 
 def _check_member(member: zipfile.ZipInfo, size: int, is_text: bool) -> None:
@@ -207,7 +225,14 @@ def _read_array(stream: IO[bytes], size: int) -> Array:
         chunk = _exactly(stream, min(_CHUNK, expected - filled))
         data[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
         filled += len(chunk)
+    if not has_valid_flags(array):
+        raise ValueError("it is of flags, and has other values")
     return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def has_valid_flags(array: Array) -> bool:
+    """Return False if a flat array of dtype bool has other bytes than 0 and 1."""
+    return array.dtype != np.bool_ or int(array.view(np.uint8).max(initial=0)) <= 1
 
 
 def _exactly(stream: IO[bytes], count: int) -> bytes:
@@ -218,7 +243,7 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
 
 
 def _parsed(header: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Return dtype, order and shape of a header, which is the text of a dictionary."""
+    """Return dtype, order and shape from a header, which is the text of a dictionary."""
     # A pattern, and not literal_eval, which a text of many brackets can crash.
     text = header.decode("latin-1")
     match = _HEADER.fullmatch(text)

@@ -42,7 +42,8 @@ from .. import (
 from ..checks import one_of
 from ..datasets.digits import MNIST_MEAN, MNIST_STD
 from ..engine.arrays import Array
-from ..layer import Layer, evaluating
+from ..layer import Layer
+from ..modes import evaluating
 from ..parameter import Parameter
 from ..web.document import DTYPES, Document, packed
 

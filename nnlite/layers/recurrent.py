@@ -32,7 +32,8 @@ from ..engine.scan import (
     scan_back,
     time_first,
 )
-from ..layer import Layer, is_grad_enabled
+from ..layer import Layer
+from ..modes import is_grad_enabled
 from ..parameter import Parameter
 from ..random import RandomState, generator
 
@@ -121,30 +122,35 @@ class _Recurrent(Layer):
                 shapes: dict[str, tuple[int, ...]] = {
                     "weight_ih": (rows, features),
                     "weight_hh": (rows, self.hidden_size),
-                    "bias_ih": (rows,),
-                    "bias_hh": (rows,),
                 }
-                for kind in self._kinds:
-                    parameter = Parameter(np.empty(shapes[kind], np.float32))
+                if self.bias:
+                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                for kind, shape in shapes.items():
+                    parameter = Parameter(np.empty(shape, np.float32))
                     init.default_(parameter, self.hidden_size, rng=self._rng)
-                    setattr(self, _key(kind, layer, direction), parameter)
+                    setattr(self, f"{kind}_{_suffix(layer, direction)}", parameter)
 
     @property
     def _directions(self) -> int:
         return 2 if self.bidirectional else 1
 
     @property
-    def _kinds(self) -> tuple[str, ...]:
-        weights = ("weight_ih", "weight_hh")
-        return (*weights, "bias_ih", "bias_hh") if self.bias else weights
-
-    @property
     def _cell(self) -> Cell:
         return Cell(self._layout, self._step, self._local_derivatives, self._step_back)
 
     def _weights(self, layer: int, direction: int) -> _Weights:
-        ih, hh, *biases = [getattr(self, _key(kind, layer, direction)) for kind in self._kinds]
-        return _Weights(ih, hh, (biases[0], biases[1]) if biases else None)
+        suffix, biases = _suffix(layer, direction), None
+        if self.bias:
+            biases = (getattr(self, f"bias_ih_{suffix}"), getattr(self, f"bias_hh_{suffix}"))
+        return _Weights(
+            getattr(self, f"weight_ih_{suffix}"), getattr(self, f"weight_hh_{suffix}"), biases
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "last_state": None,
+        }  # it is of the last batch, as caches are
 
     # ---- forward ----
 
@@ -408,8 +414,8 @@ class _Recurrent(Layer):
         return slice(direction * self.hidden_size, (direction + 1) * self.hidden_size)
 
 
-def _key(kind: str, layer: int, direction: int) -> str:
-    return f"{kind}_l{layer}{'_reverse' if direction else ''}"
+def _suffix(layer: int, direction: int) -> str:
+    return f"l{layer}_reverse" if direction else f"l{layer}"
 
 
 def _turn(direction: int) -> slice:
@@ -643,11 +649,8 @@ class LSTM(_Recurrent):
         )
 
     def _step_back(self, local: Arrays, d_state: Arrays, d_sums: Arrays) -> Sequence[Array | None]:
-        (by_i, by_f, by_g, by_o, by_c, f), (dh, dc), (da_i, da_f, da_g, da_o) = (
-            local,
-            d_state,
-            d_sums,
-        )
+        (by_i, by_f, by_g, by_o, by_c, f), (dh, dc) = local, d_state
+        da_i, da_f, da_g, da_o = d_sums
         dc = dc + dh * by_c  # dc += dh o (1 - tanh²(c_t))
         np.multiply(dc, by_i, out=da_i)
         np.multiply(dc, by_f, out=da_f)

@@ -8,7 +8,6 @@ therefore a few NumPy operations, however many parameters there are.
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -125,8 +124,7 @@ class Optimizer:
         self.defaults = dict(defaults)
         self.param_groups = []
         self._blocks: list[list[FlatBlock]] = []
-        # Of each group: the parameters that are laid out, and the options that `check` has passed.
-        self._members: list[list[Parameter]] = []
+        # Copies of the groups as they were laid out and checked, to find changes made by hand.
         self._checked: list[dict[str, Any]] = []
         given = list(params)
         if not any(isinstance(item, Mapping) for item in given):
@@ -193,8 +191,7 @@ class Optimizer:
             raise ValueError(f"{self._name}: a parameter is given more than once")
         for group in groups:
             self.param_groups.append(group)
-            self._members.append(list(group["params"]))
-            self._checked.append(dict(group))
+            self._checked.append(_copied(group))
             self._blocks.append([self._block(members) for members in by_dtype(group["params"])])
 
     def _block(self, parameters: list[Parameter]) -> FlatBlock:
@@ -234,6 +231,9 @@ class Optimizer:
             were given. No parameter of any group has moved then.
         """
         for group, step, value, grad, state in self.runs():
+            if value.size <= _PIECE:
+                self.update(group, step, value, grad, *state)
+                continue
             for low in range(0, value.size, _PIECE):
                 piece = slice(low, low + _PIECE)
                 self.update(group, step, value[piece], grad[piece], *[a[piece] for a in state])
@@ -270,26 +270,26 @@ class Optimizer:
 
     def _check_groups(self) -> None:
         """Check what may have been changed in `param_groups` since the last step."""
-        if len(self.param_groups) != len(self._members):
+        try:
+            if self.param_groups == self._checked:
+                return
+        except ValueError:  # an option is an array, which does not compare to one bool
+            pass
+        if len(self.param_groups) != len(self._checked):
             raise ValueError(
                 f"{self._name}: param_groups has {len(self.param_groups)} groups, the optimizer "
-                f"was given {len(self._members)}; add one with add_param_group"
+                f"was given {len(self._checked)}; add one with add_param_group"
             )
         for place, group in enumerate(self.param_groups):
-            if group.get("params") != self._members[place]:
-                raise ValueError(
-                    f"{self._name}: the parameters of group {place} are not those that the "
-                    f"optimizer was given; add parameters with add_param_group"
-                )
-            # By identity, which takes no time: most steps are made with the options of the last.
-            checked = self._checked[place]
-            if len(group) != len(checked) or not all(
-                map(operator.is_, group.values(), checked.values())
-            ):
-                self._check_options(place, group)
-        self._checked = [dict(group) for group in self.param_groups]
+            self._check_group(place, group)
+        self._checked = [_copied(group) for group in self.param_groups]
 
-    def _check_options(self, place: int, group: dict[str, Any]) -> None:
+    def _check_group(self, place: int, group: dict[str, Any]) -> None:
+        if group.get("params") != self._checked[place]["params"]:
+            raise ValueError(
+                f"{self._name}: the parameters of group {place} are not those that the optimizer "
+                f"was given; add parameters with add_param_group"
+            )
         lacking = [name for name in self.defaults if name not in group]
         if lacking:
             raise ValueError(f"{self._name}: group {place} lacks the option {lacking[0]!r}")
@@ -405,3 +405,7 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{self._name}({'; '.join(options)})"
+
+
+def _copied(group: dict[str, Any]) -> dict[str, Any]:
+    return {**group, "params": list(group["params"])}

@@ -73,8 +73,10 @@ class FlatBlock:
         values_moved = grads_moved = False
         for parameter, view in zip(self.parameters, self._value_views, strict=True):
             value_in_place, grad_in_place = parameter.is_kept_in(view, self.grads)
-            values_moved = values_moved or not value_in_place
-            grads_moved = grads_moved or not grad_in_place
+            if not value_in_place:
+                values_moved = True
+            if not grad_in_place:
+                grads_moved = True
         if values_moved:
             groups = by_dtype(self.parameters)
             if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
@@ -103,7 +105,7 @@ class FlatBlock:
         for parameter, (start, stop), step in zip(
             self.parameters, self.bounds, self.steps, strict=True
         ):
-            if not _is_moved(parameter):
+            if parameter.grad is None or not parameter.requires_grad:
                 continue
             if run is not None and run[0] == step and run[2] == start:
                 run = (step, run[1], stop)
@@ -116,14 +118,17 @@ class FlatBlock:
 
     def count(self) -> None:
         """Count a step of every parameter that has a gradient."""
+        steps = self.steps
         for index, parameter in enumerate(self.parameters):
-            if not _is_moved(parameter):
-                continue
-            self.steps[index] += 1
-            if self.steps[index] % _STEPS_TO_FLUSH == 0:
-                start, stop = self.bounds[index]
-                for array in self.state:
-                    _flush_subnormals(array[start:stop])
+            if parameter.grad is not None and parameter.requires_grad:
+                steps[index] += 1
+                if steps[index] % _STEPS_TO_FLUSH == 0:
+                    self._flush_subnormals(*self.bounds[index])
+
+    def _flush_subnormals(self, start: int, stop: int) -> None:
+        for array in self.state:
+            part = array[start:stop]
+            part[np.abs(part) < np.finfo(part.dtype).tiny] = 0
 
     def _lay_out_values(self) -> None:
         self.values, self._value_views = lay_out(self.shapes, self.parameters[0].dtype)
@@ -142,11 +147,3 @@ def by_dtype(parameters: list[Parameter]) -> list[list[Parameter]]:
     for parameter in parameters:
         groups.setdefault(parameter.dtype, []).append(parameter)
     return list(groups.values())
-
-
-def _is_moved(parameter: Parameter) -> bool:
-    return parameter.grad is not None and parameter.requires_grad
-
-
-def _flush_subnormals(array: Array) -> None:
-    array[np.abs(array) < np.finfo(array.dtype).tiny] = 0

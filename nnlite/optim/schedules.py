@@ -82,7 +82,8 @@ class Schedule:
         self._move_to(self.count + 1)
 
     def _move_to(self, count: int) -> None:
-        self._include_added_groups()
+        if len(self.optimizer.param_groups) != len(self.base_lrs):
+            self._include_added_groups()
         lrs = [self.learning_rate(base, count) for base in self.base_lrs]
         for group, last, lr in zip(self.optimizer.param_groups, self._last_lrs, lrs, strict=True):
             group["lr"] = (

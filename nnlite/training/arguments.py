@@ -10,8 +10,9 @@ import numpy as np
 
 from ..data.loader import DataLoader
 from ..files.atomic import check_target
-from ..layer import Layer, evaluating
+from ..layer import Layer
 from ..losses import Loss
+from ..modes import evaluating
 from ..optim.base import Optimizer
 from ..parameter import Parameter
 from .batches import are_arrays, as_batch, batches_of

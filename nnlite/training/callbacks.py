@@ -14,7 +14,8 @@ from typing import Any
 
 from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
-from ..files.checkpoint import checked_path, load_checkpoint, save_checkpoint
+from ..files.checkpoint import load_checkpoint, save_checkpoint
+from ..files.state import checked_path
 from ..layer import Layer
 from .state import HOOKS, Training, is_function
 

@@ -11,8 +11,9 @@ from numpy.typing import ArrayLike
 from ..checks import integer
 from ..data.loader import DataLoader, as_array
 from ..engine.arrays import Array
-from ..layer import Layer, evaluating
+from ..layer import Layer
 from ..losses import Loss
+from ..modes import evaluating
 from .arguments import Metrics, check_layer, check_model_and_loss
 from .batches import are_arrays, as_batch, batches_of
 from .metrics import named_metrics

@@ -45,6 +45,24 @@ def test_one_call_needs_no_other_thread() -> None:
     assert seen == [threading.get_ident()]
 
 
+def test_where_no_thread_can_start_all_calls_run_in_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    seen: list[int] = []
+    calls: list[Any] = [lambda: seen.append(threading.get_ident())] * 3
+    threads.run(calls)
+    assert seen == [threading.get_ident()] * 3
+    with pytest.raises(ZeroDivisionError):
+        threads.run([*calls, lambda: 1 / 0, *calls])
+    assert len(seen) == 9
+    assert not threads.is_busy()
+
+
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_an_error_is_raised_when_all_calls_are_done(failing: int) -> None:
     done: list[int] = []

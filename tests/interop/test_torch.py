@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections import OrderedDict
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -72,6 +76,21 @@ def test_modules_that_are_nested_shared_frozen_or_in_another_mode() -> None:
             assert_allclose(parameter.grad, theirs.grad.numpy(), rtol=1e-4, atol=1e-6)
 
 
+def test_names_of_children_are_the_same() -> None:
+    t = torch.nn
+    inner = t.Sequential(OrderedDict(hidden=t.Linear(3, 4), act=t.ReLU()))
+    module = t.Sequential(OrderedDict(body=inner, head=t.Linear(4, 2)))
+    for each in (module, t.Sequential(t.ReLU(), t.Tanh(), t.Linear(3, 2))[1:]):
+        model = nn.from_torch(each)
+        assert list(model.state_dict()) == list(each.state_dict())
+        assert list(nn.to_torch(model).state_dict()) == list(each.state_dict())
+        x = torch.randn(5, 3)
+        expected = each(x).detach().numpy()
+        assert_allclose(model(x.numpy()), expected, rtol=1e-5, atol=1e-6)
+        assert_allclose(nn.to_torch(model)(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert repr(nn.from_torch(module)[0]).startswith("Sequential({\n    'hidden': Linear(3, 4)")  # type: ignore[index]
+
+
 def test_global_pooling() -> None:
     t = torch.nn
     module = t.Sequential(t.AdaptiveAvgPool2d(1), t.Flatten(), t.Linear(2, 3))
@@ -99,3 +118,13 @@ def test_what_nnlite_has_not_is_named() -> None:
         nn.to_torch(nn.Sequential(nn.Lambda(np.sin, np.cos)))
     with pytest.raises(TypeError, match="expected a model"):
         nn.to_torch(t.ReLU())
+
+
+def test_the_page_has_what_its_example_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/saving.md").read_text()
+    _, _, section = page.partition("### Modules of PyTorch\n")
+    code, output = (
+        part.partition("```")[0] for part in re.split("```(?:python|text)\n", section)[1:3]
+    )
+    exec(code, {})
+    assert capsys.readouterr().out == output

@@ -185,9 +185,8 @@ def test_the_same_is_dropped_whatever_the_memory_order(rng: np.random.Generator)
 )
 def test_a_copy_goes_on_with_the_same_noise(duplicate: Callable[[Any], Any]) -> None:
     dropout = nn.Dropout(0.5, rng=0)
-    y = noise(dropout)
+    noise(dropout)
     twin = duplicate(dropout)
-    assert_array_equal(twin.backward(np.ones_like(y)), y)
     for _ in range(3):
         assert_array_equal(noise(twin), noise(dropout))
 

@@ -600,3 +600,14 @@ def test_float64_statistics_leave_float32_gradients_float32() -> None:
     assert norm.running_mean.dtype == np.float64
     x = drawn((4, 2)).astype(np.float32)
     assert norm(x).dtype == norm.backward(x).dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_batch_that_is_not_finite_leaves_the_running_statistics_alone(value: float) -> None:
+    layer = nn.BatchNorm1d(2)
+    layer(np.array([[1.0, 2.0], [3.0, 5.0]], np.float32))
+    before = layer.state_dict()
+    with np.errstate(invalid="ignore"):
+        layer(np.array([[value, 2.0], [3.0, 5.0]], np.float32))
+    for name, entry in layer.state_dict().items():
+        assert_array_equal(entry, before[name])

@@ -80,3 +80,9 @@ def test_what_is_no_batch_of_images_is_an_error(pooling: Any, shape: tuple[int, 
     message = rf"^{pooling.__name__}\(\): expected images of shape \(N, C, H, W\), got {got}{cure}$"
     with pytest.raises(ValueError, match=message):
         pooling()(np.ones(shape))
+
+
+@pytest.mark.parametrize("kind", [nn.MaxPool1d, nn.MaxPool2d])
+def test_the_fifth_position_of_max_pooling_is_not_taken_for_ceil_mode(kind: Any) -> None:
+    with pytest.raises(TypeError, match="positional arguments"):
+        kind(2, 2, 0, 1, True)

@@ -898,7 +898,7 @@ class TestWhatDoesNotFit:
 
     def test_metrics(self) -> None:
         self.refused(TypeError, "metrics must be a list of functions", metrics=nn.accuracy)
-        self.refused(TypeError, "a metric must be a function of", metrics=["accuracy"])
+        self.refused(TypeError, "a metric must be a function of", metrics=[1])
         self.refused(ValueError, "'<lambda>' cannot be the name", metrics=[lambda a, b: 0.0])
         self.refused(ValueError, "two metrics of the name", metrics=[nn.accuracy, nn.accuracy])
         self.refused(ValueError, "'loss' cannot be the name", metrics={"loss": nn.accuracy})
@@ -1096,3 +1096,35 @@ class TestPredictRefuses:
             message = "layer '0', BatchNorm1d.* uses the statistics of the batch.*batch_size=9"
             with pytest.raises(ValueError, match=message):
                 nn.predict(model, x, batch_size=4)
+
+
+@pytest.mark.parametrize("function", ["predict", "evaluate"])
+def test_another_thread_may_use_the_model_while_it_trains(function: str) -> None:
+    points, labels = blobs(8)
+    data = batches([4] * 8)
+    answers: list[Any] = []
+
+    class Ask(nn.Callback):
+        """Asks in another thread, between the forward and the backward of a batch too."""
+
+        def ask(self, model: nn.Layer) -> None:
+            with ThreadPoolExecutor(1) as pool:
+                if function == "predict":
+                    answers.append(pool.submit(nn.predict, model, points).result())
+                else:
+                    job = pool.submit(nn.evaluate, model, nn.CrossEntropy(), (points, labels))
+                    answers.append(job.result())
+
+        def on_step_end(self, training: nn.Training) -> None:
+            self.ask(training.model)
+
+    class AskingLoss(nn.CrossEntropy):
+        def forward(self, *arguments: Any) -> Any:
+            Ask().ask(model)
+            return super().forward(*arguments)
+
+    model, alone = classifier(nn.Dropout(0.2, rng=1)), classifier(nn.Dropout(0.2, rng=1))
+    fit(model, data, AskingLoss(), callbacks=[Ask()])
+    fit(alone, data)
+    assert len(answers) == 16
+    assert_array_equal(weights(model), weights(alone))

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 
 # The versions of the operators that `operators` reads.
-OLDEST, NEWEST = 9, 25
+OLDEST, NEWEST = 9, 28
 
 
 def load(path: str) -> tuple[onnx.ModelProto, int]:

@@ -1,7 +1,7 @@
 """Functions without parameters that ONNX has as operators and nnlite not as layers.
 
-Each is called with x, and has a method ``vjp(x, grad)``: `as_layer` makes a `Lambda` of it. They
-are classes and no closures, so that a model with them can be pickled.
+Each function of one array is called with x, and has a method ``vjp(x, grad)``: `as_layer` makes a
+`Lambda` of it. They are classes and no closures, so that a model with them can be pickled.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 import nnlite as nn
 
+from ...checks import as_output_grad
 from ...engine.special import normal_cdf
 
 Array = np.ndarray[Any, Any]
@@ -144,6 +145,22 @@ class Pad(Function):
         return grad[tuple(index)]
 
 
+class Max(Function):
+    """The maximum over some axes, or over all; equal ones get equal parts of the gradient."""
+
+    def __init__(self, axes: tuple[int, ...] | None, keepdims: bool) -> None:
+        self.axes = axes
+        self.keepdims = keepdims
+
+    def __call__(self, x: Array) -> Array:
+        return np.max(x, self.axes, keepdims=self.keepdims)
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        highest = np.max(x, self.axes, keepdims=True)
+        is_highest = x == highest
+        return is_highest * grad.reshape(highest.shape) / is_highest.sum(self.axes, keepdims=True)
+
+
 class Erf(Function):
     """The error function."""
 
@@ -152,3 +169,23 @@ class Erf(Function):
 
     def vjp(self, x: Array, grad: Array) -> Array:
         return grad * (2 / math.sqrt(math.pi)) * np.exp(-x * x)
+
+
+class Concatenate(nn.Layer):
+    """Arrays side by side along an axis."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+
+    def forward(self, *inputs: Array) -> Array:
+        y = np.concatenate(inputs, self.axis)
+        self.cache([x.shape[self.axis] for x in inputs], y.shape, y.dtype)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, ...] | None:
+        sizes, shape, dtype = self.cached()
+        grad = as_output_grad(self, grad, shape, dtype)
+        return tuple(np.split(grad, np.cumsum(sizes)[:-1], self.axis)) if input_grad else None
+
+    def __repr__(self) -> str:
+        return f"Concatenate({self.axis})"

@@ -76,16 +76,22 @@ def _expand(node: Node) -> Filled:
     return Filled(float(found.array.reshape(())))
 
 
+# Layers compute in the last two; in a file of mixed precision they take the place of the first.
+_FLOATS = (np.float16, np.float32, np.float64)
+
+
 @operator("Cast")
 def _cast(node: Node) -> Any:
     found = node.input(0)
-    kind = node.option("to")
+    dtype = helper.tensor_dtype_to_np_dtype(node.option("to"))
     if isinstance(found, Constant):
         if found.array.dtype == object:
             return found
-        dtype = helper.tensor_dtype_to_np_dtype(kind)
         return Constant(found.array.astype(dtype), found.trained)
-    # Layers convert floats as they need them.
+    is_exact = dtype in _FLOATS or (dtype.kind == "i" and node.is_of_integers(0))
+    if isinstance(found, Value) and not is_exact:
+        raise node.refusal(f"nnlite has no layer that rounds to {dtype}")
+    # Layers convert floats as they need them, and take any integers for indices.
     return found
 
 
@@ -282,11 +288,15 @@ def _multiply(node: Node) -> Any:
 @operator("Div")
 def _divide(node: Node) -> Any:
     found = node.inputs()
-    folded = _folded(found, np.divide)
+    folded = _folded(found, _quotient)
     if folded is not None:
         return folded
     softplus = _scaled_softplus(node, *found)
     return softplus or node.add(nn.Divide(), *map(node.source, found))
+
+
+def _quotient(a: Array, b: Array) -> Any:
+    return np.divide(a, b) if a.dtype.kind == "f" else np.floor_divide(a, b)
 
 
 def _scaled_softplus(node: Node, value: Any, beta: Any) -> Value | None:
@@ -405,11 +415,15 @@ def _reduce_mean(node: Node) -> Any:
 
 
 @operator("ReduceMax")
-def _reduce_max(node: Node) -> Value:
+def _reduce_max(node: Node) -> Any:
+    keepdims = bool(node.option("keepdims", 1))
     if not _is_over_image(node):
-        raise node.refusal("nnlite has it for the last two axes of images only")
+        axes = node.integers(1, "axes")
+        if not axes and node.option("noop_with_empty_axes", 0):
+            return node.input(0)
+        return node.function(functions.Max(tuple(axes) if axes else None, keepdims))
     pooled = node.add(nn.GlobalMaxPool2d(), node.source(node.input(0)))
-    return Value(pooled.source, ones=2 if node.option("keepdims", 1) else 0)
+    return Value(pooled.source, ones=2 if keepdims else 0)
 
 
 def _is_over_image(node: Node) -> bool:
@@ -439,8 +453,9 @@ def _global_average(node: Node) -> Value:
 
 @operator("GlobalMaxPool")
 def _global_max(node: Node) -> Value:
-    if node.rank(0) != 4:
-        raise node.refusal("nnlite has it for images only")
+    rank = node.rank(0)
+    if rank != 4:
+        return node.function(functions.Max(tuple(range(2, rank)), keepdims=True))
     return Value(node.add(nn.GlobalMaxPool2d(), node.source(node.input(0))).source, ones=2)
 
 
@@ -469,6 +484,8 @@ def _is_vector_of_ones(x: Value) -> bool:
 def _reshape(node: Node) -> Any:
     x = node.input(0)
     target = node.array(1).reshape(-1).tolist()
+    if 0 in target and node.option("allowzero", 0):
+        raise node.refusal("nnlite has no empty arrays")
     if isinstance(x, Constant):
         sizes = [x.array.shape[axis] if size == 0 else size for axis, size in enumerate(target)]
         return Constant(x.array.reshape(sizes), x.trained)
@@ -580,11 +597,11 @@ def _unsqueeze(node: Node) -> Any:
 
 
 @operator("Concat")
-def _concat(node: Node) -> Constant:
-    found = node.inputs()
+def _concat(node: Node) -> Any:
+    found, axis = node.inputs(), node.option("axis", 0)
     if not all(isinstance(each, Constant) for each in found):
-        raise node.refusal("nnlite has no layer that concatenates values")
-    array = np.concatenate([each.array for each in found], axis=node.option("axis", 0))
+        return node.add(functions.Concatenate(axis), *map(node.source, found))
+    array = np.concatenate([each.array for each in found], axis)
     return Constant(array, any(each.trained for each in found))
 
 
@@ -758,7 +775,7 @@ def _max_pool(node: Node) -> Value:
     kind = nn.MaxPool1d if window.rank == 1 else nn.MaxPool2d
     layer = kind(
         window.one(window.kernel), window.pool_stride(), window.one(window.before),
-        window.one(window.dilations), bool(node.option("ceil_mode", 0)),
+        window.one(window.dilations), ceil_mode=bool(node.option("ceil_mode", 0)),
     )  # fmt: skip
     return node.add(layer, x)
 

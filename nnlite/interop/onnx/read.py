@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import nnlite as nn
 
+from ...files.model import sequential_arguments
 from . import functions
 from .file import load, shortened
 from .metadata import TRAINING
@@ -81,6 +82,8 @@ class Model:
         self.path = path
         self.opset = opset
         self.is_own = proto.producer_name == "nnlite"
+        # Whether all nodes so far are named by the paths that their layers had in containers.
+        self.has_paths = self.is_own
         self.layers: dict[str, tuple[Any, ...]] = {}
         self.values: dict[str, Any] = {}
         self.uses = Counter(name for node in proto.graph.node for name in node.input)
@@ -90,6 +93,11 @@ class Model:
         self._shapes = {
             info.name: _shape(info)
             for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
+        }
+        self.integers = {
+            info.name
+            for info in (*proto.graph.value_info, *proto.graph.input)
+            if _is_integer(info.type.tensor_type.elem_type)
         }
         for tensor in proto.graph.initializer:
             array = self.array(tensor)
@@ -105,7 +113,7 @@ class Model:
                 self.layers[name] = ()
                 self.values[info.name] = Value(name)
 
-    def array(self, tensor: onnx.TensorProto) -> Array:
+    def array(self, tensor: TensorProto) -> Array:
         try:
             array = numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as error:
@@ -119,6 +127,7 @@ class Model:
         while name in self.layers:
             count += 1
             name = f"{wanted}_{count}"
+            self.has_paths = False
         return name
 
     def shape(self, name: str) -> list[Any] | None:
@@ -189,6 +198,10 @@ class Node:
             raise self.refusal("the number of axes of its input is not known")
         return len(shape)
 
+    def is_of_integers(self, index: int) -> bool:
+        """Whether an input, or what a node computes for it, is known to be of integers."""
+        return self.names[index] in self.model.integers
+
     def constant(self, index: int) -> Constant:
         """Return an input that is in the file."""
         found = self.input(index)
@@ -240,8 +253,10 @@ class Node:
 
     def add(self, layer: nn.Layer, *inputs: Value | str | float) -> Value:
         """Add a layer to the graph, and return its output."""
-        name = self.model.unique(self._base)
+        # Sources first: they may add layers, which must have other names than this one.
         sources = [self.plain(each) if isinstance(each, Value) else each for each in inputs]
+        name = self.model.unique(self._base)
+        self.model.has_paths &= "/" in self._proto.name
         self.model.layers[name] = (layer, *sources)
         return Value(name)
 
@@ -272,15 +287,16 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
     Parameters
     ----------
     path : str or path-like
-        A file that `to_onnx`, PyTorch or another program has written, of opset 9 to 25. It may
+        A file that `to_onnx`, PyTorch or another program has written, of opset 9 to 28. It may
         come from anywhere.
 
     Returns
     -------
     Sequential or Graph
         A `Sequential` if each layer takes the output of the one before it, otherwise a `Graph`. A
-        file that `to_onnx` has written gives a model in the mode of the one that was written; any
-        other is in evaluation mode, which is what the file computes: call ``train()`` to train it.
+        file that `to_onnx` has written gives a model in the mode of the one that was written, its
+        layers in the same containers; any other is in evaluation mode, which is what the file
+        computes: call ``train()`` to train it.
 
     Raises
     ------
@@ -346,6 +362,10 @@ def _shape(info: onnx.ValueInfoProto) -> list[Any] | None:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
 
 
+def _is_integer(kind: int) -> bool:
+    return kind != TensorProto.UNDEFINED and helper.tensor_dtype_to_np_dtype(kind).kind in "iu"
+
+
 def _base(proto: onnx.NodeProto) -> str:
     """Return what a layer is called in the graph: the node's name without that of the operator."""
     name = (proto.name or proto.output[0]).strip("/")
@@ -381,7 +401,7 @@ def _assembled(model: Model, proto: onnx.ModelProto) -> nn.Sequential | nn.Graph
     layers = _reached(model.layers, outputs)
     chain = _chain(layers, model.inputs, outputs)
     if chain is not None:
-        return nn.Sequential(*chain)
+        return _nested(chain) if model.has_paths else nn.Sequential(*chain.values())
     for name in model.inputs:
         if not any(name in sources for _, *sources in layers.values()):
             raise ValueError(f"{model.path}: no node uses the input {shortened(name)!r}")
@@ -404,14 +424,26 @@ def _reached(
 
 def _chain(
     layers: dict[str, tuple[Any, ...]], inputs: list[str], outputs: list[str]
-) -> list[nn.Layer] | None:
+) -> dict[str, nn.Layer] | None:
     """Return the layers if each takes the output of the one before it, and no more."""
     if len(inputs) != 1 or len(outputs) != 1:
         return None
-    last, chain = inputs[0], []
+    last, chain = inputs[0], {}
     for name, (layer, *sources) in layers.items():
         if sources != [last]:
             return None
-        chain.append(layer)
+        chain[name] = layer
         last = name
     return chain if last == outputs[0] else None
+
+
+def _nested(layers: dict[str, nn.Layer]) -> nn.Sequential:
+    """Return the layers in containers, by the paths that are their names."""
+    groups: dict[str, dict[str, nn.Layer]] = {}
+    for path, layer in layers.items():
+        name, _, rest = path.partition("/")
+        groups.setdefault(name, {})[rest] = layer
+    children = {
+        name: group[""] if "" in group else _nested(group) for name, group in groups.items()
+    }
+    return nn.Sequential(*sequential_arguments(children))

@@ -16,7 +16,7 @@ import nnlite as nn
 
 from ...checks import integer
 from ...files.atomic import replacing
-from ...layer import evaluating
+from ...modes import evaluating
 from .metadata import TRAINING
 
 # The newest operator that is written is Gelu, of version 20; onnxruntime reads it from 1.17 on.

@@ -1,0 +1,18 @@
+"""Files that need an extra are no tests where it is missing."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+NEEDED = {
+    "nnlite/interop/onnx/*": ["onnx"],
+    "nnlite/interop/scoring.py": ["sklearn"],
+    "nnlite/interop/sklearn.py": ["sklearn"],
+    "nnlite/interop/torch.py": ["torch"],
+    "tests/interop/record_onnx.py": ["onnx"],
+    "tests/interop/test_sklearn.py": ["pandas", "polars", "sklearn"],
+}
+
+collect_ignore_glob = [
+    path for path, packages in NEEDED.items() if not all(map(find_spec, packages))
+]
