@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
+from ..processes import ALONE, Processes
 from ..random import (
     RandomState,
     checked_generator_state,
@@ -41,17 +42,22 @@ class DataLoader:
     rng : int, numpy.random.Generator or None
         Source of the orders. An int gives the same orders in every run; the epochs of a run
         differ.
+    shard : Processes, optional
+        ``nnlite.interop.mpi.shard()``: this process takes its part of every batch of `batch_size`
+        samples, and rank 0 draws the orders for all.
 
     Attributes
     ----------
     epoch : int
         Number of epochs that have ended, at their last batch or before it.
+    shard : Processes
+        The processes that share the batches; one alone by default.
 
     Raises
     ------
     ValueError
         If there are no arrays or no samples, if the lengths differ, or if there is no batch
-        because of `drop_last`.
+        because of `drop_last`; if the loaders of several processes have different data or options.
     TypeError
         If something is not an array: also sparse matrices, masked arrays with masked elements, and
         a single list of arrays, which would be read as samples.
@@ -59,7 +65,9 @@ class DataLoader:
     Notes
     -----
     Each iteration over the loader is one epoch. Batches of a single array are arrays; of several,
-    tuples of arrays. With `shuffle` a batch is a copy, otherwise a read-only view of the data.
+    tuples of arrays. If a batch has fewer samples than there are processes, some of them get an
+    empty tuple in its place; `fit` and `evaluate` know what that means. With `shuffle` a batch is a
+    copy, otherwise a read-only view of the data.
 
     `state_dict`, taken within an epoch, has the order of that epoch and the position in it: after
     `load_state_dict` the next iteration begins with the very next batch. An epoch that was left
@@ -102,6 +110,7 @@ class DataLoader:
     drop_last: bool
     transform: Callable[..., Any] | None
     epoch: int
+    shard: Processes
 
     def __init__(
         self,
@@ -111,6 +120,7 @@ class DataLoader:
         drop_last: bool = False,
         transform: Callable[..., Any] | None = None,
         rng: RandomState = None,
+        shard: Processes | None = None,
     ) -> None:
         if not arrays:
             raise ValueError("DataLoader: expected at least one array")
@@ -130,6 +140,7 @@ class DataLoader:
         # nn.seed() also affects loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
         self.epoch = 0
+        self.shard = ALONE if shard is None else shard
         self._running: _Epoch | None = None  # the epoch that was begun last, until it ends
         self._next: _Epoch | None = None  # an epoch that was loaded, until it is continued
         lengths = [len(array) for array in self.arrays]
@@ -145,11 +156,23 @@ class DataLoader:
                 f"DataLoader: drop_last leaves no batch of {lengths[0]} samples with "
                 f"batch_size={self.batch_size}; use a smaller batch_size"
             )
+        kinds = [(array.shape, array.dtype.name) for array in self.arrays]
+        self.shard.check_same(
+            {"the shape and dtype of the arrays": kinds, **self._terms()},
+            "DataLoader",
+            "every process loads the whole data set",
+        )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         samples = len(self.arrays[0])
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    @property
+    def smallest_batch(self) -> int:
+        """The number of samples in the last batch, or in any if `drop_last`."""
+        rest = 0 if self.drop_last else len(self.arrays[0]) % self.batch_size
+        return rest or self.batch_size
 
     def __iter__(self) -> Iterator[Any]:
         running = self._next or self._new_epoch()
@@ -159,11 +182,13 @@ class DataLoader:
         sources = [_read_only(array) for array in self.arrays] if order is None else self.arrays
         try:
             for start in range(running.batches * size, len(self) * size, size):
-                stop = start + size
-                picked = slice(start, stop) if order is None else order[start:stop]
+                part = self.shard.part(start, min(start + size, len(self.arrays[0])))
+                picked = part if order is None else order[part]
                 arrays = tuple([source[picked] for source in sources])
-                batch = arrays if len(arrays) > 1 else arrays[0]
-                if self.transform is not None:
+                batch: Any = arrays if len(arrays) > 1 else arrays[0]
+                if part.start == part.stop:
+                    batch = ()
+                elif self.transform is not None:
                     batch = self.transform(*arrays)
                 running.batches += 1
                 yield batch
@@ -174,7 +199,7 @@ class DataLoader:
 
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
-        return _Epoch(generator(self._rng).permutation(samples) if self.shuffle else None)
+        return _Epoch(self.shard.permutation(self._rng, samples) if self.shuffle else None)
 
     def __getstate__(self) -> dict[str, Any]:
         # A loop that runs over this loader does not run over its copy.

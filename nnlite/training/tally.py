@@ -11,6 +11,7 @@ import numpy as np
 from ..checks import integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
+from ..processes import ALONE, Processes
 from .batches import Batch, averages
 from .metrics import Metric
 
@@ -19,10 +20,14 @@ class Tally:
     """The loss and the metrics of all batches so far, as those of one batch of all their samples.
 
     For the reduction "sum" the loss is the sum. Metrics are means, weighted by the targets that are
-    not ignored; they are not computed for a batch in which all targets are ignored.
+    not ignored; they are not computed for a batch in which all targets are ignored. The parts that
+    several processes have of a batch count as one batch.
     """
 
-    def __init__(self, loss: Layer, metrics: Mapping[str, Metric]) -> None:
+    def __init__(
+        self, loss: Layer, metrics: Mapping[str, Metric], processes: Processes = ALONE
+    ) -> None:
+        self._loss, self._processes = loss, processes
         self.averages = averages(loss)
         self.metrics = dict(metrics)
         self.reset()
@@ -33,14 +38,31 @@ class Tally:
         self.batches = self.counted = 0
         self.totals = dict.fromkeys(self.metrics, 0.0)
 
-    def add(self, value: float, predictions: Array, batch: Batch) -> None:
-        """Add the loss `value` and the metrics of a batch."""
-        self.loss += value * batch.weight if self.averages else value
-        self.weight += batch.weight
+    def add(self, predictions: Array | None, batch: Batch) -> float:
+        """Add the loss and the metrics of a batch, and return its weight, over all processes.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss is not finite. Nothing is added then.
+        """
+        sums = self._processes.sum(lambda: self._terms(predictions, batch))
+        loss, weight, counted, *totals = sums
+        self.loss += loss
+        self.weight += weight
         self.batches += 1
-        self.counted += batch.counted
-        if not batch.counted:
-            return
+        self.counted += int(counted)
+        for name, total in zip(self.metrics, totals, strict=True):
+            self.totals[name] += total
+        return weight
+
+    def _terms(self, predictions: Array | None, batch: Batch) -> list[float]:
+        """Return what a batch adds to the loss, the weight, the count and the totals."""
+        # A batch in which no target counts has no mean, but the others may have one.
+        loss = batch.loss_of(self._loss, predictions) if batch.weight else 0.0
+        terms = [loss * batch.weight if self.averages else loss, batch.weight, batch.counted]
+        if predictions is None or not batch.counted:
+            return [*terms, *[0.0] * len(self.metrics)]
         for name, metric in self.metrics.items():
             figure = metric(predictions, batch.targets[0])
             if np.ndim(figure) != 0:
@@ -48,7 +70,8 @@ class Tally:
                     f"the metric {name!r} must give a number, got an array of shape "
                     f"{np.shape(figure)}"
                 )
-            self.totals[name] += float(figure) * batch.counted
+            terms.append(float(figure) * batch.counted)
+        return terms
 
     def figures(self) -> dict[str, float]:
         """Return the loss and the metrics by name; NaN is the mean over nothing."""
