@@ -4,8 +4,17 @@ from importlib import import_module as _import_module
 from typing import Any as _Any
 
 from . import datasets, init
-from .data.augmentation import RandomAffine
+from .data.augmentation import (
+    Compose,
+    GaussianNoise,
+    MixUp,
+    RandomAffine,
+    RandomCrop,
+    RandomErasing,
+    RandomHorizontalFlip,
+)
 from .data.loader import DataLoader
+from .data.sampler import WeightedRandomSampler
 from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
@@ -93,7 +102,13 @@ from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
 from .training.fit import fit
 from .training.history import History
-from .training.metrics import accuracy, binary_accuracy, confusion_matrix, top_k_accuracy
+from .training.metrics import (
+    EpochMetric,
+    accuracy,
+    binary_accuracy,
+    confusion_matrix,
+    top_k_accuracy,
+)
 from .training.state import Training
 
 __version__ = "0.1.0"
@@ -117,6 +132,7 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "Checkpoint",
+    "Compose",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
@@ -126,9 +142,11 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Embedding",
+    "EpochMetric",
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "GaussianNoise",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
@@ -152,6 +170,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "MixUp",
     "MultiStepLR",
     "Multiply",
     "Negative",
@@ -162,6 +181,9 @@ __all__ = [
     "Power",
     "RMSprop",
     "RandomAffine",
+    "RandomCrop",
+    "RandomErasing",
+    "RandomHorizontalFlip",
     "ReLU",
     "Reciprocal",
     "ReduceLROnPlateau",
@@ -182,6 +204,7 @@ __all__ = [
     "Tanh",
     "Training",
     "Weight",
+    "WeightedRandomSampler",
     "accuracy",
     "binary_accuracy",
     "class_weights",
@@ -212,8 +235,8 @@ __all__ = [
     "trace",
 ]
 
-# Loaded when they are first used, so that `import nnlite` stays quick. Those that need a package of
-# their own are not in `__all__`: `from nnlite import *` has to work without it.
+# Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
+# not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
     "compile": ".compiled.compile",
     "from_onnx": ".interop.onnx.read",

@@ -1,4 +1,4 @@
-"""The checks that layers, losses and optimizers share: each a clear sentence or nothing."""
+"""Checks of arguments and arrays, shared by layers, losses and optimizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .engine.arrays import FLOATS, Array
 
 
 class Labelled(Protocol):
-    """Something with a name for error messages, as every layer and loss has."""
+    """An object with a name for error messages, such as a layer or a loss."""
 
     @property
     def label(self) -> str:
@@ -23,17 +23,17 @@ class Labelled(Protocol):
 def as_floats(
     layer: Labelled, values: ArrayLike, dtype: np.dtype[Any] | None = None, name: str = "input"
 ) -> Array:
-    """Return `values` as a non-empty array of floats, of `dtype` where one is given.
+    """Return `values` as a non-empty array of floats, of `dtype` if it is given.
 
-    A layer calls it on every input, with the dtype of its parameters if it has any: so a float64
-    array that strays into a float32 network is converted instead of converting the network.
+    A layer calls it on every input, with the dtype of its parameters if it has any, so that a
+    stray float64 array does not turn a float32 network into a float64 one.
 
     Raises
     ------
     TypeError
-        If the values are integers, booleans, objects or anything else than floats.
+        If the values are not floats, but integers or booleans, for example.
     ValueError
-        If there are no values: an empty batch.
+        If the array is empty.
     """
     if (
         type(values) is np.ndarray
@@ -59,7 +59,7 @@ def as_floats(
 
 
 def check_is_array(values: Any, who: str) -> None:
-    """Raise a TypeError for a masked or sparse array, which NumPy converts without its meaning."""
+    """Raise a TypeError for a masked or sparse array, which NumPy would convert wrongly."""
     if np.ma.is_masked(values):
         raise TypeError(
             f"{who}: a masked array would lose its mask; replace the masked elements with "
@@ -72,14 +72,14 @@ def check_is_array(values: Any, who: str) -> None:
 
 
 def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return `grad` as an array of `dtype`, having checked that it has the output's `shape`.
+    """Check that `grad` has the output's `shape`; return it as an array of `dtype`.
 
     Raises
     ------
     TypeError
         If the values are not floats.
     ValueError
-        If the shape is another one than the output's.
+        If `grad` has another shape.
     """
     if type(grad) is np.ndarray and grad.shape == shape and grad.dtype == dtype:
         return grad
@@ -93,7 +93,7 @@ def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dty
 
 
 def boolean(value: Any, what: str, cure: str = "") -> bool:
-    """Return `value` as a bool, or raise a TypeError that names it `what` and ends with `cure`."""
+    """Return `value` as a bool, or raise a TypeError that names it `what`, with `cure` appended."""
     if not isinstance(value, (bool, np.bool_)):
         shown = repr(value)
         shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
@@ -163,15 +163,15 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
 def class_indices(
     target: ArrayLike, scores: Array, ignore_index: int, owner: Labelled | str
 ) -> tuple[Array, bool]:
-    """Return `target` as class indices for `scores`, and whether any of them is to be ignored.
+    """Return `target` as class indices for `scores`, and whether any of them is ignored.
 
-    Losses and metrics call it, so that both take the same labels.
+    Losses and metrics both call it, so they accept the same labels.
 
     Raises
     ------
     ValueError
-        If `scores` of shape (N, C, d1, ...) has not a label of shape (N, d1, ...) for each, or if
-        a label is neither in [0, C) nor `ignore_index`.
+        If `scores` is not (N, C, d1, ...) and `target` (N, d1, ...), or if a label is neither in
+        [0, C) nor `ignore_index`.
     TypeError
         If the labels are not integers.
     """
@@ -204,7 +204,7 @@ def class_indices(
         )
     classes = shape[1]
     indices = labels.astype(np.intp, copy=False)
-    # Without its sign a negative number is a large one: one comparison finds both faults.
+    # As an unsigned integer a negative label is large, so one comparison finds both errors.
     unsigned = indices.view(np.uintp)
     if unsigned.item(unsigned.argmax()) < classes:
         return indices, 0 <= ignore_index < classes and ignore_index in labels
@@ -219,5 +219,5 @@ def class_indices(
 
 
 def _name(owner: Labelled | str) -> str:
-    """Return the name of `owner` for a message. A label takes time: only errors ask for it."""
+    """Return the name of `owner` for a message. Labels are slow, so only errors use them."""
     return owner if isinstance(owner, str) else owner.label

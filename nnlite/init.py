@@ -14,14 +14,14 @@ NONLINEARITIES = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu")
 
 
 def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
-    """Return the factor by which weights are scaled so that activations keep their variance.
+    """Return the recommended scale of the weights before a nonlinearity, as PyTorch defines it.
 
     Parameters
     ----------
     nonlinearity : {"linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"}
-        What follows the layer. The gains are 1, 1, 5/3, √2, √(2 / (1 + slope²)) and 3/4.
+        The function after the layer. The gains are 1, 1, 5/3, √2, √(2 / (1 + slope²)) and 3/4.
     negative_slope : float
-        Slope of a leaky ReLU for negative inputs; used for it alone.
+        Slope of a leaky ReLU for negative inputs; ignored for other functions.
 
     Examples
     --------
@@ -36,9 +36,10 @@ def calculate_gain(nonlinearity: str, negative_slope: float = 0.01) -> float:
 
 
 def fans(parameter: Parameter) -> tuple[int, int]:
-    """Return how many inputs feed an output (fan-in) and how many outputs an input feeds (fan-out).
+    """Return fan-in, the number of inputs of each output, and fan-out, of outputs of each input.
 
-    A weight is ``(out, in, *kernel)``: fan-in is in × kernel size, fan-out is out × kernel size.
+    For a weight of shape ``(out, in, *kernel)``, fan-in is in × kernel size and fan-out is
+    out × kernel size.
 
     Raises
     ------
@@ -71,7 +72,7 @@ def ones_(parameter: Parameter) -> Parameter:
 def uniform_(
     parameter: Parameter, low: float = 0.0, high: float = 1.0, *, rng: RandomState = None
 ) -> Parameter:
-    """Fill with draws from the uniform distribution on [low, high)."""
+    """Fill with values from the uniform distribution on [low, high)."""
     parameter.data[...] = generator(rng).uniform(low, high, parameter.shape)
     return parameter
 
@@ -79,7 +80,7 @@ def uniform_(
 def normal_(
     parameter: Parameter, mean: float = 0.0, std: float = 1.0, *, rng: RandomState = None
 ) -> Parameter:
-    """Fill with draws from the normal distribution of that mean and standard deviation."""
+    """Fill with values from the normal distribution with this mean and standard deviation."""
     parameter.data[...] = generator(rng).normal(mean, std, parameter.shape)
     return parameter
 
@@ -87,10 +88,10 @@ def normal_(
 def xavier_uniform_(
     parameter: Parameter, gain: float = 1.0, *, rng: RandomState = None
 ) -> Parameter:
-    """Fill uniformly on ±gain·√(6 / (fan_in + fan_out)).
+    """Fill with values uniform on ±gain·√(6 / (fan_in + fan_out)).
 
-    The variance is a compromise between keeping that of the activations on the way forward and
-    that of the gradients on the way back.
+    This is a compromise between keeping the variance of the activations in the forward pass and
+    that of the gradients in the backward pass.
 
     References
     ----------
@@ -112,7 +113,7 @@ def xavier_uniform_(
 def xavier_normal_(
     parameter: Parameter, gain: float = 1.0, *, rng: RandomState = None
 ) -> Parameter:
-    """Fill from the normal distribution of mean 0 and deviation gain·√(2 / (fan_in + fan_out)).
+    """Fill with normal values of mean 0 and standard deviation gain·√(2 / (fan_in + fan_out)).
 
     References
     ----------
@@ -135,18 +136,18 @@ def kaiming_uniform_(
     *,
     rng: RandomState = None,
 ) -> Parameter:
-    """Fill uniformly on ±gain·√(3 / fan).
+    """Fill with values uniform on ±gain·√(3 / fan).
 
     Parameters
     ----------
     parameter : Parameter
-        A weight of two axes or more.
+        A weight of two or more axes.
     a : float
-        Negative slope of the leaky ReLU that follows; 0 is a plain ReLU.
+        Negative slope of the leaky ReLU after the layer; 0 for a ReLU.
     mode : {"fan_in", "fan_out"}
-        Whether to keep the variance on the way forward or on the way back.
+        Keep the variance in the forward pass ("fan_in") or in the backward pass ("fan_out").
     nonlinearity : str
-        What follows the layer: see `calculate_gain`.
+        The function after the layer: see `calculate_gain`.
     rng : int, numpy.random.Generator or None
 
     References
@@ -173,9 +174,9 @@ def kaiming_normal_(
     *,
     rng: RandomState = None,
 ) -> Parameter:
-    """Fill from the normal distribution of mean 0 and deviation gain / √fan.
+    """Fill with normal values of mean 0 and standard deviation gain / √fan.
 
-    The parameters are those of `kaiming_uniform_`.
+    Parameters as in `kaiming_uniform_`.
 
     References
     ----------
@@ -185,9 +186,9 @@ def kaiming_normal_(
 
 
 def orthogonal_(parameter: Parameter, gain: float = 1.0, *, rng: RandomState = None) -> Parameter:
-    """Fill with `gain` times a random orthogonal matrix; axes after the first count as one.
+    """Fill with `gain` times a random orthogonal matrix; all axes after the first are merged.
 
-    If there are more rows than columns the columns are orthonormal, otherwise the rows.
+    If there are more rows than columns, the columns are orthonormal, otherwise the rows.
 
     References
     ----------
@@ -206,13 +207,13 @@ def orthogonal_(parameter: Parameter, gain: float = 1.0, *, rng: RandomState = N
     rows, columns = parameter.shape[0], math.prod(parameter.shape[1:])
     draws = generator(rng).normal(size=(max(rows, columns), min(rows, columns)))
     q, r = np.linalg.qr(draws)
-    # Without the signs of r's diagonal, q would not be uniform over the orthogonal matrices.
+    # The signs of r's diagonal make q uniformly distributed over the orthogonal matrices.
     q *= np.sign(np.diag(r))
     parameter.data[...] = (gain * (q if rows >= columns else q.T)).reshape(parameter.shape)
     return parameter
 
 
 def default_(parameter: Parameter, fan_in: int, *, rng: RandomState = None) -> Parameter:
-    """Fill uniformly on ±1/√fan_in: what PyTorch's layers start from, weights and biases alike."""
+    """Fill with values uniform on ±1/√fan_in, PyTorch's default for weights and biases."""
     bound = 1 / math.sqrt(fan_in)
     return uniform_(parameter, -bound, bound, rng=rng)

@@ -1,7 +1,7 @@
-"""The contract that everything else keeps: ``Layer``, its cache, its state, the tree of sub-layers.
+"""``Layer``, the base class of all layers and losses: contract, cache, state, tree of sub-layers.
 
-`forward` caches what `backward` needs; `backward` returns input gradients and adds to the gradients
-of the parameters.
+`forward` caches values for `backward`; `backward` returns the gradients of the inputs and adds to
+the gradients of the parameters.
 """
 
 from __future__ import annotations
@@ -25,42 +25,41 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Layer")
 Member = TypeVar("Member")
 
-# Stands for one forward of one layer: a new list each time, with the thread that it ran in.
+# Identifies one forward of one layer: a new list for each, holding the thread that it ran in.
 Token = list[int | None]
 
 
 class IncompatibleKeys(NamedTuple):
-    """The names that a state dict lacked, and those that the layer does not have."""
+    """The names missing from a state dict, and the names in it that the layer does not have."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Layer:
-    """Base class of everything with a ``forward`` and a ``backward``.
+    """Base class of all layers and losses: everything with a `forward` and a `backward`.
 
-    A layer of your own defines these two. `forward` hands what `backward` needs to `cache`;
-    `backward` gets it from `cached`, adds to its parameters' gradients and returns dL/d(input).
-    Parameters and sub-layers are plain attributes, or items of lists and dicts that are: they are
-    found in the order in which they were set. `register_buffer` adds an array to the state that no
-    gradient changes.
+    Your own layer defines these two methods. `forward` stores values for `backward` with `cache`;
+    `backward` gets them from `cached`, adds to the gradients of the parameters and returns
+    dL/d(input). Parameters and sub-layers are plain attributes, or items of lists and dicts that
+    are attributes; they are listed in the order of assignment. `register_buffer` adds an array that
+    is saved with the layer but not trained.
 
     Attributes
     ----------
     training : bool
-        Whether the layer is in training mode; set it with `train` and `eval`. Within
-        `nnlite.evaluate` and `nnlite.predict` it is False, and what it is set to holds until their
-        end.
+        Whether the layer is in training mode; set by `train` and `eval`. Within `nnlite.evaluate`
+        and `nnlite.predict` it is False, and a mode set there lasts only until they return.
 
     Notes
     -----
-    A layer keeps the cache of its latest `forward` only. To use the same weights twice before a
-    backward, use `tied`; containers raise a RuntimeError if one of their layers was called between
-    their forward and their backward. `backward` may be called again: it gives the same input
-    gradient and adds to the parameters' gradients once more.
+    A layer caches only its latest `forward`. To use the same weights twice before `backward`, use
+    `tied`. Containers raise a RuntimeError if one of their layers was called between their
+    `forward` and their `backward`. `backward` may be called repeatedly: it returns the same input
+    gradient and adds to the gradients of the parameters again.
 
-    Copies (`copy`, pickle) have no caches. An error of a sub-layer ends with its dotted name and
-    the shapes that it was given.
+    Copies (`copy`, pickle) have no caches. The message of an error in a sub-layer ends with its
+    dotted name and the shapes of its inputs.
 
     Examples
     --------
@@ -82,24 +81,24 @@ class Layer:
 
     _training: bool = True
     _cache: tuple[Any, ...] | None = None
-    _token: Token = [None]  # noqa: RUF012 - never changed; of the forward that the cache is of
+    _token: Token = [None]  # noqa: RUF012 - never changed; of the cached forward
     _buffer_names: tuple[str, ...] = ()
 
-    # ---- the two that every layer defines ----
+    # ---- the methods that every layer defines ----
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
-        """Return the output for `inputs`, and cache what `backward` needs."""
+        """Return the output for `inputs`, and cache values for `backward`."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
-        """Return dL/d(input) for `grad` = dL/d(output), and sum up the parameters' gradients.
+        """Return dL/d(input) for `grad` = dL/d(output), and add to the gradients of the parameters.
 
         Parameters
         ----------
         grad : ndarray
-            dL/d(output), of the shape of the output.
+            dL/d(output), with the shape of the output.
         input_grad : bool, default True
-            False skips the work that only dL/d(input) needs, and returns None.
+            False skips work that only dL/d(input) needs, and returns None.
 
         Returns
         -------
@@ -111,7 +110,7 @@ class Layer:
         RuntimeError
             If `forward` was not called before.
         ValueError
-            If `grad` has another shape than the output.
+            If `grad` does not have the shape of the output.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
@@ -128,7 +127,7 @@ class Layer:
     # ---- the cache ----
 
     def cache(self, *values: Any) -> None:
-        """Store `values` for `backward` in place of the last ones; nothing under `no_grad`."""
+        """Store `values` for `backward`, replacing the last ones; under `no_grad`, do nothing."""
         thread = current.caching
         if thread is None:
             self.drop_cache()
@@ -138,7 +137,7 @@ class Layer:
             attributes["_token"] = [thread]
 
     def cached(self) -> tuple[Any, ...]:
-        """Return what `forward` cached, or raise a RuntimeError if it did not."""
+        """Return the values that `forward` cached; raise a RuntimeError if there are none."""
         if self._cache is None:
             raise RuntimeError(
                 f"{self.label}: backward needs what forward hands to self.cache(...), and there is "
@@ -147,7 +146,7 @@ class Layer:
         return self._cache
 
     def drop_cache(self) -> None:
-        """Forget what `forward` cached in this thread."""
+        """Delete the values that `forward` cached in this thread."""
         if self._token[0] == current.thread:
             self.__dict__["_cache"] = None
 
@@ -176,26 +175,27 @@ class Layer:
                 _check_name(cls, name, value)
         begins = vars(cls).get("training")
         if isinstance(begins, bool):
-            # It would stand in front of the property.
+            # An entry in `__dict__` would hide the property.
             cls._training = begins
             del cls.training
 
     def register_buffer(self, name: str, value: ArrayLike | None) -> None:
-        """Set attribute `name` to a copy of `value`, an array of the state that is not trained.
+        """Set attribute `name` to a copy of `value`, an array that is saved but not trained.
 
-        It is saved with the parameters, and `astype` converts it if it is of floats. The layer
-        changes it in place, or assigns another array to the attribute.
+        It is part of the state dict, and `astype` converts it if it is of floats. The layer may
+        change it in place or assign another array to the attribute.
 
         Parameters
         ----------
         name : str
         value : array_like or None
-            An array keeps its dtype, Python floats become float32. None is left out of the state.
+            An array keeps its dtype; Python floats become float32. None is not saved.
 
         Raises
         ------
         TypeError, ValueError
-            If `name` is no name of an attribute, or there is one of this name that is no buffer.
+            If `name` is not a valid attribute name, or an attribute of this name exists that is not
+            a buffer.
 
         Examples
         --------
@@ -220,7 +220,7 @@ class Layer:
                 value = value.astype(np.float32)
         setattr(self, name, value)
 
-    # ---- what the layer holds ----
+    # ---- sub-layers, parameters and buffers ----
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
@@ -232,28 +232,28 @@ class Layer:
             yield child
 
     def layers(self) -> list[Layer]:
-        """Return this layer and all below it, as `named_layers` yields them."""
+        """Return this layer and all layers inside it, in the order of `named_layers`."""
         found: list[Layer] = [self]
         for _, child in self.named_children():
             found += child.layers()
         return found
 
     def named_layers(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-        """Yield the dotted name and the layer of this layer (named `prefix`) and all below it."""
+        """Yield this layer (named `prefix`) and all layers inside it, with their dotted names."""
         yield prefix, self
         for name, child in self.named_children():
             yield from child.named_layers(f"{prefix}.{name}" if prefix else name)
 
     def modules(self) -> Iterator[Layer]:
-        """Yield what `layers` returns: PyTorch's name for it."""
+        """Iterate over `layers()`; PyTorch's name for it."""
         return iter(self.layers())
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Layer]]:
-        """Yield what `named_layers` yields: PyTorch's name for it."""
+        """Iterate over `named_layers()`; PyTorch's name for it."""
         return self.named_layers(prefix)
 
     def apply(self: Self, function: Callable[[Layer], object]) -> Self:
-        """Call `function` with every layer below this one, and with it; return the layer."""
+        """Call `function` with every layer inside this one, then with this one; return it."""
         for child in self.children():
             child.apply(function)
         function(self)
@@ -265,9 +265,9 @@ class Layer:
     def named_parameters(
         self, prefix: str = "", recurse: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """Yield the dotted name and the parameter of each parameter, a shared one once.
+        """Yield each parameter with its dotted name; a shared parameter appears once.
 
-        `prefix` stands before the names; without `recurse`, those of the layers below are left out.
+        Names start with `prefix`. Without `recurse`, parameters of sub-layers are omitted.
         """
         seen: set[int] = set()
         for path, layer in self.named_layers(prefix) if recurse else [(prefix, self)]:
@@ -277,12 +277,12 @@ class Layer:
                     yield f"{path}.{name}" if path else name, parameter
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """Yield each parameter of the layer and of all below it, a shared one once."""
+        """Yield each parameter of this layer and its sub-layers; a shared one appears once."""
         for _, parameter in self.named_parameters(recurse=recurse):
             yield parameter
 
     def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Array]]:
-        """Yield the dotted name and the array of each buffer that there is."""
+        """Yield each buffer that is not None with its dotted name."""
         for path, layer in self.named_layers(prefix) if recurse else [(prefix, self)]:
             for name in layer._buffer_names:
                 buffer = getattr(layer, name)
@@ -290,26 +290,26 @@ class Layer:
                     yield f"{path}.{name}" if path else name, buffer
 
     def buffers(self, recurse: bool = True) -> Iterator[Array]:
-        """Yield each buffer of the layer and of all below it."""
+        """Yield each buffer of this layer and its sub-layers."""
         for _, buffer in self.named_buffers(recurse=recurse):
             yield buffer
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
-        """Make all parameters take gradients, or freeze them with False; return the layer."""
+        """Make all parameters trainable, or freeze them with False; return the layer."""
         wanted = boolean(requires_grad, f"{type(self).__name__}: requires_grad")
         for parameter in self.parameters():
             parameter.requires_grad = wanted
         return self
 
     def trainable(self) -> bool:
-        """Whether any parameter of the layer or below it takes a gradient."""
+        """Whether any parameter of this layer or its sub-layers requires a gradient."""
         for _, parameter in self._own_parameters():
             if parameter.requires_grad:
                 return True
         return any(child.trainable() for child in self.children())
 
     def zero_grad(self) -> None:
-        """Forget the gradients of all parameters."""
+        """Set the gradients of all parameters to None."""
         for layer in self.layers():
             for _, parameter in layer._own_parameters():
                 parameter.zero_grad()
@@ -317,7 +317,7 @@ class Layer:
     # ---- state ----
 
     def _entries(self) -> Iterator[tuple[str, Parameter | Array]]:
-        """Yield every entry of the state dict: parameters, and buffers as the arrays they are."""
+        """Yield the entries of the state dict: parameters, and buffers as arrays, uncopied."""
         for path, layer in self.named_layers():
             dot = f"{path}." if path else ""
             for name, parameter in layer._own_parameters():
@@ -325,7 +325,7 @@ class Layer:
             yield from layer.named_buffers(path, recurse=False)
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of all parameters and buffers by dotted name, with PyTorch's names.
+        """Return copies of all parameters and buffers by dotted name, the same as in PyTorch.
 
         Examples
         --------
@@ -347,9 +347,9 @@ class Layer:
         Parameters
         ----------
         state_dict : mapping of str to array_like
-            As `state_dict` returns it. Floats are converted to the dtype of the layer.
+            As returned by `state_dict`. Floats are converted to the dtype of the layer.
         strict : bool, default True
-            Whether missing and unexpected names are an error.
+            Whether missing and unexpected names are errors.
 
         Returns
         -------
@@ -359,10 +359,10 @@ class Layer:
         Raises
         ------
         ValueError
-            If names are missing or unexpected (when strict), or if a shape differs. Nothing is
-            loaded then.
+            If names are missing or unexpected (when strict), or a shape differs. Nothing is then
+            loaded.
         TypeError
-            If an entry is not numeric, or is not a mapping of names to arrays at all.
+            If `state_dict` is not a mapping of names to arrays, or an entry is not numeric.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
@@ -405,7 +405,7 @@ class Layer:
         wanted = np.dtype(dtype)
         if wanted not in FLOATS:
             raise TypeError(f"{self.label}: dtype must be float32 or float64, got {wanted}")
-        # By identity, so that buffers that tied layers share stay shared.
+        # By identity, so that tied layers still share their buffers.
         converted: dict[int, Array] = {}
         for layer in self.layers():
             for _, parameter in layer._own_parameters():
@@ -431,7 +431,7 @@ class Layer:
 
     @property
     def training(self) -> bool:
-        """Whether the layer is in training mode, for the calling thread."""
+        """Whether the layer is in training mode, as seen by the calling thread."""
         if current.trained is None:
             return self._training
         return any(layer is self for layer in current.trained)
@@ -446,20 +446,20 @@ class Layer:
             current.trained += [self] * mode
 
     def train(self: Self, mode: bool = True) -> Self:
-        """Put the layer and all below it into training mode; return the layer."""
+        """Put this layer and its sub-layers into training mode; return the layer."""
         self.training = mode
         for child in self.children():
             child.train(mode)
         return self
 
     def eval(self: Self) -> Self:
-        """Put the layer and all below it into evaluation mode; return the layer."""
+        """Put this layer and its sub-layers into evaluation mode; return the layer."""
         return self.train(False)
 
     def tied(self: Self) -> Self:
-        """Return a second layer that shares the parameters but has a cache of its own.
+        """Return a second layer with the same parameters and its own cache.
 
-        It is the way to use one weight twice: both layers add to the gradient of the same
+        Use it to apply the same weights twice: both layers add to the gradients of the same
         `Parameter` objects.
 
         Examples
@@ -475,15 +475,15 @@ class Layer:
             vars(twin)[name] = _tied(value)
         return twin
 
-    # ---- how it shows ----
+    # ---- description ----
 
     def multiply_adds(
         self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]
     ) -> int:
-        """Return how many multiply-adds `forward` takes for inputs and an output of these shapes.
+        """Return the number of multiply-adds in `forward` for inputs and an output of these shapes.
 
-        As is usual, it is those of matrix products and convolutions that count: 0 for a layer
-        without any, as here, and without those of the layers in it.
+        As usual, only matrix products and convolutions count. The base class returns 0. Sub-layers
+        are not included.
         """
         return 0
 
@@ -493,27 +493,27 @@ class Layer:
         Parameters
         ----------
         input_shape : int, tuple of int, or list of these
-            The shape of a sample, without the batch axis; for several inputs, a list of shapes.
+            The shape of a sample, without the batch axis; a list of shapes for several inputs.
         batch_size : int, default 1
-            How many samples go through the model.
+            Number of samples in the batch.
         dtype : dtype or list of dtype, optional
-            The dtype of the input, or of each: integers for an `Embedding`. Left out, that of the
-            parameters.
+            The dtype of each input, such as an integer type for an `Embedding`; by default that of
+            the parameters.
 
         Returns
         -------
         Summary
-            It prints as the table, shows as HTML in a notebook, and has the numbers as attributes.
+            Prints as the table, displays as HTML in a notebook, and has the numbers as attributes.
 
         Raises
         ------
         ValueError, TypeError
-            If the shape, batch size or dtype makes no sense. If a layer does not take what it
-            gets, its own error, with its name in the model in front.
+            If the shape, batch size or dtype is invalid. If a layer rejects its input, its own
+            error, with the name of the layer in the model.
 
         See Also
         --------
-        nnlite.summary.Summary : What is counted, and how.
+        nnlite.summary.Summary : Definition of the counts.
 
         Examples
         --------
@@ -535,12 +535,12 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """The layer as an error message names it: the constructor call, or its class if long."""
+        """The name of the layer in error messages: the constructor call, or the class if long."""
         text = repr(self)
         return text if len(text) <= 80 and "\n" not in text else type(self).__name__
 
     def __repr__(self) -> str:
-        """Return the constructor call, with the options that differ from their defaults."""
+        """Return the constructor call, with all options that differ from their defaults."""
         arguments = []
         for name, option in inspect.signature(type(self).__init__).parameters.items():
             if name in ("self", "rng"):
@@ -563,13 +563,13 @@ class Layer:
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-# What most attributes are: they hold nothing of the kind.
+# Types of most attributes, which cannot contain parameters or layers.
 _OPTIONS = {bool, float, int, str, type(None), np.ndarray}
 _PLAIN: dict[type, set[type]] = {Parameter: _OPTIONS, Layer: _OPTIONS | {Parameter}}
 
 
 def _held(layer: Layer, kind: type[Member]) -> list[tuple[str, Member]]:
-    """Return what is of `kind` in the attributes of `layer`, with dotted names."""
+    """Return all members of type `kind` in the attributes of `layer`, with dotted names."""
     found: list[tuple[str, Member]] = []
     plain = _PLAIN[kind]
     for name, value in vars(layer).items():
@@ -583,9 +583,9 @@ def _held(layer: Layer, kind: type[Member]) -> list[tuple[str, Member]]:
 
 
 def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, Member]]:
-    """Yield what is of `kind` in an attribute: the value, or items of lists and dicts.
+    """Yield the members of type `kind` in an attribute: the value, or items of lists and dicts.
 
-    Private lists and dicts are left out: caches, and what a container keeps in its own order.
+    Private lists and dicts are skipped: caches, and lists that a container yields itself.
     """
     if isinstance(value, kind):
         yield name, value
@@ -600,7 +600,7 @@ def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, M
 
 
 def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
-    """Raise a TypeError if a value that is no function would hide a method of `Layer`."""
+    """Raise a TypeError if a value other than a function would hide a method of `Layer`."""
     hides = name in vars(Layer) and not name.startswith("_") and name != "training"
     if hides and (isinstance(value, Layer) or not callable(value)):
         kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
@@ -611,7 +611,7 @@ def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
 
 
 def latest_forwards(layers: Iterable[Layer]) -> list[Token]:
-    """Return what tells the latest forward of each layer from an earlier or a later one."""
+    """Return a token of the latest forward of each layer, to recognise a later one."""
     return [layer._token for layer in layers]
 
 
@@ -630,15 +630,15 @@ def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[
 def add_path(
     error: Exception, model: Layer, layer: Layer, given: tuple[Any, ...], kind: str = "input"
 ) -> None:
-    """Let the message of an error end with the path in `model` of the layer that raised it.
+    """Append the path in `model` of the layer that raised an error to the error's message.
 
-    `layer` was given the arrays `given`. It raised the error, unless a layer within it did.
+    `layer`, called with the arrays `given`, raised the error, unless one of its sub-layers did.
     """
-    # The arguments of any other class of errors may be more than a message.
+    # Other classes of errors may have arguments besides the message.
     if type(error) not in (TypeError, ValueError, RuntimeError):
         return
     shapes = " and ".join(str(getattr(array, "shape", type(array).__name__)) for array in given)
-    # By number, so that the error can be pickled without its layer.
+    # Store the layer's id, so that the error can be pickled without the layer.
     number, what, old = vars(error).get("_place", (id(layer), f"{kind} of shape {shapes}", ""))
     path = next((path for path, part in model.named_layers() if id(part) == number), "")
     suffix = f" (layer {path!r}, {what})" if path else old
@@ -647,7 +647,7 @@ def add_path(
 
 
 def _tied(value: Any) -> Any:
-    """Return `value` with each layer that it is or contains tied."""
+    """Return `value`, with all layers in it replaced by tied ones."""
     if isinstance(value, Layer):
         return value.tied()
     if type(value) in (list, tuple):

@@ -1,7 +1,7 @@
 """Losses: layers that compare a prediction with a target and return one number to minimise.
 
-``loss(prediction, target)`` is a float, and ``loss.backward()`` its gradient with respect to the
-prediction, ready for ``model.backward``.
+``loss(prediction, target)`` returns a float. ``loss.backward()`` returns its gradient with respect
+to the prediction, which is the argument of ``model.backward``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 class Loss(Layer):
-    """Base class: reduction and sample weights.
+    """Base class of losses, with reduction and sample weights.
 
     Parameters
     ----------
@@ -43,9 +43,10 @@ class Loss(Layer):
     Raises
     ------
     ValueError
-        If predictions and targets do not fit, are out of range, or are not finite.
+        If the shapes of prediction and target do not match, or values are out of range or not
+        finite.
     TypeError
-        If they are of a dtype that the loss cannot take.
+        If the loss does not accept their dtype.
 
     Notes
     -----
@@ -71,34 +72,34 @@ class Loss(Layer):
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
     ) -> Any:
-        """Return the loss: a float, or for "none" an array with the loss of each label or value.
+        """Return the loss: a float, or with "none" an array with the loss of each label or value.
 
         Parameters
         ----------
         prediction : ndarray of shape (N, …)
         target : ndarray
-            What was to be predicted.
+            The true values.
         sample_weight : array_like of shape (N,), optional
             The weight of each sample; not negative, and not all zero.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
-        """Return dL/d(prediction), for `grad` = dL/d(loss): a number, or for "none" an array."""
+        """Return dL/d(prediction) for `grad` = dL/d(loss), a number or, with "none", an array."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
     def _as_prediction(self, prediction: ArrayLike) -> Array:
         prediction = as_floats(self, prediction, name="predictions")
         flat = prediction.ravel(order="K")
-        # NaN is both the minimum and the maximum. For a small batch, argmax takes a fifth of the
-        # time of max.
+        # If there is a NaN, it is both the minimum and the maximum. For a small batch, argmax takes
+        # a fifth of the time of max.
         lowest, highest = flat.item(flat.argmin()), flat.item(flat.argmax())
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             self._refuse(prediction, ~np.isfinite(prediction))
         return prediction
 
     def _refuse(self, prediction: Array, faults: Array) -> None:
-        """Raise a ValueError that names the first of the predictions that are `faults`."""
+        """Raise a ValueError that names the first prediction for which `faults` is True."""
         place = tuple(np.argwhere(faults)[0].tolist())
         value = "NaN" if np.isnan(prediction[place]) else prediction[place]
         raise ValueError(
@@ -109,7 +110,7 @@ class Loss(Layer):
     def _as_weights(
         self, sample_weight: ArrayLike | None, shape: tuple[int, ...], dtype: Any
     ) -> Any:
-        """Return the weight of each loss, for losses of `shape`; 1.0 stands for no weights."""
+        """Return the weight of each loss, for losses of `shape`; 1.0 if there are no weights."""
         if sample_weight is None:
             return 1.0
         weights = np.asarray(sample_weight)
@@ -127,9 +128,9 @@ class Loss(Layer):
         return np.broadcast_to(column, shape)
 
     def _reduce(self, losses: Array, weights: Any, norms: Any = None) -> tuple[Any, Any]:
-        """Return the reduced losses, and the factor of each one's gradient in theirs.
+        """Return the reduced loss and its derivative with respect to each loss.
 
-        `norms` are the weights that "mean" divides by the sum of; None stands for `weights`.
+        "mean" divides by the sum of `norms`, or of `weights` if `norms` is None.
         """
         if not isinstance(weights, float):
             losses = losses * weights
@@ -148,7 +149,7 @@ class Loss(Layer):
         return total / norm, weights / norm
 
     def _factor(self, grad: Any, factor: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-        """Return dL/dℓ of each loss, given `grad` = dL/d(what forward returned)."""
+        """Return dL/dℓ of each loss, given `grad` = dL/d(output of forward)."""
         if type(grad) is not float and np.ndim(grad) == 0:
             grad = number(grad, f"{self.label}: the gradient")
         if self.reduction == "none":
@@ -163,10 +164,10 @@ class Loss(Layer):
 
 
 class _ClassLoss(Loss):
-    """Base class of the losses of class scores: labels, class weights and the order of the axes.
+    """Base class of losses of class scores, with class weights and ignored labels.
 
-    Scores of shape (N, C, d₁, …) become a matrix (C, M) with a column for each label: with the
-    classes first, a sum over a few classes runs along the samples, which is faster.
+    Scores of shape (N, C, d₁, …) become a matrix (C, M) with a column for each label. With the
+    classes first, sums over a few classes are sums of long rows, which is faster.
     """
 
     weight: Array | None
@@ -196,7 +197,7 @@ class _ClassLoss(Loss):
         return prediction
 
     def _refuse(self, prediction: Array, faults: Array) -> None:
-        """Accept logits of -inf, which mask a class, but not of all classes of a label."""
+        """Accept logits of -inf, which mask a class, unless all classes of a label are masked."""
         masked = (prediction == -math.inf) & self._takes_masks
         faults = faults & ~masked
         if faults.any():
@@ -210,14 +211,14 @@ class _ClassLoss(Loss):
         raise NotImplementedError
 
     def _warn_at_first(self, scores: Array) -> None:
-        """Warn of the scores of the first batch, if they are dubious."""
+        """Warn if the scores of the first batch look wrong."""
         doubt = None if self._warned else self._doubt(scores)
         if doubt is not None:
             warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=4)
         self._warned = True
 
     def _finish(self, target: _Target, losses: Array) -> tuple[Any, Any]:
-        """Reduce the losses of the labels; return the value and the factor of each gradient."""
+        """Reduce the losses of the labels; return the value and its derivative for each."""
         value, factor = self._reduce(losses, target.weights, target.norms)
         if self.reduction == "none":
             value = value.reshape(target.label_shape)
@@ -230,7 +231,7 @@ class _ClassLoss(Loss):
         return value, factor
 
     def _label_factor(self, target: _Target, grad: Any, factor: Any) -> Any:
-        """Return dL/dℓ of each label, as a float or a row."""
+        """Return dL/dℓ of each label, as one float or a row."""
         shape = target.label_shape
         if self.reduction == "none" and not isinstance(factor, float):
             factor = factor.reshape(shape)
@@ -246,55 +247,57 @@ class CrossEntropy(_ClassLoss):
     reduction : {"mean", "sum", "none"}
         Whether the losses of the labels are averaged, summed, or returned one by one.
     from_logits : bool, default True
-        True takes logits: scores of any range, as the last `Linear` gives them. False takes
-        probabilities: the output of a `Softmax` layer.
+        True for logits, unbounded scores such as the output of a `Linear` layer. False for
+        probabilities, the output of a `Softmax` layer.
     weight : array_like of shape (C,), or dict, optional
-        The weight of each class: an array, or a dict from each class index to its weight. The mean
-        over class indices is weighted too, as in PyTorch. `nnlite.class_weights` computes balanced
-        ones.
+        The weight of each class: an array, or a dict from class index to weight. For class indices,
+        "mean" is the weighted mean, as in PyTorch. `nnlite.class_weights` computes balanced
+        weights.
     label_smoothing : float in [0, 1], default 0
-        Fraction ε of the target that is spread evenly over all classes.
+        Fraction ε of the target that is distributed evenly over all classes.
     ignore_index : int, default -100
-        Labels with this value do not contribute.
+        Labels with this value do not contribute to the loss.
 
     Raises
     ------
     ValueError
-        If a label is out of range, if labels and predictions differ in number, if target
-        probabilities do not sum to 1, if "mean" has no label to average over, if a prediction is
-        NaN or +inf, if the loss is infinite, or if ``from_logits=False`` gets predictions that are
-        not probabilities.
+        If a label is out of range, if the numbers of labels and predictions differ, if target
+        probabilities do not sum to 1, if all labels are ignored and the reduction is "mean", if a
+        prediction is NaN or +inf, if the loss is infinite, or if predictions are not probabilities
+        with ``from_logits=False``.
     TypeError
         If the labels are neither integers nor probabilities.
 
     Warns
     -----
     UserWarning
-        If the first batch of logits looks like probabilities: a network that ends with a `Softmax`
-        trains on its outputs as if they were logits, but badly. Also if there is only one class,
-        since the loss is then always 0.
+        If the first batch of logits looks like probabilities, since a network that ends with a
+        `Softmax` trains badly on a loss of logits. Also if there is only one class, since the loss
+        is then always 0.
 
     Notes
     -----
     Shapes: prediction (N, C), target (N,) of indices in [0, C); or (N, C, d₁, …) and
-    (N, d₁, …), as in PyTorch. A target of floats has the shape of the prediction and holds a
-    probability for each class. With logits x, label t and p = softmax(x)::
+    (N, d₁, …), as in PyTorch. A target of floats has the shape of the prediction and contains the
+    probability of each class. With logits x, label t and p = softmax(x)::
 
         ℓ = log Σ_j exp(x_j) - x_t          dℓ/dx_j = p_j - [j = t]
 
-    The largest logit is subtracted first, so that finite logits of any size are safe. A logit of
-    -inf masks its class: its probability and its gradient are 0. With probabilities p, taken to be
-    at least the smallest normal float::
+    The largest logit is subtracted first, so that no finite logit overflows. A logit of -inf masks
+    its class: the probability and the gradient are 0. With probabilities p, clipped below at the
+    smallest normal float::
 
         ℓ = -log p_t                        dℓ/dp_j = -[j = t] / p_t
 
-    Each dℓ/dp_j is limited to the largest float. With target probabilities y (one-hot for class
-    indices), class weights w and smoothing ε the target is q_j = w_j ((1-ε) y_j + ε/C), and::
+    Each dℓ/dp_j is limited to the largest float. In general, with target probabilities y (one-hot
+    for class indices), class weights w and smoothing ε, the target is
+    q_j = w_j ((1-ε) y_j + ε/C), and::
 
         ℓ = -Σ_j q_j log p_j                dℓ/dx_j = p_j Σ_k q_k - q_j
 
-    "mean" divides by the sum of the labels' weights w_t; for target probabilities, by their number.
-    Where every label is ignored, "sum" is 0, "none" zeros, and "mean" a ValueError.
+    "mean" divides by the sum of the labels' weights w_t, or by the number of labels if the target
+    is probabilities. If all labels are ignored, "sum" is 0, "none" is zeros and "mean" is a
+    ValueError.
 
     References
     ----------
@@ -313,7 +316,7 @@ class CrossEntropy(_ClassLoss):
     array([[-0.25,  0.25],
            [ 0.  ,  0.  ]])
 
-    Class probabilities as the target, as mixup and distillation have them:
+    Class probabilities as the target, as in mixup and distillation:
 
     >>> round(loss(np.array([[0.0, 0.0]]), np.array([[0.7, 0.3]])), 6)
     0.693147
@@ -407,19 +410,19 @@ class NegativeLogLikelihood(_ClassLoss):
     ----------
     reduction : {"mean", "sum", "none"}
     weight : array_like of shape (C,), or dict, optional
-        The weight of each class; "mean" divides by the sum of the labels' weights.
+        The weight of each class. "mean" divides by the sum of the labels' weights.
     ignore_index : int, default -100
-        Labels with this value do not contribute.
+        Labels with this value do not contribute to the loss.
 
     Raises
     ------
     ValueError, TypeError
-        As `CrossEntropy`.
+        As in `CrossEntropy`.
 
     Warns
     -----
     UserWarning
-        If the first batch has positive values: these are logits or probabilities, but not
+        If the first batch has positive values, which are logits or probabilities, not
         log-probabilities.
 
     Notes
@@ -428,7 +431,7 @@ class NegativeLogLikelihood(_ClassLoss):
 
         dℓ/dx_j = -w_t [j = t]
 
-    After a `LogSoftmax` it is the same as `CrossEntropy` of the logits.
+    `LogSoftmax` followed by this loss equals `CrossEntropy` of the logits.
 
     References
     ----------
@@ -485,16 +488,16 @@ class NegativeLogLikelihood(_ClassLoss):
 
 
 class _Target:
-    """A target distribution q for each label of a batch; scores have a column for each label.
+    """The target distribution q of each label of a batch, with a column of scores for each.
 
     Attributes
     ----------
     label_shape : tuple of int
         (N, d₁, …).
     weights : float or row
-        The weight of each label's loss: the sample's, or 0 where the label is ignored.
+        The weight of each label's loss: that of its sample, or 0 if the label is ignored.
     norms : float or row
-        What "mean" divides by the sum of.
+        Their sum is the divisor of "mean".
     """
 
     def __init__(
@@ -506,7 +509,7 @@ class _Target:
         self.weights = self.norms = weights if isinstance(weights, float) else weights.reshape(-1)
 
     def sample_of(self, column: int) -> int:
-        """Return the index of the sample that a column belongs to."""
+        """Return the index of the sample of a column."""
         return column // math.prod(self.label_shape[1:])
 
     def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
@@ -523,7 +526,7 @@ class _Target:
 
 
 class _Labels(_Target):
-    """Class indices t: q_j = peak [j = t] + floor_j, the floor from label smoothing."""
+    """Class indices t: q_j = peak [j = t] + floor_j, where label smoothing gives the floor."""
 
     def __init__(
         self, loss: _ClassLoss, prediction: Array, target: Any, sample_weight: ArrayLike | None
@@ -546,13 +549,13 @@ class _Labels(_Target):
             self.norms = self.weights * of_label
             self.peaks = self.peaks * of_label
             self.floors = self.floors * weight.reshape(-1, 1)
-        # The position of each label's score in the flattened matrix.
+        # Position of each label's score in the flattened matrix.
         self.places = labels * labels.size + np.arange(labels.size)
 
     def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
         chosen = logs.take(self.places)
         if not isinstance(self.weights, float):
-            chosen = np.where(self.weights, chosen, 0)  # an ignored label may be masked
+            chosen = np.where(self.weights, chosen, 0)  # the score of an ignored label may be -inf
         losses: Array = (log_sums - chosen) * self.peaks
         if self.smooth:
             losses += ((log_sums - logs) * self.floors).sum(axis=0)
@@ -592,7 +595,7 @@ class _Probabilities(_Target):
         self.q = q if loss.weight is None else q * loss.weight.astype(self.dtype).reshape(-1, 1)
 
     def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
-        # A class of probability 0 may be masked: 0 · log 0 = 0.
+        # The score of a class of probability 0 may be -inf: 0 · log 0 = 0.
         losses: Array = np.multiply(
             self.q, log_sums - logs, where=self.q > 0, out=np.zeros_like(logs)
         ).sum(axis=0)
@@ -612,7 +615,7 @@ def _as_columns(scores: Array) -> Array:
 
 
 def _from_columns(columns: Array, shape: tuple[int, ...]) -> Array:
-    """Return the columns of a matrix (C, M) in the `shape` of the scores."""
+    """Reshape a matrix (C, M) to the `shape` of the scores."""
     if len(shape) == 2:
         return columns.T
     return np.moveaxis(columns.reshape(shape[1], shape[0], *shape[2:]), 0, 1)
@@ -625,12 +628,12 @@ def _bounded(values: Array) -> Array:
 
 
 def _are_distributions(columns: Array) -> bool:
-    """Whether each column of (C, M) is a distribution over the classes."""
+    """Whether each column of a matrix (C, M) is a distribution over the classes."""
     return columns.min() >= 0 and bool(np.abs(columns.sum(axis=0) - 1).max() < 1e-3)
 
 
 def are_sigmoids(values: Array) -> bool:
-    """Whether the values could be outputs of a `Sigmoid`, and are unlikely to be logits."""
+    """Whether the values look like outputs of a `Sigmoid` rather than logits."""
     return (
         values.size > 3
         and values.min() > 0
@@ -640,7 +643,7 @@ def are_sigmoids(values: Array) -> bool:
 
 
 def class_weights(labels: ArrayLike, classes: int | None = None) -> Array:
-    """Return balanced class weights: every class then counts the same in the loss.
+    """Return balanced class weights, with which every class has the same total weight.
 
     Parameters
     ----------
@@ -652,14 +655,14 @@ def class_weights(labels: ArrayLike, classes: int | None = None) -> Array:
     Returns
     -------
     ndarray of float64, shape (C,)
-        n / (C n_c) for a class that n_c of the n labels have, as scikit-learn's "balanced".
+        n / (C n_c) for a class with n_c of the n labels, as scikit-learn's "balanced".
 
     Raises
     ------
     TypeError
         If the labels are not integers.
     ValueError
-        If there are no labels, if one is out of range, or if a class has none.
+        If there are no labels, a label is out of range, or a class has no label.
 
     Examples
     --------
@@ -720,9 +723,9 @@ def _as_class_weight(weight: ArrayLike | Mapping[int, float] | None, name: str) 
 
 
 class ElementwiseLoss(Loss):
-    """Base class of the losses of one predicted number against one target number.
+    """Base class of losses that compare each predicted number with one target number.
 
-    A subclass defines `losses` and `slopes`; the reductions run over all numbers of the batch.
+    A subclass defines `losses` and `slopes`. Reductions are over all numbers of the batch.
     """
 
     def losses(self, prediction: Array, target: Array) -> Array:
@@ -734,7 +737,7 @@ class ElementwiseLoss(Loss):
         raise NotImplementedError(f"{type(self).__name__} does not define slopes")
 
     def _check(self, prediction: Array, target: Array) -> None:
-        """Raise a ValueError if a value is out of the range that the loss is defined on."""
+        """Raise a ValueError if a value is outside the domain of the loss."""
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
@@ -809,7 +812,7 @@ class MeanAbsoluteError(ElementwiseLoss):
 
     Notes
     -----
-    Shapes: prediction and target alike, (N, …). At x = t, where there is no derivative, it is 0::
+    Shapes: prediction and target alike, (N, …). At x = t there is no derivative, and 0 is used::
 
         dℓ/dx = sign(x - t)
 
@@ -835,7 +838,7 @@ class Huber(ElementwiseLoss):
     ----------
     reduction : {"mean", "sum", "none"}
     delta : float, default 1
-        Where one turns into the other; above 0.
+        Error above which the loss is linear, a positive number.
 
     Notes
     -----
@@ -873,20 +876,20 @@ class Huber(ElementwiseLoss):
 
 
 class BinaryCrossEntropy(ElementwiseLoss):
-    """Cross-entropy of a yes-or-no score against 0, 1 or a probability between them.
+    """Cross-entropy of the score of a binary decision against a target in [0, 1].
 
     Parameters
     ----------
     reduction : {"mean", "sum", "none"}
     from_logits : bool, default True
-        True takes logits, of any range. False takes probabilities: the output of a `Sigmoid`.
+        True for logits, unbounded scores. False for probabilities, the output of a `Sigmoid`.
     pos_weight : float, default 1
-        How much more a positive counts than a negative.
+        Weight of positive targets relative to negative ones.
 
     Raises
     ------
     ValueError
-        If a target is not in [0, 1]; if with ``from_logits=False`` a prediction is not.
+        If a target is not in [0, 1], or a prediction is not with ``from_logits=False``.
 
     Warns
     -----
@@ -895,14 +898,13 @@ class BinaryCrossEntropy(ElementwiseLoss):
 
     Notes
     -----
-    Shapes: prediction and target alike, (N, …). With logit x, p = σ(x), target t and c the
-    `pos_weight`::
+    Shapes: prediction and target alike, (N, …). With logit x, p = σ(x), target t and
+    c = `pos_weight`::
 
         ℓ = -(c t log p + (1-t) log(1-p))       dℓ/dx = (1-t) p - c t (1-p)
 
-    The logarithms are computed from x without a detour over p, so that no logit overflows or
-    rounds to a loss of 0. With probabilities, p and 1-p are taken to be at least the smallest
-    normal float, and::
+    The logarithms are computed from x, not from p, so that no logit overflows or rounds to a loss
+    of 0. With probabilities, p and 1-p are clipped below at the smallest normal float, and::
 
         dℓ/dp = (1-t) / (1-p) - c t / p
 
@@ -958,7 +960,7 @@ class BinaryCrossEntropy(ElementwiseLoss):
     def losses(self, prediction: Array, target: Array) -> Array:
         positive = self.pos_weight * target
         if self.from_logits:
-            # -log σ(x) = max(-x, 0) + log(1 + exp(-|x|)), and -log(1 - σ(x)) is that of -x.
+            # -log σ(x) = max(-x, 0) + log(1 + exp(-|x|)), and -log(1 - σ(x)) = -log σ(-x).
             rest = np.log1p(np.exp(-np.abs(prediction)))
             yes, no = np.maximum(-prediction, 0) + rest, np.maximum(prediction, 0) + rest
             return positive * yes + (1 - target) * no

@@ -1,4 +1,4 @@
-"""The modes of a thread: ``no_grad``, in which layers keep no caches, and evaluation."""
+"""The modes of a thread: ``no_grad``, without caches, and evaluation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 
 
 class _Mode(threading.local):
-    """The contexts of `no_grad` and `evaluating` that a thread is in, and their effect."""
+    """The contexts of `no_grad` and `evaluating` that a thread is inside, and their effect."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.caching: int | None = self.thread  # None where forward keeps no caches
-        # The innermost is the last; a context of `no_grad` has None for a list.
+        self.caching: int | None = self.thread  # None if forward does not cache
+        # Innermost last. `evaluating` has a list here, `no_grad` has None.
         self.contexts: list[tuple[no_grad, list[object] | None]] = []
-        # Within `evaluating`, the layers that are in training mode nevertheless.
+        # The layers that were put into training mode within `evaluating`.
         self.trained: list[object] | None = None
 
     def enter(self, context: no_grad, trained: list[object] | None = None) -> None:
@@ -22,10 +22,10 @@ class _Mode(threading.local):
         self._update()
 
     def leave(self, context: no_grad) -> None:
-        # Contexts in generators end in any order, and some after the context around them.
+        # Contexts in generators may end in any order, even after the context around them.
         for index, (entered, trained) in reversed([*enumerate(self.contexts)]):
             if entered is context:
-                # `evaluate` may abandon a generator that is in a context of its own.
+                # `evaluate` may abandon a generator inside a context of its own.
                 del self.contexts[index : index + 1 if trained is None else None]
                 break
         self._update()
@@ -40,14 +40,14 @@ current = _Mode()
 
 
 def is_grad_enabled() -> bool:
-    """Whether layers cache for a backward: False within `no_grad`."""
+    """Whether `forward` caches values for `backward`; False within `no_grad`."""
     return current.caching is not None
 
 
 class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
-    """Context, or decorator, in which forward keeps no caches; a backward is then a RuntimeError.
+    """Context or decorator in which `forward` caches nothing; `backward` is then a RuntimeError.
 
-    It holds for the calling thread: the caches of another thread's forward stay as they are.
+    It affects only the calling thread.
 
     Examples
     --------
@@ -67,10 +67,10 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
 
 
 class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
-    """Context of `no_grad` that every layer enters in evaluation mode.
+    """`no_grad`, with all layers in evaluation mode.
 
-    It holds for the calling thread, and need not go through the layers: their own modes stay as
-    they are, and hold again afterwards, whatever mode they are put into meanwhile.
+    It affects only the calling thread and does not visit the layers. Their own modes are unchanged
+    and are valid again afterwards, even if `train` or `eval` was called in between.
     """
 
     def __enter__(self) -> None:

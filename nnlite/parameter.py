@@ -1,10 +1,7 @@
-"""``Parameter``: an array that training changes, and its gradient."""
+"""``Parameter``: a trainable array and its gradient."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,47 +9,28 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from .engine.arrays import Array
 from .engine.blas import product
+from .engine.limit import claim
 from .engine.memory import is_held
 
 
-class _Budget(threading.local):
-    elements: int | None = None
-
-
-_budget = _Budget()
-
-
-@contextlib.contextmanager
-def at_most(elements: int) -> Iterator[None]:
-    """Context in which new parameters have this many elements in all: more are a ValueError.
-
-    Layers whose sizes come from a file are made in it, before memory is taken for them.
-    """
-    before, _budget.elements = _budget.elements, elements
-    try:
-        yield
-    finally:
-        _budget.elements = before
-
-
 class Parameter:
-    """An array that training changes, and the gradient of the loss with respect to it.
+    """A trainable array, and the gradient of the loss with respect to it.
 
     Parameters
     ----------
     data : array_like of float
-        The initial value, copied. An array of float64 stays float64; all else becomes float32.
+        The initial value, copied. A float64 array stays float64; everything else becomes float32.
     requires_grad : bool, default True
-        False freezes the parameter: no gradient is summed up, and no optimizer moves it.
+        False freezes the parameter: its gradient is not computed, and optimizers skip it.
 
     Attributes
     ----------
     data : ndarray
-        The value. What is assigned to it is copied, and must be of the same shape; the dtype stays
-        (`Layer.astype` changes it).
+        The value. An assigned array must have the same shape; it is copied and converted to the
+        dtype of the parameter, which only `Layer.astype` changes.
     grad : ndarray or None
-        The gradient, of the shape and dtype of `data`; None before the first backward and after
-        `zero_grad`. Further backward passes add to it, as in PyTorch.
+        The gradient, with the shape and dtype of `data`; None before the first backward and after
+        `zero_grad`. Each backward adds to it, as in PyTorch.
     requires_grad : bool
 
     Raises
@@ -80,10 +58,7 @@ class Parameter:
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
-        if _budget.elements is not None:
-            _budget.elements -= value.size
-            if _budget.elements < 0:
-                raise ValueError("the layers have more parameters than there are numbers for them")
+        claim(value.size)
         is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
         self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
         self._grad: Array | None = None
@@ -113,7 +88,7 @@ class Parameter:
             self._grad = self._conformed(value, "a gradient")
 
     def _conformed(self, value: ArrayLike, what: str) -> Array:
-        """Return a copy of `value` in the dtype of the parameter, having checked its shape."""
+        """Check the shape of `value`; return a copy in the dtype of the parameter."""
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")
@@ -137,7 +112,7 @@ class Parameter:
         return self._data.dtype
 
     def zero_grad(self) -> None:
-        """Forget the gradient: `grad` is None until the next backward."""
+        """Set `grad` to None until the next backward."""
         self._grad = None
 
     def accumulate(self, grad: ArrayLike) -> None:
@@ -167,16 +142,16 @@ class Parameter:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
-        # The memory for the next gradient may be part of a flat array, and is no use to a copy.
+        # The memory for the next gradient may be part of a flat array, which a copy does not use.
         state = {name: getattr(self, name) for name in self.__slots__}
         return None, {**state, "_storage": None}
 
-    # ---- for layers and optimizers of nnlite, to save a copy ----
+    # ---- for nnlite's own layers and optimizers, to avoid copies ----
 
     def accumulate_product(self, left: Array, right: Array) -> None:
-        """Add the matrix product ``left @ right``, which has as many elements as the parameter.
+        """Add the matrix product ``left @ right`` to the gradient, reshaped to its shape.
 
-        The first product after `zero_grad` is written straight into the gradient's memory.
+        The first product after `zero_grad` is written directly into the gradient's memory.
 
         :meta private:
         """
@@ -191,10 +166,10 @@ class Parameter:
             self._grad += product(left, right).reshape(self.shape)
 
     def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
-        """Keep the value in the array `data`, and the gradient in `grad`, from now on.
+        """Move the value to the memory of `data`, and the gradient to that of `grad`.
 
-        An optimizer calls it to have many parameters side by side. The arrays that were the value
-        and the gradient before stay as they are for those who hold them.
+        Optimizers use it to store many parameters in one flat array. The arrays that held the value
+        and the gradient before are not changed.
 
         :meta private:
         """
@@ -208,10 +183,10 @@ class Parameter:
             self._storage = grad
 
     def is_kept_in(self, data: Array, grads: Array) -> tuple[bool, bool]:
-        """Return whether the value is where `keep_in` put it, and whether the gradient is.
+        """Return whether the value, and whether the gradient, is still where `keep_in` put it.
 
-        `data` is the array that `keep_in` was given for the value; `grads` is a flat array, in
-        whose memory that for the gradient lies. A missing gradient counts as in place.
+        `data` is the array that was passed to `keep_in`, and `grads` the flat array that contains
+        the array passed for the gradient. A missing gradient counts as in place.
 
         :meta private:
         """
@@ -221,7 +196,7 @@ class Parameter:
         )
 
     def _grad_storage(self) -> Array:
-        """Where the next gradient goes: where the last one was, unless somebody still holds it."""
+        """Memory for the next gradient: that of the last one, unless it has references left."""
         storage = self._storage
         if storage is None or is_held(storage):
             self._storage = storage = np.empty(self._data.shape, self._data.dtype)

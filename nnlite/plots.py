@@ -1,6 +1,6 @@
-"""Pictures of a trained classifier: what it confuses, where it is most wrong, what it looks for.
+"""Plots of a trained classifier: confusion matrix, worst mistakes, weights and a report.
 
-matplotlib draws them, and is imported only then.
+They need matplotlib, which is imported when the first plot is made.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _RIGHT, _WRONG, _QUIET = "#2a6f97", "#c0392b", "#8a8f98"
 
-# How the rows of a recurrent layer's weights are divided, by the number of blocks.
+# Names of the blocks of rows in a recurrent layer's weights, by their number.
 _GATES = {
     1: ("state",),
     3: ("reset gate", "update gate", "new state"),
@@ -41,27 +41,27 @@ def plot_report(
     *,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw all there is to see of a trained classifier of images on one page.
+    """Draw a one-page report on a trained image classifier.
 
-    The curves of `history`, the confusion matrix, the worst mistakes, and the weights of the first
-    layer.
+    It has the curves of `history`, the confusion matrix, the worst mistakes and the weights of the
+    first layer.
 
     Parameters
     ----------
     model : Layer
         Its outputs are logits.
     history : History
-        What `fit` has returned. One without epochs gives a page without curves.
+        The result of `fit`. Without epochs, the curves are omitted.
     images : array_like of floats, shape (N, C, H, W)
-        Images that the model was not trained with.
+        Test images, not used in training.
     labels : array_like of int, shape (N,)
     names : sequence of str, optional
-        Those of the classes; by default their indices.
+        Names of the classes; their indices by default.
 
     Returns
     -------
     matplotlib.figure.Figure
-        With ``savefig("report.png")`` it becomes a file.
+        ``savefig("report.png")`` writes it to a file.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def plot_report(
 
     See Also
     --------
-    plot_confusion_matrix, plot_mistakes, plot_weights : Its parts, one by one.
+    plot_confusion_matrix, plot_mistakes, plot_weights : The parts of the report.
 
     Examples
     --------
@@ -110,11 +110,11 @@ def plot_confusion_matrix(
     names: Sequence[str] | None = None,
     figure: FigureBase | None = None,
 ) -> FigureBase:
-    """Draw how often samples of each class are taken for each class.
+    """Draw the confusion matrix: how often each true class is predicted as each class.
 
-    The counts are those of `confusion_matrix`. The darker a mistake is, the more frequent it is;
-    the samples that are classified rightly do not drown it. At the right is the share of each
-    class that is found, its recall.
+    The counts are those of `confusion_matrix`. Frequent mistakes are darker; correct predictions
+    do not affect the colours. The column at the right is the recall of each class, the fraction of
+    its samples that are classified correctly.
 
     Parameters
     ----------
@@ -122,9 +122,9 @@ def plot_confusion_matrix(
         Logits or probabilities.
     labels : array_like of int, shape (N,)
     names : sequence of str, optional
-        Those of the classes; by default their indices.
+        Names of the classes; their indices by default.
     figure : matplotlib.figure.Figure or SubFigure, optional
-        What to draw into; by default a new figure.
+        Figure to draw into; a new one by default.
 
     Returns
     -------
@@ -197,26 +197,26 @@ def plot_mistakes(
     from_logits: bool = True,
     figure: FigureBase | None = None,
 ) -> FigureBase:
-    """Draw the images that are classified wrongly with the largest loss, the worst first.
+    """Draw the misclassified images with the largest losses, largest first.
 
-    Above each image stands the class that is predicted, with its probability, and below it the true
-    class with the probability that it was given.
+    The predicted class and its probability are above each image, the true class and its predicted
+    probability below.
 
     Parameters
     ----------
     images : array_like of shape (N, C, H, W)
-        With one channel, drawn in black on white, or with three, red, green and blue.
+        One channel is drawn in black on white, three channels as red, green and blue.
     predictions : array_like of shape (N, classes)
         Logits.
     labels : array_like of int, shape (N,)
     count : int, default 20
-        How many at most.
+        Maximum number of images.
     names : sequence of str, optional
-        Those of the classes; by default their indices.
+        Names of the classes; their indices by default.
     from_logits : bool, default True
         False if `predictions` are probabilities.
     figure : matplotlib.figure.Figure or SubFigure, optional
-        What to draw into; by default a new figure.
+        Figure to draw into; a new one by default.
 
     Returns
     -------
@@ -239,7 +239,7 @@ def plot_mistakes(
     who = "plot_mistakes"
     count = integer(count, f"{who}: count")
     images, labels = _as_images(images, who), np.asarray(labels)
-    confusion_matrix(predictions, labels)  # it checks that they fit together
+    confusion_matrix(predictions, labels)  # checks shapes and labels
     scores = np.asarray(predictions, np.float64)
     if scores.ndim != 2 or len(images) != len(scores):
         raise ValueError(
@@ -295,24 +295,23 @@ def plot_weights(
     count: int = 48,
     figure: FigureBase | None = None,
 ) -> FigureBase:
-    """Draw the weights of the first layer that has any: what each of its units looks for.
+    """Draw the weights of the first layer that has any.
 
-    Weights above 0 are red and those below 0 blue. A unit of a linear layer over the pixels of an
-    image is drawn as an image, and so is a kernel of a convolution: each to its own scale, the
-    largest first. The weights of a recurrent layer are drawn as a matrix for each gate,
-    with a row for each feature of a step; the units are in the order of the features that they
-    weigh most.
+    Positive weights are red, negative weights blue. The units of a linear layer on the pixels of an
+    image and the kernels of a convolution are drawn as images, each with its own scale, largest
+    weights first. The weights of a recurrent layer are drawn as one matrix for each gate, with a
+    row for each feature; its units are ordered by the features that they weight most.
 
     Parameters
     ----------
     model : Layer
     image_shape : sequence of int, optional
-        The shape (C, H, W) of the images, for a linear layer. Without it, and where it does not
-        fit, the weights of such a layer are drawn as a matrix.
+        The shape (C, H, W) of the images, for a linear layer. Without it, or if it does not match
+        the layer, the weights are drawn as a matrix.
     count : int, default 48
-        How many units or kernels at most.
+        Maximum number of units or kernels.
     figure : matplotlib.figure.Figure or SubFigure, optional
-        What to draw into; by default a new figure.
+        Figure to draw into; a new one by default.
 
     Returns
     -------
@@ -363,7 +362,7 @@ def plot_weights(
     limits = np.abs(shown).max(axis=(1, 2), keepdims=True)
     shown /= np.where(limits > 0, limits, 1)
     height, width = shown.shape[1:]
-    scale = max(1, 24 // max(height, width))  # so that the gaps are thin beside small kernels
+    scale = max(1, 24 // max(height, width))  # thin gaps between small kernels
     shown = shown.repeat(scale, axis=1).repeat(scale, axis=2)
     columns = min(len(shown), 16 if len(shown) > 16 else 8)
     mosaic, _ = _mosaic(shown[..., np.newaxis], columns, 3, 3)
@@ -377,7 +376,7 @@ def plot_weights(
 
 def _plot_gates(figure: FigureBase, gates: Array, title: str) -> None:
     """Draw the input weights (gates, units, features) of a recurrent layer."""
-    # Side by side are the units that weigh the same features: by the middle of their weights.
+    # Sort units by the centre of their weights, so that units of the same features are neighbours.
     strength = (gates**2).sum(axis=0)
     middle = strength @ np.arange(gates.shape[2]) / np.maximum(strength.sum(axis=1), 1e-12)
     order = np.argsort(middle, kind="stable")
@@ -399,7 +398,7 @@ def _plot_matrix(axes: Axes, weights: Array) -> None:
 
 
 def _mosaic(tiles: Array, columns: int, gap: int, side: int) -> tuple[Array, list[tuple[int, int]]]:
-    """Return tiles (N, H, W, C) as one image, NaN between them, and where each begins in it."""
+    """Return tiles (N, H, W, C) as one image with NaN between them, and their positions in it."""
     count, height, width, channels = tiles.shape
     rows = -(-count // columns)
     shape = (rows * (height + gap) - gap, columns * (width + side) - side, channels)
@@ -414,14 +413,14 @@ def _mosaic(tiles: Array, columns: int, gap: int, side: int) -> tuple[Array, lis
 
 
 def _scaled(tiles: Array) -> Array:
-    """Return each tile from 0 to 1."""
+    """Return the tiles, each scaled to [0, 1]."""
     tiles = tiles - tiles.min(axis=(1, 2, 3), keepdims=True)
     highest = tiles.max(axis=(1, 2, 3), keepdims=True)
     return np.asarray(tiles / np.where(highest > 0, highest, 1))
 
 
 def _figure(figure: Any, size: tuple[float, float], who: str) -> Any:
-    """Return the figure that is given, or a new one, which no window shows."""
+    """Return `figure`, or a new figure that is not shown in a window."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Randomness: one generator for the package, and ``rng=`` wherever something is random."""
+"""Random numbers: the generator of the package, and the argument ``rng=`` of everything random."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RandomState: TypeAlias = "int | np.random.Generator | None"
 
 # Created on first use: importing numpy.random takes longer than most of nnlite.
 _generator: np.random.Generator | None = None
-# The generator of the next forked process.
+# The generator for the next forked process.
 _of_child: np.random.Generator | None = None
-# What stands in for it within `package_generator`.
+# The generators that replace it within `package_generator`.
 _substitute: ContextVar[np.random.Generator | None] = ContextVar("substitute", default=None)
 
 
 def seed(seed: int) -> None:
-    """Restart the package's generator, which everything random uses that is not given an `rng`.
+    """Seed the package's generator, which is used wherever no `rng` is given.
 
     Parameters
     ----------
@@ -34,15 +34,15 @@ def seed(seed: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        If `seed` is no integer, or negative.
+        If `seed` is not an integer, or negative.
 
     Notes
     -----
-    A forked process, such as a worker of ``multiprocessing`` on Linux, goes on with a generator of
-    its own, spawned from this one: workers draw different numbers, and after the same seed the
-    first worker, the second and so on draw the same ones again. A process that is not forked starts
-    without a seed. Generators that were passed as ``rng=``, such as that of a `Dropout`, are
-    copied with their state: pass each worker one of its own, or leave ``rng`` out.
+    A forked process, such as a worker of ``multiprocessing`` on Linux, gets its own generator,
+    spawned from this one. Workers draw different numbers, and with the same seed the n-th worker
+    draws the same numbers in every run. A process that is not forked starts without a seed.
+    Generators passed as ``rng=``, for example to a `Dropout`, are copied with their state: pass a
+    different one to each worker, or omit ``rng``.
 
     Examples
     --------
@@ -58,7 +58,7 @@ def seed(seed: int) -> None:
 
 
 def generator(rng: RandomState = None) -> np.random.Generator:
-    """Return the generator that `rng` stands for: itself, one seeded with an int, or the package's.
+    """Return `rng` if it is a generator, a new one for an int, and the package's for None.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def _seeded(seed: int, what: str, expected: str = "an int") -> np.random.Generat
 
 
 def _before_fork() -> None:
-    # Spawning moves no generator on: a fork changes none of the parent's draws.
+    # Spawning does not advance the generator, so a fork does not change the parent's numbers.
     global _of_child
     _of_child = None if _generator is None else _generator.spawn(1)[0]
 
@@ -103,7 +103,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def package_generator(rng: np.random.Generator) -> Iterator[None]:
-    """Use `rng` as the package's generator within the context, for the calling thread alone."""
+    """Use `rng` as the package's generator within the context, in the calling thread only."""
     token = _substitute.set(rng)
     try:
         yield
@@ -112,12 +112,12 @@ def package_generator(rng: np.random.Generator) -> Iterator[None]:
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:
-    """Return the state of a generator, from which it can go on: numbers and arrays by name."""
+    """Return the state of a generator: numbers and arrays by name."""
     return dict(rng.bit_generator.state)
 
 
 def checked_generator_state(rng: np.random.Generator, state: Any) -> dict[str, Any]:
-    """Return `state` if it is one that `rng` can be in, and raise a ValueError otherwise."""
+    """Return `state` if it is a valid state of `rng`; otherwise raise a ValueError."""
     kind = type(rng.bit_generator).__name__
     given = state.get("bit_generator") if isinstance(state, Mapping) else type(state).__name__
     if given != kind:
@@ -128,7 +128,7 @@ def checked_generator_state(rng: np.random.Generator, state: Any) -> dict[str, A
         reached: Any = trial.state
     except Exception as error:
         raise ValueError(f"this is no state of a {kind} generator: {error}") from None
-    # Two kinds keep a place in a buffer, and read there without another look.
+    # Two kinds of generators store a position in a buffer and do not check it when they read.
     place, length = {
         "MT19937": (reached["state"].get("pos", 0), 624),
         "Philox": (reached.get("buffer_pos", 0), 4),
@@ -139,7 +139,7 @@ def checked_generator_state(rng: np.random.Generator, state: Any) -> dict[str, A
 
 
 def load_generator_state(rng: np.random.Generator, state: Any) -> None:
-    """Let a generator go on from `state`; a ValueError leaves it as it is."""
+    """Set the state of a generator. After a ValueError it is unchanged."""
     rng.bit_generator.state = checked_generator_state(rng, state)
 
 
@@ -159,14 +159,14 @@ def own_generators(owner: object) -> dict[str, np.random.Generator]:
 
 
 def generators_within(owner: object) -> dict[str, np.random.Generator]:
-    """Return the generators that an object is made of, by where in it they are.
+    """Return the generators inside an object, by their path in it.
 
-    They are looked for in attributes, lists, tuples and dicts, in the object of a bound method and
-    in what `functools.partial` binds; not in closures, default values and global variables.
+    The search covers attributes, lists, tuples and dicts, the object of a bound method and the
+    arguments bound by `functools.partial`, but not closures, default values and global variables.
     """
     found: dict[str, np.random.Generator] = {}
     seen: set[int] = set()
-    # The nearest first: so the name of a generator is the shortest of those that lead to it.
+    # Breadth first, so that each generator gets the shortest path to it as its name.
     waiting: list[tuple[str, object]] = [("", owner)]
     for path, value in waiting:
         if id(value) in seen:
@@ -180,7 +180,7 @@ def generators_within(owner: object) -> dict[str, np.random.Generator]:
 
 
 def _parts(value: object) -> Iterable[tuple[object, object]]:
-    """Return what an object is made of, by name."""
+    """Return the parts of an object, by name."""
     if hasattr(value, "__self__"):  # a bound method
         return [("__self__", value.__self__)]
     if isinstance(value, functools.partial):
@@ -189,6 +189,6 @@ def _parts(value: object) -> Iterable[tuple[object, object]]:
         return list(value.items())
     if isinstance(value, (list, tuple)):
         return enumerate(value)
-    if isinstance(value, (type, types.ModuleType)):  # these are not part of one object alone
+    if isinstance(value, (type, types.ModuleType)):  # shared by many objects
         return []
     return list(getattr(value, "__dict__", {}).items())

@@ -17,6 +17,8 @@ from . import (  # noqa: F401 - they register forms
     layers,
     losses,
     normalization,
+    recurrent,
+    windows,
 )
 from .forms import form_of
 from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram
@@ -131,12 +133,12 @@ class CompiledModel(nn.Layer):
 
     def __init__(self, model: nn.Layer, native: bool) -> None:
         self.model = model
+        self._programs = Programs(self._build)
+        self._native = native
 
-        def build(batch: Batch, n: int, free: bool) -> Program:
-            _check(batch, model)
-            return ModelProgram(model, batch, n, free, native)
-
-        self._programs = Programs(build)
+    def _build(self, batch: Batch, n: int, free: bool) -> Program:
+        _check(batch, self.model)
+        return ModelProgram(self.model, batch, n, free, self._native)
 
     @property
     def source(self) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import nnlite as nn
 
+from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
 from .source import Code, Shape, Size, Value, fixed, product
@@ -95,14 +97,15 @@ def dropout(layer: nn.Dropout, code: Code, x: Value) -> Any:
     if not code.is_training(layer) or not layer.p:
         return x
     rng = next(iter(own_generators(layer).values()), None)
+    return dropped(code, x, layer.p, lambda n: generator(rng).random(fixed(x.shape, n), np.float32))
 
-    def draw(n: int) -> Any:
-        return generator(rng).random(fixed(x.shape, n), np.float32).reshape(-1)
 
-    noise = code.each_call("noise", draw)
-    scale = f"real({1 / (1 - layer.p) if layer.p < 1 else 0.0!r})"
+def dropped(code: Code, x: Value, p: float, draw: Callable[[int], Array]) -> Any:
+    """Return x with the elements set to 0 whose noise, ``draw(n)``, is below p."""
+    noise = code.each_call("noise", lambda n: draw(n).reshape(-1))
+    scale = f"real({1 / (1 - p) if p < 1 else 0.0!r})"
     # The noise is of float32, and is compared as such.
-    keeps = f"{noise}[i] >= np.float32({layer.p!r})"
+    keeps = f"{noise}[i] >= np.float32({p!r})"
     y = code.new(x.shape)
     code(f"""
         for i in range({x.size}):

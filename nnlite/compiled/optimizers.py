@@ -52,7 +52,9 @@ class Update:
             numbers = self.rule.scalars(run.group, run.step)
             self.lines.append(title if len(runs) == 1 else f"{title}: group {index}")
             self.lines += [f"{name} = group{index}_{name}" for name in arrays if name in used]
-            self.lines += [f"{name} = real(group{index}_{name})" for name in numbers if name in used]
+            self.lines += [
+                f"{name} = real(group{index}_{name})" for name in numbers if name in used
+            ]
             self.lines.append(f"for i in range(value.size):\n{textwrap.indent(text, '    ')}")
 
     def scalars(self) -> dict[str, float]:

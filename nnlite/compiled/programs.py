@@ -12,7 +12,7 @@ import nnlite as nn
 from ..engine.arrays import FLOATS, Array
 from .native import Native, Plain
 from .optimizers import Update
-from .source import Code, FixedBatchError, Shape, Value, carried, function, header, used
+from .source import BATCH, Code, FixedBatchError, Shape, Value, carried, function, header, used
 
 
 class Batch(NamedTuple):
@@ -274,6 +274,9 @@ class Programs:
         self._fixed: set[Any] = set()
         self.source = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Programs, (self._build,)  # a copy is of another model, and builds its own
+
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
         arrays = batch.named().values()
@@ -306,8 +309,8 @@ class Programs:
 
 
 def _free(shape: tuple[int, ...], n: int) -> Shape:
-    """Return the shape, with the batch size as "n"."""
-    return ("n", *shape[1:]) if shape[:1] == (n,) else shape
+    """Return the shape, with the batch size by its name."""
+    return (BATCH, *shape[1:]) if shape[:1] == (n,) else shape
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:

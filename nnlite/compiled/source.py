@@ -11,6 +11,7 @@ import ast
 import builtins
 import contextlib
 import inspect
+import math
 import operator
 import re
 import textwrap
@@ -27,7 +28,7 @@ from ..parameter import Parameter
 from . import functions
 from .forms import backward_of, form_of
 
-Size = int | str  # a number, or "n"
+Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
 
 _HEADER = '''\
@@ -58,15 +59,19 @@ class Name(str):
         return _MARK + str(self)
 
 
+BATCH = Name("n")
+"""The batch size."""
+
+
 def product(sizes: Shape) -> str:
-    """Return the product of sizes as text: ``product(("n", 3, 4))`` is "n * 12"."""
+    """Return the product of sizes as text: ``product((3, 4))`` is "12"."""
     number = 1
     names = []
     for size in sizes:
         if isinstance(size, int):
             number *= size
         else:
-            names.append(size)
+            names.append(f"{size}")
     return " * ".join([*names, str(number)] if number != 1 or not names else names)
 
 
@@ -80,7 +85,12 @@ def nest(sizes: dict[str, Size], body: str) -> str:
 
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     """Return the shape for the batch size `n`."""
-    return tuple(n if size == "n" else int(size) for size in shape)
+    return tuple(size if isinstance(size, int) else _number(size, n) for size in shape)
+
+
+def _number(size: str, n: int) -> int:
+    factors = f"{size}".split(" * ")
+    return math.prod(n if factor == f"{BATCH}" else int(factor) for factor in factors)
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class Value:
     ----------
     name : str
     shape : tuple
-        Of ints, and "n" for the batch size. The array itself is flat, unless it is a parameter.
+        Of ints, and `BATCH` for the batch size. The array itself is flat, unless it is a parameter.
     needs_grad : bool
         Whether the gradient with respect to it is computed.
     """
@@ -110,7 +120,7 @@ class Value:
 
     def view(self, *sizes: Size) -> str:
         """Return the expression for the array with the shape `sizes`."""
-        return f"{self}.reshape({', '.join(map(str, sizes))})"
+        return f"{self}.reshape({', '.join(f'{size}' for size in sizes)})"
 
     def with_shape(self, shape: Shape) -> Value:
         """Return the same array as a value of another shape."""
@@ -127,7 +137,7 @@ class FixedBatchError(Exception):
 class Code:
     """The source while it is written, forward and then backward.
 
-    An axis of the batch size is "n"; where `n_is_free` is False there are none, and a source is
+    An axis of the batch size is `BATCH`; where `n_is_free` is False there are none, and a source is
     for one batch size.
 
     A layer's form writes statements with ``code("...")`` and gets names from the methods below.
@@ -265,6 +275,17 @@ class Code:
             with self.gradient(x) as dx:
                 self(f"{dx}[:] = {grad}")
 
+    def tape(self, output: Any, backward: Backward) -> None:
+        """Keep the function that writes the backward of a part of the layer, given dL/d(output).
+
+        A form of several parts calls this for each of them in the order of the forward, and
+        returns its output alone.
+        """
+        if self._needs_grad:
+            outputs = output if isinstance(output, tuple) else (output,)
+            title = f"{self._path}: {self.label}" if self._path else self.label
+            self._tape.append((title, outputs, backward))
+
     def apply(self, layer: nn.Layer, path: str, *inputs: Value) -> Any:
         """Write the forward of a layer, and keep its backward; return its output."""
         before = self._path, self.label, self._needs_grad, self._renamed
@@ -273,12 +294,10 @@ class Code:
         form = form_of(layer, path)
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):
-            self._lines.append(f"\n# {_title(path, layer)}")
-        result = form(layer, self, *inputs)
-        output, backward = backward_of(result)
-        if backward is not None and self._needs_grad:
-            outputs = output if isinstance(output, tuple) else (output,)
-            self._tape.append((_title(path, layer), outputs, backward))
+            self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
+        output, backward = backward_of(form(layer, self, *inputs))
+        if backward is not None:
+            self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
         return output
 
@@ -308,7 +327,7 @@ class Code:
         for title, results, backward in reversed(self._tape):
             if results and not any(y.name in self._gradients for y in results):
                 continue
-            self._renamed = {}
+            self.label, self._renamed = title, {}
             self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
         for name, part in self._parameter_grads.items():
@@ -372,10 +391,6 @@ class Code:
         if names:
             options = operator.attrgetter(*names)
             self.options.append((options, layer, options(layer)))
-
-
-def _title(path: str, layer: nn.Layer) -> str:
-    return f"{path}: {layer.label}" if path else layer.label
 
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:

@@ -1,9 +1,9 @@
-"""Batches: ``DataLoader`` cuts arrays into the pieces that a training step takes."""
+"""``DataLoader``: iterate over arrays in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,27 +21,38 @@ from ..random import (
 )
 
 
+class Sampler(Protocol):
+    """An iterable of the indices of the samples of an epoch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[int]: ...
+
+
 class DataLoader:
     """Iterate over arrays in batches along their first axis.
 
     Parameters
     ----------
     *arrays : array_like
-        One array or several of the same length, such as images and labels.
+        One or more arrays of the same length, such as images and labels.
     batch_size : int, default 1
-        Samples in a batch.
+        Number of samples in a batch.
     shuffle : bool, default False
-        Whether to draw a new order for each epoch.
+        Whether to shuffle the samples in each epoch.
+    sampler : iterable of int with a length, optional
+        The indices of the samples of an epoch, such as a `WeightedRandomSampler`. It replaces
+        `shuffle`.
     drop_last : bool, default False
-        Whether to leave out the last batch where it is smaller than the others.
+        Whether to omit the last batch if it is smaller than the others.
     transform : callable, optional
-        Takes the arrays of each batch and returns the batch: with images and labels,
-        ``transform(images, labels)`` returns a pair. It may write into its arguments if `shuffle`
-        is True, since they are then copies. See the notes for the part of it that belongs to the
-        loader's state.
+        Called with the arrays of each batch; its result is the batch. With images and labels,
+        ``transform(images, labels)`` returns a pair. It may modify its arguments with `shuffle` or
+        a `sampler`, since they are then copies. For its part in the state of the loader, see the
+        notes.
     rng : int, numpy.random.Generator or None
-        Source of the orders. An int gives the same orders in every run; the epochs of a run
-        differ.
+        Source of the random orders. With an int, each run has the same orders; within a run, each
+        epoch has its own.
     shard : Processes, optional
         ``nnlite.interop.mpi.shard()``: this process takes its part of every batch of `batch_size`
         samples, and rank 0 draws the orders for all.
@@ -49,36 +60,40 @@ class DataLoader:
     Attributes
     ----------
     epoch : int
-        Number of epochs that have ended, at their last batch or before it.
+        Number of epochs that have ended, whether complete or left early.
     shard : Processes
         The processes that share the batches; one alone by default.
 
     Raises
     ------
     ValueError
-        If there are no arrays or no samples, if the lengths differ, or if there is no batch
-        because of `drop_last`; if the loaders of several processes have different data or options.
+        If there are no arrays or no samples, the lengths differ, or `drop_last` leaves no batch. If
+        the loaders of several processes have different data or options.
     TypeError
-        If something is not an array: also sparse matrices, masked arrays with masked elements, and
-        a single list of arrays, which would be read as samples.
+        If an argument is not an array, for example a sparse matrix, a masked array with masked
+        elements, or a single list of arrays, which would be read as samples.
 
     Notes
     -----
-    Each iteration over the loader is one epoch. Batches of a single array are arrays; of several,
-    tuples of arrays. If a batch has fewer samples than there are processes, some of them get an
-    empty tuple in its place; `fit` and `evaluate` know what that means. With `shuffle` a batch is a
-    copy, otherwise a read-only view of the data.
+    Each iteration over the loader is one epoch. A batch is an array, or a tuple of arrays if there
+    are several. With `shuffle` or a `sampler` a batch is a copy, otherwise a read-only view of the
+    data. The arrays themselves are not copied, unless a list or data frame has to be converted. If
+    a batch has fewer samples than there are processes, some of them get an empty tuple instead,
+    which `fit` and `evaluate` accept.
 
-    `state_dict`, taken within an epoch, has the order of that epoch and the position in it: after
-    `load_state_dict` the next iteration begins with the very next batch. An epoch that was left
-    with ``break`` has ended.
+    Data that is already in batches needs no loader: `fit` and `evaluate` accept any iterable of
+    batches. For several epochs it must be possible to iterate over it several times.
 
-    The state includes the `numpy.random.Generator` objects that the transform keeps: as its own
-    attributes or those of its parts; in lists, tuples and dicts; bound by ``functools.partial``; or
-    in the object whose method it is. A generator in a closure, in a default value or in a global
-    variable is not found, and its state is not restored. Draw from the package's generator instead,
-    which is in every checkpoint, or give the transform a ``state_dict`` and a ``load_state_dict``,
-    which then define its state.
+    Within an epoch, `state_dict` includes the order of that epoch and the position in it. After
+    `load_state_dict`, the next iteration starts with the next batch. An epoch that is left with
+    ``break`` has ended.
+
+    The state includes the `numpy.random.Generator` objects in the transform and the sampler: in
+    their attributes or those of their parts; in lists, tuples and dicts; bound by
+    ``functools.partial``; or in the object of a bound method. Generators in closures, default
+    values and global variables are not found, and their state is not restored. Use the package's
+    generator instead, whose state is in every checkpoint, or define ``state_dict`` and
+    ``load_state_dict`` on the transform, which then determine its state.
 
     Examples
     --------
@@ -94,7 +109,7 @@ class DataLoader:
     (4, 4) [3 5 9 0]
     (2, 4) [8 1]
 
-    The state taken after the first batch of the next epoch leads to its second batch:
+    Save the state after the first batch of the next epoch, and continue with the second batch:
 
     >>> for x, y in loader:
     ...     state = loader.state_dict()
@@ -107,6 +122,7 @@ class DataLoader:
     arrays: tuple[Array, ...]
     batch_size: int
     shuffle: bool
+    sampler: Sampler | None
     drop_last: bool
     transform: Callable[..., Any] | None
     epoch: int
@@ -119,6 +135,7 @@ class DataLoader:
         shuffle: bool = False,
         drop_last: bool = False,
         transform: Callable[..., Any] | None = None,
+        sampler: Sampler | None = None,
         rng: RandomState = None,
         shard: Processes | None = None,
     ) -> None:
@@ -136,13 +153,22 @@ class DataLoader:
         if transform is not None and not callable(transform):
             raise TypeError(f"DataLoader: transform must be callable, got {transform!r}")
         self.transform = transform
-        # None stays None: the package's generator is looked up when an epoch begins, so that
+        if sampler is not None and not (
+            hasattr(sampler, "__iter__") and hasattr(sampler, "__len__")
+        ):
+            raise TypeError(
+                f"DataLoader: sampler must be an iterable of indices with a length, got {sampler!r}"
+            )
+        if sampler is not None and self.shuffle:
+            raise ValueError("DataLoader: a sampler gives the order itself; leave out shuffle=True")
+        self.sampler = sampler
+        # None is kept: the package's generator is looked up when an epoch starts, so that
         # nn.seed() also affects loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
         self.epoch = 0
         self.shard = ALONE if shard is None else shard
-        self._running: _Epoch | None = None  # the epoch that was begun last, until it ends
-        self._next: _Epoch | None = None  # an epoch that was loaded, until it is continued
+        self._running: _Epoch | None = None  # the epoch that started last, until it ends
+        self._next: _Epoch | None = None  # a loaded epoch, until it is continued
         lengths = [len(array) for array in self.arrays]
         if len(set(lengths)) > 1:
             shapes = " and ".join(str(array.shape) for array in self.arrays)
@@ -153,7 +179,7 @@ class DataLoader:
             raise ValueError("DataLoader: the arrays are empty; there is nothing to iterate over")
         if not len(self):
             raise ValueError(
-                f"DataLoader: drop_last leaves no batch of {lengths[0]} samples with "
+                f"DataLoader: drop_last leaves no batch of {self._drawn()} samples with "
                 f"batch_size={self.batch_size}; use a smaller batch_size"
             )
         kinds = [(array.shape, array.dtype.name) for array in self.arrays]
@@ -165,14 +191,18 @@ class DataLoader:
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
-        samples = len(self.arrays[0])
+        samples = self._drawn()
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
 
     @property
     def smallest_batch(self) -> int:
         """The number of samples in the last batch, or in any if `drop_last`."""
-        rest = 0 if self.drop_last else len(self.arrays[0]) % self.batch_size
+        rest = 0 if self.drop_last else self._drawn() % self.batch_size
         return rest or self.batch_size
+
+    def _drawn(self) -> int:
+        """Return the number of samples in an epoch."""
+        return len(self.arrays[0]) if self.sampler is None else len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
         running = self._next or self._new_epoch()
@@ -199,35 +229,57 @@ class DataLoader:
 
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
-        return _Epoch(self.shard.permutation(self._rng, samples) if self.shuffle else None)
+        if self.sampler is None:
+            return _Epoch(self.shard.permutation(self._rng, samples) if self.shuffle else None)
+        order = self.shard.broadcast(np.asarray(list(self.sampler)))
+        if not self._is_order(order):
+            raise ValueError(
+                f"DataLoader: the sampler must give {self._drawn()} indices from 0 to "
+                f"{samples - 1}, got {order!r:.80}"
+            )
+        return _Epoch(order.astype(np.intp, copy=False))
+
+    def _is_order(self, order: Array) -> bool:
+        """Whether `order` is a possible order of an epoch."""
+        samples = len(self.arrays[0])
+        if order.dtype.kind not in "iu" or order.shape != (self._drawn(),):
+            return False
+        if self.sampler is not None:
+            return bool(((order >= 0) & (order < samples)).all())
+        return np.array_equal(np.sort(order), np.arange(samples))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A loop that runs over this loader does not run over its copy.
+        # A loop over this loader does not iterate over its copy.
         return {**vars(self), "_running": None}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state, for `load_state_dict` to continue with the very next batch.
+        """Return the state, with which `load_state_dict` continues at the next batch.
 
         Returns
         -------
         dict
-            "samples", "batch_size", "shuffle" and "drop_last", which must be the same where it is
-            loaded; "epoch"; "batches", the number of batches that the running epoch has given, or
-            None between two epochs; "order", that of the running epoch; "rng", the state of a
-            generator that was given as `rng`; "transform", the state of the transform, or of the
-            object whose method it is, if it has a `state_dict` or keeps generators. The state of
-            the package's generator is not included; `save_checkpoint` saves that.
+            "samples", "batch_size", "shuffle" and "drop_last", which must match the loader that
+            loads it; "epoch"; "batches", the number of batches returned in the current epoch, or
+            None between epochs; "order", the order of the current epoch; "rng", the state of the
+            generator passed as `rng`; "transform", the state of the transform, or of the object of
+            a bound method, if it has a `state_dict` or generators; with a sampler, "sampler", the
+            states of its generators. The state of the package's generator is not included;
+            `save_checkpoint` saves it.
         """
         running = self._next or self._running
         order = None if running is None else running.order
-        return {
+        samples = len(self.arrays[0])
+        state = {
             **self._terms(),
             "epoch": self.epoch,
             "batches": None if running is None else running.batches,
-            "order": None if order is None else order.astype(np.min_scalar_type(len(order))),
+            "order": None if order is None else order.astype(np.min_scalar_type(samples)),
             "rng": None if self._rng is None else generator_state(self._rng),
             "transform": _transform_state(self.transform),
         }
+        return (
+            state if self.sampler is None else {**state, "sampler": _generator_states(self.sampler)}
+        )
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a state; the next iteration continues from it.
@@ -235,8 +287,8 @@ class DataLoader:
         Raises
         ------
         TypeError, ValueError
-            If it is not the state of a loader with the same number of samples and the same batches.
-            Nothing is changed then.
+            If it is not the state of a loader with the same number of samples and the same options.
+            The loader is then unchanged.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
@@ -251,6 +303,10 @@ class DataLoader:
                     f"DataLoader: the state is of a loader with {name}={state_dict[name]!r:.80}, "
                     f"this one has {here!r}"
                 )
+        if ("sampler" in state_dict) != (self.sampler is not None):
+            raise ValueError(
+                "DataLoader: the state and the loader must both have a sampler, or none"
+            )
         epoch = integer(state_dict["epoch"], "DataLoader: the epoch of the state", 0)
         resumed = self._checked_epoch(state_dict["batches"], state_dict["order"])
         if (self._rng is None) != (state_dict["rng"] is None):
@@ -260,13 +316,16 @@ class DataLoader:
             )
         if self._rng is not None:
             checked_generator_state(self._rng, state_dict["rng"])
+        of_sampler = _matching_generators(self.sampler, state_dict.get("sampler"), "sampler")
         _load_transform_state(self.transform, state_dict["transform"])
+        for rng, state in of_sampler:
+            load_generator_state(rng, state)
         if self._rng is not None:
             load_generator_state(self._rng, state_dict["rng"])
         self.epoch, self._next, self._running = epoch, resumed, None
 
     def _terms(self) -> dict[str, Any]:
-        """Return the options that must be the same where a state is loaded."""
+        """Return the options that a loaded state must match."""
         return {
             "samples": len(self.arrays[0]),
             "batch_size": self.batch_size,
@@ -282,20 +341,16 @@ class DataLoader:
             raise ValueError(
                 f"DataLoader: the state is {batches} batches into an epoch of {len(self)}"
             )
-        if not self.shuffle:
+        if not self.shuffle and self.sampler is None:
             return _Epoch(None, batches)
-        samples, order = len(self.arrays[0]), np.asarray(order)
-        if (
-            order.dtype.kind not in "iu"
-            or order.shape != (samples,)
-            or not np.array_equal(np.sort(order), np.arange(samples))
-        ):
-            raise ValueError(f"DataLoader: the state has no order of {samples} samples")
+        order = np.asarray(order)
+        if not self._is_order(order):
+            raise ValueError(f"DataLoader: the state has no order of {self._drawn()} samples")
         return _Epoch(order.astype(np.intp), batches)
 
 
 class _Epoch:
-    """An epoch that has begun: its order, and the number of batches that it has given."""
+    """An epoch that has started: its order, and the number of batches returned so far."""
 
     def __init__(self, order: Array | None, batches: int = 0) -> None:
         self.order = order
@@ -303,9 +358,13 @@ class _Epoch:
 
 
 def _transform_state(transform: Any) -> Any:
-    owner = getattr(transform, "__self__", transform)  # of a bound method, its object
+    owner = getattr(transform, "__self__", transform)  # the object of a bound method
     if hasattr(owner, "state_dict"):
         return owner.state_dict()
+    return _generator_states(owner)
+
+
+def _generator_states(owner: Any) -> Any:
     states = {name: generator_state(rng) for name, rng in generators_within(owner).items()}
     return states or None
 
@@ -315,16 +374,20 @@ def _load_transform_state(transform: Any, state: Any) -> None:
     if hasattr(owner, "load_state_dict"):
         owner.load_state_dict(state)
         return
-    generators = generators_within(owner)
+    for rng, rng_state in _matching_generators(transform, state, "transform"):
+        load_generator_state(rng, rng_state)
+
+
+def _matching_generators(part: Any, state: Any, what: str) -> list[tuple[np.random.Generator, Any]]:
+    """Check the states of the generators of the transform or sampler; return both in pairs."""
+    generators = generators_within(getattr(part, "__self__", part))
     states = {} if state is None else state
     if not isinstance(states, Mapping) or set(states) != set(generators):
-        raise ValueError(
-            f"DataLoader: the state is of another transform than {type(transform).__name__}"
-        )
-    for name, rng in generators.items():
-        checked_generator_state(rng, states[name])
-    for name, rng in generators.items():
-        load_generator_state(rng, states[name])
+        raise ValueError(f"DataLoader: the state is of another {what} than {type(part).__name__}")
+    pairs = [(rng, states[name]) for name, rng in generators.items()]
+    for rng, rng_state in pairs:
+        checked_generator_state(rng, rng_state)
+    return pairs
 
 
 def as_array(values: ArrayLike, who: str) -> Array:

@@ -1,4 +1,4 @@
-"""Data sets as plain arrays: a pair of arrays for each split, ready for a DataLoader."""
+"""Data sets as plain arrays: a pair of arrays per split, ready for a `DataLoader`."""
 
 from .cifar import cifar10
 from .digits import MNIST_MEAN, MNIST_STD, fashion_mnist, mnist

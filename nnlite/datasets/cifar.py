@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour photographs in ten classes, from its binary files."""
+"""CIFAR-10, 60,000 colour photographs in ten classes, read from its binary files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TEST = ("test_batch.bin",)
 _SHAPE = (3, 32, 32)
 _RECORD = 1 + 3 * 32 * 32  # the label, then the pixels
 
-# Of the training pixels, scaled to [0, 1], for each channel.
+# Mean and standard deviation of the training pixels, scaled to [0, 1], for each channel.
 _MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32).reshape(3, 1, 1)
 _STD = np.array([0.2470, 0.2435, 0.2616], np.float32).reshape(3, 1, 1)
 
@@ -22,15 +22,16 @@ _STD = np.array([0.2470, 0.2435, 0.2616], np.float32).reshape(3, 1, 1)
 def cifar10(directory: str | os.PathLike[str], *, normalize: bool = True) -> tuple[Split, Split]:
     """Load CIFAR-10 as ``(train_images, train_labels), (test_images, test_labels)``.
 
-    The training split has 50,000 images, the test split 10,000. It is read from the binary version,
-    `cifar-10-binary.tar.gz`, unpacked. The Python version, which torchvision downloads, consists of
-    pickles: to load a pickle runs whatever code it holds, so nnlite reads none. Let torchvision do
-    it where you trust the files: ``from_torchvision(torchvision.datasets.CIFAR10("data"))``.
+    The training split has 50,000 images, the test split 10,000. They are read from the unpacked
+    binary version, `cifar-10-binary.tar.gz`. The Python version, which torchvision downloads,
+    consists of pickles. Loading a pickle can run any code in it, so nnlite does not read them. If
+    you trust the files, use torchvision:
+    ``from_torchvision(torchvision.datasets.CIFAR10("data"))``.
 
     Parameters
     ----------
     directory : str or path-like
-        The folder of the six files, or the one that holds it as ``cifar-10-batches-bin/``.
+        The folder of the six files, or the one that contains it as ``cifar-10-batches-bin/``.
     normalize : bool, default True
         Whether to scale the pixels to [0, 1] and to standardise each channel with the mean
         (0.4914, 0.4822, 0.4465) and the standard deviation (0.2470, 0.2435, 0.2616) of the training
@@ -62,7 +63,7 @@ def cifar10(directory: str | os.PathLike[str], *, normalize: bool = True) -> tup
 
     Examples
     --------
-    ``train, test = nn.datasets.cifar10("data")``, where ``data/cifar-10-batches-bin`` is.
+    With the files in ``data/cifar-10-batches-bin``: ``train, test = nn.datasets.cifar10("data")``.
     """
     folder = _find(os.fspath(directory))
     train, test = (_read_split(folder, names, normalize) for names in (_TRAIN, _TEST))
@@ -70,7 +71,7 @@ def cifar10(directory: str | os.PathLike[str], *, normalize: bool = True) -> tup
 
 
 def _find(directory: str) -> str:
-    """Return the folder that has all six files."""
+    """Return the folder that contains all six files."""
     folders = (directory, os.path.join(directory, "cifar-10-batches-bin"))
     missing = {
         folder: [

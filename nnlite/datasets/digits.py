@@ -42,10 +42,10 @@ def mnist(
     Parameters
     ----------
     directory : str or path-like, optional
-        A folder of IDX files, gzip-compressed or not, to read in place of the bundled files: the
-        folder of the four files itself, or the root of a torchvision data set, which keeps them in
-        ``raw/`` or ``MNIST/raw/``. Any data set of 28 × 28 images in 10 classes that comes under
-        MNIST's file names can be read so.
+        A folder with IDX files, gzip-compressed or not, to read instead of the bundled files: the
+        folder of the four files, or the root of a torchvision data set, which stores them in
+        ``raw/`` or ``MNIST/raw/``. This reads any data set of 28 × 28 images in 10 classes with
+        MNIST's file names.
     normalize : bool, default True
         Whether to scale the pixels to [0, 1] and to standardise them with MNIST's mean and standard
         deviation, ``(pixel / 255 - 0.1307) / 0.3081``. If False, the pixels are the stored bytes.
@@ -61,8 +61,8 @@ def mnist(
     Raises
     ------
     ValueError
-        If a file is damaged, does not hold what its name says, or does not fit the other files; or
-        if `download` is asked for without a `directory`.
+        If a file is damaged, has contents that do not match its name, or does not fit the other
+        files; or if `download` is True without a `directory`.
     FileNotFoundError
         If a file is missing and `download` is False.
     ImportError
@@ -104,14 +104,14 @@ def fashion_mnist(
 ) -> tuple[Split, Split]:
     """Load Fashion-MNIST as ``(train_images, train_labels), (test_images, test_labels)``.
 
-    Photographs of clothing in the format of MNIST: 60,000 and 10,000 images in ten classes, harder
-    to tell apart than digits. It is not bundled.
+    Photographs of clothing in the format of MNIST: 60,000 training and 10,000 test images in ten
+    classes, which are harder to distinguish than digits. The files are not bundled.
 
     Parameters
     ----------
     directory : str or path-like
         The folder of the four IDX files, gzip-compressed or not, or the root of a torchvision data
-        set, which keeps them in ``FashionMNIST/raw/``.
+        set, which stores them in ``FashionMNIST/raw/``.
     normalize : bool, default True
         Whether to scale and standardise the pixels, ``(pixel / 255 - 0.2860) / 0.3530``. If False,
         the pixels are the stored bytes.
@@ -121,13 +121,13 @@ def fashion_mnist(
     Returns
     -------
     train, test : tuple of (images, labels)
-        As `mnist` returns them. Labels 0 to 9: T-shirt, trouser, pullover, dress, coat, sandal,
-        shirt, sneaker, bag, ankle boot.
+        As in `mnist`. Labels 0 to 9: T-shirt, trouser, pullover, dress, coat, sandal, shirt,
+        sneaker, bag, ankle boot.
 
     Raises
     ------
     ValueError, FileNotFoundError, ImportError, OSError
-        As for `mnist`.
+        As in `mnist`.
 
     References
     ----------
@@ -143,7 +143,7 @@ def fashion_mnist(
 
 
 class _Source(NamedTuple):
-    """A data set in MNIST's format: its functions' name, torchvision's name, and its statistics."""
+    """A data set in MNIST's format: nnlite's name, torchvision's name, and its statistics."""
 
     function: str
     name: str
@@ -177,7 +177,7 @@ def _load(
     def read(name: str, images: str, labels: str) -> None:
         splits[name] = _read_split(images, labels)
 
-    # At the same time, since most of it is unpacking, which needs no lock.
+    # In parallel, since most of the time is decompression, which releases the interpreter lock.
     threads.run([partial(read, "train", *files[:2]), partial(read, "test", *files[2:])])
     if normalize:
         for name in ("train", "test"):
@@ -188,7 +188,7 @@ def _load(
 
 
 def _find(source: _Source, directory: str, download: bool) -> list[str]:
-    """Return the paths of the four files, after a download if one is missing and it is allowed."""
+    """Return the paths of the four files, after a download if one is missing and `download`."""
     folders = [os.path.join(directory, *below) for below in ((), ("raw",), (source.name, "raw"))]
     found_in = {folder: _files_in(folder) for folder in folders}
     folder, found = max(found_in.items(), key=lambda item: len(item[1]))
@@ -206,7 +206,7 @@ def _find(source: _Source, directory: str, download: bool) -> list[str]:
 
 
 def _files_in(folder: str) -> dict[str, str]:
-    """Return the path of each of the four files that is there, preferring the uncompressed one."""
+    """Return the path of each of the four files that exists, preferring uncompressed ones."""
     found = {}
     for name in _FILES:
         for path in (os.path.join(folder, name), os.path.join(folder, f"{name}.gz")):
@@ -262,8 +262,8 @@ def _read_split(images_path: str, labels_path: str) -> Split:
 def standardized(
     pixels: NDArray[np.uint8], mean: float | NDArray[Any], std: float | NDArray[Any]
 ) -> NDArray[np.float32]:
-    """Return the pixels, scaled to [0, 1], minus `mean` over `std`."""
-    # The order of torchvision's ToTensor and Normalize, for the same bits as theirs.
+    """Return the pixels scaled to [0, 1], minus `mean`, divided by `std`."""
+    # The order of operations of torchvision's ToTensor and Normalize, for the same bits.
     images = np.divide(pixels, 255, dtype=np.float32)
     images -= mean
     images /= std

@@ -1,8 +1,7 @@
-"""The IDX format: a few header bytes that give the type and the shape, then the array itself.
+"""The IDX format: a header with the type and the shape, then the elements of the array.
 
-A header is only a claim. Memory grows with the bytes that arrive, and reading stops where the
-claim ends. A header that promises gigabytes does not fill the memory, and neither does a gzip file
-that unpacks to them.
+Files need not be trusted. Memory grows with the bytes that are read, so a header that promises
+gigabytes does not fill it, and a gzip file may not unpack to far more than its size.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..files.reading import check_expansion, reading
 
-# The third byte of a file gives the type of the elements, which are big-endian.
+# The third byte of a file is the type of the elements, which are big-endian.
 _DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype("u1"),
     0x09: np.dtype("i1"),
@@ -30,13 +29,12 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 1 << 16
-_MOST_AXES = 64
 
 
 def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """Read the array in an IDX file, which may be compressed with gzip.
+    """Read the array in an IDX file, gzip-compressed or not.
 
-    Compression is recognised by the file's first bytes, not by its name.
+    Compression is detected from the file's first bytes, not from its name.
 
     Parameters
     ----------
@@ -46,8 +44,8 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     Returns
     -------
     ndarray
-        The array, writeable and C-contiguous, in the byte order of this machine. Its shape is the
-        header's and its dtype is uint8, int8, int16, int32, float32 or float64, as the header says.
+        The array, writeable and C-contiguous, in the byte order of this machine. The header
+        determines its shape and its dtype: uint8, int8, int16, int32, float32 or float64.
 
     Raises
     ------
@@ -106,8 +104,6 @@ def _parse(stream: io.BufferedIOBase, size: int) -> NDArray[Any]:
             f"number of dimensions, got {magic!r}"
         )
     dtype, ndim = _DTYPES[magic[2]], magic[3]
-    if ndim > _MOST_AXES:
-        raise ValueError(f"its header claims {ndim} dimensions, NumPy has {_MOST_AXES} at most")
     lengths = stream.read(4 * ndim)
     if len(lengths) < 4 * ndim:
         raise ValueError(f"truncated: the header ends before the lengths of its {ndim} dimensions")
@@ -120,7 +116,7 @@ def _parse(stream: io.BufferedIOBase, size: int) -> NDArray[Any]:
             f"truncated: its header promises {expected!s:.20} bytes for the shape {shape!s:.80}, "
             f"it has {len(data)}"
         )
-    # At the end of a gzip file this read also verifies the checksum.
+    # This read also verifies the checksum at the end of a gzip file.
     if stream.read(1):
         raise ValueError(f"it goes on after the {expected} bytes of the shape {shape!s:.80}")
     array: NDArray[Any] = np.frombuffer(data, dtype)
@@ -128,7 +124,7 @@ def _parse(stream: io.BufferedIOBase, size: int) -> NDArray[Any]:
 
 
 def _read_up_to(count: int, stream: io.BufferedIOBase, size: int) -> bytearray:
-    """Read `count` bytes, or fewer at the end of the stream, in memory that grows with them."""
+    """Read `count` bytes, or fewer at the end of the stream; memory grows as they arrive."""
     data = bytearray()
     while len(data) < count and (chunk := stream.read(min(count - len(data), _CHUNK))):
         data += chunk

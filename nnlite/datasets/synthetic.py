@@ -1,7 +1,7 @@
-"""Small artificial data sets, for lessons and tests: points in the plane, and a noisy curve.
+"""Small synthetic data sets for lessons and tests: points in the plane, and a noisy curve.
 
-Names and arguments are scikit-learn's where it has the data set; `rng` is its ``random_state``. The
-samples come in a random order, so that a slice is a fair split.
+Names and arguments are those of scikit-learn where it has the same data set; `rng` is its
+``random_state``. The samples are in random order, so that any slice is a fair split.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def make_moons(n_samples: int = 100, *, noise: float = 0.0, rng: RandomState = N
     Parameters
     ----------
     n_samples : int, default 100
-        Number of points in all; the classes differ by at most one.
+        Total number of points; the sizes of the classes differ by at most one.
     noise : float, default 0
-        Standard deviation of the Gaussian noise that is added to each coordinate.
+        Standard deviation of the Gaussian noise added to each coordinate.
     rng : int, numpy.random.Generator or None
         Source of the noise and the order.
 
@@ -61,12 +61,12 @@ def make_moons(n_samples: int = 100, *, noise: float = 0.0, rng: RandomState = N
 def make_circles(
     n_samples: int = 100, *, noise: float = 0.0, factor: float = 0.8, rng: RandomState = None
 ) -> Classified:
-    """Return a circle of radius 1, class 0, and a smaller one inside it, class 1.
+    """Return a circle of radius 1 (class 0) and a smaller circle inside it (class 1).
 
     Parameters
     ----------
     n_samples, noise, rng
-        As for `make_moons`.
+        As in `make_moons`.
     factor : float in [0, 1), default 0.8
         Radius of the inner circle.
 
@@ -105,12 +105,12 @@ def make_spirals(
     noise: float = 0.0,
     rng: RandomState = None,
 ) -> Classified:
-    """Return intertwined spirals, one for each class, that start at the origin.
+    """Return intertwined spirals that start at the origin, one for each class.
 
     Parameters
     ----------
     n_samples, noise, rng
-        As for `make_moons`.
+        As in `make_moons`.
     n_classes : int, default 2
         Number of arms.
     turns : float, default 1
@@ -155,15 +155,14 @@ def make_spirals(
 
 
 def make_xor(n_samples: int = 100, *, noise: float = 0.0, rng: RandomState = None) -> Classified:
-    """Return points of a square, whose class is 1 if their coordinates have different signs.
+    """Return points of a square, of class 1 if their coordinates have different signs.
 
-    No linear classifier does better than chance.
+    No linear classifier is better than chance.
 
     Parameters
     ----------
     n_samples, noise, rng
-        As for `make_moons`. The points are drawn from `rng` too, so that the sizes of the classes
-        vary.
+        As in `make_moons`. The points are random too, so the sizes of the classes vary.
 
     Returns
     -------
@@ -204,15 +203,15 @@ def make_blobs(
     Parameters
     ----------
     n_samples, rng
-        As for `make_moons`.
+        As in `make_moons`.
     n_features : int, default 2
-        Number of coordinates. Array `centers` have their own.
+        Number of coordinates; ignored if `centers` is an array.
     centers : int or array_like of shape (n_classes, n_features), default 3
-        The centres, or how many to draw.
+        The centres, or their number if they are random.
     cluster_std : float, default 1
         Standard deviation of each coordinate within a cluster.
     center_box : tuple of two floats
-        Interval of each coordinate of a centre that is drawn.
+        Interval of each coordinate of random centres.
 
     Returns
     -------
@@ -262,18 +261,18 @@ def make_sine(
     Parameters
     ----------
     n_samples, rng
-        As for `make_moons`.
+        As in `make_moons`.
     periods : float, default 1
         Number of periods between -1 and 1.
     noise : float, default 0
-        Standard deviation of the Gaussian noise that is added to y.
+        Standard deviation of the Gaussian noise added to y.
 
     Returns
     -------
     x : ndarray of float32, shape (n_samples, 1)
         Uniform on [-1, 1).
     y : ndarray of float32, shape (n_samples, 1)
-        ``sin(π periods x)``, and noise.
+        ``sin(π periods x)`` plus noise.
 
     Raises
     ------
@@ -308,7 +307,7 @@ def _sizes(n_samples: int, n_classes: int, who: str) -> list[int]:
 def _classified(
     classes: list[NDArray[Any]], noise: float, rng: RandomState, who: str, option: str = "noise"
 ) -> Classified:
-    """Return the points of all classes with noise and labels, in a random order."""
+    """Return the points of all classes with noise and labels, in random order."""
     draws = generator(rng)
     points = np.concatenate(classes)
     labels = np.repeat(np.arange(len(classes)), [len(points) for points in classes])

@@ -1,4 +1,4 @@
-"""A data set that gives one image at a time, turned once into an array of all of them."""
+"""``from_torchvision``: convert a data set of single images into arrays."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ def from_torchvision(
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Read an image-classification data set of torchvision into ``(images, labels)``.
 
-    A torchvision data set decodes and transforms an image each time that it is asked for it. Here
-    this is done once, and epochs then run over arrays. A random transform is therefore applied once
-    too: leave augmentation to the `transform` of `DataLoader`.
+    A torchvision data set decodes and transforms an image each time it is accessed. This function
+    does so once, and epochs then iterate over arrays. A random transform is therefore applied only
+    once too; use the `transform` of `DataLoader` for augmentation.
 
-    Neither torchvision nor torch is imported: any sequence of ``(image, label)`` pairs will do.
+    Neither torchvision nor torch is imported: any sequence of ``(image, label)`` pairs works.
 
     Parameters
     ----------
     dataset : sequence of (image, label)
-        Has a length and an index, as ``torchvision.datasets.CIFAR10`` and
-        ``torch.utils.data.Subset`` have. Its transform, if it has one, is applied.
+        An object with a length and an index, such as ``torchvision.datasets.CIFAR10`` or
+        ``torch.utils.data.Subset``. Its transform, if it has one, is applied.
 
-        Each image is a PIL image or an array of shape (H, W) or (H, W, C), which is treated as
-        torchvision's ``ToTensor`` would: channels first, and bytes scaled to [0, 1]. Or it is a
-        tensor, the result of a transform, which is taken as it is. All have one shape.
+        Each image is a PIL image or an array of shape (H, W) or (H, W, C), and is converted as by
+        torchvision's ``ToTensor``: channels first, bytes scaled to [0, 1]. A tensor, the result of
+        a transform, is used unchanged. All images have the same shape.
 
-        Each label is an integer, or a tensor that holds one.
+        Each label is an integer or a tensor with one integer.
     dtype : data-type, default numpy.float32
-        The dtype of the images. With an integer dtype nothing is scaled: uint8 keeps the bytes of
-        a data set that has no transform, in a quarter of the memory.
+        The dtype of the images. With an integer dtype nothing is scaled: uint8 keeps the bytes of a
+        data set without a transform, in a quarter of the memory.
     progress : bool, default True
         Whether to show a progress bar on standard error.
 
@@ -62,8 +62,8 @@ def from_torchvision(
 
     Notes
     -----
-    The arrays are allocated once; beside them one sample at a time is held. The 50,000 training
-    images of CIFAR-10 take 614 MB as float32, 154 MB as uint8.
+    The arrays are allocated once, and only one sample at a time is held besides them. The 50,000
+    training images of CIFAR-10 take 614 MB as float32 and 154 MB as uint8.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def from_torchvision(
         raise ValueError(f"from_torchvision: {name} is empty")
 
     labels = np.empty(count, np.int64)
-    from tqdm import tqdm  # here, so that importing nnlite need not wait for it
+    from tqdm import tqdm  # here, so that `import nnlite` stays fast
 
     for index in tqdm(range(count), desc=name, unit="image", disable=not progress):
         sample = dataset[index]
@@ -129,7 +129,7 @@ def _convert(sample: Any, dtype: np.dtype[Any]) -> tuple[NDArray[Any], int]:
 
 
 def _to_array(image: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return a PIL image or an array as ToTensor would, and a tensor as it is, both in `dtype`."""
+    """Convert a PIL image or an array as ToTensor does; return it, or a tensor, in `dtype`."""
     try:
         array: NDArray[Any] = np.asarray(image)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -138,7 +138,7 @@ def _to_array(image: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
         raise TypeError(
             f"expected a PIL image, an array or a tensor of numbers, got {reprlib.repr(image)}"
         )
-    # A PIL image is known by its method: PIL need not be installed.
+    # Recognise a PIL image by its method, since PIL may not be installed.
     if isinstance(image, np.ndarray) or hasattr(image, "getbands"):
         if array.ndim not in (2, 3):
             raise TypeError(f"expected an image of shape (H, W) or (H, W, C), got {array.shape}")

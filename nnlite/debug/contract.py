@@ -1,7 +1,8 @@
-"""Checks of the layer contract beside the derivatives: purity, linearity, accumulation, memory order."""
+"""The layer contract beside right derivatives: purity, linearity, accumulation, memory order."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -92,7 +93,7 @@ class Promises:
             self.faults.append("backward has no input_grad, which containers hand to it")
 
     def _is_linear(self, factor: float) -> bool:
-        """Report if backward of `factor` times the gradient does not give `factor` times as much."""
+        """Report if `factor` times the gradient does not give `factor` times the result."""
         self._probe.layer.zero_grad()
         scaled = map_leaves(lambda w: factor * w, self._weights)
         return self._repeats(
@@ -128,7 +129,8 @@ class Promises:
                 ),
             ):
                 probe.layer.zero_grad()
-                self._repeats(what, lambda grad=weights: probe.backward(grad), slack=slack)
+                if not self._repeats(what, functools.partial(probe.backward, weights), slack=slack):
+                    return
 
     def check_another_forward(self) -> None:
         """Repeat forward and backward after those for other inputs and parameters."""

@@ -1,7 +1,7 @@
-"""Numerical slopes: central differences, and the kinks at which there is no slope to compare with.
+"""Numerical slopes: central differences, their rounding errors, and kinks.
 
 A function is given as ``outputs(t)``: its values at the distance t from a point, along some line.
-Its slope there is that of F(t) = Σ w · y(t), with fixed weights w.
+Its slope is that of F(t) = Σ w · y(t) at 0, with fixed weights w.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Slopes(NamedTuple):
 
     @property
     def jump(self) -> float:
-        """By how much the two sides differ."""
+        """The difference between the two sides."""
         return abs(self.right - self.left)
 
     @property
@@ -129,17 +129,11 @@ def judge(
     def agreement(steps: Iterable[float]) -> Judgement | None:
         for size in steps:
             found = slopes(outputs, base, weights, size)
-            estimates = [found.central]
-            if tried:
-                # The error of a difference is ch² + O(h⁴): two of them give c.
-                estimates.append((64 * found.central - tried[-1].central) / 63)
             tried.append(found)
-            if not found.are_alike(floor) or not is_resolved(found):
-                continue
-            for estimate in estimates:
-                error = relative_error(analytic, estimate, floor)
-                if error <= tolerance:
-                    return Judgement("ok", estimate, error)
+            if found.are_alike(floor) and is_resolved(found):
+                judgement = _compare(analytic, tried, floor, tolerance)
+                if judgement.verdict == "ok":
+                    return judgement
         return None
 
     def is_resolved(found: Slopes) -> bool:
@@ -165,15 +159,28 @@ def judge(
         itertools.takewhile(lambda size: size >= finest and tried[-1].steepness != 0, fine)
     ):
         return agreed
-    numeric, uncertainty = _settled(tried, rounding, max(magnitude, largest))
-    error = relative_error(analytic, numeric, max(floor, uncertainty / tolerance))
-    return Judgement("ok" if error <= tolerance else "FAIL", numeric, error)
+    settled, uncertainty = _settled(tried, rounding, max(magnitude, largest))
+    return _compare(analytic, tried[: settled + 1], max(floor, uncertainty / tolerance), tolerance)
+
+
+def _compare(analytic: float, tried: Sequence[Slopes], floor: float, tolerance: float) -> Judgement:
+    """Compare with the last of the differences and with its extrapolation."""
+    estimates = [tried[-1].central]
+    if len(tried) > 1:
+        # The error of a difference is ch² + O(h⁴): two of them give c.
+        estimates.append((64 * tried[-1].central - tried[-2].central) / 63)
+    judgements = [
+        Judgement("ok" if error <= tolerance else "FAIL", estimate, error)
+        for estimate in estimates
+        for error in (relative_error(analytic, estimate, floor),)
+    ]
+    return next((each for each in judgements if each.verdict == "ok"), judgements[0])
 
 
 def _difference(weights: Values, high: Values | None, low: Values | None) -> float:
     if high is None or low is None:
         return math.nan
-    # The difference first: what does not change then adds no rounding.
+    # The difference first: unchanged values then add no rounding.
     return float(sum(np.vdot(w, a - b) for w, a, b in zip(weights, high, low, strict=True)))
 
 
@@ -224,8 +231,8 @@ def _nearest_subgradient(
     return min(max(analytic, lower - slack), upper + slack)
 
 
-def _settled(tried: list[Slopes], rounding: float, magnitude: float) -> tuple[float, float]:
-    """Return the difference that changes least at the next smaller step, and its uncertainty.
+def _settled(tried: list[Slopes], rounding: float, magnitude: float) -> tuple[int, float]:
+    """Return the index of the slopes that change least at the next step, and their uncertainty.
 
     Parameters
     ----------
@@ -240,18 +247,19 @@ def _settled(tried: list[Slopes], rounding: float, magnitude: float) -> tuple[fl
         changes = [abs(slope) * step for step, *sides in tried for slope in sides if slope]
         rounding += min([_NOISE * _EPSILON * magnitude, *filter(math.isfinite, changes)])
 
-    def unrest(pair: tuple[Slopes, Slopes]) -> float:
-        change = abs(pair[0].central - pair[1].central)
-        return max(change, rounding / pair[0].step) if math.isfinite(change) else math.inf
+    def unrest(index: int) -> float:
+        change = abs(tried[index].central - tried[index + 1].central)
+        return max(change, rounding / tried[index].step) if math.isfinite(change) else math.inf
 
-    found, _ = min(itertools.pairwise(tried), key=unrest)
+    settled = min(range(len(tried) - 1), key=unrest)
+    found = tried[settled]
     # In F itself. Their range, since a step of F at the point would add the same to all.
     errors = [
         other.step * (other.central - found.central)
-        for other in tried
-        if other.step < found.step and math.isfinite(other.central)
+        for other in tried[settled + 1 :]
+        if math.isfinite(other.central)
     ]
     scatter = max(errors, default=0.0) - min(errors, default=0.0)
     if scatter <= _MOST_SCATTER * magnitude:
         rounding = max(rounding, _SCATTER * scatter)
-    return found.central, rounding / found.step
+    return settled, rounding / found.step

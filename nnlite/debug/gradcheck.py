@@ -1,4 +1,4 @@
-"""Gradients on trial: ``gradcheck`` compares what ``backward`` says with what ``forward`` does."""
+"""Gradient checking: compare ``backward`` with finite differences of ``forward``."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from .isolation import (
 from .probe import Probe
 from .table import Table
 
-# Of an array's gradient, elements below this share of the largest are compared on its scale.
+# Elements of a gradient below this fraction of the largest are compared on its scale.
 _SMALL = 1e-3
-# By how much a point is shifted to get away from a kink: more than the largest step.
+# The distance of the point nearby at which kinks are avoided: more than the largest step.
 _SHIFT = 2.0**-12
 
 
 @dataclass(frozen=True)
 class GradCheckRow:
-    """What `gradcheck` found for one input or parameter.
+    """The result of `gradcheck` for one input or parameter.
 
     Attributes
     ----------
@@ -52,18 +52,18 @@ class GradCheckRow:
         ``input``, or the parameter's name in the state dict.
     shape : tuple of int
     compared, size : int
-        How many elements were compared, of how many.
+        Number of elements compared, and in all.
     kinks : int
-        How many of those compared lie on a kink: they were compared at a point nearby.
+        Number of compared elements that lie on a kink and were compared at a point nearby.
     error : float
         The largest relative error.
     where : tuple of int or None
-        The element that has it; None if it is that of a random direction.
+        The element with that error; None for the derivative along a random direction.
     analytic, numeric : float
-        The derivative there: by `backward`, and by differences of `forward`.
+        The derivative there: from `backward`, and from differences of `forward`.
     verdict : {"ok", "FAIL", "kink", "frozen", "constant"}
-        "kink" if a derivative to compare with was not found nearby either; "frozen" for a
-        parameter that takes no gradient and "constant" for an input that gets none.
+        "kink" if there is no derivative to compare with nearby either; "frozen" for a
+        parameter that takes no gradient and "constant" for an input without a gradient.
     """
 
     name: str
@@ -80,16 +80,16 @@ class GradCheckRow:
 
 @dataclass(frozen=True, repr=False)
 class GradCheckResult:
-    """What `gradcheck` found: true if all is well, and printed as a table.
+    """The result of `gradcheck`: true if the check passed, printed as a table.
 
     Attributes
     ----------
     layer : str
-        What was checked.
+        The layer as it prints.
     rows : tuple of GradCheckRow
         One for each input of floats and each parameter.
     faults : tuple of str
-        Broken promises that are not a matter of a number, each in a sentence.
+        Violations of the layer contract other than wrong derivatives, a sentence each.
     tolerance : float
     """
 
@@ -100,14 +100,14 @@ class GradCheckResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every gradient agrees and no promise was broken."""
+        """Whether every gradient agrees and there are no faults."""
         return not self.faults and all(row.verdict not in ("FAIL", "kink") for row in self.rows)
 
     def __bool__(self) -> bool:
         return self.passed
 
     def raise_if_failed(self) -> None:
-        """Raise an AssertionError with the whole table, unless the check has passed."""
+        """Raise an AssertionError with the whole table if the check failed."""
         if not self.passed:
             raise AssertionError(str(self))
 
@@ -140,34 +140,34 @@ def gradcheck(
 ) -> GradCheckResult:
     """Check the gradients of a layer, a model or a loss against central differences.
 
-    The check is done in float64 on a copy: the layer, its caches, gradients, mode and buffers, the
-    inputs, and the package's generator are left as they are.
+    The check runs in float64 on a copy: the layer, its caches, gradients, mode and buffers, the
+    inputs, and the package's generator are left unchanged.
 
     Parameters
     ----------
     layer : Layer
-        A layer, model or loss, in the mode in which it is to be checked.
+        A layer, model or loss, in the mode to be checked.
     *inputs : array_like, or tuple of array_like
-        The inputs of `forward`. Those of floats are checked; all others (labels, indices, None)
-        are passed on as they are.
+        The inputs of `forward`. Inputs of floats are checked; all others (labels, indices, None)
+        are passed on unchanged.
     options : mapping, optional
         Keyword arguments of `forward`.
     constants : sequence of int
-        Positions of inputs of floats that get no gradient, such as a target or a mask.
+        Positions of inputs of floats without a gradient, such as a target or a mask.
     tolerance : float, default 1e-6
         The largest relative error that passes.
     max_elements : int, default 1000
-        Of an array with more elements, so many are drawn at random and compared; and besides, the
-        slope along one random direction through all of them.
+        In an array with more elements, this many are drawn at random and compared, and so are the
+        derivatives along two random directions through all elements.
     rng : int, numpy.random.Generator or None
-        Source of the weights of the outputs, and of what is drawn of large arrays.
+        Source of the weights of the outputs, the directions, and the elements of large arrays.
 
     Returns
     -------
     GradCheckResult
         True if every gradient is right, so that ``assert nn.gradcheck(layer, x)`` is a test.
         Printed, it is a table. Its method `raise_if_failed` raises an AssertionError with the
-        whole table, where pytest shortens what ``assert`` shows.
+        whole table, which pytest shortens after ``assert``.
 
     Raises
     ------
@@ -175,12 +175,12 @@ def gradcheck(
         If `layer` is not a layer.
     ValueError
         If an input or a parameter is not finite, if there is no input of floats and no parameter
-        to check, or if a constant is no position of an input.
+        to check, or if a position in `constants` is out of range.
 
     Notes
     -----
-    Outputs y are weighted with random numbers w, drawn once, of magnitude ½ to 1, which makes one
-    function of them; a loss is checked as it is, times such a number::
+    The outputs y are weighted with random numbers w of magnitude 1/2 to 1, drawn once, to give a
+    scalar function; a loss is multiplied by such a number::
 
         F(θ) = Σ w · y(θ)            ∂F/∂θ_i, analytic: backward(w)
                                      numeric: (F(θ + h e_i) - F(θ - h e_i)) / 2h
@@ -190,27 +190,39 @@ def gradcheck(
 
         |analytic - numeric| / max(|analytic|, |numeric|, floor)
 
-    where floor is a thousandth of the largest gradient in the array, or what rounding alone may
-    make of a derivative of zero. Where the two disagree, seven steps from 8h to h/32768 are tried.
+    where floor is a thousandth of the largest gradient in the array, or the rounding error of a
+    derivative of zero. Where the two disagree, seven steps from 8h to h/32768 are tried, then
+    smaller ones, as a logarithm or a root needs near 0. Rounding inside `forward`, which limits all
+    differences at a saturated softmax or a large offset, is estimated from the scatter of the
+    differences over those steps, and no agreement beyond it is asked for.
+
+    *Large arrays.* Of the two directions, the first has random magnitudes, so that neither a
+    wrong element nor two that are swapped cancel. The second is longer where the gradient is
+    small, so that a small wrong element is not lost among large ones.
 
     *Kinks.* At a point such as 0 of a ReLU or a tie of a maximum there is no derivative. A
-    disagreement is put down to a kink only if the slopes on both sides stay apart by the same
-    amount as the step shrinks, which no smooth function does. Even then it is not excused: the
-    same elements have to agree at a point nearby, off the kink. And if moving all of them together
-    is smooth, as with a tie, the sum of their gradients has to be right.
+    disagreement is attributed to a kink only if the slopes on both sides stay apart by the same
+    amount as the step shrinks, which no smooth function does. The same elements then have to
+    agree at a point nearby, off the kink. If moving all of them together is smooth, as with a tie,
+    the sum of their gradients has to be right. And in a layer without sub-layers, the gradient at
+    the kink has to lie between the one-sided slopes of the outputs. In a composition it need not:
+    for 2 relu(x) - relu(-x), which has the slopes 2 and 1 at 0, relu'(0) = 0 gives 0.
 
     *Randomness.* Every forward starts from the same buffers and the same states of the package's
-    generator and of each generator that is an attribute of a layer: so a dropout drops the same.
+    generator and of each generator that is an attribute of a layer: a dropout drops the same
+    elements each time.
 
-    *Promises.* It is also a fault if forward returns None, other dtypes than float64, or other
+    *Contract.* It is also a fault if forward returns None, other dtypes than float64, or other
     values for the same input; if backward returns another number of gradients than there are
     inputs, or other shapes or dtypes; if a second backward gives another input gradient or does
-    not add to the parameters' gradients exactly what the first did, or if backward is not linear
-    in the gradient; if ``input_grad=False`` changes the parameters' gradients; if forward or
-    backward changes an array that it was given or has returned, or a parameter.
+    not add to the parameters' gradients exactly what the first did; if backward is not linear in
+    the gradient, up to sizes of 1e12 and down to 1e-12; if ``input_grad=False`` changes the
+    parameters' gradients; if forward or backward changes an array that it was given or has
+    returned, or a parameter; or if the results depend on the memory order of inputs or gradients.
 
-    A layer is taken for a loss if its backward takes no gradient, or has a number for default. A
-    loss may return the gradient of its first input alone.
+    A layer is taken for a loss if the gradient that its backward takes has a number for default.
+    A loss may return the gradient of its first input alone. `fit` calls its backward with and
+    without a gradient, so both have to work.
 
     References
     ----------
@@ -261,7 +273,7 @@ def gradcheck(
 
 
 class _Slope(NamedTuple):
-    """One derivative: with respect to an element, or along a direction through all of them."""
+    """A derivative to compare: for one element, or along a direction through all of them."""
 
     where: tuple[int, ...] | None
     direction: Any
@@ -272,7 +284,7 @@ class _Slope(NamedTuple):
 
 
 class _Subject:
-    """An input or a parameter under check, and what has been found of it."""
+    """An input or a parameter under check, with its gradient and the results so far."""
 
     def __init__(self, name: str, array: Array, verdict: str = "") -> None:
         self.name = name
@@ -293,7 +305,7 @@ class _Subject:
         )
 
     def derivative(self, slope: _Slope) -> tuple[float, float]:
-        """Return what backward says of `slope`, and the size below which it counts as small."""
+        """Return the analytic derivative, and the size below which it counts as small."""
         if self.gradient is None:
             return 0.0, 0.0
         if slope.where is None:
@@ -333,7 +345,7 @@ def _count_elements(slopes: list[_Slope]) -> int:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Context without warnings: that a function is not defined beside the point is a finding."""
+    """Context without warnings, since functions may be undefined beside the point."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         yield
@@ -414,8 +426,8 @@ class _Check:
         return [subject.row() for subject in self._subjects]
 
     def _go_elsewhere_first(self) -> None:
-        """Go forward and back at another point: whatever stays from it shows in what follows."""
-        # Should this fail, so does what follows, or the point was outside the domain.
+        """Run at another point first, so that any state kept from it shows in later runs."""
+        # An error here either recurs below, or the point is outside the domain.
         with contextlib.suppress(Exception), self._shifted(_SHIFT), _quietly():
             output = self._probe.forward()
             self._probe.backward(map_leaves(lambda leaf: np.ones(np.shape(leaf))[()], output))
@@ -423,7 +435,7 @@ class _Check:
 
     @contextlib.contextmanager
     def _shifted(self, shift: float) -> Iterator[None]:
-        """Context in which every input and parameter is a little off its value."""
+        """Context in which every input and parameter is shifted a little."""
         arrays = [s.array for s in self._subjects if s.verdict != "constant"]
         points = [array.copy() for array in arrays]
         try:
@@ -441,7 +453,7 @@ class _Check:
         return float(weights) if isinstance(output, float) else np.asarray(weights)
 
     def _assign(self, returned: Any) -> bool:
-        """Give each subject what backward has found for it; return whether that can be told."""
+        """Assign to each subject its gradient; return False if their number is wrong."""
         matched = match_inputs(returned, self._probe.inputs)
         if matched is not None:
             of_floats = map(is_floats, leaves(self._probe.inputs))
@@ -467,7 +479,7 @@ class _Check:
         return True
 
     def _compare(self, subject: _Subject) -> None:
-        """Compare the gradient of `subject` with differences, but for what is on a kink."""
+        """Compare the gradient of `subject` with differences, except on kinks."""
         if subject.verdict:
             return
         doubtful: list[tuple[float, _Slope]] = []
@@ -520,7 +532,7 @@ class _Check:
         return self._probe.along((subject.array, index, slope.direction))
 
     def _judge(self, subject: _Subject, doubtful: list[_Slope]) -> list[_Slope]:
-        """Look closer at what is doubtful, until one is wrong; return those that are on a kink."""
+        """Judge doubtful slopes until one is wrong; return those on a kink."""
         on_kink = []
         for slope in doubtful:
             analytic, floor = subject.derivative(slope)
@@ -559,7 +571,7 @@ class _Check:
     # ---- kinks ----
 
     def _compare_off_kinks(self) -> None:
-        """Compare what is on a kink at a point nearby, where it is not."""
+        """Compare the slopes on a kink at a point nearby."""
         pending = [s for s in self._subjects if s.on_kink and not s.verdict]
         if not pending:
             return
@@ -574,7 +586,7 @@ class _Check:
                     return
 
     def _moves_there(self) -> bool:
-        """Find outputs and gradients where the arrays now are; return whether there are any."""
+        """Compute outputs and gradients at the present point; return False if it has none."""
         self._probe.layer.zero_grad()
         try:
             self._base = [np.array(leaf) for leaf in leaves(self._probe.forward())]
@@ -585,7 +597,7 @@ class _Check:
         return self._assign(self._probe.backward(self._weights))
 
     def _check_ties(self, pending: list[_Subject]) -> None:
-        """Move all that is on a kink by the same amount: where values tie, that is smooth."""
+        """Move all elements on a kink by the same amount, which is smooth where values tie."""
         moves, gradients = [], []
         for subject in pending:
             elements = [slope.where for slope in subject.on_kink if slope.where is not None]

@@ -1,9 +1,10 @@
-"""Looking at a model without touching it: what `gradcheck` and `trace` share."""
+"""Tools to inspect a model without changing it."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -16,16 +17,14 @@ AnyLayer = TypeVar("AnyLayer", bound=Layer)
 
 
 def isolated_copy(layer: AnyLayer) -> AnyLayer:
-    """Return a deep copy of `layer` that has neither caches nor gradients yet."""
-    left_out: list[Any] = [part._cache for part in layer.layers() if part._cache]
-    for parameter in layer.parameters():
-        left_out += [parameter.grad, parameter._storage]
-    return copy.deepcopy(layer, {id(value): None for value in left_out})
+    """Return a deep copy of `layer` without caches and gradients."""
+    # Copies have no caches anyway.
+    return copy.deepcopy(layer, {id(parameter.grad): None for parameter in layer.parameters()})
 
 
 @contextlib.contextmanager
 def package_generator_kept() -> Iterator[None]:
-    """Context after which the package's generator is where it was before."""
+    """Context that restores the state of the package's generator."""
     package = generator()
     state = package.bit_generator.state
     try:
@@ -34,8 +33,24 @@ def package_generator_kept() -> Iterator[None]:
         package.bit_generator.state = state
 
 
+def intercept(layer: Layer, method: str, handler: Callable[..., Any]) -> None:
+    """Have `handler` called in place of a method of `layer`, with the method before its arguments.
+
+    Undone by `stop_intercepting`.
+    """
+    original = getattr(layer, method)
+    # The instance's own attribute hides the method of its class.
+    vars(layer)[method] = functools.wraps(original)(functools.partial(handler, original))
+
+
+def stop_intercepting(layer: Layer) -> None:
+    """Undo `intercept` for all methods, which ends the cycle of references that it makes."""
+    for method in ("forward", "backward"):
+        vars(layer).pop(method, None)
+
+
 def leaves(values: Any) -> Iterator[Any]:
-    """Yield the values in a value or in a tuple of them, which may be nested."""
+    """Yield the items of a nested tuple; any other value is its only item."""
     if isinstance(values, tuple):
         for item in values:
             yield from leaves(item)
@@ -44,7 +59,7 @@ def leaves(values: Any) -> Iterator[Any]:
 
 
 def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
-    """Return `values` with `function` applied to each of its leaves, nested as it was."""
+    """Return `values` with `function` applied to each leaf, nested as before."""
     if isinstance(values, tuple):
         return tuple(map_leaves(function, item) for item in values)
     return function(values)
@@ -56,9 +71,9 @@ def is_floats(value: Any) -> bool:
 
 
 def match_inputs(returned: Any, inputs: tuple[Any, ...]) -> list[Any] | None:
-    """Return the gradient for each leaf of `inputs`, or None if `returned` has another number.
+    """Return the gradient for each leaf of `inputs`, or None if their numbers differ.
 
-    What is not of floats, such as labels, may be left out.
+    Gradients of inputs that are not floats, such as labels, may be left out.
     """
     given, wanted = list(leaves(returned)), list(leaves(inputs))
     if len(given) == len(wanted):
@@ -74,7 +89,7 @@ def match_inputs(returned: Any, inputs: tuple[Any, ...]) -> list[Any] | None:
 def input_names(layer: Layer, inputs: tuple[Any, ...]) -> list[str]:
     """Return a name for each leaf of `inputs`.
 
-    A layer that names its inputs in an attribute ``inputs``, as `Graph` does, is followed.
+    A layer can name them in an attribute ``inputs``, as `Graph` does.
     """
     names = getattr(layer, "inputs", None)
     if not isinstance(names, tuple) or [*map(type, names)] != [str] * len(inputs):

@@ -1,4 +1,4 @@
-"""The layer under check: a copy whose every ``forward`` starts from the same state."""
+"""A copy of a layer whose every ``forward`` starts from the same state."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .isolation import isolated_copy, leaves, map_leaves
 class Probe:
     """A float64 copy of a layer with its inputs, whose every forward starts from the same state.
 
-    That is the state of the buffers, of the package's generator, and of every generator that is an
+    The state consists of the buffers, the package's generator, and every generator that is an
     attribute of a layer.
 
     Attributes
     ----------
     layer : Layer
     inputs : tuple
-        Copies, those of floats as arrays of float64.
+        Copies; floats as float64 arrays in C order.
     parameters : dict of str to Parameter
     takes_grad, takes_input_grad : bool
-        Which arguments ``backward`` has.
+        Whether ``backward`` has these arguments.
     is_loss : bool
-        Whether ``backward`` needs no gradient, or has a number for default.
+        Whether ``backward`` takes no gradient, or has a number for default.
     """
 
     def __init__(self, layer: Layer, inputs: tuple[Any, ...], options: Mapping[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Probe:
         self.is_loss = not self.takes_grad or isinstance(arguments[0].default, (int, float))
 
     def forward(self) -> Any:
-        """Return the output, from the state of the beginning."""
+        """Restore the initial state and return the output."""
         for bit_generator, state in self._states:
             bit_generator.state = state
         for part, name, value in self._buffers:
@@ -65,7 +65,7 @@ class Probe:
         return self.layer.forward(*self.inputs, **self._options)
 
     def backward(self, grad: Any, **options: bool) -> Any:
-        """Return what backward returns, for the gradient `grad` where it takes one."""
+        """Call backward, with the gradient `grad` if it takes one."""
         backward: Any = self.layer.backward
         return backward(grad, **options) if self.takes_grad else backward()
 
@@ -84,12 +84,13 @@ class Probe:
         return tuple(parameter.grad for parameter in self.parameters.values())
 
     def along(self, *moves: tuple[Array, Any, Any]) -> Outputs:
-        """Return the outputs as a function of t, when each array moves by t times a direction.
+        """Return the outputs as a function of t, with each array moved by t times a direction.
 
         Parameters
         ----------
         *moves : (ndarray, index, direction)
-            An input or the data of a parameter, what of it moves, and where to.
+            An input or the data of a parameter, the index of the elements that move, and the
+            direction.
         """
         starts = [np.copy(array[index]) for array, index, _ in moves]
 

@@ -1,4 +1,4 @@
-"""A run of a model again and again, with one number moved: finite differences of any value."""
+"""Repeat a run with one number moved: finite differences of any value in a model."""
 
 from __future__ import annotations
 
@@ -14,12 +14,20 @@ from ..engine.arrays import Array
 from ..layer import Layer
 from ..random import generator
 from .differences import step_at
-from .isolation import input_names, is_floats, isolated_copy, leaves, package_generator_kept
+from .isolation import (
+    input_names,
+    intercept,
+    is_floats,
+    isolated_copy,
+    leaves,
+    package_generator_kept,
+    stop_intercepting,
+)
 from .probe import Probe
 
 
 class Replay:
-    """What a trace was run with, kept so that the same run can be repeated.
+    """The arguments of a trace, copied so that the same run can be repeated.
 
     Parameters
     ----------
@@ -52,9 +60,8 @@ class Replay:
         Returns
         -------
         dict of str to list of float
-            (L(v + h) - L(v - h)) / 2h for each place, or NaN where the model fails. A name that
-            stands for no array of floats, or for a layer that is called more than once, is left
-            out.
+            (L(v + h) - L(v - h)) / 2h for each place, or NaN where the model fails. Left out are
+            values that are no arrays of floats, and layers that are called more than once.
         """
         inputs, options, target, grad = self._given
         with package_generator_kept(), np.errstate(all="ignore"):
@@ -92,7 +99,7 @@ class Replay:
 
 
 def _movable(probe: Probe, names: Iterable[str]) -> dict[str, Array]:
-    """Return arrays by name: what is added to one of them is added to that value in the model."""
+    """Return arrays by name; a change to one of them changes that value in the model."""
     inputs = zip(input_names(probe.layer, probe.inputs), leaves(probe.inputs), strict=True)
     found = {name: value for name, value in inputs if is_floats(value)}
     found.update((name, parameter.data) for name, parameter in probe.parameters.items())
@@ -100,29 +107,21 @@ def _movable(probe: Probe, names: Iterable[str]) -> dict[str, Array]:
     watched = {name: layers[name] for name in names if name in layers and name not in found}
     outputs: dict[str, list[Any]] = {name: [] for name in watched}
     for name, layer in watched.items():
-        vars(layer)["forward"] = _recording(layer.forward, outputs[name])
+        intercept(layer, "forward", functools.partial(_record, outputs[name]))
     probe.forward()
     for name, layer in watched.items():
-        del vars(layer)["forward"]
+        stop_intercepting(layer)
         if len(outputs[name]) == 1 and isinstance(outputs[name][0], (np.ndarray, np.floating)):
             found[name] = np.zeros_like(outputs[name][0])
-            vars(layer)["forward"] = _shifted(layer.forward, found[name])
+            intercept(layer, "forward", functools.partial(_add, found[name]))
     return found
 
 
-def _recording(forward: Callable[..., Any], outputs: list[Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def recording(*inputs: Any, **options: Any) -> Any:
-        output = forward(*inputs, **options)
-        outputs.append(output)
-        return output
-
-    return recording
+def _record(outputs: list[Any], forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    output = forward(*inputs, **options)
+    outputs.append(output)
+    return output
 
 
-def _shifted(forward: Callable[..., Any], offset: Array) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def shifted(*inputs: Any, **options: Any) -> Any:
-        return forward(*inputs, **options) + offset
-
-    return shifted
+def _add(offset: Array, forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    return forward(*inputs, **options) + offset

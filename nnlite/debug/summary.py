@@ -1,4 +1,4 @@
-"""What a model consists of and what it costs: the table behind ``model.summary(input_shape)``."""
+"""The layers of a model and their costs: the table of ``model.summary(input_shape)``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from ..checks import integer
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..modes import no_grad
-from .isolation import input_names, isolated_copy, leaves, map_leaves, package_generator_kept
+from .isolation import (
+    input_names,
+    intercept,
+    isolated_copy,
+    leaves,
+    map_leaves,
+    package_generator_kept,
+    stop_intercepting,
+)
 from .table import Table
 
 Shape = tuple[int, ...]
@@ -21,7 +29,7 @@ Shape = tuple[int, ...]
 
 @dataclass
 class LayerSummary:
-    """A line of a `Summary`: a layer, without the layers in it.
+    """A line of a `Summary`: one layer, without its sub-layers.
 
     Attributes
     ----------
@@ -30,21 +38,21 @@ class LayerSummary:
     label : str
         The layer as it prints, or its class if that is long.
     depth : int
-        In how many layers it lies.
+        Number of layers that contain it.
     has_layers : bool
-        Whether there are layers in it.
+        Whether it has sub-layers.
     output_shape : tuple of int, or tuple of them
-        The shape of what it returned last; None if it was not called.
+        The shape of the last output; None if the layer was not called.
     parameters, trainable_parameters : int
-        How many numbers its own parameters hold, and how many of them take a gradient. What an
-        earlier line has counted is left out.
+        Number of elements of its own parameters, and of those that take a gradient, without those
+        counted in an earlier line.
     shared_parameters : int
-        How many numbers it uses that an earlier line has counted: see `nnlite.Layer.tied`.
+        Number of elements counted in an earlier line: see `nnlite.Layer.tied`.
     multiply_adds : int
-        As `nnlite.Layer.multiply_adds` says, over all calls.
+        The sum of `nnlite.Layer.multiply_adds` over all calls.
     output_bytes : int
-        The new memory that its outputs take: 0 if they are views of its inputs, or if a layer
-        in it has made them.
+        Memory allocated for its outputs: 0 if they are views of its inputs or the output of a
+        sub-layer.
     """
 
     name: str
@@ -67,28 +75,28 @@ class Summary:
     Attributes
     ----------
     layers : list of LayerSummary
-        The model, and all layers below it in the order of `nnlite.Layer.named_layers`, each once.
+        The model and all its layers in the order of `nnlite.Layer.named_layers`, each once.
     parameters, trainable_parameters, frozen_parameters : int
-        How many numbers all parameters hold; a parameter that several layers share counts once.
+        Number of elements of all parameters; a parameter that several layers share counts once.
     buffers : int
-        How many numbers the buffers hold, such as running means: no parameters, as in PyTorch.
+        Number of elements of the buffers, such as running means, which are no parameters.
     multiply_adds : int
-        What one forward of the batch takes: those of matrix products and convolutions, as is
+        Multiply-adds of one forward of the batch: those of matrix products and convolutions, as is
         usual. A backward takes about twice as many. One multiply-add is two floating-point
         operations (FLOPs).
     state_bytes : int
-        The memory of parameters and buffers. Gradients take as much as the trainable parameters
-        once more, and so does each array that an optimizer keeps of them: one for momentum, two
-        for Adam.
+        Memory of parameters and buffers. The gradients take as much as the trainable parameters
+        again, and so does each array of an optimizer's state: one for momentum, two for Adam.
     activation_bytes : int
-        The memory of the inputs and of the outputs of all layers for the batch. Training keeps
-        most of it for the backward; what a layer keeps beside, or needs for a moment, is not in it.
+        Memory of the inputs and of the outputs of all layers for the batch. Training keeps most of
+        it until the backward. Other arrays that a layer caches, and temporary ones, are not
+        counted.
 
     Notes
     -----
-    The numbers come from one forward of a copy of the model, in evaluation mode and without caches,
-    for ones of floats and zeros of integers. The model stays as it is: its mode, caches, buffers
-    and generators.
+    The figures come from one forward of a copy of the model, in evaluation mode and without caches.
+    The inputs are ones if they are floats, and zeros if they are integers. The model's mode,
+    caches, buffers and generators are left unchanged.
 
     Examples
     --------
@@ -157,12 +165,11 @@ class Summary:
 
 
 def summarize(model: Layer, input_shape: Any, batch_size: int, dtype: Any) -> Summary:
-    """Return the summary of a model: what `Layer.summary` does."""
+    """Return the summary of a model, as `Layer.summary` does."""
     batch_size = integer(batch_size, "summary: batch_size")
     shapes = _shapes(input_shape)
     dtypes = _dtypes(dtype, model, len(shapes))
-    # Ones, because zeros are where a logarithm or a quotient has no value; and no index is wrong
-    # that is zero.
+    # Ones, since a logarithm or a quotient is undefined at 0; and 0 is always a valid index.
     inputs = tuple(
         np.full((batch_size, *shape), kind.kind == "f", kind)
         for shape, kind in zip(shapes, dtypes, strict=True)
@@ -178,7 +185,7 @@ def summarize(model: Layer, input_shape: Any, batch_size: int, dtype: Any) -> Su
 
 
 class _Run:
-    """One forward of a copy whose layers report what passes through them."""
+    """One forward of a copy of the model, which fills a line for each layer."""
 
     def __init__(self, model: Layer, inputs: tuple[Array, ...]) -> None:
         self.layers: list[LayerSummary] = []
@@ -187,13 +194,13 @@ class _Run:
         self.buffers = 0
         self._model = isolated_copy(model).eval()
         self._inputs = inputs
-        # What has been counted: parameters and buffers, and every array that passed through.
+        # The arrays counted so far: parameters, buffers, inputs and outputs.
         self._seen: list[Any] = [*inputs]
         self._fault: tuple[str, str] | None = None
         counted: set[int] = set()
         for name, depth, layer in _walk(self._model, "", 0, set()):
             line = LayerSummary(name, layer.label, depth, any(layer.named_children()))
-            for _, parameter in layer._own_parameters():
+            for parameter in layer.parameters(recurse=False):
                 if id(parameter) in counted:
                     line.shared_parameters += parameter.size
                     continue
@@ -201,61 +208,62 @@ class _Run:
                 line.parameters += parameter.size
                 line.trainable_parameters += parameter.size if parameter.requires_grad else 0
                 self._count_state(parameter.data)
-            for buffer in (getattr(layer, name) for name in layer._buffer_names):
-                if buffer is not None and id(buffer) not in counted:
+            for buffer in layer.buffers(recurse=False):
+                if id(buffer) not in counted:
                     counted.add(id(buffer))
                     self.buffers += buffer.size
                     self._count_state(buffer)
             self.layers.append(line)
-            vars(layer)["forward"] = self._reporting(line, layer, layer.forward)
+            intercept(layer, "forward", functools.partial(self._report, line, layer))
 
     def _count_state(self, array: Array) -> None:
         self.state_bytes += array.nbytes
         self._seen.append(array)
 
-    def _reporting(
-        self, line: LayerSummary, layer: Layer, forward: Callable[..., Any]
-    ) -> Callable[..., Any]:
-        @functools.wraps(forward)
-        def reporting(*inputs: Any, **options: Any) -> Any:
-            try:
-                output = forward(*inputs, **options)
-            except Exception as error:
-                # The innermost layer is the one that says what is wrong.
-                self._fault = self._fault or (line.name, str(error))
-                raise
-            line.output_shape = map_leaves(np.shape, output)
-            line.multiply_adds += layer.multiply_adds(
-                tuple(map_leaves(np.shape, value) for value in inputs), line.output_shape
-            )
-            for array in leaves(output):
-                if not any(np.may_share_memory(array, other) for other in self._seen):
-                    line.output_bytes += np.asarray(array).nbytes
-                    self._seen.append(array)
-            return output
-
-        return reporting
+    def _report(
+        self,
+        line: LayerSummary,
+        layer: Layer,
+        forward: Callable[..., Any],
+        *inputs: Any,
+        **options: Any,
+    ) -> Any:
+        """Call `forward`, and fill the line of its layer."""
+        try:
+            output = forward(*inputs, **options)
+        except Exception as error:
+            # The innermost layer knows best.
+            self._fault = self._fault or (line.name, str(error))
+            raise
+        line.output_shape = map_leaves(np.shape, output)
+        line.multiply_adds += layer.multiply_adds(
+            tuple(map_leaves(np.shape, value) for value in inputs), line.output_shape
+        )
+        for array in leaves(output):
+            if not any(np.may_share_memory(array, other) for other in self._seen):
+                line.output_bytes += np.asarray(array).nbytes
+                self._seen.append(array)
+        return output
 
     def go(self, given: str) -> None:
-        """Run forward, and fill the lines."""
+        """Run forward; an error names the layer in which it was raised."""
         try:
             self._model(*self._inputs)
         except Exception as error:
-            # The arguments of any other class of errors may be more than a message.
+            # Errors of other classes may have arguments that are no message.
             if self._fault and type(error) in (TypeError, ValueError, RuntimeError):
                 name, message = self._fault
                 place = f"layer {name!r}: " if name else ""
                 error.args = (f"{place}{message} (summary gave the model {given})",)
             raise
         finally:
-            # Each report holds its layer and the layer its report: end that, so that all can go.
             for layer in self._model.layers():
-                vars(layer).pop("forward", None)
+                stop_intercepting(layer)
             del self._model, self._inputs, self._seen
 
 
 def _walk(layer: Layer, name: str, depth: int, seen: set[int]) -> Iterator[tuple[str, int, Layer]]:
-    """Yield name, depth and layer of `layer` and of all below it, each once."""
+    """Yield name, depth and layer, for `layer` and all its sub-layers, each once."""
     if id(layer) in seen:
         return
     seen.add(id(layer))
@@ -307,14 +315,14 @@ def _cells(layer: LayerSummary, indentation: str) -> list[str]:
         parameters = f"shared + {parameters}" if layer.parameters else "shared"
     costs = [parameters, f"{layer.multiply_adds:,}", _size(layer.output_bytes)]
     if layer.has_layers:
-        # What a container does not do itself stands in the lines below.
+        # The lines below show the costs of its sub-layers.
         costs = ["" if cost in ("0", "0 B") else cost for cost in costs]
     shape = "not called" if layer.output_shape is None else str(layer.output_shape)
     return [layer.name, indentation * layer.depth + layer.label, shape, *costs]
 
 
 def _size(count: float) -> str:
-    """Return a number of bytes to three digits."""
+    """Format a number of bytes with three digits."""
     units = ["B", "kB", "MB", "GB", "TB"]
     while count >= 999.5 and len(units) > 1:
         count /= 1000

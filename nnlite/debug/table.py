@@ -1,4 +1,4 @@
-"""Tables that a person reads: aligned text in a terminal, HTML in a notebook."""
+"""Tables: aligned text in a terminal, HTML in a notebook."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Table:
     rows : iterable of sequence of str
         The cells.
     numeric : container of str
-        The columns that are aligned at the right.
+        The right-aligned columns.
     title : str
-        What stands above the table.
+        A line above the table.
     notes : iterable of str
-        What stands below it, a line each.
+        Lines below the table.
     """
 
     def __init__(

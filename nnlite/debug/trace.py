@@ -1,4 +1,4 @@
-"""What happens inside a model: ``trace`` shows the value and the gradient at every layer."""
+"""Trace a model: the value and the gradient at every layer."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ..layer import Layer
 from ..parameter import Parameter
 from .isolation import (
     input_names,
+    intercept,
     isolated_copy,
     leaves,
     map_leaves,
@@ -39,9 +40,9 @@ class TraceEntry:
     name : str
         The dotted name of the layer or parameter; or ``input``, ``output`` or ``loss``.
     label : str
-        What it is: the layer as it prints, or ``Parameter``.
+        The layer as it prints, or ``Parameter``.
     sources : tuple of str
-        The names of the entries whose values a layer, or the loss, has taken.
+        The names of the entries that are inputs of the layer or loss.
     value : ndarray, float, or tuple of them
         The input, output of the layer, parameter or loss; None for a layer that was not called.
     grad : ndarray, float, or tuple of them
@@ -68,15 +69,15 @@ class TraceEntry:
 
 
 class Problem(NamedTuple):
-    """Something that goes wrong in a model, where it begins.
+    """A problem in a model, at the place where it begins.
 
     Attributes
     ----------
     kind : {"not finite", "dead", "exploding", "vanishing", "no gradient"}
     name : str
-        The name of the `TraceEntry` that it begins at.
+        The name of the `TraceEntry` at which it begins.
     message : str
-        The same as a sentence.
+        A description in one sentence.
     """
 
     kind: str
@@ -90,19 +91,19 @@ class Problem(NamedTuple):
 class Trace(Mapping[str, TraceEntry]):
     """Values and gradients at every layer of a model: a mapping of names to `TraceEntry`.
 
-    It has the inputs, the layers in the order in which they finished forward, each with its
-    parameters behind it, and the loss. The model as a whole is ``output``. Printed, it is a table.
+    Entries are the inputs, the layers in the order in which their forward ended, each followed by
+    its parameters, and the loss. The whole model is ``output``. Printed, it is a table.
 
     Attributes
     ----------
     inputs : tuple of TraceEntry
         The inputs: also under ``input``, or ``input[0]`` and so on, or the names in a `Graph`.
     output : TraceEntry
-        The output: also under ``output``, or ``the output`` if a layer is called so.
+        The output: also under ``output``, or ``the output`` if a layer has that name.
     loss : TraceEntry or None
-        The loss, if one was given: also under ``loss``, or ``the loss`` if a layer is called so.
+        The loss, if one was given: also under ``loss``, or ``the loss`` if a layer has that name.
     error : Exception or None
-        What ended the run half-way, after values that were not finite.
+        The exception that ended the run after values that were not finite.
     """
 
     def __init__(self, label: str, run: Run, replay: Replay) -> None:
@@ -129,25 +130,25 @@ class Trace(Mapping[str, TraceEntry]):
         return len(self._entries)
 
     def problems(self, exploding: float = 1e3, vanishing: float = 1e-6) -> list[Problem]:
-        """Return what goes wrong, each where it begins: forward first, then backward.
+        """Return the problems in the model: those of forward first, then those of backward.
 
-        What merely passes a problem on is not listed.
+        Each is listed where it begins; layers that only pass it on are left out.
 
         Parameters
         ----------
         exploding, vanishing : float
-            The factors by which a gradient that goes back may grow or shrink, measured by its
-            root mean square and against the gradient of the output.
+            The factors by which the root mean square of a gradient may exceed, or fall below, that
+            of the gradient of the output.
 
         Returns
         -------
         list of Problem
-            - "not finite": an input, a parameter or a gradient with NaN or inf; or a layer that
-              makes NaN or inf of what is finite, on the way forward or back;
-            - "dead": a layer that gets a gradient and passes on zeros alone, or whose parameter
-              gets zeros alone;
-            - "exploding", "vanishing": a layer below which the gradient is beyond the factor;
-            - "no gradient": a parameter that gets none, though its layer has gone back.
+            - "not finite": an input, a parameter or a gradient with NaN or inf, or a layer that
+              makes NaN or inf of finite values, in forward or backward;
+            - "dead": a layer that gets a gradient but returns only zeros, or whose parameter
+              gets only zeros;
+            - "exploding", "vanishing": a layer that returns a gradient beyond the factor;
+            - "no gradient": a parameter without a gradient after its layer's backward.
         """
         exploding = number(exploding, "problems: exploding", minimum=1)
         vanishing = number(vanishing, "problems: vanishing", minimum=0, maximum=1)
@@ -221,10 +222,10 @@ def trace(
     grad: Any = None,
     options: Mapping[str, Any] | None = None,
 ) -> Trace:
-    """Run a model forward and back, and keep the value and the gradient at every layer.
+    """Run a model forward and backward, and record the value and the gradient at every layer.
 
-    It does so on a copy, in the model's dtype and mode: the model, its caches, gradients and
-    buffers, the inputs, and the package's generator are left as they are.
+    It runs a copy in the model's dtype and mode: the model, its caches, gradients and buffers, the
+    inputs, and the package's generator are left unchanged.
 
     Parameters
     ----------
@@ -233,12 +234,12 @@ def trace(
     *inputs : array_like, or tuple of array_like
         The inputs of `forward`.
     loss : Layer, optional
-        What the gradients are those of: ``loss(output, target)``.
+        The gradients are those of ``loss(output, target)``.
     target : object, optional
-        The second argument of `loss`; left out, the loss gets the output alone.
+        The second argument of `loss`. Without it, `loss` is called with the output alone.
     grad : ndarray, or tuple of ndarray, optional
-        In place of a loss, the gradient of the output. Without either, it is that of the sum of
-        the outputs: ones.
+        The gradient of the output, in place of a loss. With neither, it is ones: the gradient of
+        the sum of the outputs.
     options : mapping, optional
         Keyword arguments of `forward`.
 
@@ -253,8 +254,8 @@ def trace(
     TypeError
         If `model` or `loss` is not a layer, or if there is a target without a loss.
     ValueError
-        If there are a loss and a gradient. Whatever the model raises is passed on; but after a
-        value that is not finite, the trace ends there and has the exception as ``error``.
+        If both `loss` and `grad` are given. Errors of the model are passed on, except after a
+        value that is not finite: then the trace ends there, with the exception as ``error``.
 
     Notes
     -----
@@ -262,9 +263,9 @@ def trace(
 
         value = y_k        grad = dL/dy_k
 
-    The norm in the table is the root of the sum of squares. A container is left out of the table
-    where its output is that of a layer in it. A layer that is called more than once shows its last
-    call. NumPy's warnings of overflow and the like are silenced, since `problems` says more.
+    The norm in the table is the root of the sum of squares. The table leaves out containers whose
+    output is that of a sub-layer. Of a layer called more than once, the last call is recorded.
+    NumPy's warnings of overflow and the like are silenced, since `problems` tells more.
 
     Examples
     --------
@@ -311,8 +312,8 @@ def trace(
 # ---- the run ----
 
 
-class _Size(NamedTuple):
-    """How large some arrays are: their root mean square, and whether all of it is finite."""
+class _Magnitude(NamedTuple):
+    """The root mean square of some arrays, and whether all elements are finite."""
 
     rms: float
     finite: bool
@@ -320,24 +321,24 @@ class _Size(NamedTuple):
 
 @dataclass(eq=False)
 class _Step:
-    """A layer, and what went in and out of it."""
+    """A layer with its recorded values and gradients."""
 
     entry: TraceEntry
     parameters: list[tuple[TraceEntry, Parameter]]
-    # What the names of all inside begin with: None for the outermost, which contains everything.
+    # Of the names of its sub-layers; None for the outermost layer, which contains all.
     prefix: str | None
     has_layers: bool
     kind: type[Layer]
     has_finite_inputs: bool = True
     is_repeated: bool = False
-    returned: _Size | None = None
+    returned: _Magnitude | None = None
 
     def contains(self, name: str) -> bool:
         return self.prefix is None or name.startswith(self.prefix)
 
 
 class Run:
-    """One forward and backward of a copy whose layers report what passes through them."""
+    """One forward and backward of a copy of the model, whose layers record values and gradients."""
 
     def __init__(self, model: Layer, inputs: tuple[Any, ...]) -> None:
         self.model = isolated_copy(model)
@@ -352,7 +353,7 @@ class Run:
         self._forward: list[_Step] = []
         self._backward: list[_Step] = []
         self._outputs: list[Any] = []
-        # Every value that a layer can take, with the name of the entry that it is first met at.
+        # Each value so far, with the name of the entry at which it first appeared.
         self._met = list(
             zip(leaves(self.given), (entry.name for entry in self.inputs), strict=True)
         )
@@ -367,7 +368,7 @@ class Run:
                 continue
             own = [
                 (TraceEntry(parameters.pop(id(p)), "Parameter"), p)
-                for _, p in layer._own_parameters()
+                for p in layer.parameters(recurse=False)
                 if id(p) in parameters
             ]
             step = _Step(
@@ -378,30 +379,28 @@ class Run:
                 kind=type(layer),
             )
             self._steps[id(layer)] = step
-            vars(layer)["forward"] = self._reporting_forward(step, layer.forward)
-            vars(layer)["backward"] = self._reporting_backward(step, layer.backward)
+            intercept(layer, "forward", functools.partial(self._report_forward, step))
+            intercept(layer, "backward", functools.partial(self._report_backward, step))
         self.output = self._steps[id(self.model)]
 
     def _free(self, name: str) -> str:
         return f"the {name}" if name in self._taken else name
 
-    def _reporting_forward(self, step: _Step, forward: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(forward)
-        def reporting(*inputs: Any, **options: Any) -> Any:
-            step.has_finite_inputs = _is_finite(inputs)
-            step.entry.sources = self._names_of(inputs)
-            output = forward(*inputs, **options)
-            self._met += [(leaf, step.entry.name) for leaf in leaves(output)]
-            step.entry.value = map_leaves(_copied, output)
-            step.is_repeated = any(output is other for other in self._outputs)
-            self._outputs.append(output)
-            _put_last(self._forward, step)
-            return output
-
-        return reporting
+    def _report_forward(
+        self, step: _Step, forward: Callable[..., Any], *inputs: Any, **options: Any
+    ) -> Any:
+        step.has_finite_inputs = _is_finite(inputs)
+        step.entry.sources = self._names_of(inputs)
+        output = forward(*inputs, **options)
+        self._met += [(leaf, step.entry.name) for leaf in leaves(output)]
+        step.entry.value = map_leaves(_copied, output)
+        step.is_repeated = any(output is other for other in self._outputs)
+        self._outputs.append(output)
+        _put_last(self._forward, step)
+        return output
 
     def _names_of(self, values: Any) -> tuple[str, ...]:
-        """Return the names of the entries that these values are first met at."""
+        """Return the names of the entries at which these values first appeared."""
         names = []
         for leaf in leaves(values):
             same = (name for value, name in self._met if value is leaf)
@@ -409,20 +408,18 @@ class Run:
             names += [name for name in (next(same, None) or next(equal, None),) if name]
         return tuple(dict.fromkeys(names))
 
-    def _reporting_backward(self, step: _Step, backward: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(backward)
-        def reporting(*arguments: Any, **options: Any) -> Any:
-            grad = arguments[0] if arguments else options.get("grad")
-            step.entry.grad = map_leaves(_copied, grad)
-            returned = backward(*arguments, **options)
-            step.returned = _size(returned)
-            _put_last(self._backward, step)
-            return returned
-
-        return reporting
+    def _report_backward(
+        self, step: _Step, backward: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> Any:
+        grad = arguments[0] if arguments else options.get("grad")
+        step.entry.grad = map_leaves(_copied, grad)
+        returned = backward(*arguments, **options)
+        step.returned = _measured(returned)
+        _put_last(self._backward, step)
+        return returned
 
     def go(self, loss: Layer | None, target: Any, grad: Any, options: dict[str, Any]) -> None:
-        """Run forward and back, and fill the entries."""
+        """Run forward and backward, and fill the entries."""
         try:
             output = self.model(*self.given, **copy.deepcopy(options))
             if loss is not None:
@@ -499,8 +496,8 @@ class Run:
             yield _made_of_finite_values(self.loss)
 
     def backward_problems(self, exploding: float, vanishing: float) -> Iterator[Problem]:
-        """Yield the layers and parameters at which something goes wrong on the way back."""
-        start = _size(self.output.entry.grad)
+        """Yield the layers and parameters at which a problem of backward begins."""
+        start = _measured(self.output.entry.grad)
         if start is None:
             return
         output = self.output.entry
@@ -511,12 +508,12 @@ class Run:
             yield Problem("dead", output.name, f"the gradient of {output._title} is all zeros")
         blamed: list[Problem] = []
         for step in self._backward:
-            received = _size(step.entry.grad)
+            received = _measured(step.entry.grad)
             if received is None or not received.finite:
                 continue
             yield from _parameter_problems(step, received)
             found = _layer_problem(step, received, start.rms, exploding, vanishing)
-            # What happens in a container is the matter of the layer in it that does it.
+            # A problem in a container belongs to the sub-layer that has it.
             if found and not any(p.kind == found.kind and step.contains(p.name) for p in blamed):
                 blamed.append(found)
                 yield found
@@ -527,12 +524,12 @@ def _made_of_finite_values(entry: TraceEntry) -> Problem:
     return Problem("not finite", entry.name, message)
 
 
-def _parameter_problems(step: _Step, received: _Size) -> Iterator[Problem]:
+def _parameter_problems(step: _Step, received: _Magnitude) -> Iterator[Problem]:
     for entry, parameter in step.parameters:
         name = entry.name
         if not parameter.requires_grad:
             continue
-        size = _size(entry.grad)
+        size = _measured(entry.grad)
         if size is None:
             yield Problem("no gradient", name, f"{name} gets no gradient")
         elif not size.finite:
@@ -542,7 +539,7 @@ def _parameter_problems(step: _Step, received: _Size) -> Iterator[Problem]:
 
 
 def _layer_problem(
-    step: _Step, received: _Size, start: float, exploding: float, vanishing: float
+    step: _Step, received: _Magnitude, start: float, exploding: float, vanishing: float
 ) -> Problem | None:
     returned, name, title = step.returned, step.entry.name, step.entry._title
     if returned is None:
@@ -594,12 +591,12 @@ def _is_finite(values: Any) -> bool:
     return all(np.isfinite(array).all() for array in _numbers(values))
 
 
-def _size(values: Any) -> _Size | None:
+def _measured(values: Any) -> _Magnitude | None:
     arrays = _numbers(values)
     if not arrays:
         return None
     count = sum(array.size for array in arrays)
-    return _Size(_norm(arrays) / math.sqrt(count), _is_finite(values))
+    return _Magnitude(_norm(arrays) / math.sqrt(count), _is_finite(values))
 
 
 def _norm(arrays: list[Any]) -> float:

@@ -1,4 +1,4 @@
-"""Array types: the dtypes that nnlite computes in, and the annotation of an array."""
+"""The dtypes that nnlite computes in, and the type annotation of an array."""
 
 from __future__ import annotations
 

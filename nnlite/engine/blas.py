@@ -1,23 +1,23 @@
-"""Who uses the processor's cores: one thread, those of BLAS, or our own.
+"""Matrix products, and the use of the processor's cores: one thread, those of BLAS, or our own.
 
-BLAS has threads of its own and gives a part of a product to each. Three things keep them from being
-the answer to everything:
+BLAS divides each product among its own threads. They are not always the best choice:
 
-- For a product of a few million multiply-adds between steps in Python, waking and awaiting them
-  leaves little of what they save, and takes many times longer where another program wants the same
-  core. Such a product is computed by one thread.
-- They compute nothing but products. Where a network's arrays are large, as in convolution, copies
-  and sums take as long as the products do. Layers `share` such work among threads of our own.
-- They await the next product in a loop, on the cores that the others need. So BLAS gets one thread
-  for each part of shared work, and a product is not given to its threads if an operand was computed
-  from images by ours: `memory.is_for_threads` tells it of an array. In a network with convolutions
-  BLAS's threads would take away half of the cores.
+- For a product of a few million multiply-adds between steps in Python, waking and joining the
+  threads costs about as much as they save, and many times more if another program competes for the
+  cores. One thread computes such a product.
+- BLAS computes only products. In networks with large arrays, such as convolutional ones, copies and
+  sums take as long as the products. The function `share` divides such work among our own threads.
+- BLAS's threads wait for the next product in a busy loop and occupy the cores that our threads
+  need. So within shared work BLAS uses one thread for each part. A product does not use BLAS's
+  threads either if an operand was computed from images by our threads, as `memory.is_for_threads`
+  tells. In a network with convolutions they would occupy half of the cores.
 
-We use as many threads as BLAS would, so that what limits it (``OMP_NUM_THREADS``, threadpoolctl)
-limits all. Where the BLAS is not OpenBLAS, nothing is shared and BLAS does as it likes.
+The number of our threads is that of BLAS, so the limits set for BLAS (``OMP_NUM_THREADS``,
+threadpoolctl) hold for both. With a BLAS other than OpenBLAS, no work is shared, and BLAS chooses
+its own threads.
 
-How a result is computed depends on its operands (shapes, memory order and origin) and on the number
-of threads alone, and so do its bits.
+The algorithm, and so every bit of a result, depends only on the operands (shapes, memory order and
+origin) and on the number of threads.
 """
 
 from __future__ import annotations
@@ -37,32 +37,31 @@ from . import threads
 from .arrays import Array
 from .memory import empty, is_for_threads, ones
 
-# These were measured where a core makes some 50 thousand million multiply-adds a second, and goes
-# through 10 GB of memory.
+# Measured on cores of about 5·10¹⁰ multiply-adds and 10 GB of memory traffic per second.
 
-# Multiply-adds. Up to the first, OpenBLAS takes one thread by itself; from the second on, its
-# threads are faster; from the third on, ours pay, though one of them may have to be woken.
+# Multiply-adds. Up to the first, OpenBLAS uses one thread anyway. From the second on, its threads
+# are faster. From the third on, our threads are faster even if one of them has to be woken.
 _TINY, _LARGE, _HUGE = 1 << 18, 1 << 22, 1 << 24
 
-# Bytes of an array from which on ours pay.
+# Bytes of an array from which on our threads are faster.
 _MANY_BYTES = 1 << 21
 
 
 class _OneThread:
-    """Context in which OpenBLAS uses one thread; its number of threads is put back afterwards.
+    """Context in which OpenBLAS uses one thread. On exit the number of threads is restored.
 
-    Where the BLAS is another one, it does nothing. Should a Ctrl-C come between two of its lines,
-    the number is put back when the same thread leaves the context the next time.
+    With another BLAS the context does nothing. If Ctrl-C arrives between two of its lines, the
+    number is restored when the same thread leaves the context the next time.
     """
 
     def __init__(self) -> None:
         self._get, self._set = _openblas()
-        self._usual = 1  # the number of threads to put back, if it is lowered
+        self._usual = 1  # the number of threads to restore, if it was lowered
         self._is_lowered = False
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget the threads that are within the context: a forked process has none of them."""
+        """Forget the threads inside the context: they do not exist in a forked process."""
         self._lock = threading.Lock()
         self._within: set[int] = set()
 
@@ -83,14 +82,14 @@ class _OneThread:
                 self._is_lowered = False
 
     def threads(self) -> int:
-        """Return how many threads BLAS may use outside of the context."""
+        """Return the number of threads that BLAS uses outside of the context."""
         return self._usual if self._is_lowered else self._get()
 
 
 def _openblas() -> tuple[Callable[[], int], Callable[[int], object]]:
     """Return the functions of NumPy's OpenBLAS that get and set its number of threads."""
     try:
-        # A symbol is looked up in the libraries, too, that this one is linked with.
+        # The lookup includes the libraries that this one is linked with.
         library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
     except (ImportError, OSError):
         return _one, _nothing
@@ -106,38 +105,38 @@ def _one() -> int:
 
 
 def _nothing(threads: int) -> None:
-    """Leave a BLAS alone that is not known."""
+    """Set the number of threads of an unknown BLAS: do nothing."""
 
 
 _one_thread = _OneThread()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _one_thread.begin_anew())
 
-# Whether any work has been shared. Where none was, the threads of BLAS may be awaiting the next
-# product, and large arrays are better left to one thread.
+# Whether any work has been shared yet. If not, the threads of BLAS may be waiting in their busy
+# loop, and one thread is better for large arrays.
 _has_shared = False
 
 
 def share(
     work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
 ) -> None:
-    """Call ``work(start, stop)`` for parts of range(length), at the same time if it is worth it.
+    """Call ``work(start, stop)`` for parts of range(length), in parallel if that is faster.
 
     Parameters
     ----------
     work : callable
-        Called with the bounds of parts that make up the range. They come in any order, so no part
-        may need or overwrite what another one writes.
+        Called with the bounds of each part, in any order, so parts must be independent: none may
+        read or overwrite elements that another one writes.
     length : int
     size, multiply_adds : int
-        About how many bytes all parts go through, and in how many multiply-adds of matrix products.
-        If both are few, all is one part. In any case BLAS has one thread for a part.
+        Approximate number of bytes that all parts read and write, and of multiply-adds in their
+        matrix products. If both are small, there is one part. BLAS uses one thread for each part.
     """
     global _has_shared
     is_worth_it = size >= _MANY_BYTES or multiply_adds >= _HUGE
     parts = min(_one_thread.threads(), length) if is_worth_it else 1
     if (parts == 1 and multiply_adds <= _TINY) or threads.is_busy():
-        # BLAS takes one thread by itself, or has one for the sake of the work around this.
+        # BLAS uses one thread anyway, or is limited to one by the caller's own `share`.
         _run(work, length, parts)
         return
     with _one_thread:
@@ -156,27 +155,27 @@ def _run(work: Callable[[int, int], object], length: int, parts: int) -> None:
 def share_sum(
     term: Callable[[int, int], Array], length: int, size: int, multiply_adds: int = 0
 ) -> Array:
-    """Return the sum of ``term(start, stop)`` over parts of range(length), shared as by `share`."""
+    """Return the sum of ``term(start, stop)`` over parts of range(length), using `share`."""
     terms: dict[int, Array] = {}
 
     def work(start: int, stop: int) -> None:
         terms[start] = term(start, stop)
 
     share(work, length, size, multiply_adds)
-    # In this order, whichever part was ready first.
+    # Always in this order, whichever part was ready first, for the same bits in each run.
     return functools.reduce(np.add, [terms[start] for start in sorted(terms)])
 
 
 def elementwise(function: Callable[..., object], *arrays: Array) -> None:
-    """Call ``function(*arrays)``, which goes element by element through arrays of one shape.
+    """Call ``function(*arrays)``, an elementwise operation on arrays of one shape.
 
-    In a process that has shared work before, parts of large arrays are computed at the same time.
+    In a process that has shared work before, parts of large arrays are computed in parallel.
     """
     size = arrays[0].nbytes
     if size < _MANY_BYTES or not _has_shared:
         function(*arrays)
         return
-    # Parts along the axis that lies outermost in memory.
+    # Parts along the outermost axis in memory.
     shape, strides = arrays[0].shape, arrays[0].strides
     axis = max(range(len(shape)), key=lambda axis: (shape[axis] > 1, abs(strides[axis])))
     turned = [array.swapaxes(0, axis) for array in arrays]
@@ -190,7 +189,7 @@ def elementwise(function: Callable[..., object], *arrays: Array) -> None:
 def product(a: Array, b: Array, out: Array | None = None, like: Array | None = None) -> Array:
     """Return the product of two matrices, as `numpy.dot`.
 
-    The threads of BLAS stay asleep if one of the operands, or `like`, is an array for our own.
+    BLAS uses one thread if one of the operands, or `like`, is an array for our own threads.
     """
     multiply_adds = a.size * b.shape[1]
     if multiply_adds <= _TINY:
@@ -200,8 +199,8 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
     for_threads = is_large and any(
         array is not None and is_for_threads(array) for array in (a, b, like)
     )
-    # A product with one row takes as long as it takes to read the matrix, which BLAS's threads do
-    # from caches of their own.
+    # The time of a product with one row is that of reading the matrix, and each of BLAS's threads
+    # reads from its own cache.
     if rows == 1 or (is_large and not for_threads):
         return np.dot(a, b, out)
     result = empty((rows, columns), a.dtype, for_threads) if out is None else out
@@ -221,16 +220,16 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
 
 
 def as_rows(x: Array) -> Array:
-    """Return `x` as a matrix: all axes but the last in one."""
+    """Return `x` as a matrix, with all axes but the last merged."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def affine(x: Array, weight: Array, bias: Array | None) -> Array:
     """Return x Wᵀ + b for the rows of `x`."""
-    # BLAS packs the transposed matrix, so let it be the smaller one.
+    # BLAS packs the transposed matrix, so transpose the smaller one.
     y = product(weight, x.T).T if 1 < len(x) < len(weight) else product(x, weight.T)
     if bias is not None:
-        # NumPy adds to a row in half the time that it needs for a matrix of one row.
+        # NumPy adds two vectors in half the time of adding a vector to a matrix of one row.
         target = y[0] if len(y) == 1 else y
         target += bias
     return y
@@ -239,7 +238,7 @@ def affine(x: Array, weight: Array, bias: Array | None) -> Array:
 def matmul(a: Array, b: Array, like: Array) -> Array:
     """Return the product of two matrices, in the memory order of `like`.
 
-    Whoever reads the product and `like` together then reads both along memory.
+    A later operation on the product and `like` then reads both contiguously.
     """
     if like.flags.c_contiguous:
         return product(a, b, like=like)
@@ -247,5 +246,5 @@ def matmul(a: Array, b: Array, like: Array) -> Array:
 
 
 def column_sums(a: Array) -> Array:
-    """Return the sum of each column of a matrix: a product with ones is faster than `sum`."""
-    return product(ones((1, len(a)), a.dtype), a)[0]
+    """Return the sum of each column of a matrix, as a product with ones: faster than `sum`."""
+    return a[0] if len(a) == 1 else product(ones((1, len(a)), a.dtype), a)[0]

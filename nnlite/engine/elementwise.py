@@ -1,8 +1,8 @@
-"""Functions of each element: into memory that is used again, and large arrays by several threads.
+"""Elementwise functions, with reused memory and several threads for large arrays.
 
-NumPy computes a function of an array fast. What costs more is the memory for its result (see
-`memory`) and, for small arrays, converting a Python number to the array's dtype: the constants
-below have it already.
+NumPy's own functions are fast. The memory for their results costs more (see `memory`), and so does,
+for small arrays, the conversion of a Python number to the array's dtype. The constants below have
+the right dtype already.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .memory import empty_like
 
 _ZERO = {dtype: np.zeros((), dtype) for dtype in FLOATS}
 _ONE = {dtype: np.ones((), dtype) for dtype in FLOATS}
-# Integers of the same size as each float.
+# For each float type, the integer type of the same size.
 _BITS = {dtype: np.dtype(f"i{dtype.itemsize}") for dtype in FLOATS}
 
 
@@ -53,7 +53,7 @@ def step(x: Array, height: float) -> Array:
 
 
 def multiply(x: Array, factor: Array | float) -> Array:
-    """Return the product of `x` with a number or with an array of its shape."""
+    """Return the product of `x` and a number or an array of the same shape."""
     y: Array = np.multiply(x, factor, out=empty_like(x))
     return y
 
@@ -84,9 +84,9 @@ def sigmoid(x: Array) -> Array:
     return np.reciprocal(y, out=y)
 
 
-@np.errstate(over="ignore")  # as a decorator it takes a third less time than in a with statement
+@np.errstate(over="ignore")  # a decorator takes a third less time than a with statement
 def _exp(y: Array) -> None:
-    """Turn y into exp(y), which may be infinite."""
+    """Replace y by exp(y), which may be infinite."""
     np.exp(y, out=y)
 
 
@@ -98,10 +98,10 @@ def full_like(x: Array, values: Array) -> Array:
 
 
 def where(condition: Array, values: Array, out: Array | None = None) -> Array:
-    """Return `values` where `condition` is True, and 0 elsewhere; `condition` is overwritten.
+    """Return `values` where `condition` is True, and 0 elsewhere. `condition` is overwritten.
 
-    This takes a fraction of the time of `numpy.where`. Unlike a product with the condition it
-    makes no NaN of infinity.
+    This is several times as fast as `numpy.where`. Unlike a product with the condition, it does not
+    turn infinity into NaN.
     """
     # True is 1, and -1 has all bits set.
     mask = condition.view(np.int8)

@@ -1,10 +1,10 @@
-"""Memory that is used again as soon as nobody can see it any more.
+"""A pool of memory for large arrays, reused when no array refers to it any more.
 
-A fresh array of a megabyte costs more in page faults than the arithmetic that fills it, so layers
-take large arrays from here. CPython counts the references to every object, and every view of an
-array holds one to the array that owns the memory: when nothing but the pool refers to a buffer,
-nobody can read it, and writing into it again breaks no promise. Where references cannot be counted
-(another interpreter, no global lock), everything counts as held and nothing is used again.
+The page faults of a new array of a megabyte cost more than the arithmetic that fills it, so layers
+take large arrays from this pool. CPython counts the references to each object, and every view of
+an array holds a reference to the array that owns the memory. If only the pool refers to a buffer,
+no other code can read it, and it is safe to overwrite. Where references cannot be counted (another
+interpreter, free-threaded Python), every buffer counts as held and none is reused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _references(array: NDArray[Any]) -> int:
 
 
 class _Owner:
-    """Keeps an array as the users of `is_held` do, to measure how many references that makes."""
+    """Holds an array as the callers of `is_held` do, to measure the number of references."""
 
     def __init__(self) -> None:
         self.array = np.empty(0)
@@ -47,10 +47,10 @@ _UNHELD = _Owner().references()
 
 
 def is_held(array: NDArray[Any]) -> bool:
-    """Whether anything but one attribute and the caller's one local variable refers to `array`.
+    """Whether `array` has references besides one attribute and one local variable of the caller.
 
-    A view counts for the array that owns its memory, or for the nearest array below it whose base
-    is not an array.
+    A view is a reference to the array that owns its memory, or to the nearest array below it whose
+    base is not an array.
     """
     return not _COUNTED or sys.getrefcount(array) > _UNHELD
 
@@ -58,18 +58,18 @@ def is_held(array: NDArray[Any]) -> bool:
 class _Arena(np.ndarray[Any, np.dtype[Any]]):
     """Owner of memory that several arrays share.
 
-    NumPy makes the owner of the memory the base of a view of a view, but it stops short of a
-    subclass. So an array in an arena is the base of its own views, and `is_held` tells of each
-    array whether anybody looks at it, whatever happens to its neighbours.
+    The base of a view of a view is usually the owner of the memory, but NumPy stops at a subclass.
+    So an array in an arena is the base of its own views, and `is_held` can tell for each array,
+    independently of its neighbours, whether it is in use.
     """
 
 
 def lay_out(
     shapes: list[tuple[int, ...]], dtype: np.dtype[Any]
 ) -> tuple[NDArray[Any], list[NDArray[Any]]]:
-    """Return a flat array of zeros, and arrays of these shapes one after the other in its memory.
+    """Return a flat array of zeros, and arrays of these shapes as consecutive parts of its memory.
 
-    The base of the flat array and of all the others is one and the same object.
+    All these arrays, the flat one too, have the same object as their base.
     """
     sizes = [math.prod(shape) for shape in shapes]
     arena: _Arena = _Arena(sum(sizes), dtype)
@@ -82,27 +82,27 @@ def lay_out(
     return arena.view(np.ndarray), arrays
 
 
-_SMALL = 1 << 17  # bytes; below this, malloc serves as well
-_PATIENCE = 512  # calls of `empty`, after which a buffer that none of them used is given back
-_SPARE = 1 << 25  # bytes that nobody uses, beyond which some are given back before more are taken
+_SMALL = 1 << 17  # bytes; below this, malloc is as fast
+_PATIENCE = 512  # calls of `empty` after which an unused buffer is released
+_SPARE = 1 << 25  # bytes of unused buffers from which on some are released before a new one is made
 
 
 class _ForThreads(np.ndarray[Any, np.dtype[Any]]):
-    """Owner of memory for arrays that threads of our own work on."""
+    """Owner of memory for arrays that our own threads work on."""
 
 
 def is_for_threads(array: NDArray[Any]) -> bool:
     """Whether `array` was made by ``empty(..., for_threads=True)``, or is a view of such an array.
 
-    `empty_like` hands this on, so that it holds for all arrays that are computed from images.
+    `empty_like` preserves this mark, so all arrays computed from images have it.
     """
-    # The memory's owner is the base of an array and, being a subclass, not that of a view of it.
+    # The owner is a subclass, so it is the base of the array, but not of a view of the array.
     base = array.base
     return type(base) is _ForThreads or type(getattr(base, "base", None)) is _ForThreads
 
 
 class _Pool(threading.local):
-    """Buffers by owner and size, each with the number of the call that used it last."""
+    """Buffers by owner and size, each with the number of the last call that used it."""
 
     def __init__(self) -> None:
         self.buffers: dict[tuple[type, int], list[list[Any]]] = {}
@@ -113,10 +113,9 @@ _pool = _Pool()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any], for_threads: bool = False) -> NDArray[Any]:
-    """Return an uninitialised C-ordered array, as `numpy.empty`, in used memory where there is any.
+    """Return an uninitialised C-ordered array, as `numpy.empty`, in reused memory if possible.
 
-    The memory was part of an earlier array that nobody can see any more. `for_threads` marks the
-    array as one that threads of our own work on: see `is_for_threads`.
+    `for_threads` marks the array as one that our own threads work on: see `is_for_threads`.
     """
     owner: type[NDArray[Any]] = _ForThreads if for_threads else np.ndarray
     size = math.prod(shape) * dtype.itemsize
@@ -140,9 +139,9 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], for_threads: bool = Fals
 
 
 def empty_like(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an uninitialised array, as `numpy.empty_like`, in used memory where there is any.
+    """Return an uninitialised array, as `numpy.empty_like`, in reused memory if possible.
 
-    Its axes lie in memory in the same order as those of `array`, and it is for threads alike.
+    It has the memory order of `array` and its mark for threads.
     """
     for_threads = array.base is not None and is_for_threads(array)
     if array.nbytes < _SMALL and not for_threads:
@@ -157,8 +156,8 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any]:
 def reshape(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """Return `x` in another shape, as `numpy.reshape`.
 
-    Where the first axis stays and lies innermost in memory, as in arrays of images, it stays
-    innermost: a copy, if there has to be one, is of long stretches.
+    If the first axis keeps its size and is innermost in memory, as in arrays of images, it stays
+    innermost, so that a copy, if one is needed, moves long contiguous pieces.
     """
     if shape[0] != len(x) or x.strides[0] != x.itemsize:
         return x.reshape(shape)
@@ -172,23 +171,23 @@ def reshape(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 @functools.lru_cache(maxsize=256)
 def _orders(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the order in which the axes lie in memory, and the one that leads back."""
+    """Return the memory order of the axes, and its inverse."""
     order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
     return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 @functools.lru_cache(maxsize=64)
 def ones(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array of ones to read from, made once: a product with it sums faster than `sum`."""
+    """Return a cached array of ones, to be read only: a product with it is faster than `sum`."""
     array = np.ones(shape, dtype)
     array.flags.writeable = False
     return array
 
 
 def _give_back() -> None:
-    """Let go of the buffers that no call has used for long; who holds one of them keeps it.
+    """Release buffers that no call has used for long. An array in such a buffer stays valid.
 
-    Of those that nobody holds, the ones that were used last stay, as long as they are not too much.
+    Of the other unused buffers, keep the most recent ones, up to a limit of bytes.
     """
     oldest, spare = _pool.calls - _PATIENCE, 0
     latest_first = sorted(itertools.chain(*_pool.buffers.values()), key=lambda entry: -entry[1])

@@ -1,14 +1,14 @@
-"""Mean and variance, of each feature over a batch and of each row, and what normalizes with them.
+"""Mean and variance, of each feature over a batch and of each row, and normalization with them.
 
-Features are the second axis of an array (N, C, …). The functions of features go through an array as
-lines (A, C, B), however it lies in memory: A and B are what lies outside and inside of the features
-there. They go block by block, so that what one operation has computed is still in the cache for the
-next; large arrays are shared among threads. Sums are products with ones, which BLAS is fast at.
+Features are the second axis of an array (N, C, …). The functions of features see every array as
+lines (A, C, B), where A merges the axes outside the features in memory and B the axes inside. They
+work block by block, so that the result of one operation is still in the cache for the next. Large
+arrays are shared among threads. Sums are products with ones, which BLAS computes fast.
 
-Where values hardly vary but are far from 0, the rounding of their mean is as large as what they
-vary by. So the variance is never the mean of the squares less the square of the mean: it is that of
-values from which a number close to the mean was subtracted first. Such a difference of floats close
-to each other is exact.
+If values vary little but are far from 0, the rounding error of their mean is as large as their
+deviation. So the variance is never the mean of the squares minus the square of the mean. Instead, a
+number close to the mean is subtracted from the values first, which is exact for floats close to
+each other.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from .arrays import Array
 from .blas import share, share_sum
 from .memory import empty_like
 
-# About how many bytes make a block.
+# Approximate bytes in a block.
 _BLOCK = 1 << 19
-# How often a mean is corrected at most. Each time, a thousandth of its error is left, or less: the
-# relative error of a sum.
+# Maximum number of corrections of a mean. Each leaves at most a thousandth of the error, which is
+# the relative error of a sum.
 _CORRECTIONS = 3
-# What a mean may be off by, squared and as a fraction of the variance, without a correction.
+# Squared error of a mean, as a fraction of the variance, up to which it is not corrected.
 _NEGLIGIBLE = 2.0**-30
 
 
 class Mean(NamedTuple):
-    """The mean of each feature, in two parts where one float is not accurate enough.
+    """The mean of each feature, as the sum of two floats where one is not accurate enough.
 
     Attributes
     ----------
     near : ndarray of shape (C,)
     rest : ndarray of shape (C,), or None
-        What `near` lacks, where that matters beside the deviation of the feature.
+        Mean minus `near`, if it is not negligible compared to the deviation of the feature.
     """
 
     near: Array
@@ -53,7 +53,7 @@ def moments(x: Array) -> tuple[Mean, Array]:
     near = _total(lambda block: _sum(lines[block]), lines) / count
     rest, squares = _sums_of_centred(lines, near) / count
     for _ in range(_CORRECTIONS):
-        # Where the rest is small beside the deviation, the variance below is accurate.
+        # Once the rest is small compared to the deviation, the variance below is accurate.
         if not np.any(rest * rest > squares / 64) or np.array_equal(near + rest, near):
             break
         near = near + rest
@@ -76,7 +76,7 @@ def _sums_of_centred(lines: Array, near: Array) -> Array:
 
 
 def normalize(x: Array, mean: Mean, factor: Array, shift: Array | None) -> Array:
-    """Return ``(x - mean) · factor + shift``, with a number of each for each feature."""
+    """Return ``(x - mean) · factor + shift``, where all but x have one number per feature."""
     batch_last = _is_batch_last(x)
     lines = _as_lines(x, batch_last)
     if mean.rest is not None:
@@ -113,7 +113,7 @@ def gradient_sums(x: Array, mean: Mean, grad: Array) -> tuple[Array, Array]:
 def normalize_grad(
     x: Array, mean: Mean, grad: Array, slope: Array, level: Array, factor: Array
 ) -> Array:
-    """Return ``(grad + (x - mean) · slope - level) · factor``, with a number for each feature."""
+    """Return ``(grad + (x - mean) · slope - level) · factor``, with one number per feature."""
     batch_last = _is_batch_last(x)
     lines, flow = _as_lines(x, batch_last), _as_lines(grad, batch_last)
     if mean.rest is not None:
@@ -157,7 +157,7 @@ def standardize(rows: Array, eps: float) -> tuple[Array, Array]:
 
 
 def _is_batch_last(x: Array) -> bool:
-    """Whether the samples lie side by side in memory, as they do behind a convolution."""
+    """Whether the batch is innermost in memory, as it is after a convolution."""
     return x.ndim > 2 and len(x) > 1 and x.strides[0] == x.itemsize
 
 
@@ -171,7 +171,7 @@ def _as_lines(x: Array, batch_last: bool) -> Array:
 
 
 def _from_lines(lines: Array, shape: tuple[int, ...], batch_last: bool) -> Array:
-    """Return the array of this shape that has these lines."""
+    """Return the array of this shape with these lines."""
     if len(shape) == 2:
         return lines[0].T
     if batch_last:

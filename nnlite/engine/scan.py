@@ -3,10 +3,10 @@
 A cell is the formulas of one step; `scan` applies them from the first step to the last, and
 `scan_back` runs backpropagation through time. Both know arrays and the functions of a `Cell` only.
 
-**Layout.** Sequences are (L, features, N), time first and the batch last: the values of one step
-are contiguous, and every formula runs over long stretches of memory.
+**Layout.** Sequences are (L, features, N), time first and the batch last. The values of one step
+are contiguous, and every formula works on long contiguous rows.
 
-**Forward.** The previous state, the input and a row of ones are stored below each other, and all
+**Forward.** The previous state, the input and a row of ones are stacked in one array, and all
 weights in one matrix, so that each step is a single product::
 
     a_t = [W_hh  W_ih  b] [h_{t-1}; x_t; 1]
@@ -17,9 +17,9 @@ The cell then writes its state to where the next step reads it.
 processor's cache. The steps of the block follow from last to first, with one product each. The
 gradient of each weight matrix is one product over a chunk of many steps.
 
-The blocks of a_t, one for each gate, follow each other in memory: (L, blocks, H, N). A product has
-many rows and mostly few columns, so OpenBLAS divides the rows among its threads, and none of them
-waits for another.
+The blocks of a_t, one for each gate, are contiguous: (L, blocks, H, N). A product has many rows and
+mostly few columns, so OpenBLAS divides the rows among its threads, which need not wait for each
+other.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Layout(NamedTuple):
 
     activations: tuple[Activation, ...]  # applied to the blocks before `Cell.step` sees them
     separate: int = 0
-    states: int = 1  # arrays that a state consists of; the first is the hidden state
+    states: int = 1  # number of arrays in a state; the first is the hidden state
     extras: int = 0  # further arrays (H, N) that a step stores for the backward
-    in_place: bool = False  # whether the hidden state takes the place of the sum, the only block
+    in_place: bool = False  # whether the hidden state overwrites the sum, the only block
 
     @property
     def gates(self) -> int:
-        """The number of gates: W_ih and W_hh have H rows for each."""
+        """Number of gates: W_ih and W_hh have H rows for each."""
         return len(self.activations) - self.separate
 
 
@@ -73,17 +73,17 @@ class Cell(NamedTuple):
     ----------
     layout : Layout
     step : callable
-        ``step(gates, before, after)`` computes a step: from the activated blocks of the sums and
-        the arrays of the state before it, it writes those of the state after it and the extras.
-        All of them are (H, N).
+        ``step(gates, before, after)`` computes one step. From the activated blocks of the sums and
+        the state before the step, it writes the state after it and the extras. All arrays are
+        (H, N).
     local_derivatives : callable
         ``local_derivatives(gates, before, after)`` gets the same arrays for several steps,
-        (steps, H, N). It returns whatever `step_back` needs that does not depend on later steps.
+        (steps, H, N). It returns all values for `step_back` that do not depend on later steps.
     step_back : callable
         ``step_back(local, d_state, d_sums)`` writes the gradients of the blocks of the sums, from
-        the local derivatives of the step and the gradients of the state after it. It returns those
-        of the state before it without the path through the sums; for the hidden state, None if
-        there is no other path.
+        the local derivatives of the step and the gradients of the state after it. It returns the
+        gradients of the state before the step, without the path through the sums; None for the
+        hidden state if there is no other path.
     """
 
     layout: Layout
@@ -122,7 +122,7 @@ class Terms(NamedTuple):
     d_v: Array  # dL/dv, in the order of the blocks: see `in_gates`
     x: Array
     h: Array  # the hidden state before the step
-    ones: Array  # (steps · N,); without bias, of no meaning
+    ones: Array  # (steps · N,); meaningless without bias
 
 
 def time_first(x: Array, absent: Array | None) -> Array:
@@ -134,13 +134,13 @@ def batch_first(sequence: Array, absent: Array | None) -> Array:
     """Return the output (L, features, N) of a scan as (N, L, features), zeros where absent."""
     base = sequence.base
     if base is not None and base.nbytes > 3 * sequence.nbytes:
-        # A view would keep all columns alive, inputs included.
+        # A view would keep the memory of all columns, inputs included.
         sequence = sequence.copy()
     return _without(sequence, absent).transpose(2, 0, 1)
 
 
 def in_gates(layout: Layout, rows: Array) -> Array:
-    """Return rows in the order of the blocks, as those of `Terms.d_v`, in the order of W_hh."""
+    """Reorder rows, such as those of `Terms.d_v`, from the order of the blocks to that of W_hh."""
     return np.roll(rows, -layout.separate * (len(rows) // layout.gates), axis=0)
 
 
@@ -162,9 +162,9 @@ def scan(
     start : sequence of ndarray of shape (H, N), or None
         The state before the first step; None for zeros.
     absent : ndarray of bool, shape (L, 1, N), or None
-        True where a sequence has no such step: its state does not change there.
+        True where a sequence has no such step. Its state does not change there.
     keep : bool
-        False if no backward follows: then all steps share the memory of the gates.
+        False if no backward follows. All steps then share the memory of the gates.
     """
     layout = cell.layout
     length, features, batch = sequence.shape
@@ -287,7 +287,7 @@ def _chunk_back(
 ) -> tuple[Array, list[Array]]:
     """Backpropagate through the steps of a chunk.
 
-    Return the gradient of the sums, (steps, rows, N), and of the state before the first step.
+    Return the gradients of the sums, (steps, rows, N), and of the state before the first step.
     """
     length, blocks, size, batch = steps.sums.shape
     gates = of_state.shape[1]
@@ -356,7 +356,7 @@ def _multiply(layout: Layout, weights: Weights, column: Array, out: Array) -> No
 
 
 def _in_blocks(layout: Layout, rows: Array) -> Array:
-    """Return rows in the order of W_hh in the order of the blocks."""
+    """Reorder rows from the order of W_hh to that of the blocks."""
     if not layout.separate:
         return rows
     return np.roll(rows, layout.separate * (len(rows) // layout.gates), axis=0)
@@ -373,22 +373,22 @@ def _halve(layout: Layout, rows: Array) -> None:
 def _activation(
     layout: Layout, shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> tuple[slice, Array | None, Array | None]:
-    """Return the blocks that are not linear, and what to multiply and increase their tanh by.
+    """Return the blocks with an activation, and the factor and summand for their tanh.
 
-    As σ(a) = ½ tanh(½ a) + ½, a single tanh serves all blocks. The inner ½ is in the weights.
+    Since σ(a) = ½ tanh(½ a) + ½, a single tanh serves all blocks. The inner ½ is in the weights.
     """
     active = [k for k, activation in enumerate(layout.activations) if activation != "linear"]
     if not active:
         return slice(0), None, None
     outer = [0.5 if layout.activations[k] == "sigmoid" else 1 for k in active]
-    # For one sample, of the shape of the gates: NumPy broadcasts slowly along a last axis of 1.
+    # For one sample, use the full shape: NumPy broadcasts slowly along a last axis of size 1.
     repeats = shape[0] if shape[1] == 1 else 1
     factor = np.repeat(np.array(outer, dtype), repeats).reshape(len(active), repeats, 1)
     return slice(active[0], active[-1] + 1), factor, 1 - factor
 
 
 def _restore(arrays: Arrays, unchanged: Arrays, absent: Array) -> None:
-    """Put `unchanged` into `arrays` for the sequences that have no such step."""
+    """Copy `unchanged` into `arrays` for the sequences that do not have this step."""
     for array, values in zip(arrays, unchanged, strict=True):
         np.copyto(array, values, where=absent)
 
@@ -412,7 +412,7 @@ def _side_by_side(steps: Array) -> Array:
 
 
 def _for_each_step(length: int, shape: tuple[int, ...], dtype: np.dtype[Any], keep: bool) -> Array:
-    """Return an array (length, *shape), in which all steps share their memory unless `keep`."""
+    """Return an array (length, *shape); without `keep`, all steps share the same memory."""
     if keep:
         return empty((length, *shape), dtype)
     once = empty(shape, dtype)

@@ -8,8 +8,8 @@ import numpy as np
 
 from .arrays import Array
 
-# Coefficients of W. J. Cody, "Rational Chebyshev approximations for the error function",
-# Mathematics of Computation 23, 1969: of numerator and denominator, the highest power first.
+# Coefficients of numerator and denominator, highest power first, from W. J. Cody, "Rational
+# Chebyshev approximations for the error function", Mathematics of Computation 23, 1969.
 # erf(z)/z in z², for z up to 0.46875:
 _NEAR = (
     (
@@ -19,7 +19,7 @@ _NEAR = (
     (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3,
      2.84423683343917062e3),
 )  # fmt: skip
-# exp(z²) erfc(z) in z, for z from there to 4:
+# exp(z²) erfc(z) in z, for z from 0.46875 to 4:
 _MIDDLE = (
     (
         2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0,
@@ -32,7 +32,7 @@ _MIDDLE = (
         3.43936767414372164e3, 1.23033935480374942e3,
     ),
 )  # fmt: skip
-# z² (1/√π - z exp(z²) erfc(z)) in 1/z², beyond 4:
+# z² (1/√π - z exp(z²) erfc(z)) in 1/z², for z above 4:
 _FAR = (
     (
         1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1,
@@ -44,8 +44,8 @@ _FAR = (
     ),
 )  # fmt: skip
 
-# Φ(-a) exp(a²/2) / t in t = 1 / (1 + 0.27 a), for a from 0 to 14.5: interpolated at Chebyshev
-# nodes, with a relative error of 3e-8. Beyond, Φ(-a) is 0 in float32.
+# Φ(-a) exp(a²/2) / t in t = 1 / (1 + 0.27 a), for a from 0 to 14.5, interpolated at Chebyshev
+# nodes; the relative error is 3e-8. For larger a, Φ(-a) is 0 in float32.
 _SINGLE_SCALE = 0.27
 _SINGLE = (
     2.92058334e-2, -1.27722557e-1, 1.72436097e-1, -7.23445620e-2, 1.10054217e-1,
@@ -56,7 +56,7 @@ _SINGLE = (
 def normal_cdf(x: Array) -> Array:
     """Return Φ(x), the probability that a standard normal variable is below x.
 
-    The error is a few units in the last place, in the left tail too but for that of exp(-x²/2).
+    The error is a few units in the last place. In the left tail the error of exp(-x²/2) adds to it.
     """
     return _single(x) if x.dtype == np.float32 else _double(x)
 
@@ -73,7 +73,7 @@ def _single(x: Array) -> Array:
     np.exp(tail, out=tail)
     tail *= t
     tail *= _polynomial(_SINGLE, t)
-    # For x above 0 it is 1 - tail. This is several times as fast as numpy.where.
+    # 1 - tail for x > 0, without numpy.where, which is several times slower.
     np.subtract(x > 0, tail, out=tail)
     return np.abs(tail, out=tail)
 
@@ -87,7 +87,7 @@ def _double(x: Array) -> Array:
     tail[near] = 1 - v * _ratio(_NEAR, v * v)
     v = z[middle]
     tail[middle] = np.exp(-v * v) * _ratio(_MIDDLE, v)
-    v = np.minimum(z[far], 40)  # where exp(-v²) is 0 in any case
+    v = np.minimum(z[far], 40)  # beyond 40, exp(-v²) is 0 anyway
     w = 1 / (v * v)
     tail[far] = np.exp(-v * v) * (1 / math.sqrt(math.pi) - w * _ratio(_FAR, w)) / v
     tail *= 0.5

@@ -1,8 +1,8 @@
-"""Threads that wait for calls and run them beside the caller's own.
+"""Worker threads that run calls in parallel with the caller's thread.
 
-NumPy lets other threads run while it computes. To hand a call to a thread that sleeps takes some
-50 µs, most of it until the processor has woken up, and several times that with the executors of
-``concurrent.futures``.
+NumPy releases the global interpreter lock while it computes. Passing a call to a sleeping thread
+takes about 50 µs, mostly for waking the processor; the executors of ``concurrent.futures`` take
+several times as long.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Call = Callable[[], object]
 
 
 class _Task:
-    """A call that a worker runs in the caller's context, and what came of it."""
+    """A call that a worker runs in the caller's context, and its state."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._context = contextvars.copy_context()  # which holds numpy.errstate
-        self._unfinished = threading.Lock()  # quicker to wait for than an Event
+        self._context = contextvars.copy_context()  # includes numpy.errstate
+        self._unfinished = threading.Lock()  # faster to wait for than an Event
         self._unfinished.acquire()
         self.is_done = False
         self.error: BaseException | None = None
@@ -31,7 +31,7 @@ class _Task:
     def run(self) -> None:
         try:
             self._context.run(self._call)
-        except BaseException as error:  # it is raised where the task is awaited
+        except BaseException as error:  # raised later, by the thread that waits for the task
             self.error = error
         self.is_done = True
         self._unfinished.release()
@@ -41,14 +41,14 @@ class _Task:
 
 
 class _Workers:
-    """Threads, each with a queue of tasks; there are as many as were ever needed at once."""
+    """Threads, each with a queue of tasks. They are started when first needed."""
 
     def __init__(self) -> None:
         self._queues: list[queue.SimpleQueue[_Task]] = []
         self._lock = threading.Lock()
 
     def start(self, index: int, call: Call) -> _Task:
-        """Hand the call to the worker of this index; where no thread can start, run it here."""
+        """Pass the call to the worker with this index; run it here if no thread can start."""
         task = _Task(call)
         try:
             self._have(index)
@@ -69,7 +69,7 @@ class _Workers:
 
 
 class _State(threading.local):
-    """Whether the thread runs one of several calls: then it runs further ones by itself."""
+    """Whether this thread already runs one of several calls; nested calls then run in sequence."""
 
     is_busy = False
 
@@ -86,13 +86,13 @@ def _work(tasks: queue.SimpleQueue[_Task]) -> None:
 
 
 def _begin_anew() -> None:
-    """Begin anew in a forked process, which has none of the threads."""
+    """Start without workers in a forked process, where the threads do not exist."""
     global _workers
     _workers = _Workers()
 
 
 def _end() -> None:
-    """Leave the workers alone once the interpreter ends, which does not let them run any more."""
+    """Stop using the workers when the interpreter exits, since it stops their threads."""
     global _is_ending
     _is_ending = True
 
@@ -108,16 +108,16 @@ def is_busy() -> bool:
 
 
 def run(calls: Sequence[Call]) -> None:
-    """Run all calls at the same time, the first of them in this thread, and wait for them.
+    """Run all calls in parallel, the first of them in this thread, and wait for them.
 
-    Within one of the calls, at the end of the interpreter, and where no thread can start, they run
-    one after the other.
+    Inside one of the calls, while the interpreter exits, or if no thread can start, they run one
+    after the other.
 
     Raises
     ------
     BaseException
-        The first error of a call, when all are done; or a KeyboardInterrupt and the like that
-        arrived meanwhile.
+        The first error of a call, after all calls are done; or an interruption, such as
+        KeyboardInterrupt, that arrived while waiting.
     """
     if _state.is_busy or _is_ending:
         for call in calls:
@@ -132,11 +132,11 @@ def run(calls: Sequence[Call]) -> None:
         try:
             raise errors[0]
         finally:
-            del errors  # an error holds its traceback, and that this frame
+            del errors  # break the cycle: error, traceback, this frame
 
 
 def _errors_of(calls: Sequence[Call]) -> list[BaseException]:
-    """Run all calls, and return their errors; before them, what interrupted the waiting."""
+    """Run all calls; return interruptions of the waiting first, then the errors of the calls."""
     tasks: list[_Task] = []
     errors: list[BaseException] = []
     try:
@@ -153,8 +153,8 @@ def _errors_of(calls: Sequence[Call]) -> list[BaseException]:
                 errors.insert(0, interruption)
         if task.error is not None:
             errors.append(task.error)
-            task.error = None  # its traceback holds the task
+            task.error = None  # break the cycle: error, traceback, task
     try:
         return errors
     finally:
-        del errors  # the traceback of the own call's error holds this frame too
+        del errors  # break the cycle: the traceback of the first call's error holds this frame

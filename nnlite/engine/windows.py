@@ -1,27 +1,27 @@
-"""Windows that slide over images and sequences: correlation and pooling, row by row.
+"""Sliding windows over images and sequences: correlation and pooling, row by row.
 
-A batch of images has the shape (N, C, H, W), one of sequences (N, C, L): a sequence is an image of
-one row here, which takes no copy. In memory, rows lie outermost and the batch innermost,
-(H, C, W, N). The functions return transposed views of such arrays, and take any other order at the
-price of a copy; `arrange` makes it once for several calls. In this order matrix products do nearly
-all of the work:
+Images have shape (N, C, H, W) and sequences (N, C, L). A sequence is treated as an image of one
+row, without a copy. The memory order is (H, C, W, N), rows outermost and the batch innermost. The
+functions return transposed views of such arrays. They accept any other order and then copy;
+`arrange` makes the copy once for several calls. In this order nearly all work is done by matrix
+products:
 
-- **`correlate`.** An output row depends on kH rows of the image. In each of them, column j of the
-  kernel meets the row itself, shifted by j. `_windows` copies the image kW times, so shifted, into
-  ``lines[h, c, j, w, n]``. The kH lines that an output row depends on then follow each other in
-  memory: they are a matrix of kH·C·kW rows and W·N columns, ready for the product with the weight,
-  and the matrices of neighbouring output rows overlap. (The usual way, im2col, copies the image
-  kH·kW times.)
+- **`correlate`.** An output row depends on kH rows of the image. Column j of the kernel multiplies
+  these rows shifted by j. `_windows` stores the kW shifted copies of the image in
+  ``lines[h, c, j, w, n]``. The kH lines for an output row are then contiguous: a matrix of kH·C·kW
+  rows and W·N columns, ready for the product with the weight. The matrices of neighbouring output
+  rows overlap in memory. (The usual method, im2col, copies the image kH·kW times.)
 - **`correlate_weight`.** The same matrices, times the output gradient of their row.
-- **`correlate_input`.** An image row meets kH rows of the output gradient, and these are such a
-  matrix as they lie. One product sums over output channels and kernel rows. It gives kW shifted
-  lines, whose sum is the row's gradient. (The usual way, col2im, sums kH·kW shifted images.)
+- **`correlate_input`.** The gradient of an image row depends on kH rows of the output gradient,
+  which form such a matrix without a copy. One product sums over output channels and kernel rows and
+  gives kW shifted lines; their sum is the row's gradient. (The usual method, col2im, sums kH·kW
+  shifted images.)
 
-Kernels of three rows, the most common ones, take a third fewer multiplications in all of these, if
-the batch is large: see `winograd`. `_suits_winograd` decides, from shapes alone.
+Kernels of three rows, the most common size, need a third fewer multiplications in all three
+functions if the batch is large: see `winograd`. `_suits_winograd` decides this from shapes alone.
 
-The work goes through blocks of rows that stay in the processor's cache. Which positions stride,
-padding and dilation connect is worked out one axis at a time: see `Axis`.
+All functions work on blocks of rows that fit into the processor's cache. Stride, padding and
+dilation are resolved for one axis at a time: see `Axis`.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ from .blas import share, share_sum
 from .elementwise import where
 from .memory import empty
 
-# About how many bytes of lines make a block.
+# Approximate bytes of lines in a block.
 _BLOCK = 1 << 22
-# From how many samples on, and how many products in the sum of one kernel row, Winograd's
+# Number of samples, and of products in the sum of one kernel row, from which on Winograd's
 # algorithm is faster.
 _MANY_SAMPLES, _MANY_TERMS = 32, 48
 
 
 class Axis(NamedTuple):
-    """How a window slides along one axis.
+    """The positions of a window along one axis.
 
-    Tap k of the window at output o meets the input ``o·stride + k·dilation - padding``, if there
-    is one: beyond both ends lies padding.
+    Tap k of the window for output o covers the input ``o·stride + k·dilation - padding``, or
+    padding if that is beyond an end of the input.
     """
 
     inputs: int
@@ -63,18 +63,18 @@ class Axis(NamedTuple):
 
     @property
     def span(self) -> int:
-        """How many positions a window reaches over."""
+        """Number of positions from the first to the last tap of a window."""
         return self.dilation * (self.taps - 1) + 1
 
     @property
     def is_padded(self) -> bool:
-        """Whether a window reaches beyond an end."""
+        """Whether a window extends beyond an end of the input."""
         end = (self.outputs - 1) * self.stride + self.span - self.padding
         return self.padding > 0 or end > self.inputs
 
     @property
     def is_identity(self) -> bool:
-        """Whether every output meets the input at its own position and no other."""
+        """Whether each window covers exactly the input at the position of its output."""
         return self.taps == self.stride == 1 and not self.is_padded
 
     @property
@@ -86,7 +86,7 @@ class Axis(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def _by_tap(axis: Axis) -> tuple[tuple[slice, slice], ...]:
-    """Return for each tap the outputs at which it meets an input, and these inputs."""
+    """Return for each tap the outputs for which it covers an input, and these inputs."""
     links = []
     for tap in range(axis.taps):
         offset = tap * axis.dilation - axis.padding
@@ -99,7 +99,7 @@ def _by_tap(axis: Axis) -> tuple[tuple[slice, slice], ...]:
 
 @functools.lru_cache(maxsize=256)
 def _by_input(axis: Axis) -> tuple[tuple[slice, slice], ...]:
-    """Return for each input the taps that meet it, numbered from the last, and their outputs."""
+    """Return for each input the taps that cover it, numbered from the last, and their outputs."""
     links = []
     for position in range(axis.padding, axis.padding + axis.inputs):
         taps, outputs = [], []
@@ -113,7 +113,7 @@ def _by_input(axis: Axis) -> tuple[tuple[slice, slice], ...]:
 
 
 def _as_slice(indices: list[int]) -> slice:
-    """Return the slice that picks these indices: ascending and evenly spaced."""
+    """Return the slice that selects these indices, which are ascending and evenly spaced."""
     if not indices:
         return slice(0)
     step = indices[1] - indices[0] if len(indices) > 1 else 1
@@ -123,12 +123,12 @@ def _as_slice(indices: list[int]) -> slice:
 Axes = tuple[Axis, ...]
 """The axes of an image, rows first, or the one axis of a sequence."""
 
-# The axis of rows that a sequence lacks.
+# The axis of rows for a sequence, which has none.
 _ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 
 
 def arrange(x: Array) -> Array:
-    """Return `x` in the memory order that the functions below work in, copied if need be."""
+    """Return `x` in the memory order of the functions below, copied if necessary."""
     return x if _is_arranged(x) else _as_given(_by_rows(x), x.ndim)
 
 
@@ -160,14 +160,14 @@ def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes) -> Array:
 
 
 def correlate_weight(x: Array, grad: Array, axes: Axes) -> Array:
-    """Return the gradient of `weight` in `correlate`, given `grad`, that of its result."""
+    """Return the gradient of `weight` in `correlate`, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
     weight_grad = _weight_grad(_by_rows(x), _lines(grad), rows, columns)
     return weight_grad if x.ndim == 4 else weight_grad[:, :, 0]
 
 
 def correlate_input(grad: Array, weight: Array, axes: Axes) -> Array:
-    """Return the gradient of `x` in `correlate`, given `grad`, that of its result."""
+    """Return the gradient of `x` in `correlate`, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
     shape = rows.inputs, weight.shape[1], columns.inputs, len(grad)
     return _as_given(_input_grad(_lines(grad), _with_rows(weight), shape, rows, columns), grad.ndim)
@@ -176,13 +176,13 @@ def correlate_input(grad: Array, weight: Array, axes: Axes) -> Array:
 def channel_sums(grad: Array) -> Array:
     """Return the sum of each channel: the gradient of `bias` in `correlate`."""
     lines = _lines(grad)
-    # A product with ones sums in BLAS, faster than sum(axis=(0, 2)).
+    # A product with ones, computed by BLAS, is faster than sum(axis=(0, 2)).
     total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
     return total
 
 
 def pool_max(x: Array, axes: Axes) -> Array:
-    """Return the largest value of each window; NaN counts as larger than every number."""
+    """Return the largest value in each window. NaN counts as larger than every number."""
     return _pool(np.maximum, -np.inf, x, axes)
 
 
@@ -192,9 +192,9 @@ def pool_sum(x: Array, axes: Axes) -> Array:
 
 
 def spread_max(x: Array, y: Array, grad: Array, axes: Axes) -> Array:
-    """Return the gradient of `x` in ``y = pool_max(x, axes)``, given that of y.
+    """Return the gradient of `x` in ``y = pool_max(x, axes)``, given the gradient of y.
 
-    Each window hands its gradient to its first maximum, row by row.
+    Each window passes its gradient to its first maximum, row by row.
     """
     rows, columns = _row_and_column(axes)
     image, maxima, flow = _by_rows(x), _by_rows(y), _by_rows(grad)
@@ -210,7 +210,7 @@ def spread_max(x: Array, y: Array, grad: Array, axes: Axes) -> Array:
 
 
 def spread_sum(grad: Array, axes: Axes) -> Array:
-    """Return the gradient of `x` in ``pool_sum(x, axes)``, given that of its result."""
+    """Return the gradient of `x` in ``pool_sum(x, axes)``, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
     flow = _by_rows(grad)
     _, channels, _, batch = flow.shape
@@ -225,7 +225,7 @@ def spread_sum(grad: Array, axes: Axes) -> Array:
     return _as_given(result, grad.ndim)
 
 
-# ---- the memory order ----
+# ---- memory order ----
 
 
 def _by_rows(x: Array) -> Array:
@@ -252,7 +252,7 @@ def _as_given(rows: Array, rank: int) -> Array:
 
 
 def _with_rows(x: Array) -> Array:
-    """Return images or their kernels as they are, sequences and theirs with one row."""
+    """Return images or their kernels unchanged; give sequences or their kernels an axis of rows."""
     return x if x.ndim == 4 else x[:, :, None]
 
 
@@ -264,7 +264,7 @@ def _row_and_column(axes: Axes) -> tuple[Axis, Axis]:
 
 
 def _suits_winograd(rows: Axis, columns: Axis, in_channels: int, batch: int) -> bool:
-    """Whether Winograd's algorithm is there for a convolution, and faster."""
+    """Whether Winograd's algorithm applies to a convolution and is faster."""
     is_dense = all(axis.stride == axis.dilation == 1 for axis in (rows, columns))
     is_large = batch >= _MANY_SAMPLES and columns.taps * in_channels >= _MANY_TERMS
     return rows.taps == 3 and is_dense and is_large
@@ -309,14 +309,14 @@ def _weight_grad(image: Array, lines: Array, rows: Axis, columns: Axis) -> Array
 def _windows(
     image: Array, rows: Axis, columns: Axis, out_channels: int, first_row: int, last_row: int
 ) -> Iterator[tuple[slice, Array]]:
-    """Yield blocks of the output rows and the windows (rows, kH·C·kW, W'·N) that they meet."""
+    """Yield blocks of output rows, with their windows as matrices (rows, kH·C·kW, W'·N)."""
     _, channels, _, batch = image.shape
     line = (channels, columns.taps, columns.outputs, batch)
     if rows.taps == 1 and not rows.is_padded and columns.is_identity:
         pixels = image[:: rows.stride][first_row:last_row]
         yield slice(first_row, last_row), pixels.reshape(len(pixels), channels, -1)
         return
-    # A block's lines fit into _BLOCK bytes, and so do its products in the weight gradient.
+    # Both the lines of a block and its products in the weight gradient fit into _BLOCK bytes.
     room = _BLOCK // image.itemsize
     fitting = (room // math.prod(line) - rows.span) // rows.stride + 1
     fitting = min(fitting, room // (rows.taps * channels * columns.taps * out_channels))
@@ -341,7 +341,7 @@ def _windows(
             strides=(rows.stride * to_line, rows.dilation * to_line, to_row, to_pixel),
         )
         if rows.dilation > 1:
-            # The lines of a window do not follow each other: this takes a copy.
+            # The lines of a window are not contiguous, so this copies.
             copied = empty(windows.shape, image.dtype)
             copied[...] = windows
             windows = copied
@@ -355,7 +355,7 @@ def _input_grad(
     height, channels, _, batch = shape
     lines = np.ascontiguousarray(lines)
     if _suits_winograd(rows, columns, lines.shape[1], batch):
-        # It is a convolution of the output gradient, with the kernels turned by 180°.
+        # The convolution of the output gradient with the kernels rotated by 180°.
         by_pixel = lines.reshape(rows.outputs, -1, columns.outputs, batch).swapaxes(1, 2)
         turned = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0)
         padding = 2 - rows.padding, columns.taps - 1 - columns.padding
@@ -391,7 +391,7 @@ def _input_grad(
 def _pool(combine: np.ufunc, neutral: float, x: Array, axes: Axes) -> Array:
     """Combine the pixels of each window, rows first.
 
-    In memory the channels lie outermost: so `Flatten`, which often follows, has nothing to copy.
+    In memory the channels are outermost, so that a `Flatten` after the pool does not copy.
     """
     rows, columns = _row_and_column(axes)
     image = _by_rows(x)
@@ -410,7 +410,7 @@ def _pool(combine: np.ufunc, neutral: float, x: Array, axes: Axes) -> Array:
 
 
 def _combine(combine: np.ufunc, neutral: float, axis: Axis, source: Array, target: Array) -> None:
-    """Combine what the windows along the first axis meet."""
+    """Combine the inputs in each window along the first axis."""
     if axis.is_padded:
         target.fill(neutral)
     for tap, (outputs, inputs) in enumerate(_by_tap(axis)):
@@ -440,9 +440,9 @@ def _share_windows(work: Callable[[Axis, slice, slice], None], rows: Axis, size:
 def _spread_to_maxima(
     image: Array, y: Array, grad: Array, result: Array, rows: Axis, columns: Axis
 ) -> None:
-    """Write into `result` the gradient of each window at its first maximum, and 0 elsewhere."""
+    """Write the gradient of each window to its first maximum in `result`, and 0 elsewhere."""
     y, grad = np.ascontiguousarray(y), np.ascontiguousarray(grad)
-    pending = np.ones(y.shape, bool)  # the windows whose maximum is still to come
+    pending = np.ones(y.shape, bool)  # windows whose maximum has not been found yet
     with_nan = np.isnan(y).any()
     tiled = rows.is_tiled and columns.is_tiled
     if not tiled:
@@ -451,7 +451,7 @@ def _spread_to_maxima(
     taps = itertools.product(_by_tap(rows), _by_tap(columns))
     for index, ((i, h), (j, w)) in enumerate(taps):
         if tiled and index == last:
-            found = pending  # where it was nowhere else
+            found = pending  # the maximum must be at this last position
         else:
             found = image[h, :, w] == y[i, :, j]
             if with_nan:

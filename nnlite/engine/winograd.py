@@ -1,7 +1,8 @@
-"""Convolution with kernels of three rows, in two thirds of the multiplications.
+"""Winograd convolution: kernels of three rows with two thirds of the multiplications.
 
 Two neighbouring rows of the output, y₀ and y₁, depend on four rows d₀ … d₃ of the image. With the
-rows g₀, g₁, g₂ of the kernel they take six products; or four, of sums (Winograd's F(2, 3))::
+rows g₀, g₁, g₂ of the kernel this takes six products, or only four products of sums (Winograd's
+F(2, 3))::
 
     m₀ = (d₀ - d₂) g₀                        m₁ = (d₁ + d₂) (g₀ + g₁ + g₂)/2
     m₃ = (d₁ - d₃) g₂                        m₂ = (d₂ - d₁) (g₀ - g₁ + g₂)/2
@@ -9,22 +10,22 @@ rows g₀, g₁, g₂ of the kernel they take six products; or four, of sums (Wi
     y₀ = d₀ g₀ + d₁ g₁ + d₂ g₂ = m₀ + m₁ + m₂
     y₁ = d₁ g₀ + d₂ g₁ + d₃ g₂ = m₁ - m₂ - m₃
 
-The gradient of the kernel's rows, given those of the output, takes the same sums, and four products
-in place of six as well. With G₀ and G₁ the gradients of y₀ and y₁, summed over all pairs of rows::
+The gradient of the kernel's rows uses the same sums, and four products instead of six too. With G₀
+and G₁ the gradients of y₀ and y₁, summed over all pairs of rows::
 
     M₀ = Σ (d₀ - d₂) G₀                      M₁ = Σ (d₁ + d₂) (G₀ + G₁)
     M₃ = Σ (d₃ - d₁) G₁                      M₂ = Σ (d₂ - d₁) (G₀ - G₁)
 
     dL/dg₀ = M₀ + (M₁ + M₂)/2    dL/dg₁ = (M₁ - M₂)/2    dL/dg₂ = M₃ + (M₁ + M₂)/2
 
-Forward, the sums are laid out as (W, C, N). Then what a row of the kernel meets at one pixel, kW·C
-rows of N numbers, lies in one piece: with the kernel's row it makes a matrix product for each
-pixel, and no sum is copied. These matrices are so small that OpenBLAS multiplies them where they
-lie. For the gradient of the kernels the sums are copied kW times, so that one product goes over all
+In the forward pass the sums are stored as (W, C, N). The values that a row of the kernel covers at
+one pixel, kW·C rows of N numbers, are then contiguous: each pixel is one matrix product with the
+kernel's row, without a copy of the sums. These matrices are so small that OpenBLAS does not pack
+them. For the gradient of the kernels the sums are copied kW times, so that one product covers all
 pixels of a row.
 
-Around an infinite pixel the sums can be ∞ - ∞, which is NaN, where an output would be ±∞; and the
-sum of two pixels can be too large for its dtype where an output would not be.
+Near an infinite pixel the sums can be ∞ - ∞ = NaN where the true output is ±∞. The sum of two
+pixels can also overflow where the true output does not.
 
 References
 ----------
@@ -43,8 +44,7 @@ from .arrays import Array
 from .blas import share, share_sum
 from .memory import empty
 
-# Samples that go through at once: many, so that sums run along long stretches of memory, and few,
-# so that the matrices stay small.
+# Samples in one part of the batch: enough for long contiguous sums, few enough for small matrices.
 _SAMPLES = 128
 
 
@@ -59,8 +59,8 @@ def convolve(
     kernels : ndarray of shape (3, O, kW, C)
     bias : ndarray of shape (O,), or None
     padding : (int, int)
-        How many rows above and columns left of the image the first window begins. Outside of the
-        image there are zeros, at the other end as far as the shape of `out` asks for them.
+        Number of rows of zeros above and of columns of zeros left of the image. The zeros below
+        and to the right follow from the shape of `out`.
     out : ndarray of shape (H', W', O, N)
     """
     rows, columns, out_channels, batch = out.shape
@@ -85,14 +85,14 @@ def convolve(
                     m1 -= m2
                     np.subtract(m1, m3, out=target[row + 1])
 
-    # For two rows, four products with kW·C terms.
+    # Two rows take four products of kW·C terms.
     share(convolve_pairs, (rows + 1) // 2, out.nbytes, out.size * 2 * taps * channels)
 
 
 def kernel_gradient(
     image: Array, lines: Array, taps: Sequence[tuple[slice, slice]], top: int
 ) -> Array:
-    """Return the gradient of the kernels, as (3, C, kW, O).
+    """Return the gradient of the kernels, an array (3, C, kW, O).
 
     Parameters
     ----------
@@ -100,10 +100,10 @@ def kernel_gradient(
     lines : ndarray of shape (H', O, W'·N)
         The gradient of the output.
     taps : sequence of (slice, slice)
-        For each column of the kernel the columns of the output at which it meets the image, and the
-        columns that it meets there.
+        For each column of the kernel, the columns of the output where it lies inside the image,
+        and the columns of the image that it covers there.
     top : int
-        How many rows above the image the first window begins.
+        Number of rows of zeros above the image.
     """
     _, channels, width, batch = image.shape
     rows, out_channels, pixels = lines.shape
@@ -112,7 +112,7 @@ def kernel_gradient(
         total = np.zeros((4, channels * len(taps), out_channels), image.dtype)
         zeros = np.zeros(image.shape[1:], image.dtype)
         sums = empty((channels, width, batch), image.dtype)
-        # What meets a column of the kernel is the image, shifted; beyond its ends there are zeros.
+        # Each column of the kernel is multiplied with the image shifted, padded with zeros.
         shifted = empty((channels, len(taps), pixels // batch, batch), image.dtype)
         shifted.fill(0)
         windows = shifted.reshape(len(total[0]), -1)
@@ -146,9 +146,9 @@ def kernel_gradient(
 def _sums_of_rows(
     image: Array, output_rows: range, padding: tuple[int, int], columns: int, taps: int
 ) -> Iterator[tuple[int, Array]]:
-    """Yield each output row and the windows of the sums that it and the next row need.
+    """Yield each of `output_rows` with the windows of the sums for it and the next row.
 
-    The windows, of shape (4, W', kW·C, N), are overwritten when the next ones are asked for.
+    The windows, of shape (4, W', kW·C, N), are overwritten in the next iteration.
     """
     _, width, channels, batch = image.shape
     top, left = padding
@@ -174,11 +174,11 @@ def _sums_of_rows(
 
 
 def _rows(image: Array, first: int, zeros: Array) -> list[Array]:
-    """Return four rows of the image, with `zeros` for those that lie outside of it."""
+    """Return four rows of the image, with `zeros` for rows outside of it."""
     return [image[i] if 0 <= i < len(image) else zeros for i in range(first, first + 4)]
 
 
 def _parts(batch: int) -> list[slice]:
-    """Return slices of about the same length that make up the batch."""
+    """Return slices of about the same length that cover the batch."""
     count = -(-batch // _SAMPLES)
     return [slice(batch * part // count, batch * (part + 1) // count) for part in range(count)]

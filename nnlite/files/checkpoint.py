@@ -1,7 +1,7 @@
-"""Checkpoints: one file from which a run goes on as if it had never been interrupted.
+"""Checkpoints: one file from which a run continues as if it had never been interrupted.
 
-A checkpoint is a ``.npz`` file: the arrays of all states, and a text entry that says how they hang
-together with all else. It is replaced in one step, and it is loaded as a whole or not at all.
+A checkpoint is a ``.npz`` file with the arrays of all states and a text entry with everything else.
+It is replaced in one step, and it is loaded as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .state import CHECKPOINT, ZIP, checked_path, kind
 
 _VERSION = 1
 
-# How the text begins; the version stands where it can be read whatever comes after it.
+# The beginning of the text. The version is first, so that it can be read in any later format.
 _HEAD = re.compile(r'\{"format": "nnlite checkpoint", "version": (\d{1,9}), "parts": \{')
 
 # Parts that no keyword can name.
@@ -37,13 +37,13 @@ _RANDOM, _GENERATORS, _CLASSES = _OWN = ("nnlite.random", "nnlite.generators", "
 
 
 class Stateful(Protocol):
-    """Whatever has a state that can be taken and loaded."""
+    """An object whose state can be saved and loaded."""
 
     def state_dict(self) -> Any:
         """Return the state: nested dicts and lists of arrays, numbers, strings and None."""
 
     def load_state_dict(self, state_dict: Any, /) -> Any:
-        """Go on from such a state."""
+        """Continue from such a state."""
 
 
 def save_checkpoint(
@@ -55,47 +55,47 @@ def save_checkpoint(
     loader: Stateful | None = None,
     **others: Stateful | np.random.Generator,
 ) -> None:
-    """Write all that a run needs to go on to one file, in one step.
+    """Write the state of a whole run to one file.
 
-    A crash at any moment leaves the file that was there before, or the new one.
+    The file is replaced in one step: after a crash there is the old file or the new one.
 
     Parameters
     ----------
     path : str or path-like
         The file. Its name ends in ``.npz``.
     model : Layer
-        Its parameters and buffers, and the generators that its layers keep as attributes: that of
-        a ``Dropout(rng=3)``, say.
+        Its parameters and buffers are saved, and the random generators of its layers, for example
+        of ``Dropout(rng=3)``.
     optimizer : Optimizer, optional
     schedule : Schedule, optional
     loader : DataLoader, optional
-        Within an epoch, its order and the place in it too.
+        Its order and the position in it are saved too, for a checkpoint within an epoch.
     **others : object with state_dict and load_state_dict, or numpy.random.Generator
-        Whatever else has a state: nested dicts, lists and tuples of arrays of numbers, numbers,
-        strings, booleans and None.
+        Further objects of the run. Their states are nested dicts, lists and tuples of arrays of
+        numbers, numbers, strings, booleans and None.
 
     Raises
     ------
     ValueError
         If the name of the file does not end in ``.npz``.
     TypeError
-        If something has no state, or if a state has something that cannot be in the file.
+        If an object has no state, or if a state has a value of another type.
     OSError
-        If the file cannot be written. What was there before is then left as it was.
+        If the file cannot be written: see `save`. The old file is unchanged.
 
     See Also
     --------
-    load_checkpoint : The way back.
-    load_state : Reads the parameters alone.
+    load_checkpoint : Continues the run.
+    load_state : Reads the state of the model alone.
 
     Notes
     -----
-    The state of the package's generator is always in it, and so are the names of the classes of all
-    parts: the state of an `Adam` is not loaded into an `AdamW`. Gradients are not in it: save after
-    a step of the optimizer.
+    The file also has the state of the package's random generator and the class names of all parts,
+    so that the state of an `Adam` is not loaded into an `AdamW`. It has no gradients: save after a
+    step of the optimizer.
 
-    The file is a ``.npz`` file as `save` writes it, of entries such as ``model/0.weight`` and
-    ``optimizer/state/0/exp_avg``, with one more entry, the JSON text ``checkpoint.json``.
+    The file is a ``.npz`` file as `save` writes it, with entries such as ``model/0.weight`` and
+    ``optimizer/state/0/exp_avg``, and one more entry, the JSON text ``checkpoint.json``.
 
     Examples
     --------
@@ -157,41 +157,41 @@ def load_checkpoint(
     loader: Stateful | None = None,
     **others: Stateful | np.random.Generator,
 ) -> None:
-    """Let a run go on from where `save_checkpoint` has written the file.
+    """Continue a run from a file of `save_checkpoint`.
 
     Parameters
     ----------
     path : str or path-like
-        The file. It may come from anywhere.
+        The file. It need not be trusted.
     model, optimizer, schedule, loader, **others
-        Of the same classes as those that were saved and made in the same way, under the same names:
-        all that the file has, and nothing else.
+        The same parts as in the file, under the same names, created in the same way.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or a broken one, or if it is of other things than those that are
-        given. The message names the file and what in it does not fit. Nothing is loaded then: the
-        model, all others and the package's generator are as they were.
+        If the file is damaged or no checkpoint, or if it has other parts than those that are given.
+        The message names the file and the part. All parts and the package's generator are then
+        unchanged.
+    OSError
+        If the file cannot be read.
     TypeError
-        If something that is given has no state.
+        If a part has no state.
 
     See Also
     --------
-    save_checkpoint : The way there, with an example.
-    load_state : Reads the parameters alone.
+    save_checkpoint : Writes the file, with an example.
+    load_state : Reads the state of the model alone.
 
     Notes
     -----
-    No code in the file is run, and the memory taken is in proportion to its size.
+    No code in the file is run, and the memory taken is proportional to its size.
 
     The optimizer is loaded before the schedule, so that a schedule with other options, such as a
-    larger number of steps, sets its own learning rates; the loader is loaded after all others. When
-    loading fails, what was loaded by then is put back through its own `state_dict`; a
-    `loader` of your own must change nothing when its `load_state_dict` fails, as that of
-    `DataLoader`.
+    larger number of steps, sets its own learning rates; the loader is loaded last. If a part fails
+    to load, the parts before it get their old states back through `load_state_dict`. A `loader` of
+    your own must be unchanged when its own `load_state_dict` fails, as `DataLoader` is.
     """
     path = os.fsdecode(path)
     given = _named("load_checkpoint", model, optimizer, schedule, loader, others)
@@ -220,7 +220,7 @@ def load_checkpoint(
                 undo.callback(_way_back(part))
             with _naming(path, name):
                 _load(part, states[name])
-        undo.pop_all()  # all went well, and nothing is undone
+        undo.pop_all()  # nothing failed, and nothing is undone
     for rng, state in generators:
         load_generator_state(rng, state)
 
@@ -228,7 +228,7 @@ def load_checkpoint(
 def _named(
     caller: str, model: Any, optimizer: Any, schedule: Any, loader: Any, others: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return all that has a state by name, having checked that it has one."""
+    """Return the parts of a run by name, having checked that each has a state."""
     if not isinstance(model, Layer):
         raise TypeError(f"{caller}: expected model to be a layer, got {type(model).__name__}")
     optional = {"optimizer": optimizer, "schedule": schedule, "loader": loader}
@@ -249,7 +249,7 @@ def _named(
 
 
 def _classes(parts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of the classes, without their modules: a script is ``__main__`` or not."""
+    """Return the names of the classes, without their modules, which may be ``__main__``."""
     return {name: type(part).__name__ for name, part in parts.items()}
 
 
@@ -281,9 +281,9 @@ def _load(part: Any, state: Any) -> None:
 
 
 def _way_back(part: Any) -> Callable[[], None]:
-    """Return a function that puts `part` back into the state that it is in now."""
+    """Return a function that restores the current state of `part`."""
     before = copy.deepcopy(_state(part))
-    # A schedule that is loaded sets learning rates.
+    # Loading a schedule may set learning rates.
     groups = getattr(getattr(part, "optimizer", None), "param_groups", [])
     options = [dict(group) for group in groups]
 
@@ -297,7 +297,7 @@ def _way_back(part: Any) -> Callable[[], None]:
 
 @contextlib.contextmanager
 def _naming(path: str, name: str) -> Iterator[None]:
-    """Context in which an error becomes a ValueError that names the file and the part."""
+    """Turn any error within the context into a ValueError that names the file and the part."""
     try:
         yield
     except Exception as error:

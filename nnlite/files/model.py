@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.limit import at_most
 from ..layer import Layer
-from ..parameter import Parameter, at_most
+from ..parameter import Parameter
 from ..random import generator, generator_state, load_generator_state
 from .reading import reading
 from .state import MODEL_TEXT, ZIP, checked_path, kind
@@ -47,11 +48,11 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
     ValueError
         If the name of the file has another ending.
     OSError
-        If the file cannot be written. What was there before is then left as it was.
+        If the file cannot be written: see `save`. The old file is unchanged.
 
     See Also
     --------
-    load_model : The way back.
+    load_model : Reads the file.
     save : Writes the state alone, also as ``.safetensors``.
 
     Notes
@@ -106,7 +107,7 @@ def save_model(model: Layer, path: str | os.PathLike[str]) -> None:
 
 
 def load_model(path: str | os.PathLike[str], classes: Iterable[type[Layer]] = ()) -> Layer:
-    """Read a model that `save_model` has written, from a file that may come from anywhere.
+    """Read a model from a file of `save_model`, which need not be trusted.
 
     Parameters
     ----------
@@ -207,7 +208,7 @@ def _arguments(layer: Layer) -> tuple[list[Any], dict[str, Any]]:
 
     kind: Any = type(layer)
     if isinstance(layer, nn.Sequential) and kind.__init__ is nn.Sequential.__init__:
-        return list(layer), {}
+        return sequential_arguments(dict(layer.named_children())), {}
     if isinstance(layer, nn.Residual) and kind.__init__ is nn.Residual.__init__:
         return list(layer.body), {}
     if isinstance(layer, nn.Graph) and kind.__init__ is nn.Graph.__init__:
@@ -235,6 +236,12 @@ def _arguments(layer: Layer) -> tuple[list[Any], dict[str, Any]]:
         else:
             named[name] = value
     return positional, named
+
+
+def sequential_arguments(children: Mapping[str, Layer]) -> list[Any]:
+    """Return the arguments of a `Sequential` whose layers have these names."""
+    is_list = [*children] == [str(index) for index in range(len(children))]
+    return [*children.values()] if is_list else [children]
 
 
 def _known(classes: Iterable[type[Layer]]) -> dict[str, type[Layer]]:

@@ -1,7 +1,7 @@
 """The format ``.npz``: arrays of numbers by name in a ZIP archive, without pickle.
 
-What a file says of itself is only a claim. Every size in it is checked against the size of the
-file before memory is taken for it, and nothing in it is ever executed.
+Files need not be trusted. Every size in a file is checked against the size of the file before
+memory is taken for it, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def fits(name: str) -> bool:
 def write(
     file: BinaryIO, arrays: Mapping[str, Array], texts: Mapping[str, str] | None = None
 ) -> None:
-    """Write `arrays`, each as a ``.npy`` entry, and before them `texts`, by their full names."""
+    """Write `texts` under their full names, and then each array as a ``.npy`` entry."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         # The time in an entry is fixed, so that the same state gives the same bytes.
         for name, text in (texts or {}).items():
@@ -75,7 +75,7 @@ def write(
 
 # ---- reading ----
 
-# What zipfile raises for a broken file; a ValueError is also how this module says so.
+# Errors of zipfile and of this module for a damaged file.
 _BROKEN = (
     ValueError,
     zipfile.BadZipFile,
@@ -93,7 +93,7 @@ def read(file: BinaryIO, *text_names: str) -> tuple[dict[str, Array], str | None
     Raises
     ------
     ValueError
-        If the file is not as it should be. The message names the entry.
+        If the file is damaged or has anything but arrays of numbers. The message names the entry.
     """
     try:
         return _read(file, text_names)
@@ -141,7 +141,7 @@ def _check_end(end: bytes, members: list[zipfile.ZipInfo]) -> None:
     signature, count, comment_length = _END.unpack(end)
     if signature != b"PK\5\6" or comment_length:
         raise ValueError("damaged or truncated: it does not end as a .npz file does")
-    # Of more entries than two bytes can count, the record has the largest such number.
+    # The record has two bytes for the count, and their maximum for any larger number.
     if count != min(len(members), 0xFFFF):
         raise ValueError(f"damaged or truncated: of {count} entries {len(members)} are found")
 
@@ -168,7 +168,7 @@ def _check_covered(file: BinaryIO, members: list[zipfile.ZipInfo], directory: in
 
 
 def _check_sizes(members: list[zipfile.ZipInfo], size: int) -> None:
-    """Check that what the entries take, in the file and in memory, fits the size of the file."""
+    """Check the total size of the entries, in the file and in memory."""
     if sum(member.compress_size for member in members) > size:
         raise ValueError(f"its entries claim more than the {size} bytes of the file")
     check_expansion(size, sum(member.file_size for member in members))
@@ -243,7 +243,7 @@ def _exactly(stream: IO[bytes], count: int) -> bytes:
 
 
 def _parsed(header: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
-    """Return dtype, order and shape of a header, which is the text of a dictionary."""
+    """Return dtype, order and shape from a header, which is the text of a dictionary."""
     # A pattern, and not literal_eval, which a text of many brackets can crash.
     text = header.decode("latin-1")
     match = _HEADER.fullmatch(text)

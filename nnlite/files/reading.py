@@ -1,4 +1,4 @@
-"""Files that may come from anywhere, opened for reading."""
+"""Files that need not be trusted, opened for reading."""
 
 from __future__ import annotations
 

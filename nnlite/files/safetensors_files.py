@@ -1,7 +1,7 @@
 """The format ``.safetensors``: PyTorch's state dicts and others, without pickle.
 
-The package ``safetensors``, an extra, writes and reads it; here is what NumPy has no dtype for, and
-what the package lets pass.
+The package ``safetensors``, an extra, writes and reads it. This module adds bfloat16, which NumPy
+does not have, and checks that the package does not make.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ except ImportError as error:
         "pip install nnlite[safetensors]"
     ) from error
 
-# The names of the format, and what they are in NumPy.
+# The dtypes of the format by name.
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -52,7 +52,7 @@ def fits(name: str) -> bool:
 
 
 def write(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
-    """Write `arrays`, whose names `fits` has accepted."""
+    """Write `arrays`, with names that `fits` accepts."""
     known = {np.dtype(name) for name in _DTYPES.values()}
     plain = {}
     for name, array in arrays.items():
@@ -62,17 +62,17 @@ def write(file: BinaryIO, arrays: Mapping[str, Array]) -> None:
                 f"save: entry {name!r} is of {array.dtype}, not written to .safetensors"
             )
         plain[name] = np.asarray(array, little, order="C")
-    # With this, PyTorch's own loaders take the file for one of theirs.
+    # PyTorch's loaders expect this metadata.
     file.write(safetensors.numpy.save(plain, metadata={"format": "pt"}))
 
 
 def read(file: BinaryIO) -> dict[str, Array]:
-    """Return the arrays by name; those of bfloat16 as float32, which has all of its values.
+    """Return the arrays by name; bfloat16 is converted to float32, which has all of its values.
 
     Raises
     ------
     ValueError
-        If the file is not as it should be. The message names the entry.
+        If the file is damaged or has a dtype that is not read. The message names the entry.
     """
     content = file.read()
     deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = safetensors.deserialize
@@ -82,7 +82,7 @@ def read(file: BinaryIO) -> dict[str, Array]:
         raise ValueError(f"damaged or truncated: {str(error)[:200]}") from error
     (length,) = struct.unpack("<Q", content[:8])
     json.loads(content[8 : 8 + length], object_pairs_hook=_without_repetition)
-    # The entries have copies, which are let go of one by one.
+    # The entries are copies; release each one when its array is made.
     del content
     entries.reverse()
     arrays = {}

@@ -1,6 +1,6 @@
-"""Files of state dicts: ``.npz`` and ``.safetensors``, written so that a crash leaves no half file.
+"""Files of state dicts: ``.npz`` and ``.safetensors``, replaced in one step.
 
-What a file holds is recognised by its content. The formats themselves are in ``npz`` and
+The format of a file is recognised by its content. The formats themselves are in ``npz`` and
 ``safetensors_files``, which are imported when the first file is written or read.
 """
 
@@ -17,7 +17,7 @@ from ..engine.arrays import Array
 from ..layer import Layer
 from .reading import reading
 
-# The entry that is no array, of a checkpoint and of a model, and the names of the model's arrays.
+# The text entries of a checkpoint and of a model, and the prefix of the names of a model's arrays.
 CHECKPOINT = "checkpoint.json"
 MODEL_TEXT = "model.json"
 MODEL = "model/"
@@ -26,45 +26,46 @@ MODEL = "model/"
 def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLike[str]) -> None:
     """Write the state dict of a model, or any state dict, to a file.
 
-    The file at `path` is replaced in one step when the new one is complete and on the disk: a
-    crash at any moment leaves the old file or the new one, and no half of either.
+    The file at `path` is replaced in one step when the new one is complete and on the disk. After
+    a crash there is the old file or the new one, never a part.
 
     Parameters
     ----------
     model_or_state : Layer, or mapping of str to array_like
-        A model, whose `Layer.state_dict` is taken; or a state dict: arrays of numbers by name.
+        A model, whose `Layer.state_dict` is saved, or a state dict: arrays of numbers by name.
     path : str or path-like
         The file. Its name ends in ``.npz``, or in ``.safetensors`` for a file that PyTorch and
-        others can read; nothing is appended to it.
+        others can read.
 
     Raises
     ------
     ValueError
-        If the name of the file has another ending, or if the name of an entry is empty or cannot
-        stand in the file.
+        If the name of the file has another ending, or if an entry has an empty name or one that
+        the format does not allow.
     TypeError
-        If something is neither a model nor a state dict, or if an entry is not made of numbers
-        that the format has.
+        If `model_or_state` is neither a model nor a state dict, or if the format does not have the
+        dtype of an entry.
     ImportError
         If the package that ``.safetensors`` needs is missing: it comes with
         ``pip install nnlite[safetensors]``.
     OSError
-        If the file cannot be written. What was there before is then left as it was.
+        If the file cannot be written: the old file is read-only, or is a pipe, socket or device,
+        or the disk is full. The old file is unchanged.
 
     See Also
     --------
-    load_state : The way back.
-    save_checkpoint : A file from which training goes on.
+    load_state : Reads the file.
+    save_checkpoint : Saves a whole run.
 
     Notes
     -----
-    The format ``.npz`` is that of `numpy.savez`: a ZIP archive of one ``.npy`` file for each entry,
-    of the entry's name, shape and dtype, not compressed. `numpy.load` reads it too. The same state
-    gives the same bytes. Files of many entries or of gigabytes are ZIP64.
+    The format ``.npz`` is that of `numpy.savez`: an uncompressed ZIP archive with a ``.npy`` file
+    for each entry. `numpy.load` reads it too. The same state gives the same bytes. Files with many
+    entries or of gigabytes are ZIP64.
 
-    The new file is written beside the old one, under a name that begins with ``.nnlite-``, and
-    then renamed. Only a process that is killed while it writes leaves a file of such a name; it
-    can be deleted.
+    The new file is written to the same folder under a name that begins with ``.nnlite-``, and then
+    renamed. A process that is killed while it writes leaves such a file behind; the next `save` to
+    the folder deletes it, except on Windows.
 
     References
     ----------
@@ -122,46 +123,47 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
 
 
 def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read the arrays in a file, which may come from anywhere.
+    """Read the arrays in a file, which need not be trusted.
 
     Parameters
     ----------
     path : str or path-like
-        A file that `save` has written; or `numpy.savez` or `numpy.savez_compressed`, without
-        objects; or ``safetensors.torch.save_file``; or `save_checkpoint` or `save_model`, whose
-        model is read. It is recognised by its content, not by its name.
+        A file of `save`, of `numpy.savez` or `numpy.savez_compressed` without objects, of
+        ``safetensors.torch.save_file``, or of `save_checkpoint` or `save_model`, from which the
+        state of the model is read. The format is recognised by the content, not by the name.
 
     Returns
     -------
     dict of str to ndarray
         The entries in the order of the file, with their names, shapes and dtypes, for
-        `Layer.load_state_dict`. The arrays can be written to. Those of bfloat16, which NumPy does
-        not have, are of float32.
+        `Layer.load_state_dict`. The arrays are writeable. Arrays of bfloat16, which NumPy does not
+        have, are converted to float32.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no such file: truncated, altered, of another kind, with objects or names that
-        occur twice, or with sizes that contradict each other. The message names the file and the
-        entry.
+        If the file is truncated, altered or of another kind, if it has objects or a name twice, or
+        if its sizes contradict each other. The message names the file and the entry.
+    OSError
+        If the file cannot be read.
     ImportError
         If the package that ``.safetensors`` needs is missing.
 
     See Also
     --------
-    save : The way there.
+    save : Writes the file.
 
     Notes
     -----
     No code in the file is run: pickled objects are refused, and headers are not evaluated. The
-    memory taken is about the size of the file, twice that for ``.safetensors``; of a compressed
-    ``.npz`` file, which may hold what is very regular, it is at most 100 times that and 1 MiB.
+    memory taken is about the size of the file, or twice that for ``.safetensors``, up to three
+    times for bfloat16. For a compressed ``.npz`` file it is at most 100 times the size plus 1 MiB.
 
-    In ``.npz``, a changed byte in an array or in its name is found by the checksums of the format.
-    They protect against accidents: whoever can change the file can also change them. In
-    ``.safetensors`` there are none, and only a changed header is found.
+    A changed byte in an array of a ``.npz`` file, or in its name, is found by the checksums of the
+    format. They protect against accidents, not against attackers, who can change them too. The
+    format ``.safetensors`` has none, and only a changed header is found.
 
     Examples
     --------
@@ -202,7 +204,7 @@ ZIP = (b"PK\3\4", b"PK\5\6")
 
 
 def checked_path(path: str | os.PathLike[str], caller: str) -> str:
-    """Return the name of the file, or raise a ValueError if it does not end in ``.npz``."""
+    """Return `path` as a string, or raise a ValueError if it does not end in ``.npz``."""
     path = os.fsdecode(path)
     if os.path.splitext(path)[1].lower() != ".npz":
         raise ValueError(f"{caller}: the name of the file has to end in .npz, got {path!r}")
@@ -210,7 +212,7 @@ def checked_path(path: str | os.PathLike[str], caller: str) -> str:
 
 
 def kind(start: bytes) -> str:
-    """Say what a file of another kind is, by its first bytes."""
+    """Describe a file of another kind by its first bytes."""
     if not start:
         return "this one is empty"
     if start.startswith(b"\x93NUMPY"):
@@ -221,7 +223,7 @@ def kind(start: bytes) -> str:
 
 
 def checked_array(value: ArrayLike, what: str) -> Array:
-    """Return `value` as an array, or raise a TypeError if it is not made of numbers."""
+    """Return `value` as an array of numbers, or raise a TypeError."""
     array = np.asarray(value)
     if array.dtype.kind not in "biufc":
         raise TypeError(f"save: expected {what} to be an array of numbers, got {array.dtype}")

@@ -1,6 +1,6 @@
-"""States of any shape as a text and arrays: nested dicts and lists become JSON.
+"""Nested states as JSON and arrays.
 
-What JSON has not is written as an object with one key that begins with ``$``: the name of an array,
+Types that JSON does not have are objects with one key that begins with ``$``: an array by its name,
 a tuple, or a dict whose keys are not all plain strings.
 """
 
@@ -23,15 +23,15 @@ def pack(state: Any, fits: Callable[[str], bool]) -> tuple[str, dict[str, Array]
     Parameters
     ----------
     state : mapping, list, tuple, array, NumPy scalar, int, float, str, bool or None
-        Nested as deep as JSON goes. NumPy's scalars become Python's. Infinity and NaN are written
-        as Python's `json` does.
+        Nested as deep as JSON allows. NumPy's scalars become Python's. Infinity and NaN are written
+        as by Python's `json`.
     fits : callable
-        Whether an array can have a name. One that cannot is given another.
+        Whether a string can be the name of an array; otherwise another name is used.
 
     Raises
     ------
     TypeError
-        If something else is in `state`. The message says where.
+        If `state` has a value of another type. The message has its path.
     ValueError
         If `state` contains itself.
     """
@@ -43,12 +43,12 @@ def pack(state: Any, fits: Callable[[str], bool]) -> tuple[str, dict[str, Array]
 
 
 def unpack(text: str, arrays: Mapping[str, Array]) -> Any:
-    """Return the state that `pack` has made these of.
+    """Return the state from the text and the arrays of `pack`.
 
     Raises
     ------
     ValueError
-        If they do not belong together, or are not of `pack`.
+        If they do not belong together, or do not come from `pack`.
     """
     remaining = dict(arrays)
 
@@ -93,7 +93,7 @@ def _dict(items: list[Any]) -> dict[Any, Any]:
 
 
 class _Packer:
-    """Collects the arrays while it makes JSON values of all else."""
+    """Converts a state to JSON values and collects its arrays."""
 
     def __init__(self, fits: Callable[[str], bool]) -> None:
         self.arrays: dict[str, Array] = {}

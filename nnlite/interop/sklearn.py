@@ -19,7 +19,6 @@ import numpy as np
 
 try:
     from scipy.sparse import issparse
-    from scipy.special import expit, softmax
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, is_classifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.metrics import check_scoring
@@ -46,6 +45,7 @@ from ..checks import integer, number, one_of
 from ..engine.arrays import Array
 from ..losses import ElementwiseLoss
 from ..random import package_generator
+from .scoring import probabilities
 
 __all__ = ["MLPClassifier", "MLPRegressor", "NetClassifier", "NetRegressor"]
 
@@ -546,18 +546,12 @@ class _Classifier(ClassifierMixin, _Network):
         ndarray of shape (n_samples, n_classes) or (n_samples, n_labels)
             The columns are in the order of ``classes_``.
         """
-        outputs, loss = self._predicted(X), self._loss()
-        from_logits = getattr(loss, "from_logits", True)
-        if isinstance(loss, nn.NegativeLogLikelihood):
-            return np.exp(outputs)
-        if not self._by_columns():
-            return softmax(outputs, axis=1) if from_logits else outputs
-        probabilities = expit(outputs) if from_logits else outputs
-        if self._multilabel:
-            return probabilities
+        rows = probabilities(self._predicted(X), self._loss(), self._by_columns())
+        if not self._by_columns() or self._multilabel:
+            return rows
         if self.n_outputs_ == 1:
-            return np.hstack([1 - probabilities, probabilities])
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
+            return np.hstack([1 - rows, rows])
+        return rows / rows.sum(axis=1, keepdims=True)
 
     def predict_log_proba(self, X: Any) -> Array:
         """Return the logarithms of `predict_proba`."""

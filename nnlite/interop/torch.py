@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 import nnlite as nn
 
-from ..files.model import replace, shared
+from ..files.model import replace, sequential_arguments, shared
 
 Options = dict[str, Any]
 
@@ -355,11 +355,11 @@ def _layer(module: Any, path: str, seen: dict[int, nn.Layer]) -> nn.Layer:
     kind = type(module)
     layer: nn.Layer
     if kind is torch.nn.Sequential:
-        children = [
-            _layer(child, f"{path}.{name}".lstrip("."), seen)
+        children = {
+            name: _layer(child, f"{path}.{name}".lstrip("."), seen)
             for name, child in module._modules.items()
-        ]
-        layer = nn.Sequential(*children)
+        }
+        layer = nn.Sequential(*sequential_arguments(children))
     elif kind is Residual:
         layer = nn.Residual(*_layer(module.body, f"{path}.body".lstrip("."), seen))  # type: ignore[misc]
     elif kind is Graph:
@@ -476,7 +476,7 @@ def _module(layer: Any, path: str) -> torch.nn.Module:
         for name, child in layer.named_children()
     }  # fmt: skip
     if isinstance(layer, nn.Sequential) and kind.forward is nn.Sequential.forward:
-        return torch.nn.Sequential(*children.values())
+        return torch.nn.Sequential(OrderedDict(children))
     if isinstance(layer, nn.Residual) and kind.forward is nn.Residual.forward:
         return Residual(children["body"])
     if isinstance(layer, nn.Graph) and kind.forward is nn.Graph.forward:

@@ -1,4 +1,4 @@
-"""Activations: functions of the input alone, most of them element by element."""
+"""Activations: functions without parameters, most of them elementwise."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ class ReLU(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. The gradient passes where the output is positive; at x = 0, where
-    there is no derivative, it is 0::
+    Shapes: x and y alike, any. At x = 0 there is no derivative, and the gradient is 0::
 
         dL/dx = dL/dy · [y > 0]
 
@@ -55,11 +54,12 @@ class ReLU(Elementwise):
 
 
 class LeakyReLU(Elementwise):
-    """ReLU with a small slope on the left: ``y = x`` for x > 0, ``y = negative_slope · x`` else.
+    """Leaky ReLU: ``y = x`` for x > 0, otherwise ``y = negative_slope · x``.
 
     Parameters
     ----------
     negative_slope : float, default 0.01
+        Slope for negative inputs.
 
     Notes
     -----
@@ -97,17 +97,17 @@ class LeakyReLU(Elementwise):
     def _slope(self, x: Array) -> Array:
         """Return dy/dx."""
         slope = x.dtype.type(self.negative_slope)
-        # Several times as fast as numpy.where, and exact: the sum is 1 or 0, plus the slope or 1.
+        # Exact: 1 - slope or 0, plus slope. numpy.where is several times slower.
         return np.add(step(x, 1 - slope), slope)
 
 
 class ELU(Elementwise):
-    """Exponential linear unit: ``y = x`` for x > 0, ``y = alpha (exp(x) - 1)`` else.
+    """Exponential linear unit: ``y = x`` for x > 0, otherwise ``y = alpha (exp(x) - 1)``.
 
     Parameters
     ----------
     alpha : float, default 1
-        Minus the limit on the left.
+        ``-alpha`` is the limit for x → -∞.
 
     Notes
     -----
@@ -191,11 +191,11 @@ class Softplus(Elementwise):
     Parameters
     ----------
     beta : float, default 1
-        How sharp the bend is; above 0.
+        Sharpness of the bend at 0, a positive number.
 
     Notes
     -----
-    Shapes: x and y alike, any. Nothing overflows, so no threshold is needed for large inputs::
+    Shapes: x and y alike, any. No intermediate value overflows, so large inputs need no threshold::
 
         dL/dx = dL/dy · σ(beta · x)
 
@@ -218,7 +218,7 @@ class Softplus(Elementwise):
         self.beta = positive(beta, "Softplus: beta")
 
     def value(self, x: Array) -> tuple[Array, Array]:
-        # log(1 + exp(u)) = max(u, 0) + log(1 + exp(-|u|)), in which nothing overflows.
+        # log(1 + exp(u)) = max(u, 0) + log(1 + exp(-|u|)): exp(-|u|) cannot overflow.
         y = absolute(x)
         y *= -self.beta
         np.exp(y, out=y)
@@ -234,12 +234,12 @@ class Softplus(Elementwise):
 
 
 class GELU(Elementwise):
-    """Gaussian error linear unit: ``y = x Φ(x)``, with Φ the normal distribution function.
+    """Gaussian error linear unit: ``y = x Φ(x)``, where Φ is the normal distribution function.
 
     Parameters
     ----------
     approximate : {"none", "tanh"}
-        Whether to use Φ itself, or a curve of the hyperbolic tangent near it.
+        "none" uses the exact Φ, "tanh" an approximation with the hyperbolic tangent.
 
     Notes
     -----
@@ -247,7 +247,7 @@ class GELU(Elementwise):
 
         Φ(x) = (1 + erf(x / √2)) / 2        dL/dx = dL/dy · (Φ(x) + x φ(x))
 
-    and for "tanh", with u = √(2/π) (x + 0.044715 x³) and t = tanh(u)::
+    For "tanh", with u = √(2/π) (x + 0.044715 x³) and t = tanh(u)::
 
         y = x (1 + t) / 2       dL/dx = dL/dy · ((1 + t) / 2 + x (1 - t²) u' / 2)
 
@@ -290,7 +290,7 @@ class GELU(Elementwise):
             np.exp(slope, out=slope)
             slope *= 1 / math.sqrt(2 * math.pi)
         else:
-            # cdf = (1 + t) / 2, so that (1 - t²) / 2 = 2 cdf (1 - cdf).
+            # cdf = (1 + t) / 2, so (1 - t²) / 2 = 2 cdf (1 - cdf).
             slope *= 6 * _GELU_CUBE * _GELU_SCALE
             slope += 2 * _GELU_SCALE
             slope *= cdf
@@ -310,7 +310,7 @@ class Sigmoid(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. No intermediate value overflows, whatever the input::
+    Shapes: x and y alike, any. No intermediate value overflows::
 
         dL/dx = dL/dy · y (1 - y)
 
@@ -361,7 +361,7 @@ class Tanh(Elementwise):
 
 
 class _AlongAxis(Layer):
-    """Base of `Softmax` and `LogSoftmax`: the axis, and the check that the input has it."""
+    """Base of `Softmax` and `LogSoftmax`."""
 
     dim: int
 
@@ -369,7 +369,7 @@ class _AlongAxis(Layer):
         self.dim = integer(dim, f"{type(self).__name__}: dim", -math.inf)
 
     def _below_largest(self, x: ArrayLike) -> Array:
-        """Return the input minus its largest value along the axis: no exponential overflows."""
+        """Subtract the largest value along the axis from the input, so that exp cannot overflow."""
         x = as_floats(self, x)
         if not -x.ndim <= self.dim < x.ndim:
             raise ValueError(f"{self}: an input of shape {x.shape} has no axis {self.dim}")
@@ -377,7 +377,7 @@ class _AlongAxis(Layer):
 
 
 class Softmax(_AlongAxis):
-    """Normalised exponentials along an axis: ``y_i = exp(x_i) / Σ_j exp(x_j)``.
+    """Softmax along an axis: ``y_i = exp(x_i) / Σ_j exp(x_j)``.
 
     Parameters
     ----------
@@ -386,14 +386,14 @@ class Softmax(_AlongAxis):
 
     Notes
     -----
-    Shapes: x and y alike, any. The largest input is subtracted first, which changes nothing in
-    exact arithmetic and keeps the exponentials from overflowing. The Jacobian is
+    Shapes: x and y alike, any. The largest input is subtracted first, so that exp cannot overflow;
+    in exact arithmetic this does not change y. The Jacobian is
     ``dy_i/dx_j = y_i ([i = j] - y_j)``, so::
 
         dL/dx = y · (dL/dy - Σ_j dL/dy_j y_j)
 
-    To train a classifier, leave this layer out and give the logits to `CrossEntropy`, which is
-    faster and more accurate; or say ``CrossEntropy(from_logits=False)``.
+    To train a classifier, omit this layer and pass the logits to `CrossEntropy`, which is faster
+    and more accurate. With this layer, use ``CrossEntropy(from_logits=False)``.
 
     Raises
     ------
@@ -425,7 +425,7 @@ class Softmax(_AlongAxis):
 
 
 class LogSoftmax(_AlongAxis):
-    """Logarithm of the softmax along an axis: ``y_i = x_i - log Σ_j exp(x_j)``.
+    """Log-softmax along an axis: ``y_i = x_i - log Σ_j exp(x_j)``.
 
     Parameters
     ----------

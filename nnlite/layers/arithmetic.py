@@ -1,12 +1,12 @@
-"""Arithmetic as layers: the nodes that a ``Graph`` builds formulas from.
+"""Arithmetic as layers, to build formulas as a ``Graph``.
 
-Operands broadcast as in NumPy and PyTorch. An operand that was broadcast gets the sum of the
-gradient over the axes along which it was repeated: below, G stands for dL/dy, and Σ for that sum,
-which is G itself where the shapes agree. Operands may be scalars.
+Operands broadcast as in NumPy and PyTorch, and may be scalars. The gradient of a broadcast operand
+is summed over the axes along which it was repeated. In the formulas below, G is dL/dy and Σ is that
+sum; without broadcasting, Σ G is G.
 
-Where float32 meets float64 the result is float32, so that a float64 stray does not promote a
-float32 network. Outside its domain an operation gives what NumPy and PyTorch give, inf or NaN;
-NumPy warns of it, or raises, as ``numpy.seterr`` says.
+If one operand is float32 and another float64, the result is float32, so that a stray float64 does
+not promote a float32 network. Outside the domain of an operation the result is inf or NaN, as in
+NumPy and PyTorch; ``numpy.seterr`` decides whether NumPy ignores it, warns or raises.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..layer import Layer
 from ..parameter import Parameter
 from .elementwise import Elementwise
 
-# ---- values that nothing is given to ----
+# ---- no operand ----
 
 
 class Weight(Layer):
@@ -36,7 +36,7 @@ class Weight(Layer):
     data : array_like of float
         The initial value. A float64 array stays float64; Python numbers become float32.
     requires_grad : bool, default True
-        False makes it a constant: saved and converted with the model, but never trained.
+        False makes it a constant: it is saved and converted with the model, but never trained.
 
     Attributes
     ----------
@@ -49,14 +49,14 @@ class Weight(Layer):
 
     Notes
     -----
-    Shapes: y is of the shape of `data`. The output is a copy, since an optimizer changes the
+    Shapes: y has the shape of `data`. The output is a copy, because an optimizer updates the
     parameter in place::
 
         dL/dw = G
 
     Examples
     --------
-    The recursion h(t) = w · h(t-1), two steps of it:
+    Two steps of the recursion h(t) = w · h(t-1):
 
     >>> import nnlite as nn
     >>> recursion = nn.Graph({
@@ -94,14 +94,14 @@ class Weight(Layer):
     def __repr__(self) -> str:
         data = self.weight.data
         if data.size <= 6:
-            # The shortest digits that give the same float again.
+            # The fewest digits that read back as the same float.
             value = repr(np.reshape([float(str(x)) for x in data.flat], data.shape).tolist())
         else:
             value = f"numpy.zeros({data.shape})"
         return f"Weight({value}{'' if self.weight.requires_grad else ', requires_grad=False'})"
 
 
-# ---- two operands or more ----
+# ---- two or more operands ----
 
 
 class Add(Layer):
@@ -116,11 +116,11 @@ class Add(Layer):
 
     Notes
     -----
-    Shapes: any that broadcast; y has the common shape. Each operand gets the same::
+    Shapes: any that broadcast; y has the common shape. Every operand has the same gradient::
 
         dL/da = Σ G        dL/db = Σ G        …
 
-    Where nothing was broadcast, the gradients are the array G itself and no copies of it.
+    Without broadcasting, the gradients are the array G itself, not copies of it.
 
     Examples
     --------
@@ -188,7 +188,7 @@ class Subtract(Layer):
 
 
 class Multiply(Layer):
-    """Product, element by element, of two or more operands: ``y = a · b · …``.
+    """Elementwise product of two or more operands: ``y = a · b · …``.
 
     Raises
     ------
@@ -199,8 +199,8 @@ class Multiply(Layer):
 
     Notes
     -----
-    Shapes: any that broadcast; y has the common shape. Each operand gets G times the product of
-    the others, computed without a division, so that zeros are safe::
+    Shapes: any that broadcast; y has the common shape. The gradient of an operand is G times the
+    product of the others. It is computed without a division, so operands may be zero::
 
         dL/da = Σ G · b · …        dL/db = Σ G · a · …
 
@@ -226,7 +226,7 @@ class Multiply(Layer):
         grad = as_output_grad(self, grad, shape, dtype)
         if not input_grad:
             return None
-        # G times all operands before each one, and the product of all behind it.
+        # For each operand: G times all operands before it, and the product of all after it.
         before = list(itertools.accumulate(arrays[:-1], np.multiply, initial=grad))
         behind = list(itertools.accumulate(arrays[:0:-1], np.multiply))[::-1]
         products = [left * right for left, right in zip(before, behind, strict=False)]
@@ -238,7 +238,7 @@ class Multiply(Layer):
 
 
 class Divide(Layer):
-    """Quotient, element by element, of two operands: ``y = a / b``.
+    """Elementwise quotient of two operands: ``y = a / b``.
 
     Raises
     ------
@@ -280,9 +280,9 @@ class Divide(Layer):
 
 
 class _Extremum(Layer):
-    """Base of `Maximum` and `Minimum`: element by element, one of two operands."""
+    """Base of `Maximum` and `Minimum`."""
 
-    # The extremum, and whether the first operand is not it.
+    # `_select` picks one of two operands; `_loses` tells whether it is not the first.
     _select: ClassVar[np.ufunc]
     _loses: ClassVar[np.ufunc]
 
@@ -305,7 +305,7 @@ class _Extremum(Layer):
 
 
 class Maximum(_Extremum):
-    """The larger of two operands, element by element: ``y = max(a, b)``.
+    """Elementwise maximum of two operands: ``y = max(a, b)``.
 
     Raises
     ------
@@ -317,7 +317,7 @@ class Maximum(_Extremum):
     Notes
     -----
     Shapes: any two that broadcast; y has the common shape. The gradient goes to the larger
-    operand; where both are equal, where there is no derivative, each gets half, as in PyTorch::
+    operand. Where both are equal there is no derivative, and each gets half, as in PyTorch::
 
         dL/da = Σ G · ([a > b] + ½ [a = b])        dL/db = Σ G · ([b > a] + ½ [a = b])
 
@@ -338,7 +338,7 @@ class Maximum(_Extremum):
 
 
 class Minimum(_Extremum):
-    """The smaller of two operands, element by element: ``y = min(a, b)``.
+    """Elementwise minimum of two operands: ``y = min(a, b)``.
 
     Raises
     ------
@@ -350,7 +350,7 @@ class Minimum(_Extremum):
     Notes
     -----
     Shapes: any two that broadcast; y has the common shape. The gradient goes to the smaller
-    operand; where both are equal, where there is no derivative, each gets half, as in PyTorch::
+    operand. Where both are equal there is no derivative, and each gets half, as in PyTorch::
 
         dL/da = Σ G · ([a < b] + ½ [a = b])        dL/db = Σ G · ([b < a] + ½ [a = b])
 
@@ -379,9 +379,9 @@ class MatMul(Layer):
 
     Notes
     -----
-    Shapes: A (…, n, k), B (…, k, m), y (…, n, m). As in NumPy and PyTorch, a vector A of shape
-    (k,) counts as a row and a vector B of shape (k,) as a column, an axis that y then lacks; the
-    axes in front broadcast. With Bᵀ and Aᵀ the matrices with their last two axes exchanged::
+    Shapes: A (…, n, k), B (…, k, m), y (…, n, m). The axes before the last two broadcast. As in
+    NumPy and PyTorch, a vector A of shape (k,) is a row, a vector B of shape (k,) is a column, and
+    y lacks that axis. Bᵀ and Aᵀ have their last two axes exchanged::
 
         dL/dA = Σ G Bᵀ        dL/dB = Σ Aᵀ G
 
@@ -410,7 +410,7 @@ class MatMul(Layer):
                 f"{self}: expected operands of shapes (..., n, k) and (..., k, m), "
                 f"got {a.shape} and {b.shape}"
             ) from None
-        # A vector is the row or the column that it counts as, for `backward`.
+        # `backward` needs matrices: make a vector the row or the column that it stands for.
         left, right = np.atleast_2d(a), b if b.ndim > 1 else b[:, None]
         self.cache(left, right, a.shape, b.shape, y.shape)
         return y
@@ -424,7 +424,7 @@ class MatMul(Layer):
         grad = grad.reshape(*stack, left.shape[-2], right.shape[-1])
         left_grad = _summed_to(left.shape, np.matmul(grad, right.swapaxes(-1, -2)))
         if right.ndim == 2:
-            # One product with all rows of the stack, instead of a stack of products to sum.
+            # One product over all rows of the stack, instead of one for each matrix and a sum.
             left = left.reshape(-1, left.shape[-1])
             grad = grad.reshape(-1, grad.shape[-1])
         right_grad = _summed_to(right.shape, np.matmul(left.swapaxes(-1, -2), grad))
@@ -468,8 +468,8 @@ class Abs(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. At x = 0, where there is no derivative, the gradient is 0, as in
-    PyTorch; for NaN it is NaN::
+    Shapes: x and y alike, any. At x = 0 there is no derivative, and the gradient is 0, as in
+    PyTorch. For NaN it is NaN::
 
         dL/dx = G · sign(x)
 
@@ -553,7 +553,7 @@ class Sqrt(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. Below 0 the root is NaN; at 0 the derivative is inf::
+    Shapes: x and y alike, any. For x < 0, y is NaN; at x = 0 the derivative is inf::
 
         dL/dx = G / (2 y)
 
@@ -577,9 +577,9 @@ class Sqrt(Elementwise):
 
 
 class Power(Elementwise):
-    """Power of a fixed exponent: ``y = xᵖ``.
+    """Power with a fixed exponent: ``y = xᵖ``.
 
-    For an exponent that varies, with a positive base, use ``xᵖ = exp(p log x)``.
+    If the exponent is an operand too and x > 0, use ``xᵖ = exp(p log x)``.
 
     Parameters
     ----------
@@ -588,8 +588,8 @@ class Power(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. A fractional power of a negative number is NaN, a negative power
-    of 0 is inf::
+    Shapes: x and y alike, any. A fractional power of a negative number is NaN; a negative power of
+    0 is inf::
 
         dL/dx = G · p xᵖ⁻¹
 
@@ -652,7 +652,8 @@ class Log(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. The logarithm of 0 is -inf, that of a negative number NaN::
+    Shapes: x and y alike, any. The logarithm of 0 is -inf; the logarithm of a negative number is
+    NaN::
 
         dL/dx = G / x
 
@@ -678,7 +679,7 @@ class Log(Elementwise):
 
 
 class _Reduction(Layer):
-    """What `Sum` and `Mean` share: the axes, and the way back over them."""
+    """Base of `Sum` and `Mean`."""
 
     dim: int | tuple[int, ...] | None
     keepdim: bool
@@ -694,7 +695,7 @@ class _Reduction(Layer):
         self.keepdim = boolean(keepdim, f"{name}: keepdim")
 
     def _axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the axes to reduce, counted from the first."""
+        """Return the axes to reduce, as non-negative numbers."""
         if self.dim is None:
             return tuple(range(len(shape)))
         dims = self.dim if isinstance(self.dim, tuple) else (self.dim,)
@@ -714,12 +715,12 @@ class _Reduction(Layer):
 
 
 class Sum(_Reduction):
-    """Sum over all axes, or over those in `dim`: ``y = Σ_i x_i``.
+    """Sum over all axes, or over the axes in `dim`: ``y = Σ_i x_i``.
 
     Parameters
     ----------
     dim : int or tuple of int, optional
-        The axes to sum over; None stands for all.
+        The axes to sum over; all if omitted.
     keepdim : bool, default False
         Whether to keep these axes, with size 1.
 
@@ -730,8 +731,8 @@ class Sum(_Reduction):
 
     Notes
     -----
-    Shapes: x any; y without the axes `dim`, a scalar by default. Every element summed gets the
-    gradient of its sum::
+    Shapes: x any; y without the axes `dim`, a scalar by default. Every element gets the gradient
+    of its sum::
 
         dL/dx_i = G
 
@@ -761,12 +762,12 @@ class Sum(_Reduction):
 
 
 class Mean(_Reduction):
-    """Mean over all axes, or over those in `dim`: ``y = (1/n) Σ_i x_i``.
+    """Mean over all axes, or over the axes in `dim`: ``y = (1/n) Σ_i x_i``.
 
     Parameters
     ----------
     dim : int or tuple of int, optional
-        The axes to average over; None stands for all.
+        The axes to average over; all if omitted.
     keepdim : bool, default False
         Whether to keep these axes, with size 1.
 
@@ -777,7 +778,8 @@ class Mean(_Reduction):
 
     Notes
     -----
-    Shapes: x any; y without the axes `dim`, a scalar by default. With n elements in each mean::
+    Shapes: x any; y without the axes `dim`, a scalar by default. n is the number of elements in
+    each mean::
 
         dL/dx_i = G / n
 
@@ -807,11 +809,11 @@ class Mean(_Reduction):
         return self._spread(grad / count, shape, axes) if input_grad else None
 
 
-# ---- what the layers share ----
+# ---- helpers ----
 
 
 def _floats_of_one_dtype(layer: Layer, *operands: ArrayLike) -> list[Array]:
-    """Return `operands` as arrays of floats: of float32, unless all of them are of float64."""
+    """Return `operands` as float32 arrays, or as float64 if all of them are float64."""
     arrays = [as_floats(layer, operand) for operand in operands]
     if any(array.dtype != arrays[0].dtype for array in arrays):
         return [array.astype(np.float32, copy=False) for array in arrays]
@@ -819,7 +821,7 @@ def _floats_of_one_dtype(layer: Layer, *operands: ArrayLike) -> list[Array]:
 
 
 def _broadcastable(layer: Layer, *operands: ArrayLike) -> list[Array]:
-    """Return two `operands` or more as arrays of floats of one dtype that broadcast."""
+    """Return two or more `operands` as arrays of one float dtype; check that they broadcast."""
     if len(operands) < 2:
         raise TypeError(f"{layer.label}: expected two operands or more, got {len(operands)}")
     arrays = _floats_of_one_dtype(layer, *operands)
@@ -836,7 +838,7 @@ def _broadcastable(layer: Layer, *operands: ArrayLike) -> list[Array]:
 
 
 def _summed_to(shape: tuple[int, ...], grad: Array) -> Array:
-    """Return `grad` summed over the axes along which an operand of `shape` was broadcast."""
+    """Sum `grad` over the axes along which an operand of `shape` was broadcast."""
     if grad.shape == shape:
         return grad
     new = grad.ndim - len(shape)

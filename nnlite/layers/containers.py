@@ -14,25 +14,25 @@ from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
 
 
 class Sequential(Layer):
-    """Layers one after the other: the output of each is the input of the next.
+    """Layers in sequence: the output of each is the input of the next.
 
     It behaves like a list of layers: `len`, index, slice (a `Sequential` of the same layers),
-    iteration, `append`, `extend`, `insert`, assignment and deletion. It nests.
+    iteration, `append`, `extend`, `insert`, assignment and deletion. Containers can be nested.
 
     Parameters
     ----------
     *layers : Layer, or one mapping of str to Layer
-        A mapping, such as a dict, names the layers: each is an attribute of the container, and its
-        name is part of the keys in the state dict. Without a name, the position is.
+        A mapping, such as a dict, names the layers: each becomes an attribute of the container,
+        and its name is used in the keys of the state dict. Layers without a name are numbered.
 
     Raises
     ------
     TypeError
-        If something is not a layer.
+        If an argument is not a layer.
     ValueError
-        If the same layer stands in it twice: each layer keeps the cache of one forward, so the
-        second use would spoil the first one's gradient. Use `Layer.tied` for the second. If a name
-        is empty, has a dot, or stands for two layers.
+        If a layer occurs twice: a layer caches one forward, so its first use would get a wrong
+        gradient. Use `Layer.tied` for the second. If a name is empty, contains a dot or is
+        duplicate.
     RuntimeError
         In `backward`, if one of the layers was called again after the container's `forward`.
 
@@ -42,7 +42,7 @@ class Sequential(Layer):
 
         dL/dx_k = backward_k(dL/dx_{k+1})        x_{k+1} = forward_k(x_k)
 
-    With ``input_grad=False``, backward stops at the first layer that has something to train.
+    With ``input_grad=False``, `backward` stops at the first layer that has a parameter to train.
 
     Examples
     --------
@@ -84,7 +84,7 @@ class Sequential(Layer):
                 values = (layer(*values),)
         except BaseException:
             if values is not inputs:
-                self.drop_cache()  # the caches of the layers are of two forwards
+                self.drop_cache()  # the layers hold caches of two different forwards
             raise
         self.cache(latest_forwards(self._layers))
         return values[0] if len(values) == 1 else values
@@ -114,7 +114,7 @@ class Sequential(Layer):
             raise
         return grad if input_grad else None
 
-    # ---- a list of layers ----
+    # ---- list methods ----
 
     def __len__(self) -> int:
         return len(self._layers)
@@ -146,17 +146,17 @@ class Sequential(Layer):
         self._set(names, layers)
 
     def append(self, layer: Layer) -> Sequential:
-        """Add a layer at the end; return the container."""
+        """Append a layer; return the container."""
         return self.extend([layer])
 
     def extend(self, layers: Iterable[Layer]) -> Sequential:
-        """Add layers at the end; return the container."""
+        """Append several layers; return the container."""
         added = [*layers]
         self._set([*self._names, *[None] * len(added)], [*self._layers, *added])
         return self
 
     def insert(self, index: int, layer: Layer) -> Sequential:
-        """Put a layer before the one at `index`; return the container."""
+        """Insert a layer before `index`; return the container."""
         names, layers = [*self._names], [*self._layers]
         names.insert(index, None)
         layers.insert(index, layer)
@@ -174,19 +174,19 @@ class Sequential(Layer):
         self._names, self._layers = names, checked
 
     def __getattr__(self, name: str) -> Layer:
-        # Python asks it for what is no attribute: layers by their names are not.
+        # Named layers are no attributes, so Python looks them up here.
         names = vars(self).get("_names", [])
         if name in names:
             return self._layers[names.index(name)]
         raise AttributeError(f"{type(self).__name__} has no attribute or layer {name!r}")
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
-        """Yield the name of each layer, or its position as a string, and the layer."""
+        """Yield each layer with its name, or with its position as a string."""
         for index, (name, layer) in enumerate(zip(self._names, self._layers, strict=True)):
             yield str(index) if name is None else name, layer
 
     def layers(self) -> list[Layer]:
-        """Return this layer and all below it."""
+        """Return this layer and all layers inside it."""
         found: list[Layer] = [self]
         for layer in self._layers:
             found += layer.layers()
@@ -206,7 +206,7 @@ class Residual(Layer):
     Parameters
     ----------
     *layers : Layer
-        The body: one layer, or several in sequence. Its output has the shape of its input.
+        The body: one or more layers in sequence, whose output has the shape of their input.
 
     Attributes
     ----------
@@ -219,11 +219,12 @@ class Residual(Layer):
 
     Notes
     -----
-    Shapes: x and y alike, any that the body takes. The gradient goes both ways::
+    Shapes: x and y alike, any that the body accepts. The gradient flows through the body and the
+    shortcut::
 
         dL/dx = dL/dy + body.backward(dL/dy)
 
-    A `Graph` does the same, and more, with an `Add` node.
+    For other shortcuts use a `Graph` with an `Add` node.
 
     References
     ----------
@@ -269,13 +270,13 @@ class Residual(Layer):
 
 
 def _constructor_call(name: str, layers: Iterable[Layer]) -> str:
-    """Return a constructor call with one layer on each line."""
+    """Format a constructor call with one layer per line."""
     lines = "".join(f"{layer!r},\n" for layer in layers)
     return f"{name}(\n{textwrap.indent(lines, '    ')})" if lines else f"{name}()"
 
 
 def _checked(container: str, layers: list[Layer]) -> list[Layer]:
-    """Return `layers`, having checked that they are layers and that none stands in them twice."""
+    """Return `layers` after checking that they are layers and that none occurs twice."""
     for layer in layers:
         if not isinstance(layer, Layer):
             got, cure = type(layer).__name__, ""
@@ -289,7 +290,7 @@ def _checked(container: str, layers: list[Layer]) -> list[Layer]:
 
 
 def check_used_once(container: str, places: Iterable[tuple[str, Layer]]) -> None:
-    """Raise a ValueError if a layer, or one below it, stands in two of the `places`."""
+    """Raise a ValueError if a layer, or one inside it, occurs in two of the `places`."""
     found: dict[int, str] = {}
     for place, layer in places:
         for part in layer.layers():

@@ -1,4 +1,4 @@
-"""Convolution of images and of sequences: one layer for both, `Conv2d` and `Conv1d` by name."""
+"""Convolution of images and sequences: ``Conv2d`` and ``Conv1d``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .window import Size, Window, as_signals, at, sizes
 
 
 class _Conv(Window):
-    """Convolution along any axes behind the channels: see `Conv2d`."""
+    """Convolution over any number of axes: see `Conv2d`."""
 
     in_channels: int
     out_channels: int
@@ -58,7 +58,7 @@ class _Conv(Window):
 
     def forward(self, x: Array) -> Array:
         x = arrange(as_signals(self, x, self.rank, self.in_channels, self.weight.dtype))
-        axes = self._axes(x.shape)
+        axes = self.axes(x.shape)
         self.cache(x, axes)
         return correlate(x, self.weight.data, None if self.bias is None else self.bias.data, axes)
 
@@ -86,14 +86,15 @@ class Conv2d(_Conv):
     in_channels, out_channels : int
         Channels of the input and of the output.
     kernel_size : int or (int, int)
-        Height and width of the kernels; here and below, one int stands for both.
+        Height and width of the kernels. Here and below, one int stands for both.
     stride : int or (int, int), default 1
-        How far the kernel moves from one output to the next.
+        Distance between the kernel's positions for neighbouring outputs.
     padding : int, (int, int), "same" or "valid", default 0
-        Rows and columns of zeros added at each side of the image. "same" adds as many as give
-        the output the size of the input (odd ones at the end; for stride 1 only), "valid" none.
+        Rows and columns of zeros added at each side of the image. "same" pads so that the output
+        has the size of the input (an odd row or column goes at the end; stride 1 only). "valid"
+        adds none.
     dilation : int or (int, int), default 1
-        Distance between the pixels that neighbouring entries of the kernel meet.
+        Distance between the pixels that neighbouring entries of the kernel are multiplied with.
     bias : bool, default True
         Whether to add a learned bias to each output channel.
     rng : int, numpy.random.Generator or None
@@ -107,33 +108,32 @@ class Conv2d(_Conv):
     Raises
     ------
     ValueError
-        If the input is not (N, in_channels, H, W), or if the kernel is larger than the padded
-        image.
+        If the input is not (N, in_channels, H, W), or the kernel is larger than the padded image.
     TypeError
         If the input is not of floats.
 
     Notes
     -----
     Shapes: x (N, C, H, W), y (N, O, H', W') with ``H' = ⌊(H + 2p - d(kH - 1) - 1) / s⌋ + 1`` for
-    stride s, padding p and dilation d, and W' alike. An output pixel (i, j) meets, at entry (u, v)
-    of the kernel, the input pixel ``h = i·s + u·d - p``, ``w = j·s + v·d - p``; outside the image
-    x is 0. It is the sum over all entries and channels (what mathematics calls a
-    cross-correlation)::
+    stride s, padding p and dilation d; W' likewise. For output pixel (i, j), entry (u, v) of the
+    kernel is multiplied with the input pixel ``h = i·s + u·d - p``, ``w = j·s + v·d - p``, which is
+    0 outside the image. The output is the sum over all entries and channels, a cross-correlation in
+    mathematical terms::
 
         y[n, o, i, j] = b[o] + Σ_cuv weight[o, c, u, v] x[n, c, h, w]
 
-    With G = dL/dy, the same pairs of pixels give the gradients::
+    With G = dL/dy, the gradients are sums over the same pairs of pixels::
 
         dL/dweight[o, c, u, v] = Σ_nij G[n, o, i, j] x[n, c, h, w]
         dL/db[o]               = Σ_nij G[n, o, i, j]
         dL/dx[n, c, h, w]      = Σ_o Σ_uv G[n, o, i, j] weight[o, c, u, v]
 
-    where the last sum goes over the entries (u, v) for which there is an output pixel (i, j) that
-    meets (h, w) there.
+    where the last sum is over the entries (u, v) that some output pixel (i, j) multiplies with
+    (h, w).
 
-    With many samples, kernels of three rows are applied by Winograd's algorithm. Its outputs differ
-    from these sums by rounding; where x is infinite, or so large that the sum of two of its pixels
-    is, they can be NaN or ±∞.
+    For large batches, kernels of three rows are applied with Winograd's algorithm. Its results
+    differ from these sums by rounding. Where x is infinite, or the sum of two pixels overflows,
+    they can be NaN or ±∞.
 
     References
     ----------
@@ -168,7 +168,7 @@ class Conv2d(_Conv):
 class Conv1d(_Conv):
     """Convolution of sequences with learned kernels.
 
-    Parameters, errors and formulas are those of `Conv2d`, with one axis.
+    Parameters and errors as in `Conv2d`, with one axis.
 
     Attributes
     ----------
@@ -177,8 +177,8 @@ class Conv1d(_Conv):
 
     Notes
     -----
-    Shapes: x (N, C, L), y (N, O, L'). Recurrent layers have their sequences as (N, L, C):
-    ``x.transpose(0, 2, 1)`` leads from one to the other. With ``l = i·s + u·d - p``::
+    Shapes: x (N, C, L), y (N, O, L'). Recurrent layers use (N, L, C); ``x.transpose(0, 2, 1)``
+    converts one to the other. With ``l = i·s + u·d - p``::
 
         y[n, o, i]          = b[o] + Σ_cu weight[o, c, u] x[n, c, l]
 

@@ -1,4 +1,4 @@
-"""Dropout: noise that keeps a network from relying on any one activation."""
+"""Dropout: random zeros, so that a network does not rely on any single activation."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Dropout(Elementwise):
     Parameters
     ----------
     p : float in [0, 1], default 0.5
-        The probability of a zero.
+        Probability that an input is set to zero.
     rng : int, numpy.random.Generator or None
-        Source of the noise.
+        Source of the random mask.
 
     Raises
     ------
@@ -28,8 +28,8 @@ class Dropout(Elementwise):
 
     Notes
     -----
-    Shapes: x and y alike, any. What is kept is scaled so that the expectation stays. With a fresh
-    mask m of zeros (probability p) and ones in each forward::
+    Shapes: x and y alike, any. The remaining inputs are scaled by 1 / (1 - p), so that the expected
+    output is x. Each forward draws a new mask m of zeros (with probability p) and ones::
 
         y = x · m / (1 - p)        dL/dx = dL/dy · m / (1 - p)
 
@@ -53,7 +53,7 @@ class Dropout(Elementwise):
 
     def __init__(self, p: float = 0.5, *, rng: RandomState = None) -> None:
         self.p = number(p, "Dropout: p", minimum=0, maximum=1)
-        # None stays None: the package's generator is looked up in each forward.
+        # None is kept: the package's generator is looked up in each forward.
         self._rng = None if rng is None else generator(rng)
 
     def value(self, x: Array) -> tuple[Array, Array | None]:

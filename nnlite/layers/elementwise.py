@@ -1,4 +1,4 @@
-"""``Elementwise``: the base of layers that compute each output from the input at its place."""
+"""``Elementwise``: the base of layers that apply one function to every element."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..layer import Layer
 
 
 class Elementwise(Layer):
-    """A function of one input, element by element: its output has the shape of the input.
+    """Base of layers that apply a function to each element of one input.
 
-    A subclass defines `value` and `vjp`; checks and caching are here.
+    A subclass defines `value` and `vjp`; this class checks the arrays and caches.
     """
 
     def value(self, x: Array) -> tuple[Array, Any]:
-        """Return the output for `x`, and whatever `vjp` needs."""
+        """Return the output for `x`, and the values that `vjp` needs."""
         raise NotImplementedError(f"{type(self).__name__} does not define value")
 
     def vjp(self, saved: Any, grad: Array) -> Array:

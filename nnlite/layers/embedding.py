@@ -20,9 +20,9 @@ class Embedding(Layer):
     num_embeddings : int
         Number of vectors.
     embedding_dim : int
-        Size of each.
+        Size of each vector.
     padding_idx : int, optional
-        The vector of this index is zero at first, and gets no gradient.
+        Index of a vector that starts as zeros and gets no gradient.
     rng : int, numpy.random.Generator or None
         Source of the initial values, standard normal as in PyTorch.
 
@@ -35,12 +35,12 @@ class Embedding(Layer):
     TypeError
         If the input is not of integers.
     ValueError
-        If an index is not in [0, num_embeddings), or if there are none.
+        If an index is not in [0, num_embeddings), or the input is empty.
 
     Notes
     -----
-    Shapes: x of integers (N, …), y (N, …, embedding_dim). The indices have no gradient, so
-    `backward` returns None; with G = dL/dy, a vector gets the sum over the places where it was
+    Shapes: x (N, …) of integers, y (N, …, embedding_dim). Indices have no gradient, so `backward`
+    returns None. With G = dL/dy, the gradient of a vector is the sum over all places where it was
     looked up::
 
         dL/dW_i = Σ_{n: x_n = i} G_n
@@ -105,7 +105,7 @@ class Embedding(Layer):
         (indices,) = self.cached()
         shape = (*indices.shape, self.embedding_dim)
         grad = as_output_grad(self, grad, shape, self.weight.dtype)
-        # Rows of the same index side by side, and then one sum for each index.
+        # Sort the rows by index, then sum each run of equal indices.
         flat = indices.reshape(-1)
         order = np.argsort(flat, kind="stable")
         used, starts = np.unique(flat[order], return_index=True)

@@ -1,4 +1,4 @@
-"""A function and its derivative as a layer, for what is too small for a class of its own."""
+"""``Lambda``: a function and its derivative as a layer."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ..layer import Layer
 
 
 class Lambda(Layer):
-    """A function with its derivative.
+    """A layer made of a function and its derivative, for functions too small for a class.
 
     Parameters
     ----------
     function : callable
-        ``function(x)`` returns y. It gets the input as an array that cannot be written into.
+        ``function(x)`` returns y. The array x is read-only.
     derivative : callable, optional
-        ``derivative(x)`` returns the derivative of a `function` that works element by element, of
-        the shape of x, or one number. Booleans count as 0 and 1.
+        For an elementwise `function`: ``derivative(x)`` returns its derivative, an array of the
+        shape of x or one number. Booleans count as 0 and 1.
     vjp : callable, optional
-        For any other function, in place of `derivative`: ``vjp(x, grad)`` returns dL/dx for
+        For any other function, instead of `derivative`: ``vjp(x, grad)`` returns dL/dx for
         grad = dL/dy, the vector-Jacobian product.
 
     Raises
     ------
     TypeError
-        If `function` is not callable, or not just one of `derivative` and `vjp` is given; if the
-        input is not of floats, or a function returns something that is no array of real numbers.
+        If `function` is not callable, or both or neither of `derivative` and `vjp` are given; if
+        the input is not of floats, or a function does not return an array of real numbers.
     ValueError
-        If a function returns another shape than it has to.
+        If a function returns an array of the wrong shape.
 
     Notes
     -----
@@ -41,10 +41,9 @@ class Lambda(Layer):
         y     = function(x)
         dL/dx = dL/dy · derivative(x)        or vjp(x, dL/dy)
 
-    What the functions return is converted to the dtype of x, so that a constant of float64 in them
-    does no harm. `nn.gradcheck` tells whether the derivative is that of the function. Functions
-    that are lambda expressions cannot be pickled; a state dict needs no pickle and has no part of
-    them.
+    The values that the functions return are converted to the dtype of x, so a float64 constant in
+    them does no harm. `nn.gradcheck` verifies the derivative. A layer made of lambda expressions
+    cannot be pickled; its state dict can be saved, since it does not contain the functions.
 
     References
     ----------
@@ -61,7 +60,7 @@ class Lambda(Layer):
     >>> nn.gradcheck(nn.Lambda(np.cos, np.sin), x).passed
     False
 
-    A function that is not elementwise: the steps of a sequence in reverse.
+    A function that is not elementwise: reverse the steps of a sequence.
 
     >>> reverse = nn.Lambda(lambda x: x[:, ::-1], vjp=lambda x, grad: grad[:, ::-1])
     >>> reverse(np.array([[1.0, 2.0, 3.0]]))
@@ -111,7 +110,7 @@ class Lambda(Layer):
         return _own(self._checked("vjp", result, x.dtype, x.shape))
 
     def _checked(self, name: str, value: Any, dtype: Any, *shapes: tuple[int, ...]) -> Array:
-        """Return what a function returned as an array of `dtype` and, if any, one of `shapes`."""
+        """Return `value`, the result of a function, as an array of `dtype`; check its shape."""
         array = np.asarray(value)
         if array.dtype.kind not in "biuf":
             raise TypeError(
@@ -142,7 +141,7 @@ def _read_only(array: Array) -> Array:
 
 
 def _own(array: Array) -> Array:
-    """Return `array`, or a copy if it is a view of what a function was given."""
+    """Return `array`, or a copy if it is a view of the array that a function was given."""
     return array if array.flags.writeable else array.copy()
 
 

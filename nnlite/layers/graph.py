@@ -18,7 +18,7 @@ from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
 from ..parameter import Parameter
 from .containers import check_used_once
 
-# What a node takes: the name of a value, or a number that stands for itself.
+# An input of a node: the name of a value, or a constant.
 _Source = str | float
 
 _FLOAT64 = np.dtype(np.float64)
@@ -34,14 +34,14 @@ class Graph(Layer):
     ----------
     nodes : mapping of str to ``(Layer, *inputs)``
         The nodes, in any order. Each input is the name of a node, the name of an input of the
-        graph, or a number. A layer without inputs, such as `Weight`, may stand alone. Of a node
-        that returns a tuple, ``"name.0"`` is the first item; if that node is a `Graph`, its
-        outputs can also be named, as in ``"encoder.mean"``.
+        graph, or a number. A layer without inputs, such as `Weight`, needs no tuple. If a node
+        returns a tuple, ``"name.0"`` is its first item; if that node is a `Graph`, its outputs
+        can also be named, as in ``"encoder.mean"``.
     inputs : str or sequence of str, default "x"
         The names of the arguments of `forward`, in order; () if there are none.
     outputs : str or sequence of str, optional
-        The nodes whose values `forward` returns: one value, or a tuple of several. Left out, it
-        is the one node that no other uses.
+        The nodes whose values `forward` returns: one value, or a tuple of several. By default the
+        only node that no other node uses.
 
     Attributes
     ----------
@@ -50,37 +50,38 @@ class Graph(Layer):
     Raises
     ------
     TypeError
-        If `nodes` is no mapping, a node is no layer, an input is neither a name nor a number, or
-        a layer does not take as many inputs as its node gives it.
+        If `nodes` is not a mapping, a node is not a layer, an input is neither a name nor a number,
+        or a layer takes another number of inputs than its node lists.
     ValueError
-        If there are no nodes, a name is unknown, used twice or has a dot, the nodes form a cycle,
-        a node or an input is used for nothing, or a layer stands in two nodes (use `Layer.tied`).
+        If there are no nodes, a name is unknown, duplicate or contains a dot, the nodes form a
+        cycle, a node or an input is unused, or two nodes hold the same layer (use `Layer.tied`).
 
     Notes
     -----
-    With v a value of the graph and u₁, u₂, … the nodes that use it, the chain rule reads::
+    If the nodes u₁, u₂, … use a value v, the chain rule is::
 
         dL/dv = Σ_k  dL/du_k · du_k/dv          plus the gradient given for v, if v is an output
 
-    so `backward` visits the nodes in reverse order, and each when the sum is complete.
+    so `backward` visits the nodes in reverse order, each after all nodes that use it.
 
-    - `backward` takes one gradient, or a tuple for several outputs, where None says that the loss
-      does not depend on that output. A single output of one element needs none: it is 1, as in
-      PyTorch.
-    - It returns one gradient, or a tuple for several inputs. An input that no gradient reaches,
-      and one that is not of floats, such as labels or indices, gets None.
-    - A layer of several inputs whose `backward` returns one array gives the gradient of the first
-      of them, and the others get none; so a loss can be a node, and its target an input. None in
-      a tuple is no gradient either.
-    - A node is told ``input_grad=False`` where nothing above it has a parameter to train and the
-      gradient of no input is wanted; it is left out where it has no such parameter itself.
-    - Inputs of floats are converted to the dtype of the graph's first parameter, if it has any.
-      Integers and booleans pass as they are.
-    - An error inside a node is raised with the node's name before it. After a `forward` that
-      failed half-way, `backward` is an error until a `forward` succeeds.
+    - `backward` takes one gradient, or a tuple for several outputs. None in the tuple means that
+      the loss does not depend on that output. If the only output has one element, its gradient may
+      be omitted and is then 1, as in PyTorch.
+    - `backward` returns one gradient, or a tuple for several inputs. The gradient is None for an
+      input that no gradient reaches, and for labels, indices and other inputs that are not floats.
+    - If a layer has several inputs and its `backward` returns one array, that is the gradient of
+      the first input; the others have none. So a loss can be a node, with its target as an input.
+      None in a returned tuple means no gradient too.
+    - ``graph.backward(grad, input_grad=False)`` skips all nodes that have no parameter to train,
+      neither themselves nor in a node before them, and passes ``input_grad=False`` to the first
+      nodes that have one.
+    - Float inputs are converted to the dtype of the graph's first parameter, if it has any.
+      Integers and booleans are passed unchanged.
+    - The message of an error raised inside a node starts with the name of the node. After a
+      `forward` that failed, `backward` raises an error until a `forward` succeeds.
 
-    ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` what the node takes:
-    names and constants. `len`, ``in`` and iteration are those of the dictionary of nodes.
+    ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` lists its inputs,
+    names and constants. `len`, ``in`` and iteration work as for the dictionary of nodes.
 
     References
     ----------
@@ -147,10 +148,10 @@ class Graph(Layer):
         check_used_once(
             "Graph", [(f"in node {name!r}", layer) for name, layer in self._layers.items()]
         )
-        # In a tuple, so that it does not count as a parameter of the graph itself.
+        # The tuple hides the parameter: as an attribute it would be one of the graph itself.
         self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
 
-        # The same with item names replaced by positions: "encoder.mean" is "encoder.0".
+        # As `arguments`, with items by position: "encoder.0" for "encoder.mean".
         self._sources = {
             name: tuple(
                 argument if isinstance(argument, float) else self._resolved(argument, name)
@@ -204,7 +205,7 @@ class Graph(Layer):
                     del values[source]
         except BaseException as error:
             if name != self._order[0]:
-                self.drop_cache()  # the caches of the nodes are of two forwards
+                self.drop_cache()  # the nodes hold caches of two different forwards
             _add_node(error, name)
             raise
         results = tuple(self._value(result, values, specs) for result in self._results)
@@ -255,7 +256,7 @@ class Graph(Layer):
         return grads[0] if len(grads) == 1 else grads
 
     def _given(self, inputs: tuple[Any, ...]) -> dict[str, Any]:
-        """Return the inputs by name, floats in the dtype of the parameters."""
+        """Return the inputs by name, with floats in the dtype of the parameters."""
         if len(inputs) != len(self.inputs):
             raise TypeError(
                 f"{self.label}: expected {len(self.inputs)} input(s), {_listed(self.inputs)}, "
@@ -285,7 +286,7 @@ class Graph(Layer):
             ) from None
 
     def _output_grads(self, grad: Any, specs: dict[str, _Spec]) -> list[tuple[str, Array]]:
-        """Return the name and the checked gradient of each output that has one."""
+        """Check the gradients of the outputs; return the name and gradient of each that has one."""
         if len(self.outputs) > 1:
             if not isinstance(grad, (tuple, list)) or len(grad) != len(self.outputs):
                 got = f"{len(grad)}" if isinstance(grad, (tuple, list)) else type(grad).__name__
@@ -313,7 +314,7 @@ class Graph(Layer):
         ]
 
     def _parts(self, name: str, found: Any, specs: dict[str, _Spec]) -> Iterator[tuple[str, Array]]:
-        """Yield each source of a node that its layer returned a gradient for, and the gradient."""
+        """Yield the inputs of a node for which its layer returned a gradient, with the gradient."""
         if found is None:
             raise TypeError(
                 f"{self._layers[name].label}: backward returned None; return dL/d(input), or "
@@ -336,10 +337,10 @@ class Graph(Layer):
                 )
             yield source, part
 
-    # ---- what construction checks ----
+    # ---- checks of the constructor ----
 
     def _resolved(self, reference: str, user: str | None = None) -> str:
-        """Return `reference` with its item, if it names one, as a position."""
+        """Return `reference` with the name of an item, if any, replaced by its position."""
         node, dot, item = reference.partition(".")
         layer = self._layers.get(node)
         if layer is None and (dot or user is None or node not in self.inputs):
@@ -371,7 +372,7 @@ class Graph(Layer):
         return tuple(name for name in order if name in self._layers)
 
     def _last_uses(self) -> dict[str, list[str]]:
-        """Return, for each node, the values that no later node and no output needs."""
+        """Return for each node the values that are not needed after it."""
         needed = set(self._results)
         last_uses = {}
         for name in reversed(self._order):
@@ -436,19 +437,19 @@ class Graph(Layer):
 
 
 class _Spec(NamedTuple):
-    """What is kept of a value: enough to check a gradient by."""
+    """Shape and dtype of a value, to check its gradient."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
 
 def _spec(value: Any) -> _Spec:
-    # A loss returns a Python float, which has neither.
+    # A loss returns a Python float, which has no shape or dtype.
     return _Spec(getattr(value, "shape", ()), getattr(value, "dtype", _FLOAT64))
 
 
 class _Sums:
-    """Gradients by name; where several meet, their sum, in an array that is nobody else's."""
+    """Gradients by name. Several gradients of one value are summed in an array of their own."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Array] = {}
@@ -460,7 +461,7 @@ class _Sums:
         elif name in self._own:
             self._sums[name] += grad
         else:
-            # The first gradient is a layer's or the caller's: not ours to write into.
+            # The first gradient belongs to a layer or to the caller: do not add in place.
             self._sums[name] = self._sums[name] + grad
             self._own.add(name)
 
@@ -468,13 +469,13 @@ class _Sums:
         return self._sums.pop(name, None)
 
     def pop_items(self, name: str, count: int) -> tuple[Array | None, ...] | None:
-        """Return the gradients of the items of a tuple, or None if there are none at all."""
+        """Return the gradients of the items of a tuple, or None if no item has one."""
         items = tuple(self.pop(f"{name}.{item}") for item in range(count))
         return None if all(item is None for item in items) else items
 
 
 def _node(source: str) -> str:
-    """Return the name of the node or input that `source` is the value, or an item, of."""
+    """Return the node or input in `source`: "encoder" for "encoder.0"."""
     return source.partition(".")[0]
 
 
@@ -512,7 +513,7 @@ def _check_name(name: Any, what: str) -> None:
 
 
 def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
-    """Return the layer and the inputs of a node, having checked their types and number."""
+    """Check the type of a node; return its layer and its inputs."""
     layer, *given = node if isinstance(node, (tuple, list)) and node else (node,)
     if not isinstance(layer, Layer):
         cure = ""
@@ -541,8 +542,8 @@ def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
 
 
 def _add_node(error: BaseException, name: str) -> None:
-    """Put the name of the node in front of the message of an error from inside it."""
-    # The arguments of any other class of errors may be more than a message.
+    """Prefix the message of an error raised inside a node with the node's name."""
+    # Other classes of errors may have arguments besides the message.
     if type(error) in (TypeError, ValueError, RuntimeError):
         error.args = (f"Graph node {name!r}: {error}",)
 

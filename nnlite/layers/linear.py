@@ -16,7 +16,7 @@ from ..random import RandomState, generator
 
 
 class Linear(Layer):
-    """Affine map of the last axis: ``y = x Wᵀ + b``.
+    """Fully connected layer: ``y = x Wᵀ + b``.
 
     Parameters
     ----------
@@ -35,14 +35,14 @@ class Linear(Layer):
     Raises
     ------
     ValueError
-        If the last axis of the input is not in_features, or if there is no batch axis.
+        If the last axis of the input does not have size in_features, or there is no batch axis.
     TypeError
         If the input is not of floats.
 
     Notes
     -----
-    Shapes: x (N, …, in_features), y (N, …, out_features). With G = dL/dy, and x and G flattened
-    to matrices of in_features and out_features columns::
+    Shapes: x (N, …, in_features), y (N, …, out_features). With G = dL/dy, and all axes of x and G
+    but the last merged into one::
 
         dL/dx = G W        dL/dW = Gᵀ x        dL/db = Σ_n G_n
 

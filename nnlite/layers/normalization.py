@@ -1,4 +1,4 @@
-"""Normalization: activations shifted and scaled to mean 0 and variance 1, then as is learned."""
+"""Normalization to mean 0 and variance 1, followed by a learned scale and shift."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..parameter import Parameter
 
 
 class _BatchNorm(Layer):
-    """Base of `BatchNorm1d` and `BatchNorm2d`, which differ in the shape of their input."""
+    """Base of `BatchNorm1d` and `BatchNorm2d`, which differ only in the shape of the input."""
 
     num_features: int
     eps: float
@@ -110,7 +110,7 @@ class _BatchNorm(Layer):
         return sums
 
     def _checked(self, x: Array) -> Array:
-        """Return the input as floats, having checked its shape."""
+        """Check the input's shape; return it as floats."""
         x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
         if x.ndim not in self._ranks or x.shape[1] != self.num_features:
             raise ValueError(
@@ -120,13 +120,13 @@ class _BatchNorm(Layer):
         return x
 
     def _running_moments(self, dtype: np.dtype[Any]) -> tuple[Mean, Array]:
-        """Return the running statistics, which there are, in the dtype of the input."""
+        """Return the running statistics, which must exist, in the dtype of the input."""
         assert self.running_mean is not None
         assert self.running_var is not None
         return Mean(self.running_mean.astype(dtype)), self.running_var.astype(dtype)
 
     def _track(self, mean: Array, variance: Array) -> None:
-        """Move the running statistics towards those of a batch, in place."""
+        """Update the running statistics with those of a batch, in place."""
         if (
             self.running_mean is None
             or self.running_var is None
@@ -134,7 +134,7 @@ class _BatchNorm(Layer):
         ):
             return
         if not np.isfinite(variance).all():
-            return  # a batch with NaN, which the loss will refuse, must not spoil the statistics
+            return  # a batch with NaN, which the loss rejects, must not enter the statistics
         self.num_batches_tracked += 1
         momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean += momentum * (mean - self.running_mean)
@@ -142,45 +142,47 @@ class _BatchNorm(Layer):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Normalise each feature over the batch, and over the length if there is one.
+    """Normalise each feature over the batch, and over the steps of a sequence if there are any.
 
     Parameters
     ----------
     num_features : int
         Size C of the second axis.
     eps : float, default 1e-5
-        Added to the variance, so that nothing is divided by 0.
+        Added to the variance to avoid division by zero.
     momentum : float or None, default 0.1
-        Weight of the latest batch in the running statistics; None for their plain average.
+        Weight of the newest batch in the running statistics. None averages all batches equally.
     affine : bool, default True
         Whether to learn a `weight` and a `bias` for each feature.
     track_running_stats : bool, default True
-        Whether to keep running statistics for evaluation. Without them the batch's serve.
+        Whether to keep running statistics for evaluation. If False, evaluation uses the statistics
+        of its own batch too.
 
     Attributes
     ----------
     weight, bias : Parameter of shape (C,), or None
         Initially 1 and 0.
     running_mean, running_var : ndarray of shape (C,), or None
-        Of the training batches; the variance is the unbiased one.
+        Running mean and unbiased variance of the training batches, initially 0 and 1.
 
     Raises
     ------
     ValueError
-        If the input has another shape, or in training one value for each feature only.
+        If the input has another shape, or if the batch statistics are needed and each feature has
+        only one value.
 
     Notes
     -----
-    Shapes: x and y (N, C) or (N, C, L). In training, with the mean μ and the biased variance σ²
-    over the M values of a feature::
+    Shapes: x and y (N, C) or (N, C, L). In training, μ and σ² are the mean and the biased variance
+    of the M values of a feature in the batch::
 
         x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias
 
         dL/dweight = Σ G x̂                  dL/dbias = Σ G                for G = dL/dy
         dL/dx = weight / √(σ² + eps) · (G - (Σ G) / M - x̂ (Σ G x̂) / M)
 
-    The last two terms come from μ and σ², which depend on x too. In evaluation μ and σ² are the
-    running statistics, which do not, and ``dL/dx = weight / √(σ² + eps) · G``.
+    The last two terms appear because μ and σ² depend on x. In evaluation μ and σ² are the running
+    statistics, which do not, so ``dL/dx = weight / √(σ² + eps) · G``.
 
     References
     ----------
@@ -204,7 +206,7 @@ class BatchNorm1d(_BatchNorm):
 class BatchNorm2d(_BatchNorm):
     """Normalise each channel over the batch and the image.
 
-    Parameters, attributes, formulas and errors are those of `BatchNorm1d`.
+    Parameters, attributes, formulas and errors as in `BatchNorm1d`.
 
     Notes
     -----
@@ -234,13 +236,13 @@ class LayerNorm(Layer):
     Parameters
     ----------
     normalized_shape : int or tuple of int
-        The sizes of the last axes, which are normalised together.
+        Sizes of the last axes, which are normalised together.
     eps : float, default 1e-5
-        Added to the variance, so that nothing is divided by 0.
+        Added to the variance to avoid division by zero.
     elementwise_affine : bool, default True
-        Whether to learn a `weight`, and a `bias`, of the normalised shape.
+        Whether to learn a `weight` and a `bias` of shape `normalized_shape`.
     bias : bool, default True
-        Whether to learn a bias beside the weight.
+        Whether to learn the bias. It has no effect if `elementwise_affine` is False.
 
     Attributes
     ----------
@@ -254,8 +256,8 @@ class LayerNorm(Layer):
 
     Notes
     -----
-    Shapes: x and y alike, (N, …) and then `normalized_shape`. With the mean μ and the biased
-    variance σ² over the M values of a sample, G = dL/dy and H = G · weight::
+    Shapes: x and y (N, …, *normalized_shape). μ and σ² are the mean and the biased variance of
+    the M values of a sample; G = dL/dy and H = G · weight::
 
         x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias
 
@@ -308,7 +310,7 @@ class LayerNorm(Layer):
         if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
             sizes = ", ".join(str(size) for size in self.normalized_shape)
             raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
-        rows = x.reshape(-1, math.prod(self.normalized_shape))  # one for each sample
+        rows = x.reshape(-1, math.prod(self.normalized_shape))  # one per sample
         normalized, scale = standardize(rows, self.eps)
         self.cache(normalized, scale, x.shape)
         if self.weight is None:

@@ -1,4 +1,4 @@
-"""Pooling: the largest value or the mean, of windows of an image or a sequence, or of all of it."""
+"""Pooling: the maximum or the mean over windows, or over a whole image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .window import Size, Window, as_signals, at, sizes
 
 
 class _Pool(Window):
-    """The options of pooling, checked."""
+    """Base of pooling layers: the checked options."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class _Pool(Window):
 
 
 class _MaxPool(_Pool):
-    """The largest value of each window: see `MaxPool2d`."""
+    """Max pooling over any number of axes: see `MaxPool2d`."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class _MaxPool(_Pool):
 
     def forward(self, x: Array) -> Array:
         x = arrange(as_signals(self, x, self.rank))
-        axes = self._axes(x.shape)
+        axes = self.axes(x.shape)
         y = pool_max(x, axes)
         self.cache(x, y, axes)
         return y
@@ -66,21 +66,22 @@ class _MaxPool(_Pool):
 
 
 class MaxPool2d(_MaxPool):
-    """The largest pixel of each window of an image.
+    """Max pooling: the largest pixel in each window of an image.
 
     Parameters
     ----------
     kernel_size : int or (int, int)
-        Height and width of the window; here and below, one int stands for both.
+        Height and width of the window. Here and below, one int stands for both.
     stride : int or (int, int), optional
-        How far the window moves from one output to the next; kernel_size if left out.
+        Distance between the starts of neighbouring windows; kernel_size by default.
     padding : int or (int, int), default 0
         Rows and columns of -∞ added at each side of the image, at most half of kernel_size.
     dilation : int or (int, int), default 1
         Distance between neighbouring pixels of a window.
     ceil_mode : bool, default False
-        Whether the rows and columns that are left at the end, too few for a window, get a smaller
-        one. Otherwise they are dropped, such as the last row of an odd image under windows of 2.
+        Whether remaining rows and columns at the end, too few for a full window, get a smaller
+        window. By default they are dropped: for example, the last row of an odd height with
+        kernel_size 2.
 
     Raises
     ------
@@ -91,14 +92,14 @@ class MaxPool2d(_MaxPool):
 
     Notes
     -----
-    Shapes: x (N, C, H, W), y (N, C, H', W') with H' and W' as for `Conv2d`, or rounded up in ceil
-    mode. Output (i, j) meets, at entry (u, v) of the window, the pixel ``h = i·s + u·d - p``,
-    ``w = j·s + v·d - p``::
+    Shapes: x (N, C, H, W), y (N, C, H', W') with H' and W' as in `Conv2d`, or rounded up in ceil
+    mode. For output (i, j), entry (u, v) of the window covers the pixel ``h = i·s + u·d - p``,
+    ``w = j·s + v·d - p`` (stride s, padding p, dilation d)::
 
         y[n, c, i, j]     = max_uv x[n, c, h, w]
         dL/dx[n, c, h, w] = Σ_ij dL/dy[n, c, i, j] [the first maximum of (i, j) is at (h, w)]
 
-    where "first" is meant row by row. NaN counts as larger than every number.
+    Ties go to the first pixel, row by row. NaN counts as larger than every number.
 
     References
     ----------
@@ -121,9 +122,9 @@ class MaxPool2d(_MaxPool):
 
 
 class MaxPool1d(_MaxPool):
-    """The largest step of each window of a sequence.
+    """Max pooling: the largest step in each window of a sequence.
 
-    Parameters, errors and formulas are those of `MaxPool2d`, with one axis.
+    Parameters and errors as in `MaxPool2d`, with one axis.
 
     Notes
     -----
@@ -147,7 +148,7 @@ class MaxPool1d(_MaxPool):
 
 
 class _AvgPool(_Pool):
-    """The mean of each window: see `AvgPool2d`."""
+    """Average pooling over any number of axes: see `AvgPool2d`."""
 
     count_include_pad: bool
 
@@ -165,7 +166,7 @@ class _AvgPool(_Pool):
 
     def forward(self, x: Array) -> Array:
         x = as_signals(self, x, self.rank)
-        axes = self._axes(x.shape)
+        axes = self.axes(x.shape)
         counts = functools.reduce(np.multiply.outer, map(self._counts, axes)).astype(x.dtype)
         y = pool_sum(x, axes)
         y /= counts
@@ -178,7 +179,7 @@ class _AvgPool(_Pool):
         return spread_sum(grad / counts, axes) if input_grad else None
 
     def _counts(self, axis: Axis) -> Array:
-        """Return how many positions along the axis count in each window."""
+        """Return the number of positions along the axis that each window averages."""
         before, after = (axis.padding, axis.padding) if self.count_include_pad else (0, 0)
         starts = np.arange(axis.outputs) * axis.stride - axis.padding
         ends = np.minimum(starts + axis.taps, axis.inputs + after)
@@ -186,21 +187,16 @@ class _AvgPool(_Pool):
 
 
 class AvgPool2d(_AvgPool):
-    """The mean of each window of an image.
+    """Average pooling: the mean of each window of an image.
 
     Parameters
     ----------
-    kernel_size : int or (int, int)
-        Height and width of the window; here and below, one int stands for both.
-    stride : int or (int, int), optional
-        How far the window moves from one output to the next; kernel_size if left out.
+    kernel_size, stride, ceil_mode
+        As in `MaxPool2d`.
     padding : int or (int, int), default 0
         Rows and columns of zeros added at each side of the image, at most half of kernel_size.
-    ceil_mode : bool, default False
-        Whether the rows and columns that are left at the end, too few for a window, get a smaller
-        one. Otherwise they are dropped.
     count_include_pad : bool, default True
-        Whether the zeros of the padding count in the mean.
+        Whether the mean includes the zeros of the padding.
 
     Raises
     ------
@@ -211,14 +207,11 @@ class AvgPool2d(_AvgPool):
 
     Notes
     -----
-    Shapes: x (N, C, H, W), y (N, C, H', W') with H' and W' as for `Conv2d`, or rounded up in ceil
-    mode. Output (i, j) meets, at entry (u, v) of the window, the pixel ``h = i·s + u - p``,
-    ``w = j·s + v - p``. With a_ij the number of pixels that count in its mean::
+    Shapes and indices as in `MaxPool2d`, with dilation 1. a_ij is the number of pixels that the
+    mean (i, j) is taken over; the last sum runs over the windows that contain (h, w)::
 
         y[n, c, i, j]     = Σ_uv x[n, c, h, w] / a_ij
         dL/dx[n, c, h, w] = Σ_ij dL/dy[n, c, i, j] / a_ij
-
-    where the last sum goes over the windows that (h, w) lies in.
 
     References
     ----------
@@ -241,9 +234,9 @@ class AvgPool2d(_AvgPool):
 
 
 class AvgPool1d(_AvgPool):
-    """The mean of each window of a sequence.
+    """Average pooling: the mean of each window of a sequence.
 
-    Parameters, errors and formulas are those of `AvgPool2d`, with one axis.
+    Parameters and errors as in `AvgPool2d`, with one axis.
 
     Notes
     -----
@@ -267,10 +260,10 @@ class AvgPool1d(_AvgPool):
 
 
 class GlobalAvgPool2d(Layer):
-    """The mean of each channel of an image.
+    """Global average pooling: the mean of each channel of an image.
 
-    It takes the place of `Flatten` and large `Linear` layers behind convolutions, and lets the
-    network take images of any size. In PyTorch it is ``AdaptiveAvgPool2d(1)`` and ``Flatten()``.
+    After the convolutions it replaces `Flatten` and a large `Linear` layer, and the network accepts
+    images of any size. In PyTorch it is ``AdaptiveAvgPool2d(1)`` and ``Flatten()``.
 
     Raises
     ------
@@ -320,7 +313,7 @@ class GlobalAvgPool2d(Layer):
 
 
 class GlobalMaxPool2d(Layer):
-    """The largest pixel of each channel of an image.
+    """Global max pooling: the largest pixel of each channel of an image.
 
     In PyTorch it is ``AdaptiveMaxPool2d(1)`` and ``Flatten()``.
 
@@ -338,7 +331,7 @@ class GlobalMaxPool2d(Layer):
         y[n, c]           = max_hw x[n, c, h, w]
         dL/dx[n, c, h, w] = dL/dy[n, c] [the first maximum of the channel is at (h, w)]
 
-    where "first" is meant row by row. NaN counts as larger than every number.
+    Ties go to the first pixel, row by row. NaN counts as larger than every number.
 
     References
     ----------

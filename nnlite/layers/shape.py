@@ -1,4 +1,4 @@
-"""Layers that change the shape of an array and leave its values alone."""
+"""Layers that change the shape of an array and keep its values."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Flatten(Layer):
 
     Notes
     -----
-    Shapes: x (N, C, H, W) becomes y (N, C·H·W) by default. The gradient gets the input's shape
-    back. The output is a view of the input wherever the memory order allows it.
+    Shapes: x (N, C, H, W), y (N, C·H·W) by default. `backward` reshapes the gradient to the shape
+    of x. The output is a view of the input if the memory order allows it.
 
     Examples
     --------
@@ -67,21 +67,21 @@ class Flatten(Layer):
 
 
 class Reshape(Layer):
-    """Give each sample the shape `shape`.
+    """Reshape each sample to `shape`.
 
     Parameters
     ----------
     *shape : int
-        Sizes of the axes after the batch axis; one of them may be -1, for what is left.
+        Sizes of the axes after the batch axis. One of them may be -1 and is then inferred.
 
     Raises
     ------
     ValueError
-        If the values of a sample do not fit into the shape.
+        If the values of a sample do not fit `shape`.
 
     Notes
     -----
-    Shapes: x (N, …) becomes y (N, …). The gradient gets the input's shape back.
+    Shapes: x (N, …), y (N, *shape). `backward` reshapes the gradient to the shape of x.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class Reshape(Layer):
 
 
 class Identity(Elementwise):
-    """Hand on the input: ``y = x`` and ``dL/dx = dL/dy``.
+    """Return the input unchanged: ``y = x`` and ``dL/dx = dL/dy``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``Window``: the options that convolution and pooling share, and the axes that they lead to."""
+"""``Window``: the options that convolution and pooling share."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..engine.windows import Axes, Axis
 from ..layer import Layer
 
 Size = int | tuple[int, ...]
-"""One int for all axes, or one for each."""
+"""One int for all axes, or one per axis."""
 
 
 class _Words(NamedTuple):
-    """How error messages speak of an input with this number of axes behind the channels."""
+    """Words for an input with this number of axes after the channels, for error messages."""
 
     noun: str
     sizes: str
@@ -52,19 +52,19 @@ class Window(Layer):
     stride : int or tuple of int, or None
         Distance from one window to the next; None for `kernel_size`.
     padding : int, tuple of int, "same" or "valid"
-        Number of positions added at both ends of each axis. "same" adds as many as give the output
-        the size of the input (an odd one at the end; for stride 1 only), "valid" none.
+        Number of positions added at both ends of each axis. "same" pads so that the output has the
+        size of the input (an odd position goes at the end; stride 1 only). "valid" adds none.
     dilation : int or tuple of int
-        Distance between the positions that neighbouring entries of the window meet.
+        Distance between the positions that neighbouring entries of the window cover.
     ceil_mode : bool
-        Whether the positions that are left at the end, too few for a window, get a smaller one.
-        Otherwise they are dropped, such as the last row of an odd image under windows of 2.
+        Whether remaining positions at the end, too few for a full window, get a smaller window.
+        By default they are dropped.
 
     Notes
     -----
     Along an axis of size H, with kernel size k, stride s, padding p and dilation d, there are
-    ``H' = floor((H + 2p - d(k - 1) - 1) / s) + 1`` windows; in ceil mode this is rounded up, but no
-    window begins in the padding at the end. Window i meets, at entry u, the position
+    ``H' = floor((H + 2p - d(k - 1) - 1) / s) + 1`` windows. In ceil mode this is rounded up, but no
+    window starts in the padding at the end. Entry u of window i covers the position
     ``h = i·s + u·d - p``.
     """
 
@@ -76,8 +76,8 @@ class Window(Layer):
     dilation: Size = 1
     ceil_mode: bool = False
 
-    def _axes(self, shape: tuple[int, ...]) -> Axes:
-        """Return how the window slides along each axis of an input of this shape."""
+    def axes(self, shape: tuple[int, ...]) -> Axes:
+        """Return the positions of the windows along each axis of an input of this shape."""
         return tuple(self._axis(index, size) for index, size in enumerate(shape[2:]))
 
     def _axis(self, index: int, inputs: int) -> Axis:
@@ -106,12 +106,12 @@ class Window(Layer):
 def as_signals(
     layer: Layer, x: Any, rank: int, channels: int | None = None, dtype: Any = None
 ) -> Array:
-    """Return `x` as floats, having checked that it is a batch of images or of sequences.
+    """Check that `x` is a batch of images or sequences; return it as floats.
 
     Raises
     ------
     ValueError
-        If it has not two axes more than `rank`, or has another number of `channels`.
+        If `x` does not have `rank` + 2 axes, or has another number of `channels`.
     """
     x = as_floats(layer, x, dtype)
     shape = x.shape
@@ -132,12 +132,12 @@ def as_signals(
 
 
 def at(index: int, size: Size) -> int:
-    """Return the size along the axis of this index."""
+    """Return the size along one axis."""
     return size if isinstance(size, int) else size[index]
 
 
 def sizes(value: Any, rank: int, what: str, minimum: int = 1) -> Size:
-    """Return `value`, one int or an int for each axis, or raise an error that names it `what`."""
+    """Check `value`, one int or one per axis, and return it; `what` names it in errors."""
     if not isinstance(value, (tuple, list)) or (rank == 1 and len(value) != 1):
         return integer(value, what, minimum)
     if len(value) != rank:

@@ -19,10 +19,10 @@ from ..processes import Processes
 from .batches import are_arrays, as_batch, batches_of
 from .callbacks import Checkpoint
 from .history import History
-from .metrics import Metric
+from .metrics import Metric, means_of
 from .safeguards import naming
 
-Metrics = Sequence[Metric] | Mapping[str, Metric]
+Metrics = Sequence[Metric | str] | Mapping[str, Metric | str]
 
 
 def check_layer(value: Any, what: str, who: str, cure: str = "") -> None:
@@ -149,11 +149,17 @@ def checked_validation(
     return data
 
 
-def figure_names(metrics: Iterable[str], validation: bool) -> tuple[str, ...]:
+def figure_names(metrics: Mapping[str, Metric], validation: bool) -> tuple[str, ...]:
     """Return the names of the figures of an epoch."""
-    figures = ("loss", *metrics)
-    tested = tuple(f"validation_{name}" for name in figures) if validation else ()
-    return (*figures, *tested, "lr")
+    means = means_of(metrics)
+    whole = [name for name in metrics if name not in means]
+    if whole and not validation:
+        raise ValueError(
+            f"fit: the metric {whole[0]!r} is computed from all outputs for the validation data; "
+            f"give validation="
+        )
+    tested = tuple(f"validation_{name}" for name in ("loss", *metrics)) if validation else ()
+    return ("loss", *means, *tested, "lr")
 
 
 @contextlib.contextmanager

@@ -44,8 +44,9 @@ def evaluate(
     data : tuple of arrays (inputs, targets), or iterable of batches (inputs, targets)
         A third array or item has the weights of the samples. Inputs that are a tuple are several
         inputs of the model. Processes that share a `DataLoader` get the figures of all its samples.
-    metrics : sequence of callable, or mapping of str to callable
-        Functions of (predictions, targets) that return a number, such as `accuracy`.
+    metrics : sequence of callable or str, or mapping of str to such
+        Functions of (predictions, targets) that return a number, such as `accuracy`; an
+        `EpochMetric`; or the name of a scorer of scikit-learn, such as "f1_macro" or "roc_auc".
     batch_size : int, default 256
         Number of samples that go through the model at a time, if `data` are arrays.
 
@@ -69,9 +70,12 @@ def evaluate(
     targets. With layers that use the statistics of the batch also in evaluation mode, the outputs
     and therefore the loss depend on the batches.
 
-    A metric is the mean over the batches, weighted by their numbers of targets, without those that
-    the loss ignores; a batch with no other targets is left out. A figure that is not a mean over
-    targets, such as an F-score, should be computed from all outputs: see `predict`.
+    A metric that is a function is the mean over the batches, weighted by their numbers of targets,
+    without those that the loss ignores; a batch with no other targets is left out. A figure that is
+    no mean over targets, such as an F-score, is computed from the outputs for all samples: a scorer
+    of scikit-learn, or an `EpochMetric`. A scorer gets class probabilities and predicted classes
+    from the outputs as the loss reads them, without the targets that it ignores, or the outputs
+    themselves if it is no loss of classes.
 
     Examples
     --------

@@ -26,7 +26,7 @@ from .arguments import (
 from .callbacks import Checkpoint, checked_callbacks
 from .evaluation import BATCH_SIZE, evaluate
 from .history import History
-from .metrics import Metric, named_metrics
+from .metrics import Metric, means_of, named_metrics
 from .pace import Pace
 from .progress import Progress
 from .safeguards import LastGood, check_gradients, naming
@@ -86,9 +86,9 @@ def fit(
     monitor : str, optional
         Name of the figure that `ReduceLROnPlateau` gets: by default "validation_loss", or "loss"
         without validation data. Other schedules take none.
-    metrics : sequence of callable, or mapping of str to callable
-        Functions of (predictions, targets) that return a number, such as `accuracy`. The figure of
-        an epoch is the mean over its batches: see `evaluate`.
+    metrics : sequence of callable or str, or mapping of str to such
+        As for `evaluate`. The figure of an epoch is the mean over its batches. Scorers of
+        scikit-learn and each `EpochMetric` are computed for the validation data alone.
     callbacks : iterable of Callback or callable
         See `Callback`. They are called in this order.
     accumulate : int, default 1
@@ -181,7 +181,7 @@ def fit(
     resume = boolean(resume, "fit: resume")
     history = checked_history(history)
     check_training_data(train, epochs - len(history.epochs), optimizer.processes)
-    tally = Tally(loss, named, optimizer.processes)
+    tally = Tally(loss, means_of(named), optimizer.processes)
     training = Training(
         model, loss, optimizer, schedule, train, history, tally,
         figure_names(named, validation is not None), epochs, checked_callbacks(callbacks),

@@ -20,6 +20,46 @@ from ..losses import are_sigmoids
 Metric = Callable[[Any, Any], float]
 
 
+class EpochMetric:
+    """A metric of a whole data set, for `fit` and `evaluate`, that is no mean over its batches.
+
+    Parameters
+    ----------
+    function : callable
+        Gets the outputs of the model for all samples, and all targets, and returns a number.
+
+    Raises
+    ------
+    TypeError
+        If `function` is not callable.
+
+    Notes
+    -----
+    The outputs for a whole data set are in memory together. `fit` computes such metrics for the
+    validation data alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> def worst(predictions, targets):
+    ...     return np.abs(predictions - targets).max()
+    >>> data = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [4.0], [2.0]])
+    >>> nn.evaluate(nn.Identity(), nn.MeanAbsoluteError(), data, metrics=[nn.EpochMetric(worst)])
+    {'loss': 1.0, 'worst': 2.0}
+    """
+
+    def __init__(self, function: Metric) -> None:
+        if not callable(function):
+            raise TypeError(f"EpochMetric: expected a function, got {function!r:.80}")
+        self.function = function
+        self.__name__ = getattr(function, "__name__", "")
+
+    def __call__(self, predictions: Any, targets: Any) -> float:
+        """Return the figure."""
+        return self.function(predictions, targets)
+
+
 def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100) -> float:
     """Return the fraction of samples whose label has the largest score.
 
@@ -28,6 +68,8 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100
     predictions : array_like of shape (N, C) or (N, C, d₁, …)
         Scores for each of two or more classes: logits or probabilities.
     labels : array_like of int, shape (N,) or (N, d₁, …)
+        Or class probabilities, floats of the shape of `predictions`, as `MixUp` gives them: the
+        label is the most probable class.
     ignore_index : int, default -100
         Labels with this value are left out. If all are, the result is NaN. `fit` and `evaluate`
         pass the loss's own.
@@ -195,24 +237,35 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, ignore_index: in
     return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
 
+def means_of(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return the metrics that are means over batches."""
+    return {name: value for name, value in metrics.items() if not isinstance(value, EpochMetric)}
+
+
 def named_metrics(
-    metrics: Iterable[Metric] | Mapping[str, Metric], loss: Layer, who: str
+    metrics: Iterable[Metric | str] | Mapping[str, Metric | str], loss: Layer, who: str
 ) -> dict[str, Metric]:
     """Return `metrics` by name, having checked that each is a function of its own name.
 
-    Those that take an ``ignore_index`` get that of the loss.
+    A string is a scorer of scikit-learn. Functions that take an ``ignore_index`` get that of the
+    loss.
     """
     if isinstance(metrics, Mapping):
         pairs = list(metrics.items())
     elif isinstance(metrics, Iterable) and not isinstance(metrics, str):
-        pairs = [(getattr(metric, "__name__", ""), metric) for metric in metrics]
+        pairs = [
+            (metric if isinstance(metric, str) else getattr(metric, "__name__", ""), metric)
+            for metric in metrics
+        ]
     else:
         raise TypeError(
-            f"{who}: metrics must be a list of functions such as [accuracy], or a dict of them "
-            f"by name, got {metrics!r}"
+            f"{who}: metrics must be a list of functions such as [accuracy] or of names such as "
+            f"['f1_macro'], or a dict of them by name, got {metrics!r}"
         )
     named: dict[str, Metric] = {}
     for name, metric in pairs:
+        if isinstance(metric, str):
+            metric = _scorer(metric, loss, who)
         if not callable(metric):
             raise TypeError(
                 f"{who}: a metric must be a function of predictions and targets, got {metric!r}"
@@ -229,8 +282,20 @@ def named_metrics(
     return named
 
 
+def _scorer(name: str, loss: Layer, who: str) -> EpochMetric:
+    # scikit-learn is an extra, and takes a second to import.
+    from ..interop.scoring import scorer
+
+    try:
+        return EpochMetric(scorer(name, loss))
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
+
+
 def _ignoring(metric: Callable[..., float], ignore_index: int | None) -> Metric:
     """Return `metric` with the ``ignore_index`` of a loss, if it takes one that is not bound."""
+    if isinstance(metric, EpochMetric):
+        return EpochMetric(_ignoring(metric.function, ignore_index))
     if ignore_index is None or "ignore_index" in getattr(metric, "keywords", {}):
         return metric
     try:
@@ -245,6 +310,9 @@ def _scores_and_labels(
 ) -> tuple[Array, Array, Array]:
     """Return the scores, the class indices, and which of these are not to be ignored."""
     scores = np.asarray(predictions)
+    targets = np.asarray(labels)
+    if targets.dtype.kind == "f" and targets.shape == scores.shape and scores.ndim > 1:
+        labels = targets.argmax(axis=1)
     if (
         scores.ndim < 2
         or np.shape(labels) != scores.shape[:1] + scores.shape[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,14 +14,15 @@ from ..engine.arrays import Array
 from ..layer import Layer
 from ..processes import ALONE, Processes
 from .batches import Batch, averages
-from .metrics import Metric
+from .metrics import Metric, means_of
 
 
 class Tally:
     """The loss and the metrics of all batches so far, as those of one batch of all their samples.
 
     For the reduction "sum" the loss is the sum. Metrics are means, weighted by the targets that are
-    not ignored; they are not computed for a batch in which all targets are ignored. The parts that
+    not ignored; they are not computed for a batch in which all targets are ignored. For an
+    `EpochMetric` the outputs and targets of these batches are kept. The parts that
     several processes have of a batch count as one batch.
     """
 
@@ -30,13 +32,15 @@ class Tally:
         self._loss, self._processes = loss, processes
         self.averages = averages(loss)
         self.metrics = dict(metrics)
+        self.means = means_of(metrics)
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
         self.loss = self.weight = 0.0
         self.batches = self.counted = 0
-        self.totals = dict.fromkeys(self.metrics, 0.0)
+        self.totals = dict.fromkeys(self.means, 0.0)
+        self.kept: list[tuple[Array, Array]] = []
 
     def add(self, predictions: Array | None, batch: Batch) -> float:
         """Add the loss and the metrics of a batch, and return its weight, over all processes.
@@ -52,7 +56,7 @@ class Tally:
         self.weight += weight
         self.batches += 1
         self.counted += int(counted)
-        for name, total in zip(self.metrics, totals, strict=True):
+        for name, total in zip(self.means, totals, strict=True):
             self.totals[name] += total
         return weight
 
@@ -62,22 +66,27 @@ class Tally:
         loss = batch.loss_of(self._loss, predictions) if batch.weight else 0.0
         terms = [loss * batch.weight if self.averages else loss, batch.weight, batch.counted]
         if predictions is None or not batch.counted:
-            return [*terms, *[0.0] * len(self.metrics)]
-        for name, metric in self.metrics.items():
-            figure = metric(predictions, batch.targets[0])
-            if np.ndim(figure) != 0:
-                raise TypeError(
-                    f"the metric {name!r} must give a number, got an array of shape "
-                    f"{np.shape(figure)}"
-                )
-            terms.append(float(figure) * batch.counted)
+            return [*terms, *[0.0] * len(self.means)]
+        for name, metric in self.means.items():
+            terms.append(_figure(name, metric, predictions, batch.targets[0]) * batch.counted)
+        if len(self.means) < len(self.metrics):
+            self.kept.append((predictions, np.asarray(batch.targets[0])))
         return terms
 
     def figures(self) -> dict[str, float]:
         """Return the loss and the metrics by name; NaN is the mean over nothing."""
         loss = _ratio(self.loss, self.weight) if self.averages else self.loss
         means = {name: _ratio(total, self.counted) for name, total in self.totals.items()}
-        return {"loss": loss, **means}
+        epoch_metrics = len(self.means) < len(self.metrics)
+        of_processes = self._processes.gather(self.kept) if epoch_metrics else []
+        kept = list(itertools.chain.from_iterable(of_processes))
+        everything = [np.concatenate(parts) for parts in zip(*kept, strict=True)]
+        whole = {
+            name: _figure(name, metric, *everything)
+            for name, metric in self.metrics.items()
+            if name not in means
+        }
+        return {"loss": loss, **{name: (means | whole)[name] for name in self.metrics}}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, for `load_state_dict`."""
@@ -94,17 +103,17 @@ class Tally:
         check_state(state_dict, self.state_dict(), "the tally")
         totals = state_dict["totals"]
         check_state(totals, {}, "the totals of the metrics")
-        if set(totals) != set(self.metrics):
+        if set(totals) != set(self.means):
             raise ValueError(
                 f"the checkpoint is of a run with the metrics [{', '.join(totals)}], this one "
-                f"has [{', '.join(self.metrics)}]; resume with the metrics that it began with"
+                f"has [{', '.join(self.means)}]; resume with the metrics that it began with"
             )
         loss = number(state_dict["loss"], "the loss of the epoch so far")
         weight = number(state_dict["weight"], "the weight of the epoch so far", 0)
         batches = integer(state_dict["batches"], "the batches of the epoch so far", 0)
         counted = integer(state_dict["counted"], "the targets of the epoch so far", 0)
         # A metric may be NaN.
-        totals = {name: float(totals[name]) for name in self.metrics}
+        totals = {name: float(totals[name]) for name in self.means}
         self.loss, self.weight, self.totals = loss, weight, totals
         self.batches, self.counted = batches, counted
 
@@ -116,6 +125,15 @@ def check_state(state: Any, names: Mapping[str, Any], what: str) -> None:
     missing = [name for name in names if name not in state]
     if missing:
         raise ValueError(f"the state of {what} lacks {missing[0]!r}")
+
+
+def _figure(name: str, metric: Metric, predictions: Array, targets: Any) -> float:
+    figure = metric(predictions, targets)
+    if np.ndim(figure) != 0:
+        raise TypeError(
+            f"the metric {name!r} must give a number, got an array of shape {np.shape(figure)}"
+        )
+    return float(figure)
 
 
 def _ratio(total: float, count: float) -> float:

@@ -7,15 +7,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 import nnlite as nn
+from nnlite.compiled.forms import form
 
 from ..registry import LAYERS, LOSSES
 
-# Layers that are waiting for a form.
-WITHOUT_FORM = (
-    *(nn.Conv1d, nn.Conv2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d),
-    *(nn.GlobalAvgPool2d, nn.GlobalMaxPool2d, nn.RNN, nn.LSTM, nn.GRU, nn.Lambda),
-)
-CASES = [case for case in LAYERS if not isinstance(case.make(), WITHOUT_FORM)]
+CASES = [case for case in LAYERS if not isinstance(case.make(), nn.Lambda)]
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 2e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-11}}
 
 
@@ -89,3 +85,108 @@ def test_a_loss_as_plain_python(case, weighted):
         loss(prediction, target, *weights)
     )
     assert_allclose(model["shift"].weight.grad, prediction * loss.backward(), rtol=1e-9, atol=1e-12)
+
+
+def test_gradcheck_of_a_compiled_model():
+    nn.seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Tanh(), nn.MaxPool2d(2)),
+        *(nn.Flatten(2), nn.LSTM(4, 3, outputs="last"), nn.Linear(3, 2)),
+    )
+    x = np.random.default_rng(0).normal(size=(3, 1, 4, 4))
+    assert nn.gradcheck(nn.compile(model, native=False), x)
+
+
+def test_a_copy_of_a_compiled_model_computes_with_its_own_parameters():
+    layer = nn.Linear(2, 1, rng=0)
+    compiled = nn.compile(layer, native=False)
+    x = np.ones((1, 2), np.float32)
+    before = compiled(x)
+    copied = copy.deepcopy(compiled)
+    copied.model.weight.data[...] = 0
+    assert copied(x) == layer.bias.data
+    assert compiled(x) == before
+
+
+@pytest.mark.parametrize(
+    ("layer", "option", "value"),
+    [
+        (nn.LeakyReLU(0.1), "negative_slope", 0.5),
+        (nn.LayerNorm(3), "eps", 1.0),
+        (nn.MaxPool1d(3, 1, 1), "padding", 0),
+        (nn.Dropout(0.5), "p", 0.0),
+    ],
+)
+def test_an_option_that_was_changed_holds_from_the_next_call_on(layer, option, value):
+    compiled = nn.compile(layer, native=False)
+    x = np.random.default_rng(0).normal(size=(2, 1, 3)).astype(np.float32)
+    compiled(x)
+    setattr(layer, option, value)
+    assert_allclose(compiled(x), layer(x), rtol=1e-6)
+
+
+class Careless(nn.Identity):
+    """A layer whose form assigns to names that are taken."""
+
+
+def test_variables_of_a_form_cannot_clash_with_other_names():
+    names = [
+        "n",
+        "x",
+        "y",
+        "weight",
+        "d_weight",
+        "y_2",
+        "real_",
+        "exp",
+        "loss",
+        "norm",
+        "mean",
+        "square",
+    ]
+
+    def spoil(code):
+        for name in names:
+            code(f"{name} = [1]\n{name}.append({name}[0])")
+
+    @form(Careless)
+    def careless(layer, code, x):
+        spoil(code)
+        y = code.new(x.shape)
+        code(f"{y}[:] = {x}")
+
+        def backward(dy):
+            spoil(code)
+            code.pass_gradient(x, dy)
+
+        return y, backward
+
+    def graph(kind):
+        names_of_layers = {
+            "y": (nn.LayerNorm(3), "x"),
+            "weight": (kind(), "y"),
+            "norm": (nn.Linear(3, 3, rng=0), "weight"),
+            "loss": (kind(), "norm"),
+        }
+        return nn.Graph(names_of_layers)
+
+    x = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    for layer in (graph(Careless), nn.Sequential(Careless(), nn.LayerNorm(3), Careless())):
+        compiled = nn.compile(copy.deepcopy(layer), native=False)
+        assert_same_layers(layer, compiled, (x,), np.random.default_rng(0), np.float32)
+    values = []
+    for kind in (Careless, nn.Identity):
+        model = nn.Sequential(kind(), nn.BatchNorm1d(3), kind(), nn.Linear(3, 3, rng=0), kind())
+        step = nn.compile(model, nn.CrossEntropy(), nn.Adam(model.parameters()), native=False)
+        values += [[step(x, np.array([0, 1])) for _ in range(3)]]
+    assert values[0] == values[1]
+
+
+def test_a_backward_that_reads_a_variable_of_its_forward_is_an_error():
+    @form(Careless)
+    def careless(layer, code, x):
+        code("mine = 1")
+        return x, lambda dy: code("theirs = mine")
+
+    with pytest.raises(NameError, match=r"reads 'mine', .* those of code\.name"):
+        nn.compile(Careless(), native=False)(np.ones((1, 2), np.float32))

@@ -1,6 +1,7 @@
 """Machine code, and the folder that keeps it."""
 
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 import nnlite as nn
 from nnlite.compiled import native
+from nnlite.compiled.forms import form
 
 SOURCE = '''"""A source."""
 
@@ -101,3 +103,81 @@ def test_the_batch_size_is_free():
     for size in (1, 2, 100):
         assert model(np.zeros((size, 3), np.float32)).shape == (size, 2)
         assert model.source is source
+
+
+# Fills the cache folder with the source of a model, unless it dies at the K-th renaming of a file.
+FILLING = """
+import os, signal, sys
+import numpy as np, nnlite as nn
+
+renamings, replace = 0, os.replace
+
+def replace_or_die(*arguments, **options):
+    global renamings
+    renamings += 1
+    if renamings == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*arguments, **options)
+
+os.replace = replace_or_die
+print(nn.compile(nn.Square())(np.arange(4, dtype=np.float32)[None]).tolist())
+"""
+FILLED = "[[0.0, 1.0, 4.0, 9.0]]\n"
+
+
+def start_filling(last_renaming=0):
+    command = [sys.executable, "-W", "error::UserWarning", "-c", FILLING, str(last_renaming)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_fill_the_folder_at_once(folder):
+    running = [start_filling() for _ in range(3)]
+    assert [process.communicate()[0] for process in running] == [FILLED] * 3
+    assert len(list(folder.glob("nnlite_*.py"))) == 1
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="of POSIX")
+@pytest.mark.parametrize("renaming", [1, 2, 3])
+def test_a_kill_while_the_folder_is_filled_leaves_nothing_half_written(folder, renaming):
+    killed = start_filling(renaming)
+    assert killed.communicate()[0] == ""
+    assert killed.returncode == -signal.SIGKILL
+    process = start_filling()
+    assert process.communicate()[0] == FILLED
+    assert process.returncode == 0
+
+
+class Double(nn.Layer):
+    """A layer of a user's own."""
+
+    def forward(self, x):
+        self.cache()
+        return 2 * x
+
+    def backward(self, grad, input_grad=True):
+        return 2 * grad
+
+
+@form(Double)
+def double(layer, code, x):
+    y = code.new(x.shape)
+    code(f"""
+        for i in range({x.size}):
+            {y}[i] = real(2) * {x}[i]
+    """)
+
+    def backward(dy):
+        with code.gradient(x) as dx:
+            code(f"""
+                for i in range({x.size}):
+                    {dx}[i] = real(2) * {dy}[i]
+            """)
+
+    return y, backward
+
+
+def test_a_form_of_a_users_own_becomes_machine_code():
+    model = nn.compile(nn.Sequential(Double(), Double()))
+    assert model(X[None]).tolist() == [[0, 4, 8]]
+    assert model.backward(np.ones((1, 3), np.float32)).tolist() == [[4, 4, 4]]

@@ -1,6 +1,9 @@
-"""RandomAffine: each image is moved by a map of its own, and lands where geometry says."""
+"""Augmentation: each image is changed by draws of its own, and as the docstrings say."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,8 +191,8 @@ class TestRandomAffine:
             ({"shift": float("nan")}, ValueError, "RandomAffine: shift must be finite"),
             ({"shift": "2"}, TypeError, "RandomAffine: shift must be a number"),
             ({"scale": 1.1}, TypeError, "scale must be a pair of factors such as"),
-            ({"scale": (1.1, 0.9)}, ValueError, "the first factor of scale must be the smaller"),
-            ({"scale": (0, 1)}, ValueError, "a factor of scale must be above 0, got 0"),
+            ({"scale": (1.1, 0.9)}, ValueError, "the first factor must be the smaller"),
+            ({"scale": (0, 1)}, ValueError, "scale: a factor must be above 0, got 0"),
             ({"fill": None}, TypeError, "RandomAffine: fill must be a number"),
             ({"rng": "seed"}, TypeError, "rng must be an int or a numpy.random.Generator"),
         ],
@@ -208,3 +211,257 @@ class TestRandomAffine:
             transform(np.zeros((0, 1, 28, 28)))
         with pytest.raises(TypeError, match=r"got uint8; convert them with \.astype"):
             transform(np.zeros((2, 1, 28, 28), np.uint8))
+
+
+IMAGE_TRANSFORMS = [
+    lambda rng: nn.RandomHorizontalFlip(rng=rng),
+    lambda rng: nn.RandomCrop(8, padding=2, rng=rng),
+    lambda rng: nn.RandomErasing(rng=rng),
+    lambda rng: nn.GaussianNoise(rng=rng),
+    lambda rng: nn.RandomAffine(20, 2, rng=rng),
+]
+
+
+@pytest.mark.parametrize("make", IMAGE_TRANSFORMS)
+class TestImageTransforms:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_shape_and_dtype_stay_and_the_images_are_not_touched(
+        self, make: Callable[..., Any], dtype: type
+    ) -> None:
+        x = images(20, 2, 8, 8, dtype=dtype)
+        x.flags.writeable = False
+        changed = make(0)(x)
+        assert (changed.shape, changed.dtype) == (x.shape, x.dtype)
+        assert not np.shares_memory(changed, x)
+        assert not np.array_equal(changed, x)
+
+    def test_labels_pass_through(self, make: Callable[..., Any]) -> None:
+        labels = np.arange(3)
+        assert make(0)(images(3, 1, 8, 8), labels)[1] is labels
+
+    def test_the_state_of_a_loader_has_its_generator(self, make: Callable[..., Any]) -> None:
+        x = images(6, 1, 8, 8)
+        first, second = (
+            nn.DataLoader(x, batch_size=2, transform=nn.Compose([make(seed)])) for seed in (1, 2)
+        )
+        list(first)
+        second.load_state_dict(first.state_dict())
+        for expected, batch in zip(first, second, strict=True):
+            np.testing.assert_array_equal(batch, expected)
+
+    def test_without_rng_it_uses_the_packages_generator(self, make: Callable[..., Any]) -> None:
+        x, transform = images(4, 1, 8, 8), make(None)
+        nn.seed(3)
+        first = transform(x)
+        nn.seed(3)
+        np.testing.assert_array_equal(transform(x), first)
+
+    def test_bad_images_are_a_clear_error(self, make: Callable[..., Any]) -> None:
+        transform = make(0)
+        name = type(transform).__name__
+        with pytest.raises(ValueError, match=rf"{name}: .*\(N, C, H, W\).*got shape \(8, 8\)"):
+            transform(np.zeros((8, 8)))
+        with pytest.raises(TypeError, match=f"{name}: .*got uint8; convert them"):
+            transform(np.zeros((2, 1, 8, 8), np.uint8))
+
+    def test_repr_can_be_typed_back_in(self, make: Callable[..., Any]) -> None:
+        transform = make(0)
+        again = eval(f"nn.{transform!r}")
+        assert repr(again) == repr(transform)
+
+
+class TestRandomHorizontalFlip:
+    @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+    def test_it_mirrors_with_its_probability(self, p: float) -> None:
+        x = images(5000, 1, 1, 3)
+        flipped = nn.RandomHorizontalFlip(p, rng=0)(x)
+        mirrored = (flipped == x[..., ::-1]).all(axis=(1, 2, 3))
+        assert (mirrored | (flipped == x).all(axis=(1, 2, 3))).all()
+        assert abs(mirrored.mean() - p) < 0.02
+
+    @pytest.mark.parametrize("p", [-0.1, 1.1])
+    def test_p_is_a_probability(self, p: float) -> None:
+        with pytest.raises(ValueError, match="RandomHorizontalFlip: p must be between 0 and 1"):
+            nn.RandomHorizontalFlip(p)
+
+
+class TestRandomCrop:
+    def test_every_window_comes_equally_often(self) -> None:
+        # The pixels of an image are numbered: the first of a window says which it is.
+        x = np.broadcast_to(np.arange(20.0).reshape(4, 5), (9000, 2, 4, 5))
+        cropped = nn.RandomCrop((2, 3), rng=0)(x)
+        assert cropped.shape == (9000, 2, 2, 3)
+        first = cropped[:, 0, 0, 0]
+        window = np.array([[0, 1, 2], [5, 6, 7]])
+        np.testing.assert_array_equal(
+            cropped, np.broadcast_to(window, cropped.shape) + first[:, None, None, None]
+        )
+        places, counts = np.unique(first, return_counts=True)
+        assert places.tolist() == [0, 1, 2, 5, 6, 7, 10, 11, 12]
+        assert abs(counts - 1000).max() < 150
+
+    def test_padding_is_filled(self) -> None:
+        cropped = nn.RandomCrop(4, padding=1, fill=7, rng=0)(np.zeros((1, 1, 2, 2)))
+        expected = np.full((4, 4), 7.0)
+        expected[1:3, 1:3] = 0
+        np.testing.assert_array_equal(cropped[0, 0], expected)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"size": 0}, ValueError, "size must be at least 1"),
+            ({"size": (1, 2, 3)}, TypeError, "an int or a pair"),
+            ({"size": 2.0}, TypeError, "size must be an int"),
+            ({"size": 2, "padding": -1}, ValueError, "padding must be at least 0"),
+        ],
+    )
+    def test_a_bad_option_is_named(
+        self, options: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(
+            error, match=f"RandomCrop: {message}|RandomCrop: size must be {message}"
+        ):
+            nn.RandomCrop(**options)
+
+    def test_a_window_larger_than_the_image_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match=r"at least \(9, 6\) .*more padding"):
+            nn.RandomCrop((9, 6), padding=1)(images(2, 1, 6, 6))
+
+
+class TestRandomErasing:
+    def test_the_rectangle_has_the_area_and_the_ratio_asked_for(self) -> None:
+        x = np.zeros((500, 2, 40, 60))
+        erased = nn.RandomErasing(1, (0.05, 0.2), (0.5, 2), value=3, rng=0)(x) == 3
+        np.testing.assert_array_equal(erased[:, 0], erased[:, 1])
+        rows, columns = erased[:, 0].any(axis=2), erased[:, 0].any(axis=1)
+        heights, widths = rows.sum(axis=1), columns.sum(axis=1)
+        np.testing.assert_array_equal(erased[:, 0], rows[:, :, None] & columns[:, None, :])
+        for line in (rows, columns):  # without a gap
+            assert (
+                np.abs(np.diff(np.pad(line, ((0, 0), (1, 1))).astype(int))).sum(axis=1) == 2
+            ).all()
+        # Sides are rounded to whole pixels.
+        area, ratio = heights * widths / 2400, heights / widths
+        assert 0.04 < area.min() < 0.06
+        assert 0.19 < area.max() < 0.21
+        assert abs(area.mean() - 0.125) < 0.006
+        assert 0.45 < ratio.min() < 0.55
+        assert 1.8 < ratio.max() < 2.2
+        assert abs(np.log(ratio).mean()) < 0.06
+
+    def test_every_pixel_is_reached(self) -> None:
+        erased = nn.RandomErasing(1, value=1, rng=0)(np.zeros((3000, 1, 6, 5)))
+        assert (erased.mean(axis=0) > 0.02).all()
+
+    def test_a_side_longer_than_the_image_is_cut(self) -> None:
+        erased = nn.RandomErasing(1, (1, 1), (4, 4), value=1, rng=0)(np.zeros((3, 1, 4, 4)))
+        assert (erased.sum(axis=(1, 2, 3)) == 4 * 2).all()  # 8 by 2, cut to 4 by 2
+
+    def test_p_is_the_fraction_of_images_that_change(self) -> None:
+        erased = nn.RandomErasing(0.2, value=1, rng=0)(np.zeros((5000, 1, 6, 6)))
+        assert abs(erased.any(axis=(1, 2, 3)).mean() - 0.2) < 0.02
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"p": 2}, ValueError, "p must be between 0 and 1"),
+            ({"scale": (0.1, 1.5)}, ValueError, "scale must be at most 1"),
+            ({"scale": (0.3, 0.1)}, ValueError, "scale: the first factor must be the smaller"),
+            ({"ratio": 2}, TypeError, "ratio must be a pair"),
+            ({"ratio": (0, 1)}, ValueError, "ratio: a factor must be above 0"),
+        ],
+    )
+    def test_a_bad_option_is_named(
+        self, options: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=f"RandomErasing: {message}"):
+            nn.RandomErasing(**options)
+
+
+def test_gaussian_noise_has_its_mean_and_deviation() -> None:
+    x = images(200, 1, 20, 20)
+    noise = nn.GaussianNoise(0.5, 2, rng=1)(x) - x
+    assert abs(noise.mean() - 0.5) < 0.03
+    assert abs(noise.std() - 2) < 0.03
+    assert abs(np.corrcoef(noise.ravel(), x.ravel())[0, 1]) < 0.02
+    with pytest.raises(ValueError, match="GaussianNoise: sigma must be at least 0"):
+        nn.GaussianNoise(sigma=-1)
+
+
+class TestMixUp:
+    def test_samples_and_targets_are_mixed_in_the_same_ratio(self) -> None:
+        # With one-hot samples that are their labels, both must come out equal.
+        labels = np.array([0, 1, 2, 3, 0])
+        x, y = nn.MixUp(4, rng=1)(np.eye(4)[labels], labels)
+        np.testing.assert_allclose(x, y)
+        assert len(np.unique(x[(x > 0) & (x < 1)].round(12))) == 2  # λ and 1 - λ
+
+    def test_the_ratio_has_a_beta_distribution(self) -> None:
+        transform = nn.MixUp(2, alpha=0.4, rng=0)
+        ratios = []
+        for _ in range(3000):
+            _, y = transform(np.zeros((2, 1)), np.array([0, 1]))
+            ratios.append(y[0, 0])
+        # One permutation in two changes nothing. Beta(a, a) has the variance 1 / (4 (2a + 1)).
+        mixed = np.array([ratio for ratio in ratios if ratio not in (0, 1)])
+        assert abs(len(mixed) / 3000 - 0.5) < 0.05
+        assert abs(mixed.mean() - 0.5) < 0.04
+        assert abs(mixed.var() - 1 / (4 * 1.8)) < 0.01
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_the_dtype_is_that_of_the_inputs(self, dtype: type) -> None:
+        x, y = nn.MixUp(3, rng=0)(images(4, 1, 2, 2, dtype=dtype), np.array([0, 1, 2, 0]))
+        assert x.dtype == y.dtype == dtype
+
+    def test_probabilities_are_mixed_too(self) -> None:
+        soft = np.array([[0.7, 0.3], [0.2, 0.8]])
+        x, y = nn.MixUp(2, rng=0)(soft, soft)
+        np.testing.assert_allclose(x, y)
+
+    def test_a_model_trains_on_it_and_is_measured_on_the_most_probable_class(self) -> None:
+        points, labels = nn.datasets.make_blobs(200, centers=[[-3, 0], [3, 0]], rng=0)
+        nn.seed(0)
+        model = nn.Linear(2, 2)
+        history = nn.fit(
+            model,
+            nn.CrossEntropy(),
+            nn.SGD(model.parameters(), lr=0.1),
+            nn.DataLoader(points, labels, batch_size=20, transform=nn.MixUp(2, 0.2)),
+            epochs=3,
+            metrics=[nn.accuracy],
+            progress=False,
+        )
+        assert history["accuracy"][-1] > 0.8
+        assert nn.accuracy(model(points), labels) > 0.98
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [
+            ([0, 2], r"labels must be in \[0, 2\), got 0 to 2"),
+            ([-1, 1], "got -1 to 1"),
+            ([0, 1, 1], r"class indices of shape \(2,\).*got int64 of shape \(3,\)"),
+            ([[0.5, 0.2, 0.3]] * 2, r"probabilities of shape \(2, 2\), got float64"),
+            (["a", "b"], "got <U1"),
+        ],
+    )
+    def test_labels_are_checked(self, labels: Any, message: str) -> None:
+        with pytest.raises(ValueError, match=f"MixUp: .*{message}"):
+            nn.MixUp(2)(np.zeros((2, 3)), np.array(labels))
+
+    def test_options_are_checked(self) -> None:
+        with pytest.raises(ValueError, match="MixUp: num_classes must be at least 2"):
+            nn.MixUp(1)
+        with pytest.raises(ValueError, match="MixUp: alpha must be above 0"):
+            nn.MixUp(2, 0)
+
+
+class TestCompose:
+    def test_each_gets_what_the_one_before_returns(self) -> None:
+        double = nn.Compose([lambda x: x + 1, lambda x: x * 2])
+        assert double(3) == 8
+        swap = nn.Compose([lambda x, y: (y, x), lambda x, y: (x - y, y)])
+        assert swap(1, 5) == (4, 1)
+
+    def test_a_transform_must_be_callable(self) -> None:
+        with pytest.raises(TypeError, match="Compose: a transform must be callable, got 3"):
+            nn.Compose([3])  # type: ignore[list-item]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import math
+import os
 import re
 import struct
 import subprocess
@@ -180,6 +181,34 @@ class TestReadIdx:
         path.write_bytes(gzip.compress(idx_bytes([10], bytes(32 * MIB))))
         with peak_memory_below(MIB), pytest.raises(ValueError, match="bomb: it goes on"):
             read_idx(path)
+
+    def test_refuses_what_unpacks_to_far_more_than_the_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "bomb"
+        path.write_bytes(gzip.compress(idx_bytes([32 * MIB], bytes(32 * MIB))))
+        with peak_memory_below(10 * MIB), pytest.raises(ValueError, match="bomb: it claims to"):
+            read_idx(path)
+
+    @pytest.mark.parametrize("compress", [bytes, gzip.compress])
+    def test_a_message_is_short_whatever_the_header_has(
+        self, tmp_path: Path, compress: Callable[[bytes], bytes]
+    ) -> None:
+        path = tmp_path / "file"
+        path.write_bytes(compress(idx_bytes([2**32 - 1] * 255, [1])))
+        with pytest.raises(ValueError, match="file: truncated") as caught:
+            read_idx(path)
+        assert len(str(caught.value)) < len(str(path)) + 200
+
+    def test_a_file_descriptor_is_no_path_and_stays_open(self, tmp_path: Path) -> None:
+        with open(tmp_path / "file", "w+b") as file:
+            with pytest.raises(TypeError, match="PathLike"):
+                read_idx(file.fileno())  # type: ignore[arg-type]
+            os.fstat(file.fileno())
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(ValueError, match="pipe: expected a file of arrays, this is no regular"):
+            read_idx(tmp_path / "pipe")
 
 
 def write_mnist_files(

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nnlite.debug.differences import STEP, Judgement, judge, relative_error, slopes, step_at
+from nnlite.debug.differences import (
+    STEP,
+    Judgement,
+    finest_step_at,
+    judge,
+    relative_error,
+    slopes,
+    step_at,
+)
 
 from ..registry import Array
 
 
 def judged(
-    function: Callable[[float], Any], analytic: float, tolerance: float = 1e-6, floor: float = 0.0
+    function: Callable[[float], Any],
+    analytic: float,
+    tolerance: float = 1e-6,
+    floor: float = 0.0,
+    **options: Any,
 ) -> Judgement:
     def outputs(t: float) -> list[Array] | None:
         value = function(t)
@@ -24,7 +37,7 @@ def judged(
     base = outputs(0.0)
     assert base is not None
     weights = [np.ones(base[0].shape)]
-    return judge(outputs, base, weights, analytic, STEP, tolerance, floor)
+    return judge(outputs, base, weights, analytic, STEP, tolerance, floor, **options)
 
 
 def rounded_to(unit: float, function: Callable[[float], float]) -> Callable[[float], float]:
@@ -190,3 +203,64 @@ def test_where_a_side_is_missing_there_is_no_slope(edge: Callable[[float], Any])
 
 def test_an_edge_within_the_largest_step_does_no_harm() -> None:
     assert judged(lambda t: None if abs(t) > STEP / 10 else math.sin(t), 1.0).verdict == "ok"
+
+
+@pytest.mark.parametrize("x", [0.0, 1e-8, 0.3, 1.0, 1e6])
+def test_the_finest_step_moves_a_variable_exactly(x: float) -> None:
+    step = 2.0 ** math.ceil(math.log2(finest_step_at(x)))
+    assert (x + step) - x == step
+    assert step < max(x, 2.0**-64) * 2.0**-48
+
+
+@pytest.mark.parametrize("x", [1e-4, 1e-8, 1e-12, 1e-30])
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [(math.sqrt, lambda x: 0.5 / math.sqrt(x)), (math.log, lambda x: 1 / x)],
+    ids=["sqrt", "log"],
+)
+def test_smaller_steps_are_taken_near_the_edge_of_a_domain(
+    function: Callable[[float], float], slope: Callable[[float], float], x: float
+) -> None:
+    def moved(t: float) -> Any:
+        return function(x + t) if x + t > 0 else None
+
+    finest = finest_step_at(x)
+    assert judged(moved, slope(x), finest=finest).verdict == "ok"
+    assert judged(moved, slope(x) * (1 + 1e-5), finest=finest).verdict == "FAIL"
+
+
+def test_rounding_of_intermediate_values_is_measured() -> None:
+    # The slope is 1e-9; values are multiples of 2e-16.
+    function = rounded_to(2.0**-52, lambda t: 1e-9 * math.sin(t))
+    finest = finest_step_at(1.0)
+    assert judged(function, 1e-9, finest=finest, magnitude=1.0).verdict == "ok"
+    assert judged(function, 1.1e-9, finest=finest, magnitude=1.0).verdict == "FAIL"
+    # Too small to be seen at all, beside intermediate values of 1.
+    assert judged(lambda t: 0.0, 1e-12, magnitude=1.0).verdict == "ok"
+    assert judged(lambda t: 0.0, 1e-9, magnitude=1.0).verdict == "FAIL"
+
+
+def test_noise_of_half_of_the_digits_excuses_nothing() -> None:
+    for noise, verdict in ((1e-12, "ok"), (1e-5, "FAIL")):
+        noisy = partial(lambda t, a: math.sin(t) + a * math.sin(1e12 * t), a=noise)
+        assert judged(noisy, 1 + 1e-8, finest=1e-15, magnitude=1.0).verdict == verdict
+
+
+@pytest.mark.parametrize("analytic", [-1.0, 0.0, 2.0, 3.0])
+def test_between_the_slopes_of_both_sides_is_a_subgradient(analytic: float) -> None:
+    def kink(t: float) -> Any:
+        return np.array([max(t, 0.0), max(-t, 0.0), 3 * max(t, 0.0)])
+
+    # The outputs may choose from [0, 1], [-1, 0] and [0, 3], each for itself.
+    assert judged(kink, analytic, convex=True).verdict == "kink"
+
+
+@pytest.mark.parametrize(("analytic", "nearest"), [(-1.5, -1.1), (4.5, 4.1)])
+def test_outside_of_the_slopes_of_both_sides_is_an_error(analytic: float, nearest: float) -> None:
+    def kink(t: float) -> Any:
+        return np.array([max(t, 0.0), max(-t, 0.0), 3 * max(t, 0.0)])
+
+    assert judged(kink, analytic).verdict == "kink"
+    found = judged(kink, analytic, convex=True)
+    assert found.verdict == "FAIL"
+    assert found.numeric == pytest.approx(nearest, rel=1e-6)

@@ -209,6 +209,82 @@ def test_a_gradient_that_is_only_rounding_counts_as_zero() -> None:
     assert abs(row(result, "0.bias").analytic) < 1e-12
 
 
+@pytest.mark.parametrize("margin", [10.0, 15.0, 20.0, 25.0, 30.0, 40.0, 100.0])
+@pytest.mark.parametrize(
+    ("layer", "target"),
+    [
+        (nn.CrossEntropy(), (np.array([1, 2, 0]),)),
+        (nn.CrossEntropy(reduction="sum"), (np.array([1, 2, 0]),)),
+        (nn.Softmax(), ()),
+        (nn.LogSoftmax(), ()),
+        (nn.Sequential(nn.Linear(5, 5, rng=0), nn.Softmax()), ()),
+    ],
+    ids=["mean", "sum", "Softmax", "LogSoftmax", "in a model"],
+)
+def test_a_confident_classifier_is_no_error(
+    layer: nn.Layer, target: tuple[Array, ...], margin: float
+) -> None:
+    logits = np.random.default_rng(0).normal(size=(3, 5))
+    logits[range(3), [1, 2, 0]] += margin
+    nn.gradcheck(layer, logits, *target).raise_if_failed()
+
+
+def test_a_wrong_gradient_of_a_confident_classifier_is_found() -> None:
+    class Wrong(nn.CrossEntropy):
+        def backward(self, grad: float = 1.0, input_grad: bool = True) -> Any:
+            return 1.1 * super().backward(grad, input_grad)
+
+    logits = np.array([[20.0, 0.0, 0.5]])  # the loss is 5e-9
+    assert not nn.gradcheck(Wrong(), logits, np.array([0]))
+
+
+@pytest.mark.parametrize("x", [1e-2, 1e-6, 1e-8, 1e-12, 1e-30])
+@pytest.mark.parametrize(
+    ("function", "derivative"),
+    [
+        (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+        (np.log, lambda x: 1 / x),
+        (np.reciprocal, lambda x: -1 / x**2),
+        (lambda x: x**1.5, lambda x: 1.5 * np.sqrt(x)),
+    ],
+    ids=["sqrt", "log", "1/x", "x^1.5"],
+)
+def test_the_edge_of_a_domain_may_be_near(
+    function: Callable[[Array], Array], derivative: Callable[[Array], Array], x: float
+) -> None:
+    for points in (np.array([x, 3 * x]), np.array([x, 0.7, 2.0])):
+        nn.gradcheck(Function(function, derivative), points).raise_if_failed()
+    wrong = Function(function, lambda x: derivative(x) * (1 + 1e-4))
+    assert not nn.gradcheck(wrong, np.array([x, 3 * x]))
+
+
+def test_the_edge_of_a_domain_may_be_near_one_of_many_elements() -> None:
+    x = np.random.default_rng(0).uniform(0.5, 2, 3000)
+    x[7] = 1e-8
+    assert nn.gradcheck(nn.Sqrt(), x, max_elements=20)
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e4, 1e6])
+def test_a_large_offset_is_no_error(offset: float) -> None:
+    rng = np.random.default_rng(0)
+    linear = nn.Linear(8, 8, rng=0)
+    linear.bias.data[:] = offset  # type: ignore[union-attr]
+    nn.gradcheck(nn.LayerNorm(16), offset + rng.normal(size=(3, 16))).raise_if_failed()
+    nn.gradcheck(nn.BatchNorm1d(6), offset + rng.normal(size=(5, 6))).raise_if_failed()
+    model = nn.Sequential(linear, nn.LayerNorm(8))
+    nn.gradcheck(model, rng.normal(size=(3, 8))).raise_if_failed()
+
+
+def test_a_slight_error_at_a_large_offset_is_found() -> None:
+    class Slight(nn.LayerNorm):
+        def backward(self, grad: Array, input_grad: bool = True) -> Any:
+            result = super().backward(grad, input_grad)
+            return result if result is None else result * (1 + 1e-4)
+
+    x = 1e4 + np.random.default_rng(0).normal(size=(3, 16))
+    assert not nn.gradcheck(Slight(16), x)
+
+
 def test_saturation_is_no_error() -> None:
     assert nn.gradcheck(nn.Sigmoid(), np.array([-800.0, -40.0, 0.0, 40.0, 800.0]))
     assert nn.gradcheck(nn.CrossEntropy(), np.array([[1e4, -1e4], [0.0, 3.0]]), np.array([1, 0]))
@@ -346,6 +422,45 @@ def test_one_wrong_element_of_many_is_found_though_not_all_are_tried() -> None:
     assert row(result, "weight").where is None
     assert "direction" in str(result)
     assert nn.gradcheck(Affine(1000, 50), x, max_elements=20, rng=0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_swapped_elements_of_many_are_found(seed: int) -> None:
+    x, slopes = np.random.default_rng(0).normal(size=(2, 40_000))
+    swapped = slopes.copy()
+    swapped[[123, 30_000]] = slopes[[30_000, 123]]
+    assert nn.gradcheck(Function(lambda x: x * slopes, lambda x: slopes), x, max_elements=5)
+    layer = Function(lambda x: x * slopes, lambda x: swapped)
+    assert not nn.gradcheck(layer, x, max_elements=5, rng=seed)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_swapped_signs_of_many_are_found(seed: int) -> None:
+    class Dot(Function):
+        """The sum of all values of a linear function."""
+
+        def forward(self, x: Array) -> Any:
+            return super().forward(x).sum()
+
+    signs = np.where(np.arange(2000) % 2, 1.0, -1.0)
+    swapped = signs.copy()
+    swapped[[122, 1501]] = signs[[1501, 122]]
+    x = np.random.default_rng(0).normal(size=2000)
+    assert nn.gradcheck(Dot(lambda x: x * signs, lambda x: signs), x, max_elements=5)
+    layer = Dot(lambda x: x * signs, lambda x: swapped)
+    assert not nn.gradcheck(layer, x, max_elements=5, rng=seed)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.9, 1.1, 2.0, -1.0])
+@pytest.mark.parametrize("size", [1e-3, 1e-5])
+def test_a_small_wrong_element_among_many_is_found(size: float, factor: float) -> None:
+    x = np.random.default_rng(0).normal(size=10_000)
+    slopes = np.ones(10_000)
+    slopes[4321] = size
+    wrong = slopes.copy()
+    wrong[4321] *= factor
+    layer = Function(lambda x: x * slopes, lambda x: wrong)
+    assert not nn.gradcheck(layer, x, max_elements=5, rng=0)
 
 
 # ---- broken promises ----
@@ -545,6 +660,140 @@ def test_a_loss_has_to_be_differentiated_without_a_gradient_too() -> None:
     assert any("backward without a gradient" in fault for fault in result.faults)
 
 
+def test_a_loss_whose_backward_takes_no_gradient_is_a_fault() -> None:
+    class Plain(Squares):
+        def backward(self) -> Any:  # type: ignore[override]
+            return super().backward()
+
+    result = nn.gradcheck(Plain(), X, X[::-1])
+    assert result.faults == ("backward takes no gradient, which fit and containers pass to it",)
+    assert row(result, "input[0]").verdict == "ok"
+
+
+def test_a_loss_whose_backward_has_no_default_is_a_fault() -> None:
+    class NoDefault(Squares):
+        def backward(self, grad: float, input_grad: bool = True) -> Any:  # type: ignore[override]
+            return super().backward(grad), None
+
+    (fault,) = nn.gradcheck(NoDefault(), X, X[::-1], constants=[1]).faults
+    assert "backward without a gradient raises TypeError" in fault
+
+
+# ---- linearity ----
+
+
+class Doubles(nn.Layer):
+    """y = 2 x, with a gradient that is changed by a function."""
+
+    def __init__(self, change: Callable[[Array], Array]) -> None:
+        self.change = change
+
+    def forward(self, x: Array) -> Any:
+        self.cache()
+        return 2 * x
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        self.cached()
+        return self.change(2 * grad)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(lambda grad, c=c: np.clip(grad, -c, c) for c in (1.0, 10.0, 1e3, 1e9)),
+        *(lambda grad, c=c: grad * min(1, c / np.linalg.norm(grad)) for c in (1.0, 10.0, 1e9)),
+        *(lambda grad, c=c: np.where(np.abs(grad) < c, 0, grad) for c in (1e-3, 1e-9)),
+        np.abs,
+    ],
+    ids=[
+        *("clip 1", "clip 10", "clip 1e3", "clip 1e9"),
+        *("norm 1", "norm 10", "norm 1e9"),
+        *("dead below 1e-3", "dead below 1e-9", "magnitude"),
+    ],
+)
+def test_a_backward_that_is_not_linear_is_found_at_any_size(
+    change: Callable[[Array], Array],
+) -> None:
+    assert nn.gradcheck(Doubles(lambda grad: grad), X)
+    assert not nn.gradcheck(Doubles(change), X)
+
+
+# ---- memory order ----
+
+
+class FillsC(nn.Layer):
+    """y = x³, by way of flat views: right for arrays in C order alone."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def forward(self, x: Array) -> Any:
+        self.cache(x)
+        y = np.zeros_like(x)
+        if self.where == "forward":
+            y.reshape(-1)[:] = x.reshape(-1) ** 3  # writes into a copy, unless x is in C order
+        else:
+            y[...] = x**3
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
+        (x,) = self.cached()
+        slope = 3 * x**2
+        if self.where == "like x":
+            dx = np.zeros_like(x)
+            dx.reshape(-1)[:] = (slope * grad).reshape(-1)
+        elif self.where == "like grad":
+            dx = np.zeros_like(grad)
+            dx.reshape(-1)[:] = (slope * grad).reshape(-1)
+        elif self.where == "memory":
+            dx = np.array(slope)
+            dx.ravel("K")[:] *= grad.ravel("K")
+        elif self.where == "strides":
+            grad = np.lib.stride_tricks.as_strided(grad, strides=np.zeros(x.shape).strides)
+            dx = slope * grad
+        else:
+            dx = slope * grad
+        return dx
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
+@pytest.mark.parametrize(
+    ("where", "fault"),
+    [
+        ("forward", "forward gives other values for inputs in another memory order"),
+        ("like x", "backward after inputs in another memory order does not return"),
+        ("memory", "backward after inputs in another memory order does not return"),
+        ("like grad", "backward of a gradient in another memory order does not return"),
+        ("strides", "backward of a gradient in another memory order does not return"),
+    ],
+)
+def test_relying_on_the_memory_order_is_a_fault(
+    where: str, fault: str, shape: tuple[int, ...]
+) -> None:
+    x = np.random.default_rng(0).normal(size=shape)
+    assert nn.gradcheck(FillsC("nowhere"), x)
+    assert nn.gradcheck(FillsC("nowhere"), np.asfortranarray(x))
+    for stored in (x, np.asfortranarray(x)):
+        (found,) = nn.gradcheck(FillsC(where), stored).faults
+        assert fault in found
+
+
+def test_an_array_of_one_axis_may_have_gaps() -> None:
+    (fault,) = nn.gradcheck(FillsC("strides"), X[0]).faults
+    assert "backward of a gradient in another memory order" in fault
+
+
+def test_an_error_for_another_memory_order_is_a_fault() -> None:
+    class Flat(Affine):
+        def forward(self, x: Array) -> Any:
+            if not x.flags.c_contiguous:
+                raise BufferError("not contiguous")
+            return super().forward(x)
+
+    (fault,) = nn.gradcheck(Flat(), X).faults
+    assert fault == "forward of inputs in another memory order raises BufferError: not contiguous"
+
+
 # ---- kinks ----
 
 
@@ -576,6 +825,37 @@ def test_a_kink_excuses_no_error(
     function: Callable[[Array], Array], derivative: Callable[[Array], Array], x: list[float]
 ) -> None:
     assert not nn.gradcheck(Function(function, derivative), np.array(x))
+
+
+@pytest.mark.parametrize(
+    ("function", "derivative", "least", "most"),
+    [
+        (np.abs, np.sign, -1, 1),
+        (lambda x: np.maximum(x, 0), lambda x: 1.0 * (x > 0), 0, 1),
+        (lambda x: np.minimum(x, 0.1 * x), lambda x: np.where(x > 0, 0.1, 1.0), 0.1, 1),
+        (lambda x: np.clip(x, -1, 0), lambda x: 1.0 * ((x > -1) & (x < 0)), 0, 1),
+    ],
+    ids=["abs", "relu", "leaky", "clip"],
+)
+def test_at_a_kink_the_gradient_lies_between_the_slopes_of_both_sides(
+    function: Callable[[Array], Array],
+    derivative: Callable[[Array], Array],
+    least: float,
+    most: float,
+) -> None:
+    x = np.array([[0.0, 1.5, -1.5], [-0.3, 0.0, 0.0]])
+    for inside in (least, (least + most) / 2, most):
+        layer = Function(function, lambda x, s=inside: np.where(x == 0, s, derivative(x)))
+        assert nn.gradcheck(layer, x)
+    for outside in (least - 0.1, most + 0.1, 5.0, -5.0):
+        layer = Function(function, lambda x, s=outside: np.where(x == 0, s, derivative(x)))
+        assert row(nn.gradcheck(layer, x)).verdict == "FAIL"
+
+
+def test_windows_that_overlap_choose_among_ties_each_for_itself() -> None:
+    # Equal values, weighted with either sign: the sum may lie outside of the slopes of F.
+    for seed in range(5):
+        assert nn.gradcheck(nn.MaxPool2d(3, stride=1), np.ones((1, 1, 5, 5)), rng=seed)
 
 
 def test_not_a_number_is_no_derivative_at_a_kink_either() -> None:
@@ -840,14 +1120,6 @@ def test_constants_are_not_checked() -> None:
     result = nn.gradcheck(OneInputOnly(), X, X + 1, constants=[1])
     assert result
     assert row(result, "input[1]").verdict == "constant"
-
-
-def test_a_loss_whose_backward_takes_nothing_is_checked() -> None:
-    class Plain(Squares):
-        def backward(self) -> Any:  # type: ignore[override]
-            return super().backward()
-
-    assert nn.gradcheck(Plain(), X, X[::-1])
 
 
 def test_options_are_given_to_forward() -> None:

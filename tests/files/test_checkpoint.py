@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.files import tree as state_tree
@@ -586,6 +586,47 @@ def test_a_generator_is_not_sent_to_a_place_outside_of_its_buffer(
     with pytest.raises(ValueError, match=rf"rng: this is no state of a {kind.__name__} generator"):
         nn.load_checkpoint(path, model=nn.ReLU(), rng=rng)
     assert_array_equal(rng.random(5), expected)
+
+
+@pytest.mark.parametrize("values", [[1.0], [1.0, 2.0]])
+def test_classes_that_are_an_array_are_an_error_that_names_the_file(
+    path: Path, values: list[float]
+) -> None:
+    nn.save_checkpoint(path, model=nn.Linear(2, 2))
+    with zipfile.ZipFile(path, "a") as archive, archive.open("c.npy", "w") as stream:
+        np.lib.format.write_array(stream, np.array(values))
+    for old, new in [
+        (r'("nnlite.classes": )\{.*?\}', r'\1{"$array": "c"}'),
+        (r'("nnlite.classes": )\{.*?\}\}', r'\1{"model": {"$array": "c"}}}'),
+    ]:
+        rewritten(path, lambda text, old=old, new=new: re.sub(old, new, text))
+        with pytest.raises(ValueError, match=r"run\.npz: model: the checkpoint has the state of"):
+            nn.load_checkpoint(path, model=nn.Linear(2, 2))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read() -> None:
+    model = nn.Sequential(
+        nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5, rng=5), nn.Linear(3, 2)
+    )
+    optimizer = nn.Adam(model.parameters(), lr=0.7)
+    schedule = nn.StepLR(optimizer, step_size=2)
+    loader = nn.DataLoader(np.zeros((8, 2)), np.zeros(8), batch_size=4, shuffle=True)
+    nn.load_checkpoint(
+        Path(__file__).parent / "data" / "checkpoint.npz",
+        model=model,
+        optimizer=optimizer,
+        schedule=schedule,
+        loader=loader,
+    )
+    # As printed by the version that wrote the file, after three epochs of two batches.
+    state = model.state_dict()
+    assert_allclose(state["0.bias"], [-0.0331375, 0.56505597, 0.18401061], rtol=1e-6)
+    assert_allclose(state["1.running_var"], [0.53357315, 0.61703, 0.6253532], rtol=1e-6)
+    assert state["1.num_batches_tracked"] == 6
+    assert loader.epoch == 3
+    assert_allclose(optimizer.param_groups[0]["lr"], 0.01, rtol=1e-12)
+    # The package's generator is at the same place too.
+    assert generator().random() == 0.17565562060255901
 
 
 def test_a_state_dict_is_no_checkpoint(path: Path) -> None:

@@ -55,6 +55,20 @@ def test_tied_frozen_and_evaluating_layers_come_back_so(tmp_path: Path) -> None:
     assert [layer.training for layer in again] == [True] * 5 + [False]
 
 
+def test_names_of_children_and_what_is_frozen_come_back(tmp_path: Path) -> None:
+    model = nn.Sequential(
+        {"body": nn.Sequential(nn.Linear(2, 3), nn.ReLU()), "head": nn.Linear(3, 2)}
+    )
+    model.append(nn.Tanh())
+    model.body.requires_grad_(False)
+    nn.save_model(model, tmp_path / "a.npz")
+    again: Any = nn.load_model(tmp_path / "a.npz")
+    assert repr(again) == repr(model)
+    assert list(again.state_dict()) == list(model.state_dict())
+    assert not again.body.trainable()
+    assert again.head.trainable()
+
+
 class Block(nn.Layer):
     """A layer with a sub-layer and options among its arguments."""
 
@@ -136,6 +150,17 @@ def test_sizes_are_verified_before_memory_is_taken(tmp_path: Path, layers: Any) 
         nn.load_model(path)
     # Memory may be reserved for what is claimed, as long as it is not filled.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 15
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [described("Linear", 4000, 4000), described("LSTM", 1, 4000), described("Conv2d", 99, 99, 99)],
+    ids=lambda layers: layers["class"],
+)
+def test_sizes_that_are_large_together_are_refused_too(tmp_path: Path, layers: Any) -> None:
+    path = forged(tmp_path / "a.npz", layers, weight=np.ones((2, 2), np.float32))
+    with pytest.raises(ValueError, match="more parameters than there are numbers for them"):
+        nn.load_model(path)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,8 @@ class TestWithPyTorch:
     ) -> None:
         torch = pytest.importorskip("torch")
         page = (ROOT / "docs" / "saving.md").read_text(encoding="utf-8")
-        there, back = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        there, back, *_ = code
         monkeypatch.chdir(tmp_path)
         names: dict[str, Any] = {}
         exec(there, names)
@@ -336,3 +337,15 @@ def test_the_wrong_model_is_unchanged() -> None:
         other.load_state_dict(nn.load_state(FROM_PYTORCH))
     for name, value in other.state_dict().items():
         assert_array_equal(value, before[name])
+
+
+def test_bfloat16_takes_three_times_the_memory_of_the_file(path: Path) -> None:
+    count = 2 * MIB
+    size = 2 * count
+    path.write_bytes(file_of({"w": entry("BF16", [count], 0, size)}, b"\x80\x3f" * count))
+    tracemalloc.start()
+    state = nn.load_state(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert_array_equal(state["w"], np.ones(count, np.float32))
+    assert peak < 3.1 * size

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
+import re
+import socket
 import stat
 import struct
 import subprocess
@@ -25,6 +28,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
 import nnlite as nn
+from nnlite.files import npz
+from nnlite.files.atomic import replacing
 
 from ..registry import Array
 
@@ -332,6 +337,15 @@ def test_bad_arguments_are_one_clear_sentence_and_write_nothing(
     assert listing(tmp_path) == []
 
 
+def test_a_read_only_file_is_not_replaced(path: Path) -> None:
+    nn.save({"old": np.ones(3)}, path)
+    path.chmod(0o444)
+    with pytest.raises(PermissionError, match=r"state\.npz: this file is read-only"):
+        nn.save(STATE, path)
+    path.chmod(0o644)
+    assert_same(nn.load_state(path), {"old": np.ones(3)})
+
+
 def test_a_directory_is_not_overwritten(path: Path) -> None:
     path.mkdir()
     with pytest.raises(IsADirectoryError, match=r"state\.npz"):
@@ -385,6 +399,39 @@ if os.name == "posix":
             os.mkfifo(path)
             with pytest.raises(ValueError, match="no regular file"):
                 nn.load_state(path)
+
+        def test_pipes_sockets_and_devices_are_not_replaced(self, path: Path) -> None:
+            os.mkfifo(path)
+            name = path.with_name("socket.npz")
+            device = path.with_name("device.npz")
+            device.symlink_to(os.devnull)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(name))
+                for file in (path, name, device):
+                    kind = stat.S_IFMT(file.stat().st_mode)
+                    with pytest.raises(OSError, match=rf"{file.name}: this is a pipe, socket or"):
+                        nn.save(STATE, file)
+                    assert stat.S_IFMT(file.stat().st_mode) == kind
+
+        def test_what_killed_processes_have_left_is_deleted(self, path: Path) -> None:
+            script = (
+                "import os, sys, signal, numpy, nnlite\n"
+                "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\n"
+                "nnlite.save({'x': numpy.ones(3)}, sys.argv[1])\n"
+            )
+            subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+            (left,) = listing(path.parent)
+            assert left.startswith(".nnlite-")
+            nn.save(STATE, path)
+            assert listing(path.parent) == ["state.npz"]
+
+        def test_what_another_process_writes_is_not_deleted(self, path: Path) -> None:
+            other = path.with_name("other.npz")
+            with replacing(str(other)) as file:
+                nn.save(STATE, path)
+                file.write(b"content")
+            assert other.read_bytes() == b"content"
+            assert listing(path.parent) == ["other.npz", "state.npz"]
 
 
 # ---- files that are not what they should be ----
@@ -451,6 +498,85 @@ def test_a_flipped_bit_is_found_or_changes_nothing(path: Path, saved: bytes) -> 
     assert refused > 0.6 * len(saved)
 
 
+def test_a_directory_that_lists_less_than_the_file_has_is_refused(path: Path) -> None:
+    nn.save(STATE, path)
+    content = path.read_bytes()
+    directory, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    entries = [b"PK\1\2" + rest for rest in content[directory:end].split(b"PK\1\2")[1:]]
+
+    def with_directory(listed: list[bytes], start: int = directory) -> bytes:
+        count, size = len(listed), sum(map(len, listed))
+        record = struct.pack("<4s4HIIH", b"PK\5\6", 0, 0, count, count, size, start, 0)
+        return content[:directory] + b"".join(listed) + record
+
+    path.write_bytes(with_directory(entries))
+    assert_same(nn.load_state(path), STATE)
+    damaged = [
+        content[: end + 4] + bytes(18),  # the record at the end is zeroed
+        content[:end] + b"PK\5\6" + bytes(18),
+        with_directory([]),
+        with_directory(entries[1:]),
+        with_directory(entries[:-1]),
+        with_directory(entries[:1] + entries[2:]),
+    ]
+    for each in damaged:
+        path.write_bytes(each)
+        with pytest.raises(ValueError, match=r"state\.npz: damaged or truncated"):
+            nn.load_state(path)
+
+
+def test_a_file_that_was_written_to_a_pipe_is_read(path: Path) -> None:
+    class Pipe(io.RawIOBase):
+        """A stream that cannot seek: the sizes of an entry are written behind it."""
+
+        content = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.content += bytes(data)
+            return len(data)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w") as archive:
+        for name in ("first.npy", "second.npy"):
+            archive.writestr(name, npy(described(), struct.pack("<2f", 1, 2)))
+    path.write_bytes(pipe.content)
+    assert {name: array.tolist() for name, array in nn.load_state(path).items()} == {
+        "first": [1, 2],
+        "second": [1, 2],
+    }
+
+
+def test_an_error_of_the_system_names_the_file(
+    path: Path, saved: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(saved)
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(npz, "read", fail)
+    with pytest.raises(OSError, match=rf"Input/output error: '{re.escape(str(path))}'$"):
+        nn.load_state(path)
+    with pytest.raises(OSError, match=rf"Input/output error: '{re.escape(str(path))}'$"):
+        nn.load_checkpoint(path, model=nn.ReLU())
+
+
+def test_a_file_of_an_earlier_version_is_read() -> None:
+    for name in ("state.npz", "state.safetensors"):
+        state = nn.load_state(Path(__file__).parent / "data" / name)
+        expected = {
+            "0.weight": np.float32([[0, 1, 2], [3, 4, 5]]),
+            "0.bias": np.array([0.5, -1.0]),
+            "1.num_batches_tracked": np.array(7, np.int64),
+            "mask": np.array([True, False]),
+        }
+        assert_same({key: state[key] for key in expected}, expected)
+        assert len(state) == len(expected)
+
+
 def test_surplus_bytes_are_refused(path: Path, saved: bytes) -> None:
     for content in (saved + b"\0", b"\0" + saved, saved + saved):
         path.write_bytes(content)
@@ -483,6 +609,7 @@ def test_surplus_bytes_are_refused(path: Path, saved: bytes) -> None:
         ({"w.npy": npy(described(), bytes(8), length=4000)}, "ends too early"),
         ({"w.npy": npy(described(), bytes(8), version=2, length=2**32 - 1)}, "claims 4294967295"),
         ({"w.npy": npy(described(), bytes(8), version=4)}, "begins with"),
+        ({"w.npy": npy(described("'|b1'"), b"\1\2")}, "is of flags, and has other values"),
         ({"w.npy": b""}, "ends too early"),
         ({"w.npy": b"\x93NUMPY\1\0v"}, "ends too early"),
         ({"w.npy": b"not an array"}, "begins with b'not an a'"),

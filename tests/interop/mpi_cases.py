@@ -144,9 +144,7 @@ def by_hand(setup: Setup) -> dict[str, Any]:
 def recurrent(setup: Setup) -> dict[str, Any]:
     rng = np.random.default_rng(3)
     arrays = rng.integers(0, 5, (20, 7)), rng.integers(0, CLASSES, 20)
-    model = nn.Sequential(
-        nn.Embedding(5, 6), nn.LSTM(6, 8, outputs="last"), nn.Linear(8, CLASSES)
-    )
+    model = nn.Sequential(nn.Embedding(5, 6), nn.LSTM(6, 8, outputs="last"), nn.Linear(8, CLASSES))
     model.astype(np.float64)
     return fitted(setup, sgd, model, arrays=arrays)
 
@@ -171,24 +169,37 @@ CASES: dict[str, Callable[[Setup], dict[str, Any]]] = {
     "fewer samples than processes": lambda s: fitted(s, sgd, batch_size=29, validation=data()),
     "one sample in a batch": lambda s: fitted(s, sgd, batch_size=1, epochs=1),
     "weights": weighted,
+    "epoch metrics": lambda s: fitted(s, sgd, validation=data(), metrics=["f1_macro"]),
     "sum": lambda s: fitted(s, lambda p: nn.SGD(p, lr=0.01), loss=nn.CrossEntropy(reduction="sum")),
     "regression": lambda s: fitted(
-        s, sgd, perceptron(outputs=2), nn.MeanSquaredError(), data("values"),
-        validation=data("values"), metrics=[], 
-    ),  # fmt: skip
+        s,
+        sgd,
+        perceptron(outputs=2),
+        nn.MeanSquaredError(),
+        data("values"),
+        validation=data("values"),
+        metrics=[],
+    ),
     "clipping": lambda s: fitted(s, sgd, max_grad_norm=0.3),
     "accumulation": lambda s: fitted(s, sgd, accumulate=3, max_grad_norm=0.3),
     "schedule": lambda s: fitted(
         s, sgd, schedule=lambda o: nn.OneCycleLR(o, 0.2, 21), schedule_every="step"
     ),
     "plateau": lambda s: fitted(
-        s, sgd, schedule=lambda o: nn.ReduceLROnPlateau(o, patience=0), epochs=8,
-        validation=tuple(array[::2] for array in data()), metrics=[nn.accuracy],
-    ),  # fmt: skip
+        s,
+        sgd,
+        schedule=lambda o: nn.ReduceLROnPlateau(o, patience=0),
+        epochs=8,
+        validation=tuple(array[::2] for array in data()),
+        metrics=[nn.accuracy],
+    ),
     "early stopping": lambda s: fitted(
-        s, lambda p: nn.SGD(p, lr=2.0), epochs=20, validation=data(),
+        s,
+        lambda p: nn.SGD(p, lr=2.0),
+        epochs=20,
+        validation=data(),
         callbacks=[nn.EarlyStopping(patience=2)],
-    ),  # fmt: skip
+    ),
     "frozen": frozen,
     "groups": grouped,
     "by hand": by_hand,
@@ -219,7 +230,9 @@ def main(path: str) -> None:
             for key, value in first.items():
                 same = np.array_equal(value, other[name][key], equal_nan=True)
                 assert same, f"{name}: {key} differs in the process of rank {rank}"
-    np.savez(path, **{f"{name}/{key}": v for name, r in everywhere[0].items() for key, v in r.items()})
+    np.savez(
+        path, **{f"{name}/{key}": v for name, r in everywhere[0].items() for key, v in r.items()}
+    )
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import nnlite as nn
 
 from . import mpi_cases
 
-pytest.importorskip("mpi4py", exc_type=ImportError)
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
 if MPIEXEC is None:
     pytest.skip("there is no mpiexec", allow_module_level=True)

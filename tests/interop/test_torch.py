@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,21 @@ def test_modules_that_are_nested_shared_frozen_or_in_another_mode() -> None:
     for parameter, theirs in zip(model.parameters(), module.parameters(), strict=True):
         if theirs.requires_grad:
             assert_allclose(parameter.grad, theirs.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_names_of_children_are_the_same() -> None:
+    t = torch.nn
+    inner = t.Sequential(OrderedDict(hidden=t.Linear(3, 4), act=t.ReLU()))
+    module = t.Sequential(OrderedDict(body=inner, head=t.Linear(4, 2)))
+    for each in (module, t.Sequential(t.ReLU(), t.Tanh(), t.Linear(3, 2))[1:]):
+        model = nn.from_torch(each)
+        assert list(model.state_dict()) == list(each.state_dict())
+        assert list(nn.to_torch(model).state_dict()) == list(each.state_dict())
+        x = torch.randn(5, 3)
+        expected = each(x).detach().numpy()
+        assert_allclose(model(x.numpy()), expected, rtol=1e-5, atol=1e-6)
+        assert_allclose(nn.to_torch(model)(x).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert repr(nn.from_torch(module)[0]).startswith("Sequential({\n    'hidden': Linear(3, 4)")  # type: ignore[index]
 
 
 def test_global_pooling() -> None:

@@ -117,8 +117,13 @@ def torch_figures(case: Case, torch: Any, seed: int = 0) -> Figures:
     return {name: np.array(value) for name, value in figures.items()}
 
 
-def nnlite_figures(case: Case, given: Figures) -> Figures:
-    """Return all figures of the layer for what goes in according to `given`."""
+def nnlite_figures(
+    case: Case, given: Figures, form: Callable[[nn.Layer], Any] = lambda layer: layer
+) -> Figures:
+    """Return all figures of the layer for what goes in according to `given`.
+
+    They are computed by ``form(layer)``, which is called, and has `backward`, as the layer.
+    """
     figures = {name: given[name] for name in given if name.startswith(("input.", "parameter."))}
     inputs = [figures[name] for name in figures if name.startswith("input.")]
     layer = case.layer().astype(case.dtype).train(case.training)
@@ -127,9 +132,10 @@ def nnlite_figures(case: Case, given: Figures) -> Figures:
         value = given[f"parameter.{name}"]
         assert parameter.shape == value.shape, name
         parameter.data[...] = value
-    output = np.asarray(layer(*inputs))
+    computed = form(layer)
+    output = np.asarray(computed(*inputs))
     grad_output = given["grad_output"]
-    grads = layer.backward(grad_output if grad_output.ndim else float(grad_output))
+    grads = computed.backward(grad_output if grad_output.ndim else float(grad_output))
     figures["grad_output"] = grad_output
     figures["output"] = output
     positions = [k for k, value in enumerate(inputs) if case.takes_gradient(k, value)]

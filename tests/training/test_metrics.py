@@ -29,11 +29,23 @@ class TestAccuracy:
 
     @pytest.mark.parametrize(
         ("scores", "labels"),
-        [(SCORES, LABELS[:2]), (SCORES, SCORES), (SCORES[0], LABELS[0]), (SCORES[:0], LABELS[:0])],
+        [
+            (SCORES, LABELS[:2]),
+            (SCORES, SCORES.astype(int)),
+            (SCORES[0], LABELS[0]),
+            (SCORES[:0], LABELS[:0]),
+        ],
     )
     def test_shapes_that_do_not_fit_are_named(self, scores: Array, labels: Array) -> None:
         with pytest.raises(ValueError, match=r"accuracy: expected predictions .* got the shapes"):
             nn.accuracy(scores, labels)
+
+    def test_probabilities_are_labels_of_their_most_probable_class(self) -> None:
+        soft = np.full((3, 4), 0.1)
+        soft[np.arange(3), LABELS] = 0.7
+        assert nn.accuracy(SCORES, soft) == 1 / 3
+        assert nn.top_k_accuracy(SCORES, soft, k=2) == 2 / 3
+        assert_array_equal(nn.confusion_matrix(SCORES, soft), nn.confusion_matrix(SCORES, LABELS))
 
     def test_one_score_has_no_largest(self) -> None:
         with pytest.raises(ValueError, match=r"shape \(3, 1\); for one score .* binary_accuracy"):
@@ -191,3 +203,41 @@ class TestConfusionMatrix:
     def test_says_what_is_out_of_range(self) -> None:
         with pytest.raises(ValueError, match=r"labels must be in \[0, 4\) for 4 classes, got 4"):
             nn.confusion_matrix(SCORES, LABELS + 1)
+
+
+class TestEpochMetric:
+    def test_it_gets_everything_at_once_and_in_order(self) -> None:
+        def spread(predictions: Array, targets: Array) -> float:
+            assert_array_equal(predictions, np.arange(10.0)[:, np.newaxis])
+            assert_array_equal(targets, np.zeros((10, 1)))
+            return float(predictions.max() - predictions.min())
+
+        data = np.arange(10.0)[:, np.newaxis], np.zeros((10, 1))
+        loss = nn.MeanSquaredError()
+        metrics = [nn.EpochMetric(spread)]
+        figures = nn.evaluate(nn.Identity(), loss, data, metrics=metrics, batch_size=3)
+        assert figures["spread"] == 9
+
+    def test_figures_are_in_the_order_of_the_metrics(self) -> None:
+        metrics = {"a": nn.EpochMetric(nn.accuracy), "b": nn.accuracy}
+        figures = nn.evaluate(
+            nn.Identity(), nn.CrossEntropy(), (SCORES, LABELS), metrics=metrics, batch_size=2
+        )
+        assert list(figures) == ["loss", "a", "b"]
+        assert figures["a"] == figures["b"] == 1 / 3
+
+    def test_it_gets_the_ignored_label_of_the_loss(self) -> None:
+        figures = nn.evaluate(
+            nn.Identity(),
+            nn.CrossEntropy(ignore_index=3),
+            (SCORES, LABELS),
+            metrics=[nn.EpochMetric(nn.accuracy)],
+        )
+        assert figures["accuracy"] == 1 / 2
+
+    def test_it_needs_a_function_that_gives_a_number(self) -> None:
+        with pytest.raises(TypeError, match="EpochMetric: expected a function, got 3"):
+            nn.EpochMetric(3)  # type: ignore[arg-type]
+        rows = nn.EpochMetric(lambda predictions, targets: predictions)
+        with pytest.raises(TypeError, match="the metric 'rows' must give a number, got an array"):
+            nn.evaluate(nn.Identity(), nn.CrossEntropy(), (SCORES, LABELS), metrics={"rows": rows})

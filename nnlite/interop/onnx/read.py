@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import nnlite as nn
 
+from ...files.model import sequential_arguments
 from . import functions
 from .file import load, shortened
 from .metadata import TRAINING
@@ -81,6 +82,8 @@ class Model:
         self.path = path
         self.opset = opset
         self.is_own = proto.producer_name == "nnlite"
+        # Whether all nodes so far are named by the paths that their layers had in containers.
+        self.has_paths = self.is_own
         self.layers: dict[str, tuple[Any, ...]] = {}
         self.values: dict[str, Any] = {}
         self.uses = Counter(name for node in proto.graph.node for name in node.input)
@@ -124,6 +127,7 @@ class Model:
         while name in self.layers:
             count += 1
             name = f"{wanted}_{count}"
+            self.has_paths = False
         return name
 
     def shape(self, name: str) -> list[Any] | None:
@@ -252,6 +256,7 @@ class Node:
         # Sources first: they may add layers, which must have other names than this one.
         sources = [self.plain(each) if isinstance(each, Value) else each for each in inputs]
         name = self.model.unique(self._base)
+        self.model.has_paths &= "/" in self._proto.name
         self.model.layers[name] = (layer, *sources)
         return Value(name)
 
@@ -289,8 +294,9 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
     -------
     Sequential or Graph
         A `Sequential` if each layer takes the output of the one before it, otherwise a `Graph`. A
-        file that `to_onnx` has written gives a model in the mode of the one that was written; any
-        other is in evaluation mode, which is what the file computes: call ``train()`` to train it.
+        file that `to_onnx` has written gives a model in the mode of the one that was written, its
+        layers in the same containers; any other is in evaluation mode, which is what the file
+        computes: call ``train()`` to train it.
 
     Raises
     ------
@@ -395,7 +401,7 @@ def _assembled(model: Model, proto: onnx.ModelProto) -> nn.Sequential | nn.Graph
     layers = _reached(model.layers, outputs)
     chain = _chain(layers, model.inputs, outputs)
     if chain is not None:
-        return nn.Sequential(*chain)
+        return _nested(chain) if model.has_paths else nn.Sequential(*chain.values())
     for name in model.inputs:
         if not any(name in sources for _, *sources in layers.values()):
             raise ValueError(f"{model.path}: no node uses the input {shortened(name)!r}")
@@ -418,14 +424,26 @@ def _reached(
 
 def _chain(
     layers: dict[str, tuple[Any, ...]], inputs: list[str], outputs: list[str]
-) -> list[nn.Layer] | None:
+) -> dict[str, nn.Layer] | None:
     """Return the layers if each takes the output of the one before it, and no more."""
     if len(inputs) != 1 or len(outputs) != 1:
         return None
-    last, chain = inputs[0], []
+    last, chain = inputs[0], {}
     for name, (layer, *sources) in layers.items():
         if sources != [last]:
             return None
-        chain.append(layer)
+        chain[name] = layer
         last = name
     return chain if last == outputs[0] else None
+
+
+def _nested(layers: dict[str, nn.Layer]) -> nn.Sequential:
+    """Return the layers in containers, by the paths that are their names."""
+    groups: dict[str, dict[str, nn.Layer]] = {}
+    for path, layer in layers.items():
+        name, _, rest = path.partition("/")
+        groups.setdefault(name, {})[rest] = layer
+    children = {
+        name: group[""] if "" in group else _nested(group) for name, group in groups.items()
+    }
+    return nn.Sequential(*sequential_arguments(children))

@@ -1,0 +1,378 @@
+"""RNN, LSTM and GRU: one product a step, then the formulas of the cell for one element at a time.
+
+With the state before a step, its input and a one side by side, and all weights in one matrix, the
+sums of a step are one product::
+
+    a_t = [h_{t-1}  x_t  1] Mᵀ        M = [W_hh  W_ih  b]
+
+Backward there is one product a step too, dh_{t-1} = da_t W_hh, and one over all steps for the
+gradients of all weights: dM = Σ_t da_tᵀ [h_{t-1}  x_t  1].
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import nnlite as nn
+
+from ..engine.arrays import Array
+from ..random import generator, own_generators
+from .forms import form
+from .layers import dropped
+from .source import Code, Name, Value, fixed, nest, product, used
+
+Recurrent = nn.RNN | nn.LSTM | nn.GRU
+# The first block, the first gate, and the number of both.
+Pieces = list[tuple[int, int, int]]
+
+
+class Cell(NamedTuple):
+    """The formulas of a cell, for one element.
+
+    Attributes
+    ----------
+    sums : tuple of str
+        The blocks of a_t.
+    step : str
+        The state after the step, ``h`` and perhaps ``c``, of the sums, ``h_before`` and
+        ``c_before``.
+    kept : tuple of str
+        What takes the place of the sums for the backward.
+    step_back : str
+        The gradients of the sums, ``d_`` in front of their names, of ``dh`` and ``dc``, those of
+        the state after the step; with ``dh_before`` and ``dc_before``, what reaches the state
+        before the step without the product.
+    of_state, of_input : Pieces
+        Which blocks of a_t are sums of which gates of W_hh and of W_ih.
+    """
+
+    sums: tuple[str, ...]
+    step: str
+    kept: tuple[str, ...]
+    step_back: str
+    of_state: Pieces
+    of_input: Pieces
+
+
+def _rnn(layer: nn.RNN) -> Cell:
+    is_tanh = layer.nonlinearity == "tanh"
+    return Cell(
+        sums=("a",),
+        step=f"h = {'tanh(a)' if is_tanh else 'real(0) if a < 0 else a'}",
+        kept=("h",),
+        step_back=f"d_a = {'dh * (real(1) - h * h)' if is_tanh else 'dh if h > 0 else real(0)'}",
+        of_state=[(0, 0, 1)],
+        of_input=[(0, 0, 1)],
+    )
+
+
+def _lstm(layer: nn.LSTM) -> Cell:
+    return Cell(
+        sums=("a_i", "a_f", "a_g", "a_o"),
+        step="""
+            i, f, g, o = sigmoid(a_i), sigmoid(a_f), tanh(a_g), sigmoid(a_o)
+            c = f * c_before + i * g
+            h = o * tanh(c)
+        """,
+        kept=("i", "f", "g", "o"),
+        step_back="""
+            tanh_c = tanh(c)
+            dc += dh * o * (real(1) - tanh_c * tanh_c)
+            d_a_i = dc * g * i * (real(1) - i)
+            d_a_f = dc * c_before * f * (real(1) - f)
+            d_a_g = dc * i * (real(1) - g * g)
+            d_a_o = dh * tanh_c * o * (real(1) - o)
+            dc_before = dc * f
+        """,
+        of_state=[(0, 0, 4)],
+        of_input=[(0, 0, 4)],
+    )
+
+
+def _gru(layer: nn.GRU) -> Cell:
+    return Cell(
+        # r scales v_n with its bias, so that u_n and v_n are sums of their own.
+        sums=("a_r", "a_z", "u_n", "v_n"),
+        step="""
+            r, z = sigmoid(a_r), sigmoid(a_z)
+            n = tanh(u_n + r * v_n)
+            h = (real(1) - z) * n + z * h_before
+        """,
+        kept=("r", "z", "n", "v_n"),
+        step_back="""
+            d_u_n = dh * (real(1) - z) * (real(1) - n * n)
+            d_v_n = d_u_n * r
+            d_a_r = d_u_n * v_n * r * (real(1) - r)
+            d_a_z = dh * (h_before - n) * z * (real(1) - z)
+            dh_before = dh * z
+        """,
+        of_state=[(0, 0, 2), (3, 2, 1)],
+        of_input=[(0, 0, 3)],
+    )
+
+
+CELLS: dict[type, Callable[[Any], Cell]] = {nn.RNN: _rnn, nn.LSTM: _lstm, nn.GRU: _gru}
+
+
+@form(*CELLS)
+def recurrent(layer: Recurrent, code: Code, x: Value, *initial: Value) -> Value:
+    """Write the layers one after the other, each in its directions."""
+    batch, length = x.shape[:2]
+    directions = 2 if layer.bidirectional else 1
+    width = directions * layer.hidden_size
+    states = ("h", "c") if isinstance(layer, nn.LSTM) else ("h",)
+    final = _final_states(
+        layer, code, (layer.num_layers * directions, batch, layer.hidden_size), states
+    )
+    for index in range(layer.num_layers):
+        if index and layer.dropout and code.is_training(layer):
+            x, back = dropped(code, x, layer.dropout, _noise(layer, x))
+            code.tape(x, back)
+        only_last = layer.outputs == "last" and index == layer.num_layers - 1
+        y = code.new((batch, width) if only_last else (batch, length, width))
+        runs = [
+            _Run(layer, code, x, y, index, direction, initial, final)
+            for direction in range(directions)
+        ]
+        for run in runs:
+            run.forward()
+
+        def backward(dy: Value, runs: list[_Run] = runs) -> None:
+            for run in runs:
+                run.backward(dy)
+
+        code.tape(y, backward)
+        x = y
+    return x
+
+
+def _final_states(
+    layer: Recurrent, code: Code, shape: tuple[Any, ...], names: Sequence[str]
+) -> list[Name]:
+    """Return the names of the arrays of ``last_state``, which are new in each call."""
+    arrays: dict[str, Array] = {}
+
+    def new(name: str) -> Callable[[int], Array]:
+        def array(n: int) -> Array:
+            arrays[name] = np.empty(fixed(shape, n), code.dtype)
+            layer.last_state = tuple(arrays.values()) if len(names) > 1 else arrays[name]
+            return arrays[name]
+
+        return array
+
+    return [code.each_call(f"last_{name}", new(name)) for name in names]
+
+
+def _noise(layer: Recurrent, x: Value) -> Callable[[int], Array]:
+    """Return what draws the noise of the dropout in front of a layer, as the layer does."""
+    rng = next(iter(own_generators(layer).values()), None)
+
+    def draw(n: int) -> Array:
+        batch, length, width = fixed(x.shape, n)
+        noise = generator(rng).random((length, width, batch), np.float32)
+        return np.ascontiguousarray(noise.transpose(2, 0, 1))
+
+    return draw
+
+
+class _Run:
+    """One layer in one direction, from the sequences `x` to its part of `y`."""
+
+    def __init__(
+        self,
+        layer: Recurrent,
+        code: Code,
+        x: Value,
+        y: Value,
+        index: int,
+        direction: int,
+        initial: tuple[Value, ...],
+        final: list[Name],
+    ) -> None:
+        def parameter(kind: str) -> Value:
+            suffix = f"l{index}{'_reverse' if direction else ''}"
+            return code.parameter(getattr(layer, f"{kind}_{suffix}"), f"{kind}_{suffix}")
+
+        self.code, self.x, self.y = code, x, y
+        self.cell = CELLS[type(layer)](layer)
+        self.index = index * (2 if layer.bidirectional else 1) + direction
+        self.initial, self.final = initial, final
+        self.truncate = layer.truncate
+        batch, length, self.features = x.shape
+        self.batch, self.length, self.size = batch, int(length), layer.hidden_size
+        self.weight_ih, self.weight_hh = parameter("weight_ih"), parameter("weight_hh")
+        self.biases = (parameter("bias_ih"), parameter("bias_hh")) if layer.bias else None
+        self.rows = len(self.cell.sums) * self.size
+        self.terms = self.size + int(self.features) + (1 if layer.bias else 0)
+        self.matrix, self.columns, self.sums = map(code.name, ("matrix", "columns", "sums"))
+        # The arrays of the states after each step; the hidden state is a part of the columns.
+        self.states = {"h": self.columns}
+        if len(final) > 1:
+            self.states["c"] = code.name("cells")
+        # The step of the sequence, and the place of feature k in the output.
+        self.time = f"{self.length - 1} - t" if direction else "t"
+        self.place = f"{direction * self.size} + k" if direction else "k"
+        self.only_last = len(y.shape) == 2
+
+    def forward(self) -> None:
+        code, cell, size, batch = self.code, self.cell, self.size, self.batch
+        matrix, columns, sums = self.matrix, self.columns, self.sums
+        code(f"""
+            {matrix} = np.zeros(({self.rows}, {self.terms}), real)
+            {columns} = np.empty(({self.length + 1}, {batch}, {self.terms}), real)
+            {sums} = np.empty(({self.length}, {batch}, {self.rows}), real)
+        """)
+        inputs = f"{size}:{size + int(self.features)}"
+        for weight, bias, pieces, terms in self._weights(inputs):
+            for blocks, gates in self._rows(pieces):
+                code(f"{matrix}[{blocks}, {terms}] = {weight}[{gates}]")
+                if bias:
+                    code(f"{matrix}[{blocks}, {self.terms - 1}] += {bias}[{gates}]")
+        if self.biases:
+            code(f"{columns}[:, :, {self.terms - 1}] = 1")
+        code(f"inputs = {self.x.view(*self.x.shape)}")
+        loops = {"t": self.length, "b": batch, "k": self.features}
+        code(nest(loops, f"{columns}[t, b, {size} + k] = inputs[b, {self.time}, k]"))
+        if "c" in self.states:
+            code(f"{self.states['c']} = np.empty(({self.length + 1}, {batch}, {size}), real)")
+        for position, array in enumerate(self.states.values()):
+            start = "0"
+            if self.initial:
+                state = self.initial[position]
+                start = f"{state.view(-1, batch, size)}[{self.index}]"
+            code(f"{array}[0, :, :{size}] = {start}")
+
+        shape = (batch, self.y.shape[-1]) if self.only_last else self.y.shape
+        stored = [f"{array}[t + 1, b, k] = {name}" for name, array in self.states.items()]
+        if not self.only_last:
+            stored.append(f"out[b, {self.time}, {self.place}] = h")
+        body = [
+            f"{', '.join(cell.sums)} = {self._blocks('now')}",
+            *self._loaded(cell.step),
+            cell.step,
+            f"{self._blocks('now')} = {', '.join(cell.kept)}",
+            *stored,
+        ]
+        step = f"now = {sums}[t]\nnp.dot({columns}[t], {matrix}.T, now)\n"
+        step += nest({"b": batch, "k": size}, _joined(body))
+        code(f"out = {self.y.view(*shape)}")
+        code(nest({"t": self.length}, step))
+        ends = [
+            f"{last}[{self.index}, b, k] = {array}[{self.length}, b, k]"
+            for last, array in zip(self.final, self.states.values(), strict=True)
+        ]
+        if self.only_last:
+            ends.append(f"out[b, {self.place}] = {columns}[{self.length}, b, k]")
+        code(nest({"b": batch, "k": size}, _joined(ends)))
+
+    def backward(self, dy: Value) -> None:
+        code, cell, size, batch = self.code, self.cell, self.size, self.batch
+        wants_start = any(state.needs_grad for state in self.initial)
+        carried = {name: f"d_{name}" for name in self.states}
+        shape = (batch, self.y.shape[-1]) if self.only_last else self.y.shape
+        code(f"""
+            grads = {dy.view(*shape)}
+            d_sums = np.empty(({self.length}, {batch}, {self.rows}), real)
+            of_state = np.ascontiguousarray({self.matrix}[:, :{size}])
+        """)
+        code(
+            "\n".join(f"{array} = np.zeros(({batch}, {size}), real)" for array in carried.values())
+        )
+        has_direct = "dh_before" in cell.step_back
+        if has_direct:
+            code(f"direct = np.zeros(({batch}, {size}), real)")
+        if self.only_last:
+            code(nest({"b": batch, "k": size}, f"d_h[b, k] = grads[b, {self.place}]"))
+        body = [
+            f"{', '.join(cell.kept)} = {self._blocks('now')}",
+            *self._loaded(cell.step_back),
+            f"c = {self.states['c']}[t + 1, b, k]" if "c" in self.states else "",
+            *(f"d{name} = {array}[b, k]" for name, array in carried.items()),
+            "" if self.only_last else f"dh += grads[b, {self.time}, {self.place}]",
+            cell.step_back,
+            f"{self._blocks('d_now')} = {', '.join(f'd_{name}' for name in cell.sums)}",
+            "d_c[b, k] = dc_before" if "c" in carried else "",
+            "direct[b, k] = dh_before" if has_direct else "",
+        ]
+        step = [
+            f"now, d_now = {self.sums}[t], d_sums[t]",
+            nest({"b": batch, "k": size}, _joined(body)),
+            "np.dot(d_now, of_state, d_h)",
+            "d_h += direct" if has_direct else "",
+        ]
+        if self.truncate:
+            zeros = "\n".join(f"    {array}[:] = 0" for array in carried.values())
+            step.append(f"if t and ({self.length} - t) % {self.truncate} == 0:\n{zeros}")
+        steps = textwrap.indent(_joined(step), "    ")
+        code(f"for t in range({self.length - 1}, -1, -1):\n{steps}")
+        self._gradients(carried)
+
+    def _gradients(self, carried: dict[str, str]) -> None:
+        """Write the gradients of weights, inputs and initial states."""
+        code, size, batch = self.code, self.size, self.batch
+        steps = product((self.length, batch))
+        inputs = f"{size}:{size + int(self.features)}"
+        code(f"rows = d_sums.reshape({steps}, {self.rows})")
+        parameters = (self.weight_ih, self.weight_hh, *(self.biases or ()))
+        if any(parameter.needs_grad for parameter in parameters):
+            code(f"""
+                terms = {self.columns}[:{self.length}].reshape({steps}, {self.terms})
+                d_matrix = np.dot(rows.T, terms)
+            """)
+        for weight, bias, pieces, terms in self._weights(inputs):
+            for parameter, columns in ((weight, terms), (bias, f"{self.terms - 1}")):
+                if parameter and parameter.needs_grad:
+                    with code.gradient(parameter) as part:
+                        for blocks, gates in self._rows(pieces):
+                            code(f"{part}[{gates}] = d_matrix[{blocks}, {columns}]")
+        if self.x.needs_grad:
+            with code.gradient(self.x) as dx:
+                code(f"""
+                    d_terms = np.dot(rows, np.ascontiguousarray({self.matrix}[:, {inputs}]))
+                    d_steps = d_terms.reshape({self.length}, {batch}, {self.features})
+                    d_inputs = {dx.view(*self.x.shape)}
+                """)
+                loops = {"t": self.length, "b": batch, "k": self.features}
+                code(nest(loops, f"d_inputs[b, {self.time}, k] = d_steps[t, b, k]"))
+        for state, array in zip(self.initial, carried.values(), strict=bool(self.initial)):
+            if state.needs_grad:
+                with code.gradient(state) as d_state:
+                    view = d_state.view(-1, batch, size)
+                    code(f"{d_state}[:] = 0\n{view}[{self.index}] = {array}")
+
+    def _weights(self, inputs: str) -> list[tuple[Value, Value | None, Pieces, str]]:
+        """Return weights and biases, with their blocks and their columns of the matrix."""
+        bias_ih, bias_hh = self.biases or (None, None)
+        return [
+            (self.weight_hh, bias_hh, self.cell.of_state, f":{self.size}"),
+            (self.weight_ih, bias_ih, self.cell.of_input, inputs),
+        ]
+
+    def _rows(self, pieces: Pieces) -> list[tuple[str, str]]:
+        """Return slices of the matrix's rows, and of the weight's."""
+        size = self.size
+        return [
+            (f"{b * size}:{(b + count) * size}", f"{g * size}:{(g + count) * size}")
+            for b, g, count in pieces
+        ]
+
+    def _blocks(self, array: str) -> str:
+        """Return the elements of all blocks for feature k of sample b."""
+        places = (
+            f"{block * self.size} + k" if block else "k" for block in range(len(self.cell.sums))
+        )
+        return ", ".join(f"{array}[b, {place}]" for place in places)
+
+    def _loaded(self, formulas: str) -> list[str]:
+        """Return statements that load the states before the step which the formulas read."""
+        places = {f"{name}_before": f"{array}[t, b, k]" for name, array in self.states.items()}
+        read = used(places, [textwrap.dedent(formulas)])
+        return [f"{name} = {places[name]}" for name in read]
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return "\n".join(textwrap.dedent(part).strip("\n") for part in parts if part)

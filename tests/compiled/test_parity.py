@@ -1,0 +1,57 @@
+"""The compiled form of each layer and loss gives PyTorch's figures: those of `tests.parity`."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import nnlite as nn
+
+from ..parity.case import TOLERANCE, assert_figures, nnlite_figures, torch_figures
+from ..parity.cases import DRAWN_LAYERS, LAYERS
+from ..parity.record import read
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* a single class")
+
+RECORDED = {group: read(group) for group in LAYERS}
+
+
+class CompiledLoss:
+    """A loss that is compiled behind a model whose only parameter is added to the prediction."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def __call__(self, prediction, *target):
+        self.added = nn.Weight(np.zeros_like(prediction))
+        model = nn.Graph({"w": (self.added,), "y": (nn.Add(), "x", "w")})
+        return nn.compile(model, self.loss, native=False)(prediction, *target)
+
+    def backward(self, grad):
+        return grad * self.added.weight.grad
+
+
+def compiled(layer):
+    if isinstance(layer, nn.Loss):
+        if layer.reduction == "none":
+            pytest.skip("a loss of several numbers is not compiled")
+        return CompiledLoss(layer)
+    return nn.compile(layer, native=False)
+
+
+@pytest.mark.parametrize(
+    ("group", "case"), [(group, case) for group, cases in LAYERS.items() for case in cases], ids=str
+)
+def test_recorded_figures(group, case):
+    recorded = RECORDED[group][case.name]
+    assert_figures(nnlite_figures(case, recorded, compiled), recorded, TOLERANCE[case.dtype])
+
+
+@pytest.mark.parametrize("group", DRAWN_LAYERS)
+@settings(max_examples=10)
+@given(data=st.data(), seed=st.integers(0, 2**16))
+def test_drawn_shapes_and_options(group, data, seed):
+    torch = pytest.importorskip("torch")
+    case = data.draw(DRAWN_LAYERS[group])
+    expected = torch_figures(case, torch, seed)
+    assert_figures(nnlite_figures(case, expected, compiled), expected, TOLERANCE[case.dtype])
