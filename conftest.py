@@ -11,6 +11,7 @@ NEEDED = {
     "nnlite/interop/sklearn.py": ["sklearn"],
     "nnlite/interop/torch.py": ["torch"],
     "tests/interop/record_onnx.py": ["onnx"],
+    "tests/interop/test_many_models.py": ["sklearn"],
     "tests/interop/test_mpi.py": ["mpi4py"],
     "tests/interop/test_sklearn.py": ["pandas", "polars", "sklearn"],
 }

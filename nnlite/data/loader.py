@@ -212,7 +212,7 @@ class DataLoader:
         sources = [_read_only(array) for array in self.arrays] if order is None else self.arrays
         try:
             for start in range(running.batches * size, len(self) * size, size):
-                part = self.shard.part(start, min(start + size, len(self.arrays[0])))
+                part = self.shard.part(start, min(start + size, self._drawn()))
                 picked = part if order is None else order[part]
                 arrays = tuple([source[picked] for source in sources])
                 batch: Any = arrays if len(arrays) > 1 else arrays[0]

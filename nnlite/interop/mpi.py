@@ -41,8 +41,8 @@ __all__ = ["DistributedOptimizer", "ProcessError", "SyncBatchNorm", "fraction", 
 
 T = TypeVar("T")
 
-# How long a process that has failed waits for the others to come to where they learn of it.
-_GRACE = 3.0
+# How many seconds a process that has failed waits for the others to learn of it.
+_GRACE = 5.0
 # Equal weights are as good as certain; checking them costs more than a small step.
 _STEPS_TO_CHECK = 100
 # What a parameter is in a step, in one process.

@@ -189,7 +189,7 @@ def fit(
     pace = Pace(training, schedule_every, monitor)
     good = LastGood(model, parameters, enabled=boolean(rollback, "fit: rollback"))
     saver = checked_checkpoint(checkpoint, resume)
-    if saver is not None:
+    if saver is not None or optimizer.processes.size > 1:
         training.terms = terms_of(
             model, loss, optimizer, accumulate=accumulate, max_grad_norm=max_norm,
             schedule_every=pace.every, monitor=pace.monitor,

@@ -154,7 +154,7 @@ class Training:
                 method(self)
             elif hook == "on_epoch_end" and is_function(callback):
                 callback(self)
-        if self._callbacks:  # one of them may have stopped the run in one process
+        if self.processes.size > 1:  # a callback may have stopped the run in one of them
             self.stopped = next(filter(None, self.processes.gather(self.stopped)), None)
 
     def state_dict(self) -> dict[str, Any]:

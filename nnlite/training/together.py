@@ -33,12 +33,13 @@ def begin_together(training: Training) -> None:
         return
     facts = {
         "the number of epochs": training.epochs,
-        "the names of the figures": training.names,
-        "the history": len(training.history.epochs),
+        "the length of the history": len(training.history.epochs),
+        "the list of figures": training.names,
+        "the loss": repr(training.loss),
+        "the optimizer": repr(training.optimizer),
+        **training.terms["options"],
         **_shapes("model", training.model),
         **_shapes("loss", training.loss),
-        "the optimizer": repr(training.optimizer),
-        "the accumulation and so on": training.terms.get("options"),
     }
     processes.check_same(facts, "fit", "all processes must run the same script")
     _check_parts(training)

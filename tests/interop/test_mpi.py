@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,21 @@ def test_the_training_is_that_of_one_process(
                 np.testing.assert_allclose(
                     found[f"{name}/{key}"], value, rtol=1e-9, atol=1e-9, err_msg=f"{name}: {key}"
                 )
+
+
+def test_the_demo_prints_once_and_reaches_the_accuracy_of_one_process() -> None:
+    demo = ["train_mnist.py", "--epochs", "1", "--hidden", "16", "--batch-size", "500"]
+    alone = subprocess.run(
+        [sys.executable, *demo], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    done = run(2, *demo, "--distributed")
+    assert done.returncode == 0, done.stderr
+    lines, expected = done.stdout.splitlines(), alone.stdout.splitlines()
+    assert lines[:-2] == expected[:-2]  # the network
+    assert len(lines) == len(expected)
+    for line, other in zip(lines[-2:], expected[-2:], strict=True):
+        figures, others = (np.array(re.findall(r"\d+\.\d+", x), float) for x in (line, other))
+        np.testing.assert_allclose(figures, others, rtol=2e-3)
 
 
 def test_the_masks_of_dropout_differ_and_are_repeatable() -> None:
@@ -306,6 +322,15 @@ def test_ctrl_c_ends_mpiexec() -> None:
         assert process.wait(timeout=60) != 0
 
 
+def test_a_process_may_have_callbacks_of_its_own() -> None:
+    text = """
+    def report(training):
+        print(training.epoch, training.figures)
+    run(perceptron(), *[report][rank:])
+    """
+    assert [line[0] for line in output(text)] == ["1", "2", "3"]
+
+
 def test_a_callback_of_one_process_stops_all() -> None:
     text = """
     class Deadline(nn.Callback):
@@ -341,6 +366,10 @@ def test_a_callback_of_one_process_stops_all() -> None:
         (
             "run(perceptron(), epochs=3 + rank)",
             ["fit: the number of epochs is 4", "of rank 1", "3 in that of rank 0"],
+        ),
+        (
+            "run(perceptron(), accumulate=1 + rank)",
+            ["fit: accumulate is 2 in the process of rank 1, and 1 in that of rank 0"],
         ),
         (
             "model = perceptron()\nmodel[0].weight.requires_grad = not rank\nrun(model)",
@@ -379,7 +408,8 @@ def test_a_callback_of_one_process_stops_all() -> None:
         ),
     ],
     ids=[
-        "data", "shapes", "options", "epochs", "frozen", "weights", "batches", "parts", "no shard",
+        "data", "shapes", "optimizer", "epochs", "options", "frozen", "weights", "batches",
+        "parts", "no shard",
     ],
 )  # fmt: skip
 def test_processes_that_differ_are_an_error(text: str, messages: list[str]) -> None:
