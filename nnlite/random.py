@@ -143,6 +143,13 @@ def load_generator_state(rng: np.random.Generator, state: Any) -> None:
     rng.bit_generator.state = checked_generator_state(rng, state)
 
 
+def branch(rng: np.random.Generator, number: int) -> None:
+    """Restart `rng` with a stream of numbers that its present state and `number` define."""
+    entropy = copy.deepcopy(rng).integers(1 << 32, size=4)
+    seeds = np.random.SeedSequence([*map(int, entropy), number])
+    rng.bit_generator.state = type(rng.bit_generator)(seeds).state
+
+
 def own_generators(owner: object) -> dict[str, np.random.Generator]:
     """Return the generators that are attributes of an object, by name."""
     attributes = getattr(owner, "__dict__", {})
