@@ -183,7 +183,7 @@ class _Recurrent(Layer):
         initial = self._states(state, len(x), "the initial state")
         absent = self._absent(mask, x.shape)
         # The memory of the last forward is free for this one, unless its output is still in use.
-        self._cache = None
+        self.drop_cache()
 
         sequence = time_first(x, absent)
         runs: list[tuple[_Weights, Steps]] = []
@@ -213,7 +213,9 @@ class _Recurrent(Layer):
             np.array([state[-1].T for state in states])
             for states in zip(*(steps.states for _, steps in runs), strict=True)
         )
-        self.last_state = final if len(final) > 1 else final[0]
+        # A prediction leaves the state of a forward of another thread, as it leaves its cache.
+        if is_grad_enabled() or self._cache is None:
+            self.last_state = final if len(final) > 1 else final[0]
         self.cache(x.shape, state, runs, drops, absent)
         output: Array
         if self.outputs == "last":

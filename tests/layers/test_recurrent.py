@@ -7,6 +7,7 @@ import functools
 import pickle
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -993,3 +994,24 @@ def test_truncation_is_a_detach_between_chunks_counted_from_the_end(
     for a, b in zip(layer.backward(grad), [their_x, *their_state], strict=True):
         assert_allclose(a, b.grad, rtol=1e-10, atol=1e-12)
     assert_same(gradients(layer), theirs)
+
+
+@every_kind
+def test_a_prediction_in_another_thread_leaves_this_ones_forward_alone(kind: str) -> None:
+    layer = in_float64(kind, 3, 4)
+    x, other, grad = np.ones((2, 5, 3)), np.zeros((6, 7, 3)), np.ones((2, 5, 4))
+    layer(x)
+    state = copy.deepcopy(layer.last_state)
+    expected = layer.backward(grad)
+    parameter_grads = {name: each.copy() for name, each in gradients(layer).items()}
+    layer.zero_grad()
+
+    layer(x)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(nn.predict, layer, other).result()
+    assert_array_equal(layer.last_state, state)
+    assert_array_equal(layer.backward(grad), expected)
+    for name, each in gradients(layer).items():
+        assert_array_equal(each, parameter_grads[name])
+    nn.predict(layer, other)
+    assert as_tuple(layer.last_state)[0].shape == (1, 6, 4)
