@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Layer")
 Member = TypeVar("Member")
 
-# Identifies one forward of one layer: a new list for each, holding the thread that it ran in.
+# Identifies one forward of one layer: a new list for each, holding the thread that it ran in and
+# the other threads whose forwards it replaced.
 Token = list[int | None]
 
 
@@ -134,14 +135,28 @@ class Layer:
         else:
             attributes = self.__dict__  # faster than through __setattr__
             attributes["_cache"] = values
-            attributes["_token"] = [thread]
+            last = self._token
+            if len(last) == 1 and last[0] == thread:
+                attributes["_token"] = [thread]
+            else:
+                attributes["_token"] = [thread, *(t for t in last if t not in (thread, None))]
 
     def cached(self) -> tuple[Any, ...]:
-        """Return the values that `forward` cached; raise a RuntimeError if there are none."""
+        """Return the values that `forward` cached; raise a RuntimeError if there are none.
+
+        It is also an error if another thread's `forward` replaced that of this thread. A thread
+        without a `forward` of its own gets the values of the latest one.
+        """
         if self._cache is None:
             raise RuntimeError(
                 f"{self.label}: backward needs what forward hands to self.cache(...), and there is "
                 f"nothing; call forward before it, outside of no_grad"
+            )
+        if len(self._token) > 1 and current.thread in self._token[1:]:
+            raise RuntimeError(
+                f"{self.label}: another thread called the layer after this thread's forward, and a "
+                f"layer keeps the cache of its latest call only; call layer.tied() for each "
+                f"thread, or use no_grad in the thread that does not train"
             )
         return self._cache
 

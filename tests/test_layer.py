@@ -1157,6 +1157,33 @@ def test_a_forward_without_caches_in_another_thread_leaves_this_ones_alone() -> 
         model.backward(grad)
 
 
+@pytest.mark.parametrize("wrap", [lambda layer: layer, nn.Sequential, nn.RNN])
+def test_a_forward_in_another_thread_is_not_taken_for_this_ones(wrap: Any) -> None:
+    model = nn.RNN(3, 4, rng=0) if wrap is nn.RNN else wrap(nn.Linear(3, 4, rng=0))
+    x = np.ones((2, 5, 3), np.float32)
+    grad = np.ones_like(model(x))
+    expected = model.backward(grad)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            pool.submit(model, x).result()
+            with pytest.raises(RuntimeError, match=r"another thread called .*layer\.tied\(\)"):
+                model.backward(grad)
+        assert_array_equal(pool.submit(model.backward, grad).result(), expected)
+        model(x)
+        assert_array_equal(model.backward(grad), expected)
+
+
+def test_backward_may_run_in_another_thread_than_forward() -> None:
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), nn.Tanh())
+    x, grad = np.ones((2, 3), np.float32), np.ones((2, 4), np.float32)
+    model(x)
+    expected = model.backward(grad)
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            model(x)
+            assert_array_equal(pool.submit(model.backward, grad).result(), expected)
+
+
 def test_contexts_that_end_in_another_order_leave_the_thread_as_it_was() -> None:
     first, second = nn.no_grad(), nn.no_grad()
     first.__enter__()
