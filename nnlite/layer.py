@@ -648,15 +648,16 @@ def add_path(
     """Append the path in `model` of the layer that raised an error to the error's message.
 
     `layer`, called with the arrays `given`, raised the error, unless one of its sub-layers did.
+    Without `given`, the message has no shapes.
     """
     # Other classes of errors may have arguments besides the message.
     if type(error) not in (TypeError, ValueError, RuntimeError):
         return
     shapes = " and ".join(str(getattr(array, "shape", type(array).__name__)) for array in given)
     # Store the layer's id, so that the error can be pickled without the layer.
-    number, what, old = vars(error).get("_place", (id(layer), f"{kind} of shape {shapes}", ""))
+    number, what, old = vars(error).get("_place", (id(layer), f", {kind} of shape {shapes}" * bool(given), ""))
     path = next((path for path, part in model.named_layers() if id(part) == number), "")
-    suffix = f" (layer {path!r}, {what})" if path else old
+    suffix = f" (layer {path!r}{what})" if path else old
     error.args = (str(error).removesuffix(old) + suffix,)
     vars(error)["_place"] = number, what, suffix
 

@@ -1385,11 +1385,26 @@ def test_a_layer_that_returns_nothing_or_does_not_cache_is_named(around: Any) ->
     with pytest.raises(TypeError, match=r"NoOutput\(\): forward returned None"):
         around(NoOutput())(x)
     model = around(NoGradient())
-    with pytest.raises(TypeError, match=r"(NoGradient\(\)|Sequential): backward returned None"):
+    with pytest.raises(TypeError, match=r"NoGradient\(\): backward returned None"):
         model.backward(model(x))
     model = around(NoCache())
     with pytest.raises(RuntimeError, match=r"NoCache\(\): .*self\.cache\(\.\.\.\)"):
         model.backward(model(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "path"),
+    [
+        (lambda layer: nn.Sequential(nn.Tanh(), layer), "1"),
+        (lambda layer: nn.Sequential(nn.Tanh(), nn.Sequential(layer, nn.Tanh())), "1.0"),
+        (lambda layer: nn.Sequential(nn.Tanh(), nn.Residual(layer)), "1.body.0"),
+        (lambda layer: nn.Residual(nn.Sequential(layer)), "body.0.0"),
+    ],
+)
+def test_a_layer_that_returns_no_gradient_is_named_with_its_path(make: Any, path: str) -> None:
+    model = make(NoGradient())
+    with pytest.raises(TypeError, match=rf"NoGradient\(\): .*\(layer '{re.escape(path)}'\)$"):
+        model.backward(model(np.ones((2, 2))))
 
 
 def test_an_error_in_a_nested_model_ends_with_the_path_and_the_shape() -> None:

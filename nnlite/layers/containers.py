@@ -106,10 +106,8 @@ class Sequential(Layer):
                 grad = layers[index].backward(grad, input_grad or index > 0)
         except (TypeError, ValueError, RuntimeError) as error:
             if grad is None and index < len(layers) - 1:
-                raise TypeError(
-                    f"{layers[index + 1].label}: backward returned None, but the layer before it, "
-                    f"{layers[index].label}, needs dL/d(input)"
-                ) from None
+                needed = f"the layer before it, {layers[index].label}, needs dL/d(input)"
+                raise _without_gradient(self, layers[index + 1], needed) from None
             add_path(error, self, layers[index], (grad,), "gradient")
             raise
         return grad if input_grad else None
@@ -262,11 +260,20 @@ class Residual(Layer):
         grad = as_output_grad(self, grad, shape, dtype)
         through = self.body.backward(grad, input_grad)
         if input_grad and through is None:
-            raise TypeError(f"{self.body.label}: backward returned None, but Residual needs dL/dx")
+            raise _without_gradient(self, self.body, "Residual needs dL/dx")
         return grad + through if input_grad else None
 
     def __repr__(self) -> str:
         return _constructor_call(type(self).__name__, self.body)
+
+
+def _without_gradient(container: Layer, layer: Layer, needed: str) -> TypeError:
+    """Return the error for a backward of `layer` that returned None where `needed` says why not."""
+    while isinstance(layer, Sequential) and len(layer):
+        layer = layer[0]  # whose dL/d(input) is that of the Sequential
+    error = TypeError(f"{layer.label}: backward returned None, but {needed}")
+    add_path(error, container, layer, ())
+    return error
 
 
 def _constructor_call(name: str, layers: Iterable[Layer]) -> str:
