@@ -377,13 +377,15 @@ class Layer:
             If names are missing or unexpected (when strict), or a shape differs. Nothing is then
             loaded.
         TypeError
-            If `state_dict` is not a mapping of names to arrays, or an entry is not numeric.
+            If `state_dict` is not a mapping of names to arrays, an entry is not numeric, or
+            `strict` is neither True nor False.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(
                 f"{self.label}: expected a state dict (names to arrays), "
                 f"got {type(state_dict).__name__}"
             )
+        strict = boolean(strict, f"{type(self).__name__}: strict")
         entries = dict(self._entries())
         missing = [name for name in entries if name not in state_dict]
         unexpected = [str(name) for name in state_dict if name not in entries]
@@ -615,14 +617,22 @@ def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, M
 
 
 def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
-    """Raise a TypeError if a value other than a function would hide a method of `Layer`."""
+    """Raise a TypeError if a value other than a function would hide a method of `Layer`.
+
+    `requires_grad` is an attribute of parameters only: on a layer it would have no effect.
+    """
+    cure = "freeze parameters with layer.requires_grad_(False)"
+    if name == "requires_grad":
+        raise TypeError(f"{_class_name(owner)}: a layer has no attribute 'requires_grad'; {cure}")
     hides = name in vars(Layer) and not name.startswith("_") and name != "training"
     if hides and (isinstance(value, Layer) or not callable(value)):
-        kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
-        cure = "choose another name for the attribute"
-        if name == "trainable":
-            cure = "freeze parameters with layer.requires_grad_(False)"
-        raise TypeError(f"{kind}: {name!r} is a method of every layer; {cure}")
+        if name != "trainable":
+            cure = "choose another name for the attribute"
+        raise TypeError(f"{_class_name(owner)}: {name!r} is a method of every layer; {cure}")
+
+
+def _class_name(owner: Layer | type[Layer]) -> str:
+    return owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
 def latest_forwards(layers: Iterable[Layer]) -> list[Token]:

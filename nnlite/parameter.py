@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from .checks import boolean
 from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
@@ -36,7 +37,7 @@ class Parameter:
     Raises
     ------
     TypeError
-        If the data are not floats.
+        If the data are not floats, or `requires_grad` is neither True nor False.
     ValueError
         If a value or gradient of another shape is assigned or added.
 
@@ -50,11 +51,10 @@ class Parameter:
     array([1., 1.], dtype=float32)
     """
 
-    __slots__ = ("_data", "_grad", "_storage", "requires_grad")
-
-    requires_grad: bool
+    __slots__ = ("_data", "_grad", "_requires_grad", "_storage")
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
+        self.requires_grad = requires_grad
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
@@ -63,7 +63,15 @@ class Parameter:
         self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
         self._grad: Array | None = None
         self._storage: Array | None = None
-        self.requires_grad = requires_grad
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the gradient is computed, and optimizers change the value."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._requires_grad = boolean(value, "Parameter: requires_grad")
 
     @property
     def data(self) -> Array:

@@ -672,6 +672,21 @@ def test_state_dict_is_copies_that_load_into_another_layer(
 # ---- Parameter ----
 
 
+def test_flags_of_gradients_and_state_dicts_are_booleans() -> None:
+    layer, parameter = nn.Linear(2, 2, rng=0), nn.Parameter([1.0])
+    with pytest.raises(TypeError, match=r"Linear: .*layer\.requires_grad_\(False\)"):
+        layer.requires_grad = False
+    with pytest.raises(TypeError, match="requires_grad must be True or False, got 'no'"):
+        parameter.requires_grad = "no"
+    with pytest.raises(TypeError, match="requires_grad must be True or False, got 'no'"):
+        nn.Parameter([1.0], "no")
+    with pytest.raises(TypeError, match="strict must be True or False, got 'no'"):
+        layer.load_state_dict({}, strict="no")
+    assert parameter.requires_grad
+    parameter.requires_grad = np.False_
+    assert not pickle.loads(pickle.dumps(parameter)).requires_grad
+
+
 def test_a_parameter_copies_its_data() -> None:
     data = np.ones(3, np.float32)
     parameter = nn.Parameter(data)
