@@ -34,7 +34,8 @@ class Sequential(Layer):
         gradient. Use `Layer.tied` for the second. If a name is empty, contains a dot or is
         duplicate.
     RuntimeError
-        In `backward`, if one of the layers was called again after the container's `forward`.
+        In `backward`, if one of the layers was called again after the container's `forward`, or
+        layers were added, replaced or removed.
 
     Notes
     -----
@@ -86,12 +87,16 @@ class Sequential(Layer):
             if values is not inputs:
                 self.drop_cache()  # the layers hold caches of two different forwards
             raise
-        self.cache(latest_forwards(self._layers))
+        self.cache(self._layers, latest_forwards(self._layers))
         return values[0] if len(values) == 1 else values
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
-        (forwards,) = self.cached()
-        layers = self._layers
+        layers, forwards = self.cached()
+        if layers is not self._layers:
+            raise RuntimeError(
+                f"{self.label}: the layers changed after this forward; call forward again before "
+                f"backward"
+            )
         if not input_grad:
             first = 0
             while first < len(layers) - 1 and not layers[first].trainable():

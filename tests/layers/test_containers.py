@@ -397,3 +397,22 @@ def test_an_overridden_call_of_a_layer_is_called(container: Any) -> None:
     x = np.ones((1, 2))
     expected = 3 * x if container is nn.Residual else 2 * x
     assert_array_equal(container(Doubling())(x), expected)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.append(nn.ReLU()),
+        lambda model: model.insert(0, nn.ReLU()),
+        lambda model: model.__setitem__(0, nn.ReLU()),
+        lambda model: model.__delitem__(0),
+    ],
+)
+def test_backward_after_a_change_of_the_layers_is_an_error(change: Any) -> None:
+    model = nn.Sequential(nn.Linear(3, 3, rng=0), nn.Tanh())
+    x = np.ones((2, 3), np.float32)
+    model(x)
+    change(model)
+    with pytest.raises(RuntimeError, match="layers changed after this forward; call forward again"):
+        model.backward(x)
+    assert model.backward(model(x)).shape == x.shape
