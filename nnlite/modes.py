@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 
 
 class _Mode(threading.local):
@@ -19,21 +20,28 @@ class _Mode(threading.local):
 
     def enter(self, context: no_grad, trained: list[object] | None = None) -> None:
         self.contexts.append((context, trained))
-        self._update()
+        context.entered_in = vars(self)
+        _update(vars(self))
 
     def leave(self, context: no_grad) -> None:
+        thread = vars(self)
+        if all(entered is not context for entered, _ in self.contexts):
+            thread = context.entered_in  # a generator may be closed in another thread
+        contexts = thread["contexts"]
         # Contexts in generators may end in any order, even after the context around them.
-        for index, (entered, trained) in reversed([*enumerate(self.contexts)]):
+        for index, (entered, trained) in reversed([*enumerate(contexts)]):
             if entered is context:
                 # `evaluate` may abandon a generator inside a context of its own.
-                del self.contexts[index : index + 1 if trained is None else None]
+                del contexts[index : index + 1 if trained is None else None]
                 break
-        self._update()
+        _update(thread)
 
-    def _update(self) -> None:
-        self.caching = None if self.contexts else self.thread
-        lists = [trained for _, trained in self.contexts if trained is not None]
-        self.trained = lists[-1] if lists else None
+
+def _update(thread: dict[str, Any]) -> None:
+    """Set the effect of the contexts of a thread, given by its attributes of `_Mode`."""
+    thread["caching"] = None if thread["contexts"] else thread["thread"]
+    lists = [trained for _, trained in thread["contexts"] if trained is not None]
+    thread["trained"] = lists[-1] if lists else None
 
 
 current = _Mode()
@@ -58,6 +66,8 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
     ...     relu(np.array([-1.0, 1.0]))
     array([0., 1.])
     """
+
+    entered_in: dict[str, Any]  # the attributes of `current` in the thread that entered it last
 
     def __enter__(self) -> None:
         current.enter(self)

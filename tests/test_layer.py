@@ -1226,6 +1226,27 @@ def test_a_generator_that_evaluate_abandons_does_not_hold_its_context() -> None:
         abandoned.close()
 
 
+@pytest.mark.parametrize("kind", [nn.no_grad, evaluating])
+def test_a_generator_closed_in_another_thread_ends_its_context_in_its_own(kind: Any) -> None:
+    def context() -> Any:
+        with kind():
+            yield
+
+    opened = context()
+    next(opened)
+    assert not nn.is_grad_enabled()
+
+    def close() -> bool:
+        with nn.no_grad():
+            opened.close()
+            return nn.is_grad_enabled()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert not pool.submit(close).result()
+    assert nn.is_grad_enabled()
+    assert nn.Dropout(0.5).training
+
+
 def test_a_context_in_a_generator_that_ends_within_predict_leaves_evaluation_on() -> None:
     def context() -> Any:
         with nn.no_grad():
