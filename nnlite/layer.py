@@ -621,18 +621,15 @@ def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
 
     `requires_grad` is an attribute of parameters only: on a layer it would have no effect.
     """
+    kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
     cure = "freeze parameters with layer.requires_grad_(False)"
     if name == "requires_grad":
-        raise TypeError(f"{_class_name(owner)}: a layer has no attribute 'requires_grad'; {cure}")
+        raise TypeError(f"{kind}: a layer has no attribute 'requires_grad'; {cure}")
     hides = name in vars(Layer) and not name.startswith("_") and name != "training"
     if hides and (isinstance(value, Layer) or not callable(value)):
         if name != "trainable":
             cure = "choose another name for the attribute"
-        raise TypeError(f"{_class_name(owner)}: {name!r} is a method of every layer; {cure}")
-
-
-def _class_name(owner: Layer | type[Layer]) -> str:
-    return owner.__name__ if isinstance(owner, type) else type(owner).__name__
+        raise TypeError(f"{kind}: {name!r} is a method of every layer; {cure}")
 
 
 def latest_forwards(layers: Iterable[Layer]) -> list[Token]:
@@ -665,7 +662,8 @@ def add_path(
         return
     shapes = " and ".join(str(getattr(array, "shape", type(array).__name__)) for array in given)
     # Store the layer's id, so that the error can be pickled without the layer.
-    number, what, old = vars(error).get("_place", (id(layer), f", {kind} of shape {shapes}" * bool(given), ""))
+    what = f", {kind} of shape {shapes}" if given else ""
+    number, what, old = vars(error).get("_place", (id(layer), what, ""))
     path = next((path for path, part in model.named_layers() if id(part) == number), "")
     suffix = f" (layer {path!r}{what})" if path else old
     error.args = (str(error).removesuffix(old) + suffix,)
