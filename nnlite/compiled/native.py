@@ -100,9 +100,7 @@ class Native:
 
 
 def _compiled(numba: Any, function: Function, types: tuple[Any, ...], cache: bool) -> Function:
-    dispatcher = numba.njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")(
-        function
-    )
+    dispatcher = numba.njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")(function)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", numba.core.errors.NumbaPerformanceWarning)
         dispatcher.compile(types)
