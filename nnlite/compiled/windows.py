@@ -10,7 +10,7 @@ import nnlite as nn
 
 from ..engine.windows import Axes, Axis
 from .forms import form
-from .source import Code, Value, nest, product
+from .source import Code, Value, fixed, nest, product
 
 Conv = nn.Conv1d | nn.Conv2d
 Pool = nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d
@@ -102,7 +102,7 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
 
     An input gets the sum of dX over the windows that it lies in.
     """
-    axes = layer.axes(x.shape)
+    axes = layer.axes(fixed(x.shape, 1))
     letters = letters_of(axes)
     batch, channels = x.shape[0], layer.in_channels
     outputs = tuple(axis.outputs for axis in axes)
@@ -218,7 +218,7 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
 
     NaN counts as larger than every number.
     """
-    axes = layer.axes(x.shape)
+    axes = layer.axes(fixed(x.shape, 1))
     inputs = letters_of(axes).inputs
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
@@ -262,7 +262,7 @@ def _to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
 @form(nn.AvgPool1d, nn.AvgPool2d)
 def avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d, code: Code, x: Value) -> Any:
     """Y = Σ x / a over the window, in which a inputs count; dx = Σ dy / a over the windows."""
-    axes = layer.axes(x.shape)
+    axes = layer.axes(fixed(x.shape, 1))
     outputs = letters_of(axes).outputs
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)

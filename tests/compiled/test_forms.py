@@ -130,7 +130,20 @@ class Careless(nn.Identity):
 
 
 def test_variables_of_a_form_cannot_clash_with_other_names():
-    names = ["n", "x", "y", "weight", "d_weight", "y_2", "real_", "exp", "loss", "norm", "mean", "square"]
+    names = [
+        "n",
+        "x",
+        "y",
+        "weight",
+        "d_weight",
+        "y_2",
+        "real_",
+        "exp",
+        "loss",
+        "norm",
+        "mean",
+        "square",
+    ]
 
     def spoil(code):
         for name in names:
