@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 NEEDED = {
     "nnlite/interop/onnx/*": ["onnx"],
+    "nnlite/interop/scoring.py": ["sklearn"],
     "nnlite/interop/sklearn.py": ["sklearn"],
     "nnlite/interop/torch.py": ["torch"],
     "tests/interop/record_onnx.py": ["onnx"],

@@ -1,9 +1,9 @@
-"""nnlite and PyTorch side by side: one command prints one table.
+"""Benchmarks of nnlite and PyTorch: one command prints one table.
 
-It needs the extra ``bench``, and is run from the root of the repository::
+They need the extra ``bench`` and are run from the root of the repository::
 
     pip install -e '.[bench]'
-    python -m benchmarks                        # everything; some minutes
+    python -m benchmarks                        # all cases; takes some minutes
     python -m benchmarks --quick mlp "batch 32" # a first look at some cases
     python -m benchmarks --help
 
@@ -11,7 +11,6 @@ It needs the extra ``bench``, and is run from the root of the repository::
 plots the step time against batch size and width, and `test_benchmarks` has the same cases for
 pytest-benchmark.
 
-Where to read on: `cases` lists what is measured. `training`, `inference`, `sigmoid_gradient` and
-`mnist_epoch` say what a step is, one side below the other, and `networks` of which network.
-`harness` says how it is checked and timed.
+`cases` lists the cases. `training`, `inference`, `sigmoid_gradient` and `mnist_epoch` define a step
+for each library, and `networks` the networks. `harness` checks and times the steps.
 """

@@ -73,7 +73,7 @@ def print_table(session: Session, cases: Sequence[Case], json: Path | None) -> i
 
 
 def _measured(session: Session, case: Case) -> Measurement | None:
-    """Measure a case; where that fails, say so and go on."""
+    """Measure a case; if that fails, print the reason and return None."""
     try:
         return session.measure(case)
     except CaseError as error:
@@ -83,7 +83,7 @@ def _measured(session: Session, case: Case) -> Measurement | None:
 
 @contextlib.contextmanager
 def participant_at(commit: str | None) -> Iterator[Participant | None]:
-    """Context with nnlite as of a commit, unpacked into a temporary folder; None without one."""
+    """Context with the nnlite of a commit in a temporary folder; None if `commit` is None."""
     if commit is None:
         yield None
         return
@@ -100,7 +100,7 @@ def participant_at(commit: str | None) -> Iterator[Participant | None]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Return the options of the command line, or end with a line that says what is wrong."""
+    """Return the options of the command line, or exit with an error message."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Time nnlite and PyTorch side by side."
     )

@@ -1,8 +1,8 @@
-"""What a case is: the same computation on several sides.
+"""Base classes of the cases: the same computation in several libraries, here called sides.
 
-A `Case` makes the data and names a `Runner` for each side; a `Runner` is what is timed on one side.
-Cases are sent to worker processes, so they are small dataclasses; a runner is made within its
-worker and imports its library there.
+A `Case` makes the data and names a `Runner` for each side; a `Runner` does the timed work of one
+side. Cases are sent to worker processes, so they are small dataclasses. A runner is made in its
+worker, which imports the library.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ class Runner(ABC):
     Attributes
     ----------
     complete : bool
-        Whether `results` has all that the results of nnlite have; False for a library that does
-        not give out its gradients.
+        Whether `results` has all results of nnlite; False for a library that does not return its
+        gradients.
     """
 
     complete: bool = True
 
     @abstractmethod
     def step(self, *batch: Any) -> Any:
-        """Do once what is timed."""
+        """Run one timed step."""
 
     def batch(self, *arrays: Array) -> Batch:
-        """Return a batch of NumPy arrays as the arrays of this side."""
+        """Convert a batch of NumPy arrays to the arrays of this side."""
         return arrays
 
     def state(self) -> dict[str, Array]:
-        """Return the weights, by their names in PyTorch's state dict."""
+        """Return the weights by their names in PyTorch's state dict."""
         return {}
 
     def load(self, state: State) -> None:
-        """Start from these weights."""
+        """Set the weights."""
         if state:
             raise NotImplementedError(f"{type(self).__name__} has no weights")
 
     def to_float64(self) -> bool:
-        """Go over to float64 for a stricter comparison of results; return whether that worked."""
+        """Switch to float64 for a stricter comparison of results; return whether that worked."""
         return False
 
     def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
-        """Return, by name, all that must be the same on every side that started alike."""
+        """Return by name the results that must agree on all sides for the same weights."""
         return {}
 
 
@@ -72,7 +72,7 @@ class Case(ABC):
     rival : str
         The side that nnlite is compared with.
     goal : float or None
-        The rival's time over nnlite's that the project wants to reach.
+        Target for the rival's time over nnlite's.
     """
 
     rival: str = "torch"
@@ -81,20 +81,20 @@ class Case(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What the row says; a pattern on the command line is compared with it."""
+        """Name in the table; patterns on the command line are matched with it."""
 
     @property
     def in_process(self) -> bool:
-        """Whether a step is done in the process of its runner, so that its memory can be told."""
+        """Whether a step runs in the process of its runner, so that its memory can be measured."""
         return True
 
     @property
     @abstractmethod
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
-        """The runner of each side that has the case; it is made with the case as argument."""
+        """The runner class of each side that supports the case; its argument is the case."""
 
     def batches(self, rng: np.random.Generator) -> list[Batch]:
-        """Return the batches that the steps go round, as NumPy arrays."""
+        """Return the batches, as NumPy arrays, that the steps use in turn."""
         return [()]
 
     def products(self) -> list[Product]:
@@ -102,12 +102,12 @@ class Case(ABC):
         raise NotImplementedError
 
     def passes(self) -> list[Call]:
-        """Return the other calls that a step cannot do without, for the side "floor"."""
+        """Return the other necessary calls of a step, for the side "floor"."""
         raise NotImplementedError
 
 
 class BlasRunner(Runner):
-    """The side "blas" of every case that has it: the matrix products alone."""
+    """Runner of the side "blas": only the matrix products."""
 
     def __init__(self, case: Case) -> None:
         rng = np.random.default_rng(0)
@@ -116,7 +116,7 @@ class BlasRunner(Runner):
         self.operations = sum(product.operations for product in products)
 
     def load(self, state: State) -> None:
-        """Leave the weights alone: it is the shapes that count."""
+        """Ignore the weights: only shapes matter."""
 
     def step(self, *batch: Any) -> None:
         for call in self.calls:
@@ -124,7 +124,7 @@ class BlasRunner(Runner):
 
 
 class FloorRunner(BlasRunner):
-    """The side "floor" of every case that has it: the matrix products and the passes."""
+    """Runner of the side "floor": the matrix products and the other passes."""
 
     def __init__(self, case: Case) -> None:
         super().__init__(case)

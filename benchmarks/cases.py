@@ -1,7 +1,7 @@
-"""The cases: the rows of the table, and the ratio that each is to reach.
+"""The cases, which are the rows of the table, with the target ratio of each.
 
-A case for another layer is a line here, and a network in `networks`; another kind of step is a
-module like `training`.
+To add a case for another layer, add a line here and a network in `networks`. Another kind of step
+needs a module like `training`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CASES: list[Case] = [
 
 
 def select(patterns: list[str]) -> list[Case]:
-    """Return the cases whose name contains, or as a glob matches, one of the patterns; or all.
+    """Return the cases whose name contains or matches one of the patterns; all without patterns.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The ideas behind the speed, one at a time: ``python -m benchmarks.experiments``.
+"""Experiments for single optimizations: ``python -m benchmarks.experiments``.
 
-Each experiment does the same work in two ways, in turn in one process, and compares the medians.
-The first way is the plain one, or one that was tried; the second is the one that nnlite takes.
+Each experiment does the same work in two ways, alternating in one process, and compares the
+medians. The first way is plain NumPy or a rejected alternative; the second is nnlite's.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def experiments() -> Iterator[Experiment]:
 
 
 def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
-    """Return the experiment of a whole step, with all of BLAS's threads and with one."""
+    """Return the experiment of a whole step with all threads of BLAS and with one."""
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x, y = normal(32, 784), np.arange(32) % 10
@@ -132,11 +132,11 @@ def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
 
 
 def _of_shared_work(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Layers behind a large convolution, whose work is shared among threads or not."""
+    """Layers after a large convolution, with and without sharing their work among threads."""
     x, grad = (_with_rows_outermost(normal(64, 64, 24, 24)) for _ in range(2))
     small = _with_rows_outermost(normal(64, 64, 12, 12))
     conv, relu, pool, norm = nn.Conv2d(64, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(64)
-    conv(x)  # which is what begins to share
+    conv(x)  # from here on work is shared
 
     def both(layer: nn.Layer, grad: Array) -> Callable[[], None]:
         def forward_and_backward() -> None:
@@ -156,7 +156,7 @@ def _of_shared_work(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _on_one_thread(work: Work) -> Work:
-    """Return `work` done by one thread, of ours and of BLAS."""
+    """Return `work` with one thread, both of ours and of BLAS."""
 
     def work_alone() -> None:
         with cores._one_thread:
@@ -166,7 +166,7 @@ def _on_one_thread(work: Work) -> Work:
 
 
 def _with(module: ModuleType, name: str, value: int, work: Work) -> Work:
-    """Return `work` done with another value of a module's constant."""
+    """Return `work` with another value of a module's constant."""
 
     def work_with() -> None:
         usual = getattr(module, name)
@@ -178,7 +178,7 @@ def _with(module: ModuleType, name: str, value: int, work: Work) -> Work:
 
 
 def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Shifted lines in the order (H, C, W, N), against the usual columns and against others."""
+    """Shifted lines in the order (H, C, W, N), compared with im2col and other memory orders."""
     x, grad = normal(64, 32, 26, 26), normal(64, 64, 24, 24)
     by_rows = _with_rows_outermost(x)
     conv = nn.Conv2d(32, 64, 3)
@@ -209,7 +209,7 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
     backward = nn.Conv2d(32, 64, 3)
     for parameter in backward.parameters():
-        parameter.requires_grad = False  # so that the input gradient is all there is to do
+        parameter.requires_grad = False  # only the input gradient is measured
     backward(by_rows)
     grad_by_rows = _with_rows_outermost(grad)
 
@@ -233,7 +233,7 @@ def _of_convolution(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _of_halves_of_the_batch(normal: Callable[..., Array]) -> Experiment:
-    """Take a whole network forward and back with a thread of our own for each half of the batch."""
+    """Run a whole network forward and backward with one thread for each half of the batch."""
     x, y = normal(64, 1, 28, 28), np.arange(64) % 10
 
     def work_on(part: slice) -> Work:
@@ -265,7 +265,7 @@ def _with_rows_outermost(images: Array) -> Array:
 
 
 def _of_recurrent(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Multiply the states of an LSTM by its weights, forward and back, in two ways each."""
+    """Multiply the states of an LSTM by its weights, forward and backward, in two ways each."""
     steps, samples, features, size = 28, 64, 28, 128
     case = f"LSTM of {steps} steps, hidden {size}, batch {samples}"
     inputs, of_inputs = normal(steps, samples, features + 1), normal(features + 1, 4 * size)
@@ -306,7 +306,7 @@ def _of_recurrent(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _of_pooling(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Ways to find out which pixel of a window gets its gradient."""
+    """Ways to find the pixel of a window that gets its gradient."""
     x, grad = _with_rows_outermost(normal(64, 8, 28, 28)), normal(64, 8, 14, 14)
     grad = _with_rows_outermost(grad)
     pool = nn.MaxPool2d(2)
@@ -315,7 +315,7 @@ def _of_pooling(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
     def one_axis_at_a_time() -> Array:
         of_pairs, dx = np.empty_like(pairs), np.empty_like(x)
-        # Where it is not the first of two, it is the second.
+        # If it is not the first of two pixels, it is the second.
         first = pairs[:, :, ::2] == y
         of_pairs[:, :, ::2], of_pairs[:, :, 1::2] = grad * first, grad * ~first
         first = x[:, :, :, ::2] == pairs
@@ -331,7 +331,7 @@ def _of_pooling(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Ways to let a gradient pass where the output is positive."""
+    """Ways to pass a gradient where the output is positive."""
     relu, grad = nn.ReLU(), normal(128, 256)
     y = relu(normal(128, 256))
     zero = np.float32(0)
@@ -358,7 +358,7 @@ def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _of_activations(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Ways to compute functions of single elements, and sums over them."""
+    """Ways to compute elementwise functions, and sums over their results."""
     x, grad = normal(128, 256), normal(128, 256)
     leaky, norm = nn.LeakyReLU(), nn.LayerNorm(256)
     leaky(x)
@@ -384,7 +384,7 @@ def _of_activations(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _of_optimizer(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Parameters side by side in one array, against one after the other."""
+    """Parameters in one flat array, compared with updates one by one."""
     shapes = [(32, 784), (32,), (32, 32), (32,), (10, 32), (10,)]
     for name, options in (("SGD", {"lr": 1e-6, "momentum": 0.9}), ("Adam", {"lr": 1e-6})):
         together = [nn.Parameter(normal(*shape)) for shape in shapes]
@@ -403,7 +403,7 @@ def _of_optimizer(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def compare(experiment: Experiment, rounds: int = 15, seconds: float = 0.02) -> tuple[float, float]:
-    """Return the median time of each way, in seconds, measured in turn."""
+    """Return the median time of each way in seconds, measured alternately."""
     ways = (experiment.plain, experiment.ours)
     for way in ways:
         way()

@@ -1,15 +1,14 @@
-"""The floor: what a step in NumPy cannot do without.
+"""The floor: the necessary work of a step in NumPy.
 
-Besides its matrix products, these are the passes over memory for each bias, activation, loss and
-parameter. The side "floor" makes just these calls, one after the other, on arrays that lie ready
-and into memory that is used again: no layers, no checks, no new arrays, and of a convolution not
-even the copies that turn it into a matrix product. Its time is what remains of a step when all is
-taken away that can be; the numbers that it computes mean nothing. A step can be faster than this
-where its convolutions take fewer products, by Winograd's algorithm, or where it shares the passes
-over memory among threads.
+Besides its matrix products, a step needs passes over memory for each bias, activation, loss and
+parameter. The side "floor" makes only these calls, one after the other, on prepared arrays and with
+reused memory: no layers, no checks, no new arrays, and no copies that turn a convolution into a
+matrix product. The computed numbers are meaningless. A real step can be faster than this floor if
+its convolutions need fewer products, by Winograd's algorithm, or if it shares the passes over
+memory among threads.
 
-There is a function for each kind of layer. It returns the calls of the forward and of the backward
-pass; they need no arguments.
+There is one function for each kind of layer. It returns the calls of the forward and of the
+backward pass, which need no arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ def of_model(model: Any, shape: Shape, backward: bool = True) -> list[Call]:
     Raises
     ------
     NotImplementedError
-        If `_LAYERS` does not say what the passes of a layer are.
+        If `_LAYERS` has no entry for a layer.
     """
     calls: list[Call] = []
     for layer, given, output in layers_of(model, shape):
@@ -62,7 +61,7 @@ def of_cross_entropy(samples: int, classes: int) -> list[Call]:
 
 
 def of_sgd(size: int) -> list[Call]:
-    """Return the passes of SGD with momentum over `size` parameters in a row."""
+    """Return the passes of SGD with momentum over `size` contiguous parameters."""
     calls: list[Call] = []
     value, grad, direction = _array(size), _array(size), _array(size)
     factor = np.float32(0.5)
@@ -79,7 +78,7 @@ def of_sgd(size: int) -> list[Call]:
 
 
 def of_adam(size: int) -> list[Call]:
-    """Return the passes of Adam over `size` parameters in a row."""
+    """Return the passes of Adam over `size` contiguous parameters."""
     calls: list[Call] = []
     value, grad, mean, square = _array(size), _array(size), _array(size), _array(size)
     factor = np.float32(0.5)
@@ -107,7 +106,7 @@ OPTIMIZERS = {"SGD": of_sgd, "Adam": of_adam}
 
 
 def _of_linear(layer: Any, given: Shape, output: Shape) -> Calls:
-    """Return the addition of the bias; and the sum that is its gradient, as a product."""
+    """Return the addition of the bias; the sum for its gradient, as a product."""
     rows, columns = math.prod(output[:-1]), output[-1]
     y, bias, ones = _array(rows, columns), _array(columns), _array(1, rows)
     return [partial(np.add, y, bias, y)], [partial(np.dot, ones, y, _array(1, columns))]
@@ -154,7 +153,7 @@ def _of_log(layer: Any, given: Shape, output: Shape) -> Calls:
 
 
 def _of_pooling(layer: Any, given: Shape, output: Shape) -> Calls:
-    """Return the maxima over a window; for each of its places the mask, and the product with it."""
+    """Return the maxima over a window; for each position the mask and the product with it."""
     y, mask = _array(*output), np.empty(output, bool)
     window = math.prod(given) // math.prod(output)
     return (
@@ -203,7 +202,7 @@ def _of_lstm(layer: Any, given: Shape, output: Shape) -> Calls:
 
 
 def _of_batch_norm(layer: Any, given: Shape, output: Shape) -> Calls:
-    """Return both sums over a channel, and the affine map; and the same for the gradient."""
+    """Return both sums over a channel and the affine map; the same for the gradient."""
     channels = output[1]
     y, ones = _array(channels, math.prod(output) // channels), _array(math.prod(output) // channels)
     column, sums = _array(channels, 1), _array(channels)

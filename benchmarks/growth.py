@@ -15,7 +15,7 @@ WIDTHS = (16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 def plot(session: Session, path: Path) -> None:
-    """Measure the training step of an MLP over batch sizes and over widths, and draw both."""
+    """Measure the training step of an MLP over batch sizes and widths, and plot both."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ def plot(session: Session, path: Path) -> None:
         ("hidden width", "784-width-10, batch 64", WIDTHS,
          [session.measure(Training(MLP(784, width, 10), 64)) for width in WIDTHS]),
     ]  # fmt: skip
-    # The same data give the same file, with text that stays text.
+    # The same data give the same file, and text remains text.
     with mpl.rc_context({"svg.hashsalt": "nnlite", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         for axes, (label, title, sizes, measurements) in zip(

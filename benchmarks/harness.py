@@ -1,9 +1,9 @@
-"""How a case is measured: the sides in processes of their own, which take turns.
+"""Measurement of a case: each side has its own process, and they take turns.
 
-The workers of all sides live at the same time, and only one works at a time. Each first has to get
-the results that nnlite gets from the same weights and data. After a warm-up they run a round each,
-again and again, so that whatever slows the machine down for a while slows all of them. A round is
-as many steps as take some time; its figure is the time of one step.
+The workers of all sides exist at the same time, and only one works at a time. First, all must get
+the same results as nnlite from the same weights and data. After a warm-up they run rounds in turn,
+so that a temporary slowdown of the machine affects all of them. A round is a number of steps of
+about a given total duration; it is recorded as the time of one step.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ from .sides import SIDES
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# After a product, the threads of a BLAS or of OpenMP wait actively for the next for some
-# hundredths of a second; they must have gone to sleep before the other side's turn.
+# After a product, the threads of a BLAS or of OpenMP wait actively for the next one for some
+# hundredths of a second. They must be asleep before the other side's turn.
 _PAUSE = 0.05
-# How far results may differ, as a share of their norm. In float64 it is the rounding of sums. In
-# float32, rounding also tips a ReLU or a maximum to its other side now and then, and with it the
-# gradient of a whole sample.
+# Allowed difference of results, relative to their norm. In float64 it covers the rounding of sums.
+# In float32, rounding can also switch a ReLU or a maximum, and so change the gradient of a sample.
 _TOLERANCE = {"float64": 1e-9, "float32": 2e-2}
 # Libraries whose number of threads is set by an environment variable.
 _THREADED = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR")
@@ -44,7 +43,7 @@ class CaseError(Exception):
 
 @dataclass(frozen=True)
 class Participant:
-    """A column of the table: a side, and where it comes from.
+    """A column of the table: a side and its installation.
 
     Attributes
     ----------
@@ -54,7 +53,7 @@ class Participant:
     python : str
         The interpreter.
     root : Path
-        The folder in which it is started, and whose nnlite it imports.
+        The working folder, from which nnlite is imported.
     """
 
     title: str
@@ -70,7 +69,7 @@ class Participant:
 
 @dataclass(frozen=True)
 class Options:
-    """How to measure.
+    """Options of the measurement.
 
     Attributes
     ----------
@@ -79,11 +78,11 @@ class Options:
     rounds : int
         Rounds of each side.
     seconds : float
-        The length of a round.
+        Duration of a round.
     limit : float
-        The seconds that the rounds of one case may take; three rounds may take longer.
+        Maximum duration of all rounds of a case in seconds; at least three rounds are run.
     memory : bool
-        Whether to measure the memory as well.
+        Whether to measure memory too.
     """
 
     threads: int
@@ -95,7 +94,7 @@ class Options:
 
 @dataclass
 class Measurement:
-    """What was measured of a case.
+    """The measurements of a case.
 
     Attributes
     ----------
@@ -103,11 +102,11 @@ class Measurement:
     rival : str
         The title of the participant that nnlite is compared with.
     times : dict of str to ndarray
-        Seconds of a step, round by round, by the title of the participant.
+        Seconds per step of each round, by the title of the participant.
     operations : int
         Floating-point operations of the step's matrix products.
     memory : dict of str to (int, int)
-        Bytes that the case adds at its peak, and all bytes at the peak.
+        Bytes added by the case at the peak, and total bytes at the peak.
     """
 
     case: Case
@@ -121,12 +120,12 @@ class Measurement:
         return _quartiles(self.times[title])
 
     def ratio(self, title: str) -> tuple[float, float, float] | None:
-        """Return the quartiles of another side's time over nnlite's, taken round by round."""
+        """Return the quartiles of another side's time over nnlite's, computed for each round."""
         others = self.times.get(title)
         return None if others is None else _quartiles(others / self.times["nnlite"])
 
     def blas_share(self) -> float | None:
-        """Return the time of the matrix products alone over that of nnlite's step."""
+        """Return the time of the matrix products as a fraction of nnlite's step."""
         products = self.times.get("BLAS")
         return None if products is None else float(np.median(products / self.times["nnlite"]))
 
@@ -154,12 +153,12 @@ class Worker:
         )
 
     def __call__(self, method: str, *arguments: Any) -> Any:
-        """Call a method in the worker; return what it returns.
+        """Call a method in the worker and return its result.
 
         Raises
         ------
         CaseError
-            If the method fails, or if the worker ends.
+            If the method fails or the worker ends.
         """
         title = self.participant.title
         assert self._process.stdin is not None
@@ -176,7 +175,7 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """End the process, in the middle of a step if need be."""
+        """End the process, even in the middle of a step."""
         self._process.terminate()
         try:
             self._process.communicate(timeout=10)
@@ -188,7 +187,7 @@ class Worker:
 class Session:
     """The workers of one run, started when a case first needs them.
 
-    It is a context manager, which ends them.
+    It is a context manager; on exit it ends the workers.
 
     Parameters
     ----------
@@ -196,7 +195,7 @@ class Session:
     torchvision_python : str, optional
         The interpreter of the side "torchvision".
     against : Participant, optional
-        What nnlite is compared with, instead of the rival of each case.
+        Compare nnlite with this participant instead of the rival of each case.
     extras : sequence of str
         Further sides, each a key of `SIDES`.
 
@@ -205,7 +204,7 @@ class Session:
     versions : dict of str to dict
         The versions of the modules of each side, by its title.
     missing : dict of str to str
-        What to do about those that are not installed.
+        How to install the missing sides.
     """
 
     def __init__(
@@ -244,7 +243,7 @@ class Session:
         Raises
         ------
         CaseError
-            If a side fails, or if it gets another result than nnlite.
+            If a side fails or its result differs from nnlite's.
         """
         try:
             return self._measure(case)
@@ -305,13 +304,13 @@ class Session:
         return [self._workers[title] for title in titles if title in self._workers]
 
     def _time(self, workers: list[Worker]) -> dict[str, NDArray[np.float64]]:
-        """Return the seconds of a step, round by round, by the title of the participant."""
+        """Return the seconds per step of each round, by the title of the participant."""
         options = self.options
         length = sum(worker("warm_up", options.seconds) + _PAUSE for worker in workers)
         rounds = min(options.rounds, max(3, int(options.limit / length)))
         times = {worker.participant.title: np.empty(rounds) for worker in workers}
         for number in range(rounds):
-            # Back and forth, so that a steady drift of the machine favours none.
+            # Reverse the order in each round, so that a steady drift of the machine favours none.
             for worker in workers if number % 2 == 0 else reversed(workers):
                 time.sleep(_PAUSE)
                 times[worker.participant.title][number] = worker("run_round")
@@ -320,7 +319,7 @@ class Session:
     def _memory(
         self, participant: Participant, case: Case, batches: list[Batch], state: State
     ) -> tuple[int, int] | None:
-        """Measure in a fresh process, in which nothing is left of earlier cases."""
+        """Measure in a new process, which contains no memory of earlier cases."""
         worker = Worker(participant, self.options.threads)
         try:
             worker("load_library")
@@ -354,7 +353,7 @@ def check_agreement(workers: Sequence[Worker], dtype: str) -> None:
 
 
 def _difference(expected: Array, found: Array, tolerance: float) -> str | None:
-    """Say how two arrays differ; return None if it is by no more than the tolerance."""
+    """Describe how two arrays differ; return None if they agree within the tolerance."""
     if expected.shape != found.shape:
         return f"the shapes are {expected.shape} and {found.shape}"
     distance = float(np.linalg.norm(np.subtract(found, expected, dtype=np.float64)))

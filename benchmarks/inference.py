@@ -17,7 +17,7 @@ from .sides import JaxRunner, NnliteRunner, TorchRunner
 
 @dataclass(frozen=True)
 class Inference(Case):
-    """Send batches of random inputs through a network."""
+    """Apply a network to batches of random inputs."""
 
     network: Network
     batch_size: int
@@ -57,14 +57,14 @@ class Inference(Case):
 
 
 class InferenceRunner(Runner):
-    """What the sides have in common: a step returns the outputs."""
+    """Base of the runners: a step returns the outputs."""
 
     def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
         return {"the output": np.array(self.step(*batches[0]))}
 
 
 class NnliteInference(NnliteRunner, InferenceRunner):
-    """nnlite: ``predict`` sees to the evaluation mode, and keeps no caches."""
+    """nnlite: ``predict``, in evaluation mode and without caches."""
 
     def __init__(self, case: Inference) -> None:
         import nnlite as nn
@@ -103,7 +103,7 @@ class CompiledInference(TorchInference):
         self.forward = torch.compile(self.model)
 
     def to_float64(self) -> bool:
-        return False  # it would compile everything once more
+        return False  # float64 would compile everything again
 
 
 class JaxInference(JaxRunner, InferenceRunner):

@@ -1,4 +1,4 @@
-"""The memory of this process: how much is in use, and the most that was."""
+"""The memory of this process: current use and peak."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ _STATUS = Path("/proc/self/status")
 
 
 def start() -> int | None:
-    """Begin a new measurement; return the bytes in use now, or None if it cannot be measured.
+    """Start a new measurement; return the bytes in use now, or None if it cannot be measured.
 
-    Where the system's record of the peak cannot be reset, it is the peak so far that is returned,
-    so that what a case adds comes out too small rather than too large.
+    If the system's record of the peak cannot be reset, return the peak so far, so that the memory
+    of a case is underestimated rather than overestimated.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # see proc(5)
         return _kilobytes("VmRSS") * 1024
     try:
         return peak()
-    except ImportError:  # there is no `resource` on Windows
+    except ImportError:  # Windows has no `resource`
         return None
 
 
 def peak() -> int:
-    """Return the most bytes that were in use at once."""
-    # Linux hands the `ru_maxrss` of the process that started this one on to it, so the status,
-    # which begins anew with each program, is the better source.
+    """Return the peak number of bytes in use."""
+    # On Linux a process inherits `ru_maxrss` from its parent, so prefer the status file, which
+    # starts from zero with each program.
     with contextlib.suppress(OSError):
         return _kilobytes("VmHWM") * 1024
     import resource

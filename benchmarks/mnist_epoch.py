@@ -1,6 +1,6 @@
-"""From the start of Python to a trained network: imports, data, and one epoch of MNIST.
+"""Imports, data and one epoch of MNIST, from the start of Python to a trained network.
 
-What is run lies in `scripts`, written as people write it.
+The folder `scripts` has the scripts, written as users would write them.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Import(Case):
 class Process(Runner):
     """A step is a Python process with these arguments, from its start to its end.
 
-    It may write bytecode even where the environment says otherwise: a library that is installed has
-    it, and a checkout has it from the second run on.
+    It may write bytecode even if the environment forbids it: an installed library has bytecode,
+    and a checkout has it from the second run on.
     """
 
     def __init__(self, *arguments: str) -> None:
@@ -66,8 +66,8 @@ class Process(Runner):
 class Epoch(Case):
     """Load MNIST and train a network for one epoch.
 
-    `rival` is "torchvision", or "torch" for PyTorch without it. With `whole_process` the start of
-    Python and the imports count too.
+    `rival` is "torchvision", or "torch" for PyTorch without torchvision. `whole_process` includes
+    the start of Python and the imports.
     """
 
     rival: str
@@ -94,7 +94,7 @@ class Epoch(Case):
 
 
 class EpochRunner(Runner):
-    """What the sides have in common: a script that makes a loader and a model, and trains it."""
+    """Base of the runners: a script that makes a loader and a model, and trains it."""
 
     model: Any
 
@@ -116,7 +116,7 @@ class EpochRunner(Runner):
         return False  # the images are float32
 
     def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
-        """Return the loss and the weights after some steps on the images in their own order."""
+        """Return the loss and the weights after some steps on the images without shuffling."""
         loader = self.script.make_loader(*self.arguments, shuffle=False)
         loss = self.script.train_epoch(self.model, islice(loader, 10))
         results = {"the loss of step 10": as_number(loss)}
@@ -131,14 +131,14 @@ class NnliteEpoch(EpochRunner, NnliteRunner):
 
 
 class EpochFloor(Runner):
-    """The files unpacked, and the floor of each training step."""
+    """Decompression of the files, and the floor of each training step."""
 
     def __init__(self, case: Epoch) -> None:
         self.files = [path.read_bytes() for path in _bundled_files().glob("*.gz")]
         self.training = FloorRunner(Training(MLP(784, 128, 10), 128))
 
     def load(self, state: State) -> None:
-        """Leave the weights alone: it is the shapes that count."""
+        """Ignore the weights: only shapes matter."""
 
     def step(self, *batch: Any) -> None:
         for file in self.files:
@@ -148,14 +148,14 @@ class EpochFloor(Runner):
 
 
 class TorchEpoch(EpochRunner, TorchRunner):
-    """PyTorch alone, on the files that nnlite comes with."""
+    """PyTorch alone, on the files bundled with nnlite."""
 
     def __init__(self, case: Epoch) -> None:
         super().__init__(case, "mnist_torch", str(_bundled_files()))
 
 
 class TorchvisionEpoch(EpochRunner, TorchRunner):
-    """PyTorch with torchvision, which reads the same files unpacked."""
+    """PyTorch with torchvision, which reads the same files uncompressed."""
 
     def __init__(self, case: Epoch) -> None:
         self.folder = tempfile.TemporaryDirectory()

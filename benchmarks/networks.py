@@ -1,8 +1,8 @@
-"""The networks of the cases, as each library writes them.
+"""The networks of the cases, in the style of each library.
 
-nnlite has PyTorch's names, so that most networks are the same lines on both sides: `build` gets
-``nnlite`` or ``torch.nn``. The weights have the same names too. JAX has no layers: its functions
-take the weights by the names of the state dict.
+nnlite has PyTorch's names, so most networks are built by the same code: `build` gets ``nnlite`` or
+``torch.nn``. The weights have the same names too. JAX has no layers; its functions take the weights
+by their names in the state dict.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Network(ABC):
     has_jax: bool = True
 
     def build(self, nn: Any) -> Any:
-        """Return the model in nnlite or in PyTorch, where these are the same lines."""
+        """Return the model in nnlite or in PyTorch, if both have the same code."""
         raise NotImplementedError(f"{self.name}: define build, or nnlite and torch")
 
     def nnlite(self, nn: Any) -> Any:
@@ -73,7 +73,7 @@ class LeNet(Network):
     """Two convolutions with pooling and three linear layers.
 
     After Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-based learning applied to document
-    recognition", Proceedings of the IEEE 86, 1998; with ReLU and maxima, as it is written today.
+    recognition", Proceedings of the IEEE 86, 1998; with ReLU and max pooling, as is usual today.
     """
 
     name = "LeNet"
@@ -117,11 +117,11 @@ class ExampleCNN(Network):
 
 
 class NormalizedCNN(Network):
-    """The same network with batch normalisation after each convolution, in place of the bias."""
+    """The same network with batch normalisation instead of the bias of each convolution."""
 
     name = "PyTorch example CNN with batch norm"
     input_shape = (1, 28, 28)
-    has_jax = False  # the running statistics are a state beside the weights
+    has_jax = False  # it would need the running statistics as additional state
 
     def build(self, nn: Any) -> Any:
         return nn.Sequential(
@@ -132,7 +132,7 @@ class NormalizedCNN(Network):
 
 
 class _OfRows(Network):
-    """A recurrent network that reads an image row by row; the last state is classified."""
+    """A recurrent network that reads an image row by row and classifies the last state."""
 
     input_shape = (28, 28)
     cell: str

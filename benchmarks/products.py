@@ -1,8 +1,8 @@
-"""The matrix products of a step, and how fast NumPy's BLAS is on them alone.
+"""The matrix products of a step, to time NumPy's BLAS on them alone.
 
-Whatever a library does in NumPy, it cannot be faster than its matrix products. The side "BLAS" of a
-case does these and nothing else, on operands that lie ready; its time over that of the whole step
-is the share of the BLAS limit.
+A library in NumPy cannot be faster than its matrix products. The side "BLAS" of a case computes
+only these, on prepared operands. Its time as a fraction of the whole step shows how close a library
+is to this limit.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Call = Callable[[], Any]
 class Product:
     """``left @ right`` of the shapes (rows, inner) and (inner, columns), `times` over.
 
-    A transposed operand is a view of an array in C order, as the layer has it.
+    A transposed operand is a view of an array in C order, as in the layer.
     """
 
     rows: int
@@ -41,7 +41,7 @@ class Product:
         return 2 * self.rows * self.inner * self.columns * self.times
 
     def calls(self, rng: np.random.Generator) -> list[Call]:
-        """Return calls that do the product, on operands of their own, as often as it is done."""
+        """Return one call for each repetition of the product, each with its own operands."""
         left = _matrix(rng, self.rows, self.inner, self.left_transposed)
         right = _matrix(rng, self.inner, self.columns, self.right_transposed)
         out = np.empty((self.rows, self.columns), np.float32)
@@ -65,14 +65,14 @@ def products_of(
     shape : tuple of int
         The shape of its input.
     backward : bool, default True
-        False for the forward pass alone.
+        False for the forward pass only.
     input_grad : bool, default False
-        Whether the backward pass goes on to the gradient of the input of the first such layer.
+        Whether to include the gradient of the input of the first layer with products.
 
     Raises
     ------
     NotImplementedError
-        If a layer has matrices, but `_LAYERS` does not say what is done with them.
+        If a layer has matrices but no entry in `_LAYERS`.
     """
     products: list[Product] = []
     for layer, given, output in layers_of(model, shape):
@@ -89,7 +89,7 @@ def products_of(
 
 
 def layers_of(model: Any, shape: Shape) -> Iterator[tuple[Any, Shape, Shape]]:
-    """Yield each layer of a model, the shape that it is given, and that of its output."""
+    """Yield each layer of a model with the shapes of its input and output."""
     x: Any = np.zeros(shape, np.float32)
     for layer in model:
         given, x = x.shape, layer(x)
@@ -97,7 +97,7 @@ def layers_of(model: Any, shape: Shape) -> Iterator[tuple[Any, Shape, Shape]]:
 
 
 class _LayerProducts(NamedTuple):
-    """The products of one layer: `input_grad` holds those that only the layer below needs."""
+    """The products of one layer; those in `input_grad` are only needed by the layer before."""
 
     forward: list[Product]
     backward: list[Product]
@@ -124,7 +124,7 @@ def _of_linear(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
 
 
 def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
-    """Return, row of the image by row, ``W windows``; ``windows Gᵀ``; ``Wᵀ G``."""
+    """Return ``W windows``; ``windows Gᵀ``; ``Wᵀ G``, for each row of the image."""
     samples, channels, rows, columns = output
     in_channels, height, width = layer.weight.shape[1:]
     window, places = in_channels * height * width, samples * columns
@@ -136,9 +136,9 @@ def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
 
 
 def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
-    """Return ``[W_hh W_ih b] [h; x; 1]`` of each step; ``W_hhᵀ G`` of each, and those of all.
+    """Return ``[W_hh W_ih b] [h; x; 1]`` of each step; ``W_hhᵀ G`` of each, and of all together.
 
-    A `GRU` multiplies a block of zeros too, which does not count.
+    A `GRU` also multiplies a block of zeros, which is not counted.
     """
     samples, steps = given[0], given[1]
     needed = _LayerProducts([], [], [])

@@ -1,4 +1,4 @@
-"""What is printed: the table, line by line as the cases are done, and the same as JSON."""
+"""Output: the table, printed line by line as cases finish, and the same data as JSON."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class Table:
     Parameters
     ----------
     cases : sequence of Case
-        What will be measured; the names set the width of the first column.
+        The cases to measure; their names set the width of the first column.
     rival : str
-        The title of the column beside nnlite's.
+        The title of the column next to nnlite's.
     extras : sequence of str
         The titles of further sides; each has two columns, the median step and the ratio.
     memory : bool
-        Whether there are columns for the memory of nnlite and of the rival.
+        Whether to print columns for the memory of nnlite and of the rival.
     goals : bool, default True
-        Whether the goals of the cases are for this rival.
+        Whether the goals of the cases apply to this rival.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Table:
 
 
 def _step(measurement: Measurement, title: str) -> str:
-    """Return the median, and half the distance of the quartiles as a share of it."""
+    """Return the median, and half the interquartile range as a fraction of it."""
     if title not in measurement.times:
         return _NONE
     low, median, high = measurement.quartiles(title)
@@ -119,7 +119,7 @@ def _mebibytes(measurement: Measurement, title: str) -> str:
 
 
 def machine() -> str:
-    """Return the processor and the Python in a line."""
+    """Return the processor and the Python version in one line."""
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -131,7 +131,7 @@ def machine() -> str:
 
 
 def print_head(session: Session) -> None:
-    """Print where and how it is measured, and a warning if the machine has other work to do."""
+    """Print the machine and the settings, and a warning if the machine is busy."""
     options = session.options
     print(f"{machine()}; threads: {options.threads}; rounds: {options.rounds}\n", flush=True)
     load, cores = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0, os.cpu_count() or 1
@@ -144,7 +144,7 @@ def print_head(session: Session) -> None:
 
 
 def print_notes(session: Session) -> None:
-    """Print what stands below the table: what the figures are, and of which libraries."""
+    """Print the notes below the table: definitions of the numbers, and versions."""
     print(f"\n{LEGEND}")
     if session.options.memory:
         print(MEMORY_LEGEND)
@@ -156,7 +156,7 @@ def print_notes(session: Session) -> None:
 
 
 def write_json(path: Path, session: Session, measurements: Sequence[Measurement]) -> None:
-    """Write every round of every case, with what is needed to read them."""
+    """Write every round of every case, with all settings, as JSON."""
     document = {
         "machine": machine(),
         "options": asdict(session.options),

@@ -1,4 +1,4 @@
-"""The sides of a case: which library each of them is, and what its runners have in common."""
+"""The sides of a case: the library of each, and the base class of its runners."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Side:
     Attributes
     ----------
     title : str
-        The head of the column.
+        The title of the column.
     modules : tuple of str
-        What is imported before anything is measured.
+        Modules to import before any measurement.
     cure : str
-        What to do where they cannot be imported.
+        How to install them if they are missing.
     """
 
     title: str
@@ -31,7 +31,7 @@ class Side:
     cure: str
 
     def load(self, threads: int) -> dict[str, str]:
-        """Import the library, and give it `threads` threads; return the versions of its modules."""
+        """Import the library, set its number of threads; return the versions of its modules."""
         versions = {}
         for name in self.modules:
             module = importlib.import_module(name)
@@ -45,7 +45,7 @@ class Side:
 
 
 def _blas_libraries() -> dict[str, str]:
-    """Return the versions of the BLAS libraries that NumPy has loaded, and their threads."""
+    """Return the versions and the numbers of threads of the BLAS libraries loaded by NumPy."""
     try:
         import threadpoolctl
     except ImportError:

@@ -1,8 +1,8 @@
-"""The gradient of the logarithm of a network of two sigmoid layers, as a textbook exercise has it.
+"""The gradient of the logarithm of a network of two sigmoid layers, a textbook exercise.
 
-l(x) = log σ(W₂ σ(W₁ x + b₁) + b₂) for one x of two features and a hidden layer of three. Wanted are
-the gradients of all weights and of x. There is next to nothing to compute: the case measures what a
-library adds to it.
+l(x) = log σ(W₂ σ(W₁ x + b₁) + b₂) for one x of two features and a hidden layer of three. The step
+computes the gradients of all weights and of x. The arithmetic takes hardly any time, so the case
+measures the overhead of a library.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ B2 = [1.0]
 
 @dataclass(frozen=True)
 class SigmoidGradient(Case):
-    """Forward and backward, the gradient of the input included."""
+    """Forward and backward, including the gradient of the input."""
 
     goal: float | None = None
 
@@ -57,7 +57,7 @@ def _model() -> Any:
 
 
 class NnliteGradient(Runner):
-    """nnlite: layers in a row, and a batch of one."""
+    """nnlite: layers in sequence, and a batch of one."""
 
     def __init__(self, case: SigmoidGradient) -> None:
         self.model = _model()
@@ -111,7 +111,7 @@ class TorchGradient(Runner):
 
 
 def _named(value: Any, *grads: Any) -> dict[str, Array]:
-    """Name the results alike, and leave the difference between rows and columns out of them."""
+    """Name the results as on the other side, and remove the difference of rows and columns."""
     names = ["the gradient of " + name for name in ("x", "W₁", "b₁", "W₂", "b₂")]
     results = dict(zip(["the value", *names], [value, *grads], strict=True))
     return {name: np.array(array).reshape(-1) for name, array in results.items()}

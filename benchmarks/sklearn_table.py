@@ -1,8 +1,8 @@
-"""nnlite's perceptrons beside scikit-learn's: ``python -m benchmarks.sklearn_table``.
+"""nnlite's perceptrons compared with scikit-learn's: ``python -m benchmarks.sklearn_table``.
 
-The six small data sets that scikit-learn ships, and MNIST. Both sides have the same settings (those
-of scikit-learn's defaults), standardised data, folds, number of epochs and dtype. Each fold is
-trained by both in turn, so that neither is measured while the machine is busier.
+The data is scikit-learn's six small bundled data sets, and MNIST. Both sides use scikit-learn's
+defaults, standardised data, the same folds, number of epochs and dtype. Both train each fold in
+turn, so that a busy machine affects both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Fold = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Task(NamedTuple):
-    """A data set with the epochs that both sides train on it."""
+    """A data set and the number of epochs for both sides."""
 
     name: str
     folds: Callable[[], Iterator[Fold]]
@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
 
 def shipped(load: Callable[..., Any], classes: bool = True) -> Callable[[], Iterator[Fold]]:
-    """Return a function that yields ten folds, twice five, of a data set of scikit-learn's."""
+    """Return a function that yields ten folds, two times five, of a data set of scikit-learn."""
 
     def folds() -> Iterator[Fold]:
         X, y = load(return_X_y=True)
@@ -68,7 +68,7 @@ TASKS = (
 
 
 class Row(NamedTuple):
-    """Scores and seconds of both sides, one of each fold: nnlite's first."""
+    """Scores and seconds of both sides for each fold, nnlite's first."""
 
     scores: np.ndarray
     seconds: np.ndarray

@@ -1,14 +1,14 @@
 """The steps of nnlite as pytest-benchmark tests, to follow them over time.
 
-They are no part of the test suite, and assert no times. They need ``pip install
-pytest-benchmark``, and are run from the root of the repository. Keep the figures of one commit,
-check out another, and compare::
+They are not part of the test suite and do not assert times. They need ``pip install
+pytest-benchmark`` and are run from the root of the repository. Save the times of one commit, check
+out another, and compare::
 
     python -m pytest benchmarks/test_benchmarks.py --benchmark-autosave
     python -m pytest benchmarks/test_benchmarks.py --benchmark-compare
 
-``-k "LeNet and train"`` selects cases. On a machine that does other things too, ``python -m
-benchmarks --against COMMIT`` is the better comparison, since both commits then take turns.
+``-k "LeNet and train"`` selects cases. On a busy machine, ``python -m benchmarks --against COMMIT``
+is the better comparison, since the two commits take turns.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .cases import CASES
     "case", [case for case in CASES if case.in_process], ids=lambda case: case.name
 )
 def test_step(benchmark: Any, case: Case) -> None:
-    """Time one step, going round the batches of the case."""
+    """Time one step, using the batches of the case in turn."""
     runner = case.runners["nnlite"](case)
     batches = itertools.cycle(case.batches(np.random.default_rng(0)))
     benchmark(lambda: runner.step(*next(batches)))

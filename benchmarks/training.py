@@ -53,7 +53,7 @@ class Training(Case):
         return runners
 
     def batches(self, rng: np.random.Generator) -> list[Batch]:
-        # Several, so that the network does not learn one by heart until its gradients vanish.
+        # Several batches, so that the network does not overfit one until its gradients vanish.
         return [
             (rng.standard_normal(self._shape, np.float32), rng.integers(0, 10, self.batch_size))
             for _ in range(8)
@@ -79,10 +79,10 @@ class Training(Case):
 
 
 class TrainingRunner(Runner):
-    """What the sides have in common: a step returns the loss."""
+    """Base of the runners: a step returns the loss."""
 
     def results(self, batches: Sequence[Batch]) -> dict[str, Array]:
-        """Return loss, gradients and weights of two steps: only the second shows the momentum."""
+        """Return loss, gradients and weights of two steps; momentum only affects the second."""
         results = {}
         for number, batch in enumerate(batches[:2], start=1):
             results[f"the loss of step {number}"] = as_number(self.step(*batch))
@@ -156,7 +156,7 @@ class CompiledTraining(TorchTraining):
         self.forward = torch.compile(self.model)
 
     def to_float64(self) -> bool:
-        return False  # it would compile everything once more
+        return False  # float64 would compile everything again
 
 
 class JaxTraining(JaxRunner, TrainingRunner):
@@ -178,7 +178,7 @@ class JaxTraining(JaxRunner, TrainingRunner):
             weights = jax.tree.map(lambda w, d: w - LR * d, weights, directions)
             return value, grads, weights, directions
 
-        # The old weights and directions are given away: their memory takes the new ones.
+        # The buffers of the old weights and directions are donated to hold the new ones.
         self.train = jax.jit(train, donate_argnums=(0, 1))
 
     def step(self, *batch: Any) -> Any:
@@ -200,7 +200,7 @@ class JaxTraining(JaxRunner, TrainingRunner):
 class SklearnTraining(TrainingRunner):
     """scikit-learn: ``partial_fit`` of one batch is one step."""
 
-    complete = False  # it keeps no gradients
+    complete = False  # it does not store gradients
 
     def __init__(self, case: Training) -> None:
         from sklearn.neural_network import MLPClassifier
@@ -221,12 +221,12 @@ class SklearnTraining(TrainingRunner):
         return {name: array.T.copy() for name, array in self._weights()}
 
     def load(self, state: State) -> None:
-        # The first partial_fit names the classes and makes the weights, which are then replaced.
+        # The first partial_fit sets the classes and creates the weights, which are then replaced.
         x = np.zeros((self.batch_size, self.sizes[0]), np.float32)
         self.model.partial_fit(x, np.zeros(len(x), int), classes=range(self.sizes[-1]))
         for name, array in self._weights():
             array[...] = state[name].T
-        del self.model._optimizer  # it holds the momentum of that step
+        del self.model._optimizer  # it contains the momentum of that step
 
     def gradients(self) -> Mapping[str, Array]:
         return {}

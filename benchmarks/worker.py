@@ -1,8 +1,8 @@
-"""A worker process: it holds one library and does, one at a time, what it is told over a pipe.
+"""A worker process, which imports one library and executes requests from a pipe one at a time.
 
 ``python -m benchmarks.worker SIDE THREADS`` reads pickled pairs from its standard input: the name
-of a method, and its arguments. It answers each with a pair: whether it worked, and the value or the
-fault.
+of a method and its arguments. It answers each with a pair: whether it succeeded, and the value or
+the error.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Worker:
     def receive(
         self, case: Case, batches: Sequence[Batch], state: State, float64: bool = False
     ) -> bool:
-        """Forget the last case and build this one, on NumPy arrays; return whether it worked.
+        """Replace the last case by this one, with NumPy arrays as batches; return the success.
 
-        It does not if it is asked for in float64 and this side has it in float32 only.
+        It fails if float64 is requested and this side only supports float32.
         """
         self._forget()
         self._runner = case.runners[self._side](case)
@@ -65,15 +65,15 @@ class Worker:
         return True
 
     def initial_state(self, case: Case) -> dict[str, Array]:
-        """Return the weights that a new runner of the case starts with."""
+        """Return the initial weights of a new runner of the case."""
         return case.runners[self._side](case).state()
 
     def results(self) -> dict[str, Array]:
-        """Return what the sides must agree on."""
+        """Return the results that must agree on all sides."""
         return self._runner.results(self._batches)
 
     def is_complete(self) -> bool:
-        """Whether the results lack nothing that nnlite's have."""
+        """Whether the results include all of nnlite's."""
         return self._runner.complete
 
     def operations(self) -> int:
@@ -82,7 +82,7 @@ class Worker:
         return self._runner.operations
 
     def warm_up(self, seconds: float) -> float:
-        """Run steps for some time, and settle how many make a round of that time; return it."""
+        """Set the number of steps in a round of about `seconds`; return its expected duration."""
         count, taken = 1, self._steps(1)
         while taken < seconds / 2:
             count *= 2
@@ -93,15 +93,15 @@ class Worker:
     def run_round(self) -> float:
         """Run a round of steps; return the seconds of one."""
         if self._count > 1:
-            self._steps(1)  # the other sides have had the caches since
+            self._steps(1)  # reload the caches, which the other sides have used since
         return self._steps(self._count) / self._count
 
     def memory(
         self, case: Case, batches: Sequence[Batch], state: State, seconds: float
     ) -> tuple[int, int] | None:
-        """Return how far a case raises the memory over what was in use before it, and the peak.
+        """Return the memory added by a case and the peak, in bytes.
 
-        Both in bytes; None if the case works in other processes, or if it cannot be measured.
+        Return None if the case works in other processes, or if it cannot be measured.
         """
         before = memory.start()
         self.receive(case, batches, state)
@@ -129,7 +129,7 @@ def _as_float64(array: Array) -> Array:
 
 
 def pin_to_cores(threads: int) -> None:
-    """Keep this process to as many cores as it is to have threads, where the system allows it."""
+    """Restrict this process to as many cores as threads, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[:threads])
@@ -137,9 +137,9 @@ def pin_to_cores(threads: int) -> None:
 
 def main() -> None:
     """Answer requests until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends the worker
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    # What a library prints must not get between the answers.
+    # Output printed by a library must not mix with the answers.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""Digits are squeezed through two numbers, and drawn again from them."""
+"""Train an autoencoder that compresses digits to two numbers."""
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,4 +1,4 @@
-"""Weights that PyTorch has written are loaded, and give the answers that PyTorch gave."""
+"""Load weights written by PyTorch, and compare the logits with PyTorch's."""
 
 from pathlib import Path
 

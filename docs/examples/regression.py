@@ -1,4 +1,4 @@
-"""A curve is fitted to noisy measurements, until only the noise is left of the error."""
+"""Fit a curve to noisy measurements."""
 
 import matplotlib.pyplot as plt
 import numpy as np

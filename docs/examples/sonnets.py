@@ -1,4 +1,4 @@
-"""A network reads Shakespeare's sonnets, and learns to write, letter by letter."""
+"""Train a character-level language model on Shakespeare's sonnets."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ loss, optimizer = nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.005)
 
 def write(length):
     """Print characters, each drawn from what the network expects after those before it."""
-    code, state = 0, None  # the first of the alphabet is the end of a line
+    code, state = 0, None  # code 0 is the end of a line
     for _ in range(length):
         logits = output(gru(embedding(np.array([[code]])), state))[0, 0].astype(float)
-        state, scores = gru.last_state, np.exp(logits / 0.6)  # below 1: to dare less
+        state, scores = gru.last_state, np.exp(logits / 0.6)  # temperature below 1: safer text
         code = rng.choice(61, p=scores / scores.sum())
         print(alphabet[code], end="")
 

@@ -1,4 +1,4 @@
-"""Three arms of a spiral are told apart by a network with two hidden layers."""
+"""Classify points on three arms of a spiral with two hidden layers."""
 
 import matplotlib.pyplot as plt
 import numpy as np

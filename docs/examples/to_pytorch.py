@@ -1,4 +1,4 @@
-"""nnlite learns to read digits; PyTorch loads the weights, and gives the same answers."""
+"""Train in nnlite, load the weights into PyTorch, and compare the predictions."""
 
 import torch
 from safetensors.torch import load_file

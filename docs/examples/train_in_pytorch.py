@@ -1,4 +1,4 @@
-"""PyTorch learns to read digits, and writes down its weights and what it answers."""
+"""Train in PyTorch, and write the weights and the logits of test images to files."""
 
 import torch
 from safetensors.torch import save_file

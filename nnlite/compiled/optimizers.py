@@ -86,8 +86,9 @@ def _clipping(runs: int, max_norm: float) -> list[str]:
     # The squares of a float32 leave its range long before the float32 does.
     lines.append("if norm == 0 or not math.isfinite(norm):\n    square = 0.0")
     lines += [
-        f"    for i in range({grad}.size):\n        square += float({grad}[i]) ** 2"
-        for grad in (f"group{run}_grad" for run in range(runs))
+        f"    for i in range(group{run}_grad.size):\n"
+        f"        square += float(group{run}_grad[i]) ** 2"
+        for run in range(runs)
     ]
     lines.append("    norm = math.sqrt(square)")
     fault = "raise ValueError('clip_grad_norm: the norm of the gradients is not finite')"

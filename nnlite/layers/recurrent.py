@@ -649,11 +649,8 @@ class LSTM(_Recurrent):
         )
 
     def _step_back(self, local: Arrays, d_state: Arrays, d_sums: Arrays) -> Sequence[Array | None]:
-        (by_i, by_f, by_g, by_o, by_c, f), (dh, dc), (da_i, da_f, da_g, da_o) = (
-            local,
-            d_state,
-            d_sums,
-        )
+        (by_i, by_f, by_g, by_o, by_c, f), (dh, dc) = local, d_state
+        da_i, da_f, da_g, da_o = d_sums
         dc = dc + dh * by_c  # dc += dh o (1 - tanh²(c_t))
         np.multiply(dc, by_i, out=da_i)
         np.multiply(dc, by_f, out=da_f)

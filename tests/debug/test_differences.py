@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,12 @@ def test_rounding_of_intermediate_values_is_measured() -> None:
     # Too small to be seen at all, beside intermediate values of 1.
     assert judged(lambda t: 0.0, 1e-12, magnitude=1.0).verdict == "ok"
     assert judged(lambda t: 0.0, 1e-9, magnitude=1.0).verdict == "FAIL"
+
+
+def test_noise_of_half_of_the_digits_excuses_nothing() -> None:
+    for noise, verdict in ((1e-12, "ok"), (1e-5, "FAIL")):
+        noisy = partial(lambda t, a: math.sin(t) + a * math.sin(1e12 * t), a=noise)
+        assert judged(noisy, 1 + 1e-8, finest=1e-15, magnitude=1.0).verdict == verdict
 
 
 @pytest.mark.parametrize("analytic", [-1.0, 0.0, 2.0, 3.0])

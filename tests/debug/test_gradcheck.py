@@ -434,6 +434,23 @@ def test_swapped_elements_of_many_are_found(seed: int) -> None:
     assert not nn.gradcheck(layer, x, max_elements=5, rng=seed)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_swapped_signs_of_many_are_found(seed: int) -> None:
+    class Dot(Function):
+        """The sum of all values of a linear function."""
+
+        def forward(self, x: Array) -> Any:
+            return super().forward(x).sum()
+
+    signs = np.where(np.arange(2000) % 2, 1.0, -1.0)
+    swapped = signs.copy()
+    swapped[[122, 1501]] = signs[[1501, 122]]
+    x = np.random.default_rng(0).normal(size=2000)
+    assert nn.gradcheck(Dot(lambda x: x * signs, lambda x: signs), x, max_elements=5)
+    layer = Dot(lambda x: x * signs, lambda x: swapped)
+    assert not nn.gradcheck(layer, x, max_elements=5, rng=seed)
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.9, 1.1, 2.0, -1.0])
 @pytest.mark.parametrize("size", [1e-3, 1e-5])
 def test_a_small_wrong_element_among_many_is_found(size: float, factor: float) -> None:

@@ -154,6 +154,17 @@ def test_sizes_are_verified_before_memory_is_taken(tmp_path: Path, layers: Any) 
 
 @pytest.mark.parametrize(
     "layers",
+    [described("Linear", 4000, 4000), described("LSTM", 1, 4000), described("Conv2d", 99, 99, 99)],
+    ids=lambda layers: layers["class"],
+)
+def test_sizes_that_are_large_together_are_refused_too(tmp_path: Path, layers: Any) -> None:
+    path = forged(tmp_path / "a.npz", layers, weight=np.ones((2, 2), np.float32))
+    with pytest.raises(ValueError, match="more parameters than there are numbers for them"):
+        nn.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "layers",
     [
         described("Layer.__subclasses__"),
         described("os.system", "true"),

@@ -112,7 +112,8 @@ class TestWithPyTorch:
     ) -> None:
         torch = pytest.importorskip("torch")
         page = (ROOT / "docs" / "saving.md").read_text(encoding="utf-8")
-        there, back = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        code = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        there, back, *_ = code
         monkeypatch.chdir(tmp_path)
         names: dict[str, Any] = {}
         exec(there, names)

@@ -898,7 +898,7 @@ class TestWhatDoesNotFit:
 
     def test_metrics(self) -> None:
         self.refused(TypeError, "metrics must be a list of functions", metrics=nn.accuracy)
-        self.refused(TypeError, "a metric must be a function of", metrics=["accuracy"])
+        self.refused(TypeError, "a metric must be a function of", metrics=[1])
         self.refused(ValueError, "'<lambda>' cannot be the name", metrics=[lambda a, b: 0.0])
         self.refused(ValueError, "two metrics of the name", metrics=[nn.accuracy, nn.accuracy])
         self.refused(ValueError, "'loss' cannot be the name", metrics={"loss": nn.accuracy})
