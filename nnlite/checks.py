@@ -41,7 +41,7 @@ def as_floats(
         and values.size
     ):
         return values
-    check_is_array(values, layer.label)
+    check_is_array(values, layer)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
@@ -58,16 +58,25 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
-def check_is_array(values: Any, who: str) -> None:
-    """Raise a TypeError for a masked or sparse array, which NumPy would convert wrongly."""
-    if np.ma.is_masked(values):
+def check_is_array(values: Any, owner: Labelled | str) -> None:
+    """Raise a TypeError for a masked or sparse array, which NumPy would convert wrongly.
+
+    The same holds for a list or tuple that contains masked arrays.
+    """
+    if type(values) is np.ndarray:
+        return
+    if np.ma.is_masked(values) or (
+        isinstance(values, (list, tuple))
+        and any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in values)
+    ):
         raise TypeError(
-            f"{who}: a masked array would lose its mask; replace the masked elements with "
+            f"{_name(owner)}: a masked array would lose its mask; replace the masked elements with "
             f".filled(value)"
         )
     if hasattr(values, "toarray"):
         raise TypeError(
-            f"{who}: expected arrays, got {type(values).__name__}; convert it with .toarray()"
+            f"{_name(owner)}: expected arrays, got {type(values).__name__}; convert it with "
+            f".toarray()"
         )
 
 
@@ -175,6 +184,7 @@ def class_indices(
     TypeError
         If the labels are not integers.
     """
+    check_is_array(target, owner)
     labels = np.asarray(target)
     shape = scores.shape
     if len(shape) < 2:
