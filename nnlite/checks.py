@@ -104,10 +104,14 @@ def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dty
 def boolean(value: Any, what: str, cure: str = "") -> bool:
     """Return `value` as a bool, or raise a TypeError that names it `what`, with `cure` appended."""
     if not isinstance(value, (bool, np.bool_)):
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
-        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+        raise TypeError(f"{what} must be True or False, got {shown(value)}{cure and '; ' + cure}")
     return bool(value)
+
+
+def shown(value: Any) -> str:
+    """Return the repr of `value` for a message, or the name of its type if that is long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else type(value).__name__
 
 
 def integer(value: Any, what: str, minimum: float = 1) -> int:
