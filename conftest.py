@@ -6,10 +6,13 @@ from importlib.util import find_spec
 
 NEEDED = {
     "nnlite/interop/onnx/*": ["onnx"],
+    "nnlite/interop/mpi.py": ["mpi4py"],
     "nnlite/interop/scoring.py": ["sklearn"],
     "nnlite/interop/sklearn.py": ["sklearn"],
     "nnlite/interop/torch.py": ["torch"],
     "tests/interop/record_onnx.py": ["onnx"],
+    "tests/interop/test_many_models.py": ["sklearn"],
+    "tests/interop/test_mpi.py": ["mpi4py"],
     "tests/interop/test_sklearn.py": ["pandas", "polars", "sklearn"],
 }
 

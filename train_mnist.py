@@ -24,6 +24,8 @@ def run(options):
         fit(model, train, test, history, options)
     except KeyboardInterrupt:
         status = report_interrupt(options)
+    if options.silent:
+        return status
 
     images, labels = test
     print(f"test accuracy {nn.accuracy(nn.predict(model, images), labels):.2%}")
@@ -34,13 +36,18 @@ def run(options):
 def fit(model, train, test, history, options):
     """Train the model; the figures of each epoch go into the history."""
     augmentation = nn.RandomAffine(degrees=10, shift=2, fill=train[0].min())  # black background
+    optimizer = OPTIMIZERS[options.optimizer](model.parameters(), options)
+    if options.distributed:
+        from nnlite.interop import mpi
+
+        optimizer = mpi.DistributedOptimizer(optimizer)
     loader = nn.DataLoader(
         *train,
         batch_size=options.batch_size,
         shuffle=True,
         transform=augmentation if options.augment else None,
+        shard=optimizer.processes,
     )
-    optimizer = OPTIMIZERS[options.optimizer](model.parameters(), options)
     nn.fit(
         model,
         nn.CrossEntropy(),
@@ -123,19 +130,23 @@ def main():
     try:
         return run(options)
     except (ValueError, OSError, ImportError) as error:
+        if options.distributed:
+            raise  # the other processes have to know
         cure = f" (try a --lr below {options.lr:g})" if "diverged" in str(error) else ""
         print(f"train_mnist.py: error: {error}{cure}", file=sys.stderr)
         return 1
 
 
 def say(options, text):
-    """Print `text` unless asked to be quiet."""
-    if not options.quiet:
+    """Print `text` unless asked to be quiet, or if another process prints it."""
+    if not options.quiet and not options.silent:
         print(text, flush=True)
 
 
 def report_interrupt(options):
     """Print how to continue after Ctrl-C; return the exit status."""
+    if options.silent:
+        return 130
     print("\ninterrupted; as trained so far:", file=sys.stderr)
     if options.checkpoint and options.checkpoint.exists():
         print(f"--resume goes on from {options.checkpoint}", file=sys.stderr)
@@ -169,6 +180,11 @@ def parse_arguments():
         options.lr = LEARNING_RATES[options.optimizer]
     if options.weight_decay is None:
         options.weight_decay = 0.01 if options.optimizer == "adamw" else 0.0
+    options.silent = False  # whether another process prints
+    if options.distributed:
+        from nnlite.interop import mpi
+
+        options.silent = mpi.shard().rank > 0
     return options
 
 
@@ -200,6 +216,9 @@ def build_parser():
     add_number(group, "--momentum", 0.0, 0.9, "momentum factor of sgd")
     add_number(group, "--weight-decay", 0.0, None, "weight decay (adamw 0.01, others 0)")
     add_number(group, "--seed", 0, 0, "random seed; the same seed gives the same result")
+    add("--distributed", action="store_true",
+        help="train with all processes that mpiexec has started; each takes its part of every "
+        "batch")  # fmt: skip
     group = parser.add_argument_group("files and output")
     add = group.add_argument
     add("--data-dir", metavar="DIR", help="folder of MNIST, in place of the bundled files")
@@ -232,6 +251,8 @@ def check_options(parser, options):
         check_package(parser, "--save to .safetensors", "safetensors", extra="safetensors")
     if options.plot:
         check_package(parser, "--plot", "matplotlib", extra="plot")
+    if options.distributed:
+        check_package(parser, "--distributed", "mpi4py", extra="mpi")
 
 
 def check_file(parser, name, path, *endings):

@@ -29,7 +29,9 @@ def seed(seed: int) -> None:
     Parameters
     ----------
     seed : int
-        Any non-negative integer. The same seed gives the same bits on the same machine.
+        Any non-negative integer. The same seed gives the same bits on the same machine, if no other
+        thread of the process computes at the same time: two threads share the threads of BLAS,
+        whose number can change the last bits of a product.
 
     Raises
     ------
@@ -141,6 +143,13 @@ def checked_generator_state(rng: np.random.Generator, state: Any) -> dict[str, A
 def load_generator_state(rng: np.random.Generator, state: Any) -> None:
     """Set the state of a generator. After a ValueError it is unchanged."""
     rng.bit_generator.state = checked_generator_state(rng, state)
+
+
+def branch(rng: np.random.Generator, number: int) -> None:
+    """Restart `rng` with a stream of numbers that its present state and `number` define."""
+    entropy = copy.deepcopy(rng).integers(1 << 32, size=4)
+    seeds = np.random.SeedSequence([*map(int, entropy), number])
+    rng.bit_generator.state = type(rng.bit_generator)(seeds).state
 
 
 def own_generators(owner: object) -> dict[str, np.random.Generator]:

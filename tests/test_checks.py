@@ -1,4 +1,4 @@
-"""The checks that layers share: what they take, and the sentence they say otherwise."""
+"""The shared checks: accepted values and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which part of the package may import which, as the folders have it."""
+"""The import rules of the folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import nnlite
 
 ROOT = Path(nnlite.__file__).parent
-CORE = {"engine", "checks", "random", "modes", "parameter", "layer", "init"}
+CORE = {"engine", "checks", "random", "modes", "parameter", "layer", "init", "processes"}
 
 # The rooms that each room may import, at the top of a module or inside a function. The engine knows
 # arrays and no layers; `losses`, `optim` and the data know no layers either.
@@ -20,6 +20,7 @@ ALLOWED = {
     "random": {"engine"},
     "parameter": {"engine", "checks", "random"},
     "modes": set(),
+    "processes": {"engine", "random"},
     "layer": {"engine", "checks", "random", "modes", "parameter"},
     "init": {"parameter", "checks", "random"},
     "layers": CORE,

@@ -111,6 +111,11 @@ def compile(
     if not isinstance(optimizer, nn.Optimizer):
         raise TypeError(f"compile: expected an optimizer, got {optimizer!r:.80}")
     form_of(optimizer)
+    if optimizer.processes.size > 1:
+        raise TypeError(
+            "compile: a step of several processes is not one function; give fit, or a loop of your "
+            "own, the compiled model: fit(nn.compile(model), loss, optimizer, ...)"
+        )
     norm = None if max_grad_norm is None else positive(max_grad_norm, "compile: max_grad_norm")
     return Step(model, loss, optimizer, norm, native)
 

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
+from ..processes import ALONE, Processes
 from ..random import (
     RandomState,
     checked_generator_state,
@@ -52,16 +53,22 @@ class DataLoader:
     rng : int, numpy.random.Generator or None
         Source of the random orders. With an int, each run has the same orders; within a run, each
         epoch has its own.
+    shard : Processes, optional
+        ``nnlite.interop.mpi.shard()``: this process takes its part of every batch of `batch_size`
+        samples, and rank 0 draws the orders for all.
 
     Attributes
     ----------
     epoch : int
         Number of epochs that have ended, whether complete or left early.
+    shard : Processes
+        The processes that share the batches; one alone by default.
 
     Raises
     ------
     ValueError
-        If there are no arrays or no samples, the lengths differ, or `drop_last` leaves no batch.
+        If there are no arrays or no samples, the lengths differ, or `drop_last` leaves no batch. If
+        the loaders of several processes have different data or options.
     TypeError
         If an argument is not an array, for example a sparse matrix, a masked array with masked
         elements, or a single list of arrays, which would be read as samples.
@@ -70,7 +77,9 @@ class DataLoader:
     -----
     Each iteration over the loader is one epoch. A batch is an array, or a tuple of arrays if there
     are several. With `shuffle` or a `sampler` a batch is a copy, otherwise a read-only view of the
-    data. The arrays themselves are not copied, unless a list or data frame has to be converted.
+    data. The arrays themselves are not copied, unless a list or data frame has to be converted. If
+    a batch has fewer samples than there are processes, some of them get an empty tuple instead,
+    which `fit` and `evaluate` accept.
 
     Data that is already in batches needs no loader: `fit` and `evaluate` accept any iterable of
     batches. For several epochs it must be possible to iterate over it several times.
@@ -117,6 +126,7 @@ class DataLoader:
     drop_last: bool
     transform: Callable[..., Any] | None
     epoch: int
+    shard: Processes
 
     def __init__(
         self,
@@ -127,6 +137,7 @@ class DataLoader:
         transform: Callable[..., Any] | None = None,
         sampler: Sampler | None = None,
         rng: RandomState = None,
+        shard: Processes | None = None,
     ) -> None:
         if not arrays:
             raise ValueError("DataLoader: expected at least one array")
@@ -155,6 +166,7 @@ class DataLoader:
         # nn.seed() also affects loaders that were made before it.
         self._rng = None if rng is None else generator(rng)
         self.epoch = 0
+        self.shard = ALONE if shard is None else shard
         self._running: _Epoch | None = None  # the epoch that started last, until it ends
         self._next: _Epoch | None = None  # a loaded epoch, until it is continued
         lengths = [len(array) for array in self.arrays]
@@ -170,11 +182,23 @@ class DataLoader:
                 f"DataLoader: drop_last leaves no batch of {self._drawn()} samples with "
                 f"batch_size={self.batch_size}; use a smaller batch_size"
             )
+        kinds = [(array.shape, array.dtype.name) for array in self.arrays]
+        self.shard.check_same(
+            {"the shape and dtype of the arrays": kinds, **self._terms()},
+            "DataLoader",
+            "every process loads the whole data set",
+        )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         samples = self._drawn()
         return samples // self.batch_size if self.drop_last else -(-samples // self.batch_size)
+
+    @property
+    def smallest_batch(self) -> int:
+        """The number of samples in the last batch, or in any if `drop_last`."""
+        rest = 0 if self.drop_last else self._drawn() % self.batch_size
+        return rest or self.batch_size
 
     def _drawn(self) -> int:
         """Return the number of samples in an epoch."""
@@ -188,11 +212,13 @@ class DataLoader:
         sources = [_read_only(array) for array in self.arrays] if order is None else self.arrays
         try:
             for start in range(running.batches * size, len(self) * size, size):
-                stop = start + size
-                picked = slice(start, stop) if order is None else order[start:stop]
+                part = self.shard.part(start, min(start + size, self._drawn()))
+                picked = part if order is None else order[part]
                 arrays = tuple([source[picked] for source in sources])
-                batch = arrays if len(arrays) > 1 else arrays[0]
-                if self.transform is not None:
+                batch: Any = arrays if len(arrays) > 1 else arrays[0]
+                if part.start == part.stop:
+                    batch = ()
+                elif self.transform is not None:
                     batch = self.transform(*arrays)
                 running.batches += 1
                 yield batch
@@ -204,8 +230,8 @@ class DataLoader:
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
         if self.sampler is None:
-            return _Epoch(generator(self._rng).permutation(samples) if self.shuffle else None)
-        order = np.asarray(list(self.sampler))
+            return _Epoch(self.shard.permutation(self._rng, samples) if self.shuffle else None)
+        order = self.shard.broadcast(np.asarray(list(self.sampler)))
         if not self._is_order(order):
             raise ValueError(
                 f"DataLoader: the sampler must give {self._drawn()} indices from 0 to "

@@ -66,40 +66,48 @@ class _BatchNorm(Layer):
     def forward(self, x: Array) -> Array:
         x = self._checked(x)
         of_batch = self.training or self.running_mean is None
-        count = x.size // self.num_features
-        if of_batch and count == 1:
+        if of_batch:
+            mean, variance, count = self._moments(x)
+        else:
+            (mean, variance), count = self._running_moments(x.dtype), 0
+        if count == 1:
             raise ValueError(
                 f"{self.label}: one value for each feature has no variance to "
                 f"{'train' if self.training else 'normalize'} with, got an input of shape "
                 f"{x.shape}; use a larger batch, or "
                 f"{'drop_last=True' if self.training else 'track_running_stats=True'}"
             )
-        if of_batch:
-            mean, variance = moments(x)
-            if self.training:
-                self._track(mean.near, variance * (count / (count - 1)))
-        else:
-            mean, variance = self._running_moments(x.dtype)
+        if self.training:
+            self._track(mean.near, variance * (count / (count - 1)))
         scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))
-        self.cache(x, mean, scale, of_batch)
+        self.cache(x, mean, scale, count)
         factor = scale if self.weight is None else scale * self.weight.data
         return normalize(x, mean, factor, None if self.bias is None else self.bias.data)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        x, mean, scale, of_batch = self.cached()
+        x, mean, scale, count = self.cached()
         grad = as_output_grad(self, grad, x.shape, x.dtype)
         factor = scale if self.weight is None else scale * self.weight.data
-        d_bias, d_weight = gradient_sums(x, mean, grad)  # Σ G, and Σ G (x - μ)
-        d_weight *= scale  # Σ G x̂
+        sums = np.array(gradient_sums(x, mean, grad))  # Σ G, and Σ G (x - μ)
+        sums[1] *= scale  # Σ G x̂
+        d_bias, d_weight = sums
         if self.weight is not None and self.bias is not None:
             self.weight.accumulate(d_weight)
             self.bias.accumulate(d_bias)
         if not input_grad:
             return None
-        if not of_batch:
+        if not count:
             return grad * factor.reshape(-1, *[1] * (x.ndim - 2))
-        count = x.size // self.num_features
+        d_bias, d_weight = self._total(sums)
         return normalize_grad(x, mean, grad, d_weight * scale / -count, d_bias / count, factor)
+
+    def _moments(self, x: Array) -> tuple[Mean, Array, int]:
+        """Return the mean, the biased variance and the number of the values of each feature."""
+        return *moments(x), x.size // self.num_features
+
+    def _total(self, sums: Array) -> Array:
+        """Return sums over this part of the batch as sums over the whole."""
+        return sums
 
     def _checked(self, x: Array) -> Array:
         """Check the input's shape; return it as floats."""
@@ -191,7 +199,7 @@ class BatchNorm1d(_BatchNorm):
            [ 1.]], dtype=float32)
     """
 
-    _ranks = (2, 3)
+    _ranks: ClassVar[tuple[int, ...]] = (2, 3)
     _expected = "(N, C) or (N, C, L)"
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..checks import number
 from ..engine.arrays import Array
 from ..parameter import Parameter
+from ..processes import ALONE, Processes
 from .flat import FlatBlock, by_dtype
 from .state import checked_groups, checked_states
 
@@ -107,6 +108,10 @@ class Optimizer:
     state_names: tuple[str, ...] = ()
     param_groups: list[dict[str, Any]]
     defaults: dict[str, Any]
+
+    # Those that sum their gradients, and whether they have done so since the last step.
+    processes: Processes = ALONE
+    _synchronized = False
 
     # Options of PyTorch's that have one value here.
     _implied: Mapping[str, Any] = {}
@@ -218,8 +223,18 @@ class Optimizer:
         for group in self.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
+        self._synchronized = False
 
     # ---- the step ----
+
+    def synchronize(self) -> None:
+        """Sum the gradients over all processes, if there are several.
+
+        `step` does it, unless it is done before, in order to clip or read the gradients.
+        """
+        if not self._synchronized:
+            self.processes.sum_gradients(self)
+            self._synchronized = True
 
     def step(self) -> None:
         """Move every parameter that has a gradient; the others keep their value and state.
@@ -230,6 +245,7 @@ class Optimizer:
             If an option has been set out of range, or if `param_groups` has other parameters than
             were given. No parameter of any group has moved then.
         """
+        self.synchronize()
         for group, step, value, grad, state in self.runs():
             if value.size <= _PIECE:
                 self.update(group, step, value, grad, *state)
@@ -263,6 +279,7 @@ class Optimizer:
             if self.counts(group):
                 for block in blocks:
                     block.count()
+        self._synchronized = False
 
     def step_counts(self) -> list[int]:
         """Return the number of steps of each parameter, in the order of the flat arrays."""

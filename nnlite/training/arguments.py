@@ -15,6 +15,7 @@ from ..losses import Loss
 from ..modes import evaluating
 from ..optim.base import Optimizer
 from ..parameter import Parameter
+from ..processes import Processes
 from .batches import are_arrays, as_batch, batches_of
 from .callbacks import Checkpoint
 from .history import History
@@ -82,8 +83,8 @@ def checked_checkpoint(checkpoint: Any, resume: bool) -> Checkpoint | None:
     return checkpoint
 
 
-def check_training_data(train: Any, epochs: int) -> None:
-    """Raise a TypeError unless `train` are batches, which can be iterated over `epochs` times."""
+def check_training_data(train: Any, epochs: int, processes: Processes) -> None:
+    """Raise an error unless `train` are batches, which can be iterated over `epochs` times."""
     if not isinstance(train, Iterable) or isinstance(train, (str, np.ndarray)):
         raise TypeError(
             f"fit: the training data must be batches, such as a DataLoader, "
@@ -100,10 +101,16 @@ def check_training_data(train: Any, epochs: int) -> None:
             f"fit: a {type(train).__name__} is used up after one epoch; give a DataLoader, or a "
             f"list of the batches"
         )
+    if isinstance(train, DataLoader) and train.shard.size != processes.size:
+        raise ValueError(
+            f"fit: the loader gives its batches to {train.shard.size} process(es), and the "
+            f"optimizer sums the gradients of {processes.size}; use both "
+            f"DataLoader(shard=mpi.shard()) and mpi.DistributedOptimizer(optimizer)"
+        )
 
 
 def checked_validation(
-    model: Layer, loss: Loss, validation: Any, batch_size: int
+    model: Layer, loss: Loss, validation: Any, batch_size: int, processes: Processes
 ) -> Iterable[Any] | None:
     """Return the validation data as batches, having tried the first where there is one to take.
 
@@ -125,7 +132,7 @@ def checked_validation(
         if isinstance(validation, Sized) and not len(validation):
             raise ValueError("the data have no batch")
         if are_arrays(validation):
-            validation = batches_of(validation, batch_size)
+            validation = batches_of(validation, batch_size, processes)
             first = [next(iter(validation))]
         elif isinstance(validation, DataLoader):
             arrays = tuple(array[: validation.batch_size] for array in validation.arrays)
@@ -134,9 +141,10 @@ def checked_validation(
             first = list(validation[:1]) if isinstance(validation, (list, tuple)) else []
         for given in first:
             batch = as_batch(given, loss)
-            predictions = model(*batch.inputs)
-            if batch.weight:
-                batch.loss_of(loss, predictions)
+            if batch.inputs:
+                predictions = model(*batch.inputs)
+                if batch.weight:
+                    batch.loss_of(loss, predictions)
     data: Iterable[Any] = validation
     return data
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.loader import DataLoader
 from ..engine.arrays import Array
 from ..layer import Layer
+from ..processes import ALONE, Processes
 from .safeguards import NotFiniteError, NotFiniteInputError
 
 
@@ -20,6 +21,7 @@ class Batch(NamedTuple):
     Attributes
     ----------
     inputs : tuple
+        Empty if all samples of the batch are in the parts of other processes.
     targets : tuple
         The targets, and after them the sample weights, if there are any.
     weight : float
@@ -30,7 +32,9 @@ class Batch(NamedTuple):
         The number of the batch in the epoch, from 1.
     scale : float
         The factor of its gradient in the step: the fraction of the step's weight, where several
-        batches make a step. 0 if no target counts.
+        batches make a step, or several processes. 0 if no target counts.
+    elsewhere : bool
+        Whether no target counts here, but some do in the parts of other processes.
     """
 
     inputs: tuple[Any, ...]
@@ -39,6 +43,7 @@ class Batch(NamedTuple):
     counted: int
     number: int = 0
     scale: float = 1.0
+    elsewhere: bool = False
 
     def loss_of(self, loss: Layer, predictions: Any) -> float:
         """Return the loss, or raise a NotFiniteError that says what is not finite."""
@@ -67,6 +72,8 @@ class Batch(NamedTuple):
 
 def as_batch(given: Any, loss: Layer) -> Batch:
     """Return the item of a loader as a `Batch`."""
+    if isinstance(given, tuple) and not given:
+        return Batch((), (), 0.0, 0)
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         what = f"{len(given)} items" if isinstance(given, (tuple, list)) else type(given).__name__
         raise TypeError(
@@ -137,13 +144,17 @@ def _has_arrays(item: Any) -> bool:
     )
 
 
-def batches_of(data: Iterable[Any], batch_size: int) -> DataLoader:
-    """Return the batches of arrays (inputs, ...), where inputs may be a tuple of several."""
+def batches_of(data: Iterable[Any], batch_size: int, processes: Processes = ALONE) -> DataLoader:
+    """Return the batches of arrays (inputs, ...), where inputs may be a tuple of several.
+
+    Each of the processes gets `batch_size` samples of a batch.
+    """
+    batch_size *= processes.size
     inputs, *others = data
     if not isinstance(inputs, tuple):
-        return DataLoader(*data, batch_size=batch_size)
+        return DataLoader(*data, batch_size=batch_size, shard=processes)
 
     def grouped(*arrays: Array) -> tuple[Any, ...]:
         return arrays[: len(inputs)], *arrays[len(inputs) :]
 
-    return DataLoader(*inputs, *others, batch_size=batch_size, transform=grouped)
+    return DataLoader(*inputs, *others, batch_size=batch_size, transform=grouped, shard=processes)

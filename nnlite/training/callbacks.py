@@ -18,6 +18,7 @@ from ..files.checkpoint import load_checkpoint, save_checkpoint
 from ..files.state import checked_path
 from ..layer import Layer
 from .state import HOOKS, Training, is_function
+from .together import keep_generators, load_generators
 
 
 class Callback:
@@ -269,23 +270,32 @@ class Checkpoint:
         """Save if the interval has passed, after a step of this number of batches."""
         every = self.every_batches
         if every is not None and training.batch // every > (training.batch - batches) // every:
-            self._file(save_checkpoint, training)
+            self._save(training)
 
     def after_epoch(self, training: Training) -> None:
         """Save if the interval has passed or the run is over, after an epoch."""
         last = training.epoch >= training.epochs or training.stopped is not None
         if last or training.epoch % self.every == 0:
-            self._file(save_checkpoint, training)
+            self._save(training)
 
     def after_fit(self, training: Training) -> None:
         """Save the model as the callbacks have left it."""
-        self._file(save_checkpoint, training)
+        self._save(training)
 
     def resume(self, training: Training) -> None:
         """Continue from the file, if it exists."""
-        if os.path.exists(self.file):
-            self._file(load_checkpoint, training)
+        processes = training.processes
+        if processes.broadcast(os.path.exists(self.file)):
+            processes.call(lambda: self._file(load_checkpoint, training))
+            load_generators(training)
             training.call("on_resume")
+
+    def _save(self, training: Training) -> None:
+        """Save in the process of rank 0, for all."""
+        keep_generators(training)
+        training.processes.call(
+            lambda: self._file(save_checkpoint, training) if not training.processes.rank else None
+        )
 
     def _file(self, save_or_load: Callable[..., Any], training: Training) -> None:
         loader = training.train if hasattr(training.train, "state_dict") else None

@@ -14,6 +14,7 @@ from ..engine.arrays import Array
 from ..layer import Layer
 from ..losses import Loss
 from ..modes import evaluating
+from ..processes import ALONE
 from .arguments import Metrics, check_layer, check_model_and_loss
 from .batches import are_arrays, as_batch, batches_of
 from .metrics import named_metrics
@@ -42,7 +43,7 @@ def evaluate(
         With the reduction "mean" or "sum".
     data : tuple of arrays (inputs, targets), or iterable of batches (inputs, targets)
         A third array or item has the weights of the samples. Inputs that are a tuple are several
-        inputs of the model.
+        inputs of the model. Processes that share a `DataLoader` get the figures of all its samples.
     metrics : sequence of callable or str, or mapping of str to such
         Functions of (predictions, targets) that return a number, such as `accuracy`; an
         `EpochMetric`; or the name of a scorer of scikit-learn, such as "f1_macro" or "roc_auc".
@@ -86,10 +87,11 @@ def evaluate(
     {'loss': 1.2896, 'accuracy': 0.6667}
     """
     check_model_and_loss(model, loss, "evaluate")
-    tally = Tally(loss, named_metrics(metrics, loss, "evaluate"))
     batch_size = integer(batch_size, "evaluate: batch_size")
     if are_arrays(data):
         data = batches_of(data, batch_size)
+    processes = data.shard if isinstance(data, DataLoader) else ALONE
+    tally = Tally(loss, named_metrics(metrics, loss, "evaluate"), processes)
     if not isinstance(data, Iterable):
         raise TypeError(
             f"evaluate: expected a tuple of arrays or batches, got {type(data).__name__}"
@@ -97,10 +99,7 @@ def evaluate(
     with evaluating():
         for given in data:
             batch = as_batch(given, loss)
-            predictions = model(*batch.inputs)
-            # A batch in which no target counts has no mean, but the others may have one.
-            value = batch.loss_of(loss, predictions) if batch.weight else 0.0
-            tally.add(value, predictions, batch)
+            tally.add(model(*batch.inputs) if batch.inputs else None, batch)
     if not tally.batches:
         raise ValueError("evaluate: the data gave no batch")
     if not tally.weight:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from ..checks import boolean, integer, positive
 from ..layer import Layer
 from ..losses import Loss
@@ -178,15 +180,16 @@ def fit(
     max_norm = None if max_grad_norm is None else positive(max_grad_norm, "fit: max_grad_norm")
     resume = boolean(resume, "fit: resume")
     history = checked_history(history)
-    check_training_data(train, epochs - len(history.epochs))
+    check_training_data(train, epochs - len(history.epochs), optimizer.processes)
+    tally = Tally(loss, means_of(named), optimizer.processes)
     training = Training(
-        model, loss, optimizer, schedule, train, history, Tally(loss, means_of(named)),
+        model, loss, optimizer, schedule, train, history, tally,
         figure_names(named, validation is not None), epochs, checked_callbacks(callbacks),
     )  # fmt: skip
     pace = Pace(training, schedule_every, monitor)
     good = LastGood(model, parameters, enabled=boolean(rollback, "fit: rollback"))
     saver = checked_checkpoint(checkpoint, resume)
-    if saver is not None:
+    if saver is not None or optimizer.processes.size > 1:
         training.terms = terms_of(
             model, loss, optimizer, accumulate=accumulate, max_grad_norm=max_norm,
             schedule_every=pace.every, monitor=pace.monitor,
@@ -194,7 +197,7 @@ def fit(
     supervisor = Supervisor(
         training, pace, good, saver, resume, Progress(training, boolean(progress, "fit: progress"))
     )
-    validation = checked_validation(model, loss, validation, BATCH_SIZE)
+    validation = checked_validation(model, loss, validation, BATCH_SIZE, optimizer.processes)
 
     with supervisor.run():
         while training.begin_epoch():
@@ -204,11 +207,14 @@ def fit(
                         optimizer.zero_grad()
                         for batch in batches:
                             training.batch = batch.number
-                            predictions = model(*batch.inputs)
-                            value = supervisor.loss_of(batch, predictions)
+                            predictions = model(*batch.inputs) if batch.inputs else None
+                            supervisor.measure(batch, predictions)
                             if batch.scale:
                                 model.backward(loss.backward(batch.scale), input_grad=False)
-                            training.tally.add(value, predictions, batch)
+                            elif batch.elsewhere and predictions is not None:
+                                # The SyncBatchNorm of other processes waits for it.
+                                model.backward(np.zeros_like(predictions), input_grad=False)
+                        optimizer.synchronize()
                         check_gradients(parameters)
                         if max_norm is not None:
                             clip_grad_norm(parameters, max_norm)

@@ -12,11 +12,11 @@ from .state import Training
 
 
 class Progress:
-    """Prints how far a run is; nothing if it is not `shown`."""
+    """Prints how far a run is, in the process of rank 0; nothing if it is not `shown`."""
 
     def __init__(self, training: Training, shown: bool) -> None:
         self._training = training
-        self._shown = shown
+        self._shown = shown and training.processes.rank == 0
         self._bar: Any = None
 
     @contextlib.contextmanager

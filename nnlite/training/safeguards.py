@@ -72,6 +72,10 @@ class LastGood:
         if self._moving:
             self._put_back()
 
+    def buffers(self) -> list[Array]:
+        """Return the buffers of the model."""
+        return [getattr(layer, name) for layer, name in self._owners]
+
     def prove(self) -> None:
         """Record that the loss is finite with the weights as they are now."""
         self._proven = self._ever_proven = True

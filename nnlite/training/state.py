@@ -9,6 +9,7 @@ from typing import Any
 from ..checks import integer, number
 from ..layer import Layer
 from ..optim.base import Optimizer
+from ..processes import Processes
 from .history import History, named_figures
 from .tally import Tally, check_state
 from .terms import check_terms
@@ -82,7 +83,14 @@ class Training:
         self.lr = optimizer.lr  # that of the latest step
         self.stopped: str | None = None
         self.terms: dict[str, Any] = {}  # what a run that resumes this one must have too
+        # Of several processes, the states of their random generators at a checkpoint.
+        self.generators: list[Any] = []
         self._callbacks = list(callbacks)
+
+    @property
+    def processes(self) -> Processes:
+        """The processes that train the model together."""
+        return self.optimizer.processes
 
     @property
     def figures(self) -> dict[str, float]:
@@ -146,6 +154,8 @@ class Training:
                 method(self)
             elif hook == "on_epoch_end" and is_function(callback):
                 callback(self)
+        if self.processes.size > 1:  # a callback may have stopped the run in one of them
+            self.stopped = next(filter(None, self.processes.gather(self.stopped)), None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with those of the callbacks, for `load_state_dict`."""
@@ -157,6 +167,7 @@ class Training:
             "terms": self.terms,
             "tally": self.tally.state_dict(),
             "history": self.history.state_dict(),
+            "generators": self.generators,
             "callbacks": [
                 {"name": type(callback).__name__, "state": callback.state_dict()}
                 for callback in self._stateful()
@@ -172,7 +183,8 @@ class Training:
             If it was taken with other callbacks, metrics or options, or is no such state.
         """
         names = self.state_dict()
-        del names["terms"]  # earlier versions did not save them
+        for name in ("terms", "generators"):  # earlier versions did not save them
+            del names[name]
         check_state(state_dict, names, "the run")
         batch = integer(state_dict["batch"], "the batch of the state", 0)
         if isinstance(self.train, Sized) and batch > len(self.train):
@@ -197,6 +209,7 @@ class Training:
             callback.load_state_dict(state)
         self.epoch, self.batch, self.lr = len(history.epochs), batch, lr
         self.exhausted, self.stopped = exhausted, stopped
+        self.generators = state_dict.get("generators") or []
         self.terms = state_dict.get("terms") or self.terms  # those that the run began with
 
     def _checked_states(self, entries: Any) -> list[Any]:

@@ -16,6 +16,7 @@ from .pace import Pace
 from .progress import Progress
 from .safeguards import Interrupts, LastGood, NotFiniteError, naming
 from .state import Training
+from .together import begin_together, weight_of_step
 
 
 class Supervisor:
@@ -56,7 +57,10 @@ class Supervisor:
         """Context of the run: the model is in training mode, Ctrl-C waits for the end of a step."""
         training, checkpoint = self._training, self._checkpoint
         quiet = np.errstate(over="ignore", invalid="ignore")  # the loss reports an overflow
-        with quiet, in_training(training.model), self._interrupts:
+        with (
+            training.processes.guard(), quiet, in_training(training.model), self._interrupts
+        ):  # fmt: skip
+            begin_together(training)
             training.call("on_fit_begin")
             if checkpoint is not None and self._resume:
                 checkpoint.resume(training)
@@ -90,13 +94,14 @@ class Supervisor:
             given = list(itertools.islice(batches, accumulate))
             # A checkpoint after this step has to know that the loader's epoch is over.
             training.exhausted = len(given) < accumulate
-            if not given:
-                break
             step = []
             for item in given:
                 training.batch += 1
                 step.append(as_batch(item, training.loss)._replace(number=training.batch))
-            yield _scaled(step, averages(training.loss))
+            total = weight_of_step(step, training.processes)
+            if not step:
+                break
+            yield _scaled(step, total, averages(training.loss))
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
@@ -104,16 +109,14 @@ class Supervisor:
         with self._interrupts.held():
             with self._good:
                 yield
+                self._training.processes.average(self._good.buffers())
             self._training.lr = self._training.optimizer.lr
             self._pace.after_step()
 
-    def loss_of(self, batch: Batch, predictions: Any) -> float:
-        """Return the loss of a batch, which is finite; 0 where no target counts."""
-        if not batch.scale:
-            return 0.0
-        value = batch.loss_of(self._training.loss, predictions)
-        self._good.prove()
-        return value
+    def measure(self, batch: Batch, predictions: Any) -> None:
+        """Compute loss and metrics of a batch, or raise an error if the loss is not finite."""
+        if self._training.tally.add(predictions, batch):
+            self._good.prove()
 
     def after_step(self, batches: list[Batch]) -> None:
         """Call the callbacks, save a checkpoint if it is time, and move the bar."""
@@ -136,11 +139,14 @@ class Supervisor:
         self._progress.print_epoch()
 
 
-def _scaled(step: list[Batch], mean: bool) -> list[Batch]:
+def _scaled(step: list[Batch], total: float, mean: bool) -> list[Batch]:
     """Return the batches with the scales that make their gradients those of one batch."""
-    total = sum(batch.weight for batch in step)
     if not total:
         return [batch._replace(scale=0.0) for batch in step]
-    if mean:
-        return [batch._replace(scale=batch.weight / total) for batch in step]
-    return [batch._replace(scale=1.0 if batch.weight else 0.0) for batch in step]
+    return [
+        batch._replace(
+            scale=batch.weight / total if mean else float(batch.weight != 0),
+            elsewhere=not batch.weight,
+        )
+        for batch in step
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from ..checks import integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
+from ..processes import ALONE, Processes
 from .batches import Batch, averages
 from .metrics import Metric, means_of
 
@@ -20,10 +22,14 @@ class Tally:
 
     For the reduction "sum" the loss is the sum. Metrics are means, weighted by the targets that are
     not ignored; they are not computed for a batch in which all targets are ignored. For an
-    `EpochMetric` the outputs and targets of these batches are kept.
+    `EpochMetric` the outputs and targets of these batches are kept. The parts that
+    several processes have of a batch count as one batch.
     """
 
-    def __init__(self, loss: Layer, metrics: Mapping[str, Metric]) -> None:
+    def __init__(
+        self, loss: Layer, metrics: Mapping[str, Metric], processes: Processes = ALONE
+    ) -> None:
+        self._loss, self._processes = loss, processes
         self.averages = averages(loss)
         self.metrics = dict(metrics)
         self.means = means_of(metrics)
@@ -36,26 +42,45 @@ class Tally:
         self.totals = dict.fromkeys(self.means, 0.0)
         self.kept: list[tuple[Array, Array]] = []
 
-    def add(self, value: float, predictions: Array, batch: Batch) -> None:
-        """Add the loss `value` and the metrics of a batch."""
-        self.loss += value * batch.weight if self.averages else value
-        self.weight += batch.weight
+    def add(self, predictions: Array | None, batch: Batch) -> float:
+        """Add the loss and the metrics of a batch, and return its weight, over all processes.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss is not finite. Nothing is added then.
+        """
+        sums = self._processes.sum(lambda: self._terms(predictions, batch))
+        loss, weight, counted, *totals = sums
+        self.loss += loss
+        self.weight += weight
         self.batches += 1
-        self.counted += batch.counted
-        if not batch.counted:
-            return
+        self.counted += int(counted)
+        for name, total in zip(self.means, totals, strict=True):
+            self.totals[name] += total
+        return weight
+
+    def _terms(self, predictions: Array | None, batch: Batch) -> list[float]:
+        """Return what a batch adds to the loss, the weight, the count and the totals."""
+        # A batch in which no target counts has no mean, but the others may have one.
+        loss = batch.loss_of(self._loss, predictions) if batch.weight else 0.0
+        terms = [loss * batch.weight if self.averages else loss, batch.weight, batch.counted]
+        if predictions is None or not batch.counted:
+            return [*terms, *[0.0] * len(self.means)]
         for name, metric in self.means.items():
-            self.totals[name] += (
-                _figure(name, metric, predictions, batch.targets[0]) * batch.counted
-            )
+            terms.append(_figure(name, metric, predictions, batch.targets[0]) * batch.counted)
         if len(self.means) < len(self.metrics):
             self.kept.append((predictions, np.asarray(batch.targets[0])))
+        return terms
 
     def figures(self) -> dict[str, float]:
         """Return the loss and the metrics by name; NaN is the mean over nothing."""
         loss = _ratio(self.loss, self.weight) if self.averages else self.loss
         means = {name: _ratio(total, self.counted) for name, total in self.totals.items()}
-        everything = [np.concatenate(parts) for parts in zip(*self.kept, strict=True)]
+        epoch_metrics = len(self.means) < len(self.metrics)
+        of_processes = self._processes.gather(self.kept) if epoch_metrics else []
+        kept = list(itertools.chain.from_iterable(of_processes))
+        everything = [np.concatenate(parts) for parts in zip(*kept, strict=True)]
         whole = {
             name: _figure(name, metric, *everything)
             for name, metric in self.metrics.items()

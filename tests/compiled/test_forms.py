@@ -1,4 +1,4 @@
-"""The compiled form of each layer and loss agrees with the layer itself."""
+"""The compiled form of each layer and loss gives the same results as the layer."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""`Layer.summary`: figures derived by hand and counted by PyTorch, and a model left as it was."""
+"""`Layer.summary`: numbers derived by hand and counted by PyTorch, without side effects."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_multiply_adds_are_half_of_the_operations_that_pytorch_counts(
     assert summary.parameters == sum(parameter.numel() for parameter in module.parameters())
 
 
-# ---- what it leaves alone ----
+# ---- no side effects ----
 
 
 def test_the_model_stays_as_it_is() -> None:
