@@ -643,9 +643,7 @@ def test_a_masked_class_of_an_ignored_label_is_no_fault() -> None:
 def test_a_label_that_is_masked_is_an_error_that_names_the_sample(reduction: str) -> None:
     scores = np.array([[-1.0, -1.0, -1.0], [0.0, -np.inf, -2.0]])
     for loss in (nn.CrossEntropy(reduction), nn.NegativeLogLikelihood(reduction)):
-        with pytest.raises(
-            ValueError, match="loss of sample 1 is infinite: .* a masked class"
-        ):
+        with pytest.raises(ValueError, match="loss of sample 1 is infinite: .* a masked class"):
             loss(scores, [0, 1])
         with pytest.raises(ValueError, match=r"all classes are masked \(-inf\) in sample 1"):
             loss(np.array([[0.0, -1.0], [-np.inf, -np.inf]]), [0, 1])
