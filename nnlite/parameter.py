@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from .checks import boolean
+from .checks import boolean, check_is_array
 from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
@@ -55,6 +55,7 @@ class Parameter:
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
         self.requires_grad = requires_grad
+        check_is_array(data, "Parameter")
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
@@ -97,6 +98,7 @@ class Parameter:
 
     def _conformed(self, value: ArrayLike, what: str) -> Array:
         """Check the shape of `value`; return a copy in the dtype of the parameter."""
+        check_is_array(value, "Parameter")
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")

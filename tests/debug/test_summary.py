@@ -414,7 +414,8 @@ def test_an_error_of_another_kind_comes_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [None, "28", (None, 28), (0,), (-1, 28), (2.5,), [(3,), None], (True,), {3}]
+    "shape",
+    [None, "28", (None, 28), (0,), (-1, 28), (2.5,), [(3,), None], (True,), {3}, np.ones((2, 2))],
 )
 def test_what_is_no_shape_is_an_error(shape: Any) -> None:
     with pytest.raises(ValueError, match="^summary: input_shape must be the shape of a sample"):
