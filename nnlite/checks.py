@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,7 +60,7 @@ def as_floats(
 
 
 def check_is_array(values: Any, owner: Labelled | str) -> None:
-    """Raise a TypeError for a masked or sparse array, which NumPy would convert wrongly.
+    """Raise a TypeError for a masked or sparse array, whose mask or values NumPy would lose.
 
     The same holds for a list or tuple that contains masked arrays.
     """
@@ -124,6 +125,8 @@ def integer(value: Any, what: str, minimum: float = 1) -> int:
         raise TypeError(f"{what} must be an int, got {value!r}") from None
     if number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
+    if number > sys.maxsize:
+        raise ValueError(f"{what} must be at most {sys.maxsize}, got an int beyond it")
     return number
 
 

@@ -94,7 +94,7 @@ def plot_report(
     left, right = middle.subfigures(1, 2, width_ratios=(1, 1.08), squeeze=False)[0]
     wrong = round((1 - score) * len(labels))
     figure.suptitle(
-        f"{score:.2%} of {len(labels):,} images classified rightly, {wrong:,} wrongly",
+        f"{score:.2%} of {len(labels):,} images classified correctly, {wrong:,} incorrectly",
         fontsize="xx-large",
     )
     plot_confusion_matrix(logits, labels, names=names, figure=left)

@@ -134,6 +134,11 @@ def test_an_integer_that_is_too_small_is_an_error() -> None:
         integer(0, "size")
 
 
+def test_an_integer_beyond_any_array_is_an_error() -> None:
+    with pytest.raises(ValueError, match="^Linear: in_features must be at most [0-9]+, got an int"):
+        nn.Linear(10**400, 2)
+
+
 # ---- number ----
 
 

@@ -179,7 +179,7 @@ class TestReport:
         figure = nn.plot_report(model, nn.History(), images, labels)
         right = int((model(images).argmax(axis=1) == labels).sum())
         assert figure.get_suptitle() == (
-            f"{right / 20:.2%} of 20 images classified rightly, {20 - right} wrongly"
+            f"{right / 20:.2%} of 20 images classified correctly, {20 - right} incorrectly"
         )
 
 

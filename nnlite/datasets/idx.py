@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files.reading import check_expansion, reading
+from ..files.reading import as_path, check_expansion, reading
 
 # The third byte of a file is the type of the elements, which are big-endian.
 _DTYPES: dict[int, np.dtype[Any]] = {
@@ -82,7 +82,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ...     nn.datasets.read_idx(path)
     array([5, 0, 4], dtype=uint8)
     """
-    with reading(os.fsdecode(path)) as file:
+    with reading(as_path(path, "read_idx")) as file:
         size = os.fstat(file.fileno()).st_size
         if not file.peek(2).startswith(_GZIP_MAGIC):
             return _parse(file, size)

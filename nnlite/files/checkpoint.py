@@ -24,7 +24,7 @@ from ..random import (
     load_generator_state,
     own_generators,
 )
-from .reading import reading
+from .reading import as_path, reading
 from .state import CHECKPOINT, ZIP, checked_path, kind
 
 _VERSION = 1
@@ -193,7 +193,7 @@ def load_checkpoint(
     to load, the parts before it get their old states back through `load_state_dict`. A `loader` of
     your own must be unchanged when its own `load_state_dict` fails, as `DataLoader` is.
     """
-    path = os.fsdecode(path)
+    path = as_path(path, "load_checkpoint")
     given = _named("load_checkpoint", model, optimizer, schedule, loader, others)
     states = _read(path)
     missing = [name for name in given if name not in states]

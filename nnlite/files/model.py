@@ -22,7 +22,7 @@ from ..engine.limit import at_most
 from ..layer import Layer
 from ..parameter import Parameter
 from ..random import generator, generator_state, load_generator_state
-from .reading import reading
+from .reading import as_path, reading
 from .state import MODEL_TEXT, ZIP, checked_path, kind
 
 _VERSION = 1
@@ -138,7 +138,7 @@ def load_model(path: str | os.PathLike[str], classes: Iterable[type[Layer]] = ()
     No code in the file is run, and the memory taken is in proportion to its size. The package's
     generator of random numbers is left as it is.
     """
-    path = os.fsdecode(path)
+    path = as_path(path, "load_model")
     known = _known(classes)
     parts = _read(path)
     try:

@@ -13,6 +13,17 @@ _EXPANSION = 100
 _ALWAYS_ALLOWED = 1 << 20
 
 
+def as_path(path: str | os.PathLike[str], who: str) -> str:
+    """Return `path` as a string, or raise an error that begins with the caller's name `who`."""
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{who}: expected the path of a file, got {path!r:.80}") from None
+    if "\0" in name:
+        raise ValueError(f"{who}: the path of a file has no null character, got {name!r:.80}")
+    return name
+
+
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[io.BufferedReader]:
     """Open a regular file; an error while it is read names the file.

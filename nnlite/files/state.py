@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from ..engine.arrays import Array
 from ..layer import Layer
-from .reading import reading
+from .reading import as_path, reading
 
 # The text entries of a checkpoint and of a model, and the prefix of the names of a model's arrays.
 CHECKPOINT = "checkpoint.json"
@@ -92,7 +92,7 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
     """
     if isinstance(path, (Layer, Mapping)):
         raise TypeError("save: expected the model first and the path after it")
-    path = os.fsdecode(path)
+    path = as_path(path, "save")
     if isinstance(model_or_state, Layer):
         state: Mapping[str, ArrayLike] = model_or_state.state_dict()
     elif isinstance(model_or_state, Mapping):
@@ -178,7 +178,7 @@ def load_state(path: str | os.PathLike[str]) -> dict[str, Array]:
     {'weight': array([[1., 0.],
            [0., 1.]]), 'steps': array(7)}
     """
-    path = os.fsdecode(path)
+    path = as_path(path, "load_state")
     with reading(path) as file:
         start = file.peek(9)
         if start[:4] in ZIP:
@@ -205,7 +205,7 @@ ZIP = (b"PK\3\4", b"PK\5\6")
 
 def checked_path(path: str | os.PathLike[str], caller: str) -> str:
     """Return `path` as a string, or raise a ValueError if it does not end in ``.npz``."""
-    path = os.fsdecode(path)
+    path = as_path(path, caller)
     if os.path.splitext(path)[1].lower() != ".npz":
         raise ValueError(f"{caller}: the name of the file has to end in .npz, got {path!r}")
     return path

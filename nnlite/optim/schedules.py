@@ -391,7 +391,7 @@ class OneCycleLR(Schedule):
     total_steps : int
         Number of steps in the cycle: epochs times batches, as it is meant for steps of batches.
     pct_start : float in [0, 1), default 0.3
-        Share of the steps in which the rate rises.
+        Fraction of the steps in which the rate rises.
     anneal_strategy : {"cos", "linear"}
         Whether it rises and falls along half cosines or straight lines.
     div_factor : float, default 25

@@ -38,6 +38,8 @@ def check_layer(value: Any, what: str, who: str, cure: str = "") -> None:
 
 def check_model_and_loss(model: Any, loss: Any, who: str) -> None:
     """Raise an error unless these are a model and a loss that gives a number."""
+    if isinstance(model, Loss) and isinstance(loss, Layer) and not isinstance(loss, Loss):
+        raise TypeError(f"{who}: expected the model first and the loss after it")
     check_layer(model, "model", who)
     check_layer(loss, "loss", who)
     if getattr(loss, "reduction", None) == "none":
@@ -114,7 +116,8 @@ def checked_validation(
 ) -> Iterable[Any] | None:
     """Return the validation data as batches, having tried the first where there is one to take.
 
-    A `DataLoader` is not iterated over, since that would draw an order for its samples.
+    The targets of arrays and of lists of batches are all looked at, and one must count. A
+    `DataLoader` is not iterated over, since that would draw an order for its samples.
     """
     if validation is None:
         return None
@@ -131,20 +134,27 @@ def checked_validation(
     with naming(lambda: "fit: validation"), evaluating():
         if isinstance(validation, Sized) and not len(validation):
             raise ValueError("the data have no batch")
+        everything: list[Any] = []
         if are_arrays(validation):
+            everything = [tuple(validation)]
             validation = batches_of(validation, batch_size, processes)
             first = [next(iter(validation))]
         elif isinstance(validation, DataLoader):
-            arrays = tuple(array[: validation.batch_size] for array in validation.arrays)
-            first = [] if validation.transform is not None else [arrays]
+            everything = [] if validation.transform is not None else [validation.arrays]
+            first = [
+                tuple(array[: validation.batch_size] for array in arrays) for arrays in everything
+            ]
         else:
-            first = list(validation[:1]) if isinstance(validation, (list, tuple)) else []
+            everything = list(validation) if isinstance(validation, (list, tuple)) else []
+            first = everything[:1]
         for given in first:
             batch = as_batch(given, loss)
             if batch.inputs:
                 predictions = model(*batch.inputs)
                 if batch.weight:
                     batch.loss_of(loss, predictions)
+        if everything and not any(as_batch(given, loss).weight for given in everything):
+            raise ValueError("every target is ignored or has no weight")
     data: Iterable[Any] = validation
     return data
 

@@ -866,6 +866,14 @@ class TestWhatDoesNotFit:
         shape = r"fit: validation: Linear\(5, 8\)"
         self.refused(ValueError, shape, validation=[(points[:, :4], labels)])
         self.refused(ValueError, shape, validation=nn.DataLoader(points[:, :4], labels))
+        nothing = "fit: validation: every target is ignored or has no weight"
+        ignored = np.full_like(labels, -100)
+        self.refused(ValueError, nothing, validation=(points, [-100] * len(labels)))
+        self.refused(ValueError, nothing, validation=[(points, ignored), (points, ignored)])
+        self.refused(ValueError, nothing, validation=nn.DataLoader(points, ignored))
+        self.refused(
+            ValueError, nothing, validation=(points, labels, np.zeros(len(labels), np.float32))
+        )
 
     def test_a_trial_of_validation_data_draws_no_order(self) -> None:
         points, labels = blobs(8)
@@ -892,6 +900,13 @@ class TestWhatDoesNotFit:
             loss=nn.CrossEntropy,
         )
         self.refused(TypeError, "the loss must be a layer, got str", loss="mse")
+        swapped = "expected the model first and the loss after it"
+        model, loss = classifier(), nn.CrossEntropy()
+        optimizer = nn.SGD(model.parameters())
+        with pytest.raises(TypeError, match=f"fit: {swapped}"):
+            nn.fit(loss, model, optimizer, batches([4]))  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=f"evaluate: {swapped}"):
+            nn.evaluate(loss, model, blobs())  # type: ignore[arg-type]
         self.refused(
             ValueError, "gives no single number; use reduction='mean'", loss=nn.CrossEntropy("none")
         )
@@ -910,6 +925,7 @@ class TestWhatDoesNotFit:
 
     def test_others(self) -> None:
         self.refused(ValueError, "resume needs the checkpoint to go on from", resume=True)
+        self.refused(TypeError, "expected the path of a file, got True", checkpoint=True)
         self.refused(TypeError, "history must be a History, got dict", history={})
         for name in ("resume", "progress", "rollback"):
             model = classifier()

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 import nnlite as nn
 
 from ...files.model import sequential_arguments
+from ...files.reading import as_path
 from . import functions
 from .file import load, shortened
 from .metadata import TRAINING
@@ -328,7 +329,7 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
     """
     from .operators import OPERATORS
 
-    path = os.fsdecode(path)
+    path = as_path(path, "from_onnx")
     proto, opset = load(path)
     model = Model(path, proto, opset)
     for node_proto in _needed(proto.graph):

@@ -16,6 +16,7 @@ import nnlite as nn
 
 from ...checks import integer
 from ...files.atomic import replacing
+from ...files.reading import as_path
 from ...modes import evaluating
 from .metadata import TRAINING
 
@@ -236,7 +237,7 @@ def to_onnx(
         )
     proto = onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     onnx.checker.check_model(proto, full_check=True)
-    with replacing(os.fsdecode(path)) as stream:
+    with replacing(as_path(path, "to_onnx")) as stream:
         stream.write(proto.SerializeToString(deterministic=True))
 
 
