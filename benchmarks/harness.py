@@ -34,7 +34,7 @@ _PAUSE = 0.05
 # In float32, rounding can also switch a ReLU or a maximum, and so change the gradient of a sample.
 _TOLERANCE = {"float64": 1e-9, "float32": 2e-2}
 # Libraries whose number of threads is set by an environment variable.
-_THREADED = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR")
+THREADED = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM", "NUMEXPR")
 
 
 class CaseError(Exception):
@@ -140,7 +140,7 @@ class Worker:
 
     def __init__(self, participant: Participant, threads: int) -> None:
         self.participant = participant
-        environment = {f"{library}_NUM_THREADS": str(threads) for library in _THREADED}
+        environment = {f"{library}_NUM_THREADS": str(threads) for library in THREADED}
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         )

@@ -15,12 +15,11 @@ from .case import Case
 from .harness import Measurement, Session
 
 LEGEND = """\
-Times are those of one step: the median of the rounds ± half the distance of their quartiles. The
-ratio is the other side's time over nnlite's, the median and the quartiles of rounds in pairs. BLAS
-is the share of the BLAS limit: the time of the step's matrix products alone, in NumPy, over that of
-nnlite's step."""
+Times are per step: the median of the rounds ± half the interquartile range. The ratio is the other
+side's time over nnlite's: median and quartiles over pairs of rounds. BLAS is the time of the step's
+matrix products alone, in NumPy, as a fraction of nnlite's step."""
 MEMORY_LEGEND = """\
-MiB are what the case adds at its peak to a fresh process, and in brackets the whole process."""
+MiB: peak memory added by the case to a new process; in brackets, the peak of the whole process."""
 
 _QUARTILES = ("lower_quartile", "median", "upper_quartile")
 _NONE = "–"

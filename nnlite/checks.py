@@ -41,7 +41,7 @@ def as_floats(
         and values.size
     ):
         return values
-    check_is_array(values, layer.label)
+    check_is_array(values, layer)
     try:
         array = np.asarray(values)
     except ValueError as error:  # nested lists of several lengths
@@ -58,16 +58,25 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
-def check_is_array(values: Any, who: str) -> None:
-    """Raise a TypeError for a masked or sparse array, which NumPy would convert wrongly."""
-    if np.ma.is_masked(values):
+def check_is_array(values: Any, owner: Labelled | str) -> None:
+    """Raise a TypeError for a masked or sparse array, which NumPy would convert wrongly.
+
+    The same holds for a list or tuple that contains masked arrays.
+    """
+    if type(values) is np.ndarray:
+        return
+    if np.ma.is_masked(values) or (
+        isinstance(values, (list, tuple))
+        and any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in values)
+    ):
         raise TypeError(
-            f"{who}: a masked array would lose its mask; replace the masked elements with "
+            f"{_name(owner)}: a masked array would lose its mask; replace the masked elements with "
             f".filled(value)"
         )
     if hasattr(values, "toarray"):
         raise TypeError(
-            f"{who}: expected arrays, got {type(values).__name__}; convert it with .toarray()"
+            f"{_name(owner)}: expected arrays, got {type(values).__name__}; convert it with "
+            f".toarray()"
         )
 
 
@@ -95,10 +104,14 @@ def as_output_grad(layer: Labelled, grad: ArrayLike, shape: tuple[int, ...], dty
 def boolean(value: Any, what: str, cure: str = "") -> bool:
     """Return `value` as a bool, or raise a TypeError that names it `what`, with `cure` appended."""
     if not isinstance(value, (bool, np.bool_)):
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 and "\n" not in shown else type(value).__name__
-        raise TypeError(f"{what} must be True or False, got {shown}{cure and '; ' + cure}")
+        raise TypeError(f"{what} must be True or False, got {shown(value)}{cure and '; ' + cure}")
     return bool(value)
+
+
+def shown(value: Any) -> str:
+    """Return the repr of `value` for a message, or the name of its type if that is long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else type(value).__name__
 
 
 def integer(value: Any, what: str, minimum: float = 1) -> int:
@@ -175,6 +188,7 @@ def class_indices(
     TypeError
         If the labels are not integers.
     """
+    check_is_array(target, owner)
     labels = np.asarray(target)
     shape = scores.shape
     if len(shape) < 2:

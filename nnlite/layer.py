@@ -513,7 +513,7 @@ class Layer:
 
         See Also
         --------
-        nnlite.summary.Summary : Definition of the counts.
+        nnlite.debug.summary.Summary : Definition of the counts.
 
         Examples
         --------

@@ -18,6 +18,7 @@ from .checks import (
     as_floats,
     as_output_grad,
     boolean,
+    check_is_array,
     class_indices,
     integer,
     number,
@@ -113,6 +114,7 @@ class Loss(Layer):
         """Return the weight of each loss, for losses of `shape`; 1.0 if there are no weights."""
         if sample_weight is None:
             return 1.0
+        check_is_array(sample_weight, self.label)
         weights = np.asarray(sample_weight)
         if weights.dtype.kind not in "fiu":
             raise TypeError(f"{self.label}: sample weights must be numbers, got {weights.dtype}")
@@ -120,9 +122,11 @@ class Loss(Layer):
             raise ValueError(
                 f"{self.label}: expected sample weights of shape {shape[:1]}, got {weights.shape}"
             )
-        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+        positive = weights.max() > 0 or self.reduction != "mean"
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and positive):
             raise ValueError(
-                f"{self.label}: sample weights must be finite, not negative and not all zero"
+                f"{self.label}: sample weights must be finite, not negative and, for a mean, not "
+                f"all zero"
             )
         column = weights.astype(dtype).reshape(-1, *[1] * (len(shape) - 1))
         return np.broadcast_to(column, shape)
@@ -225,8 +229,9 @@ class _ClassLoss(Loss):
         if not (math.isfinite(value) if type(value) is float else np.isfinite(value).all()):
             sample = target.sample_of(int(np.argmax(~np.isfinite(losses))))
             raise ValueError(
-                f"{self.label}: the loss of sample {sample} is infinite: a masked class (score of "
-                f"-inf) is its label or, with label smoothing, part of its target"
+                f"{self.label}: the loss of sample {sample} is infinite: its label, or with label "
+                f"smoothing part of its target, is a masked class (score of -inf), or its scores "
+                f"are too far apart for {target.dtype}"
             )
         return value, factor
 
@@ -377,6 +382,7 @@ class CrossEntropy(_ClassLoss):
 
     def _target(self, prediction: Array, target: Any, sample_weight: Any) -> _Target:
         if np.ndim(target) != 1 and np.asarray(target).dtype.kind == "f":
+            check_is_array(target, self.label)
             return _Probabilities(self, prediction, np.asarray(target), sample_weight)
         return _Labels(self, prediction, target, sample_weight)
 
@@ -634,12 +640,11 @@ def _are_distributions(columns: Array) -> bool:
 
 def are_sigmoids(values: Array) -> bool:
     """Whether the values look like outputs of a `Sigmoid` rather than logits."""
-    return (
-        values.size > 3
-        and values.min() > 0
-        and values.max() < 1
-        and abs(values.mean() - 0.5) < 0.25
-    )
+    if values.size < 4 or values.min() < 0 or values.max() > 1:
+        return False
+    # Logits of a new network may all be slightly above 0.
+    saturated = values.size >= 16 and values.max() - values.min() > 0.5
+    return saturated or abs(values.mean() - 0.5) < 0.25
 
 
 def class_weights(labels: ArrayLike, classes: int | None = None) -> Array:
@@ -743,9 +748,13 @@ class ElementwiseLoss(Loss):
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
     ) -> Any:
         prediction = self._as_prediction(prediction)
+        check_is_array(target, self.label)
         wanted = np.asarray(target)
         if wanted.dtype.kind not in "fiu":
-            raise TypeError(f"{self.label}: targets must be numbers, got dtype {wanted.dtype}")
+            cure = "; convert them with .astype(float)" if wanted.dtype.kind == "b" else ""
+            raise TypeError(
+                f"{self.label}: targets must be numbers, got dtype {wanted.dtype}{cure}"
+            )
         if wanted.shape != prediction.shape:
             raise ValueError(
                 f"{self.label}: predictions of shape {prediction.shape} need targets of the same "

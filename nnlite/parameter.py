@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from .checks import check_is_array
 from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
@@ -55,6 +56,7 @@ class Parameter:
     requires_grad: bool
 
     def __init__(self, data: ArrayLike, requires_grad: bool = True) -> None:
+        check_is_array(data, "Parameter")
         value = np.asarray(data)
         if value.dtype.kind != "f":
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
@@ -89,6 +91,7 @@ class Parameter:
 
     def _conformed(self, value: ArrayLike, what: str) -> Array:
         """Check the shape of `value`; return a copy in the dtype of the parameter."""
+        check_is_array(value, "Parameter")
         array = np.asarray(value)
         if array.dtype.kind not in "fiu":
             raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")

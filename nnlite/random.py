@@ -29,7 +29,9 @@ def seed(seed: int) -> None:
     Parameters
     ----------
     seed : int
-        Any non-negative integer. The same seed gives the same bits on the same machine.
+        Any non-negative integer. The same seed gives the same bits on the same machine, if no other
+        thread of the process computes at the same time: two threads share the threads of BLAS,
+        whose number can change the last bits of a product.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The tests of nnlite: one file for each module, and what they share."""
+"""The tests of nnlite: one file for each module, and shared helpers."""

@@ -1,4 +1,4 @@
-"""A Chromium for the tests of web pages; the tests are skipped where there is none."""
+"""A Chromium for tests of web pages, which are skipped if it is not installed."""
 
 import shutil
 from contextlib import contextmanager

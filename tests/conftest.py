@@ -1,4 +1,4 @@
-"""What all tests share: the seed that they start from, and hypothesis without a clock."""
+"""Settings of all tests: the random seed, and hypothesis without deadlines."""
 
 from __future__ import annotations
 

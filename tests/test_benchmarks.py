@@ -1,4 +1,4 @@
-"""The benchmarks: what their columns "BLAS" and "floor" are computed from covers every case."""
+"""The benchmarks: the columns "BLAS" and "floor" can be computed for every case."""
 
 from __future__ import annotations
 

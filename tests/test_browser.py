@@ -1,4 +1,4 @@
-"""In a browser nothing can start a thread or a process, and no signal arrives."""
+"""A browser has no threads, no processes and no signals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-# What Pyodide does where CPython would start a thread or a process.
+# Pyodide raises this where CPython would start a thread or a process.
 BROWSER = """
 import _thread, os, signal, subprocess, sys, threading
 

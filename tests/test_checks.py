@@ -1,4 +1,4 @@
-"""The checks that layers share: what they take, and the sentence they say otherwise."""
+"""The shared checks: accepted values and error messages."""
 
 from __future__ import annotations
 
@@ -227,3 +227,31 @@ def test_masked_and_sparse_arrays_are_refused_with_the_cure() -> None:
 
     with pytest.raises(TypeError, match=r"expected arrays, got Sparse; convert .*\.toarray\(\)"):
         nn.Linear(2, 1)(Sparse())  # type: ignore[arg-type]
+
+
+MASKED_FLOATS = np.ma.masked_array([[1.0, 2.0]], [[True, False]])
+MASKED_LABELS = np.ma.masked_array([0, 1], [True, False])
+SCORES = np.eye(2)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda: nn.CrossEntropy()(SCORES, MASKED_LABELS),
+        lambda: nn.accuracy(SCORES, MASKED_LABELS),
+        lambda: nn.accuracy(MASKED_FLOATS, [0]),
+        lambda: nn.binary_accuracy(MASKED_FLOATS, [[0, 1]]),
+        lambda: nn.binary_accuracy([1.0, -1.0], MASKED_LABELS),
+        lambda: nn.top_k_accuracy(SCORES, MASKED_LABELS, k=1),
+        lambda: nn.confusion_matrix(SCORES, MASKED_LABELS),
+        lambda: nn.Embedding(3, 2)(MASKED_LABELS),
+        lambda: nn.Parameter(MASKED_FLOATS),
+        lambda: setattr(nn.Parameter([[1.0, 2.0]]), "data", MASKED_FLOATS),
+        lambda: setattr(nn.Parameter([[1.0, 2.0]]), "grad", MASKED_FLOATS),
+        lambda: nn.DataLoader([MASKED_FLOATS]),
+        lambda: nn.DataLoader([MASKED_FLOATS, MASKED_FLOATS], [0, 1]),
+    ],
+)
+def test_masked_arrays_are_refused_wherever_arrays_are_taken(take: Any) -> None:
+    with pytest.raises(TypeError, match=r"a masked array would lose its mask; .*\.filled"):
+        take()

@@ -83,7 +83,7 @@ def test_script_runs_alone(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"spiral.py", "spiral.svg"}
 
 
-# ---- what they claim ----
+# ---- claims of the pages ----
 
 
 def test_spiral_is_classified() -> None:

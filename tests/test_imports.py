@@ -1,4 +1,4 @@
-"""Which part of the package may import which, as the folders have it."""
+"""The import rules of the folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initial values: gains, fans, and the bounds and moments of the distributions."""
+"""Initial values: gains, fans, bounds and moments of the distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of all layers, `Parameter`, and what `Layer` does for a layer of one's own."""
+"""The contract of all layers, `Parameter`, and the services of `Layer` for custom layers."""
 
 from __future__ import annotations
 
@@ -1398,7 +1398,7 @@ def test_an_error_in_a_nested_model_ends_with_the_path_and_the_shape() -> None:
         model[0][0](np.ones((2, 9)))
 
 
-# ---- what a layer computes depends on ----
+# ---- the inputs of a layer's result ----
 
 
 def test_what_a_layer_computes_does_not_depend_on_where_it_stood(rng: np.random.Generator) -> None:

@@ -1,4 +1,4 @@
-"""Messages are plain ASCII: consoles and log files of another encoding would break them."""
+"""Messages are plain ASCII, since consoles and log files may use other encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures show what they claim: the right counts, the right images, the right weights."""
+"""Plots show the right counts, images and weights."""
 
 from __future__ import annotations
 

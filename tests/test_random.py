@@ -1,4 +1,4 @@
-"""Randomness: one seed for the package, and generators that are passed in."""
+"""Random numbers: the seed of the package, and generators passed as arguments."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_the_generators_that_an_object_keeps_are_found_by_name() -> None:
 
 
 class Noise:
-    """What has a generator, and two methods that can be called with it."""
+    """An object with a generator and two methods that use it."""
 
     def __init__(self, rng: np.random.Generator, *others: Any) -> None:
         self.rng = rng

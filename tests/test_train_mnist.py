@@ -1,4 +1,4 @@
-"""The demo as its users run it: a command that prints, on a few hundred of the bundled images."""
+"""The demo as a command, on a few hundred of the bundled images."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ NAMES = {
     "exp": ("exp_single", "exp_double"),
     "sigmoid": ("sigmoid_single", "sigmoid_double"),
     "tanh": ("tanh_single", "tanh_double"),
-    "log1p_exp": ("log1p_exp", "log1p_exp"),
-    "normal_cdf": ("normal_cdf", "normal_cdf"),
-    "normal_pdf": ("normal_pdf", "normal_pdf"),
+    "log1p_exp": ("log1p_exp_single", "log1p_exp_double"),
+    "normal_cdf": ("normal_cdf_single", "normal_cdf_double"),
+    "normal_pdf": ("normal_pdf_single", "normal_pdf_double"),
 }
 
 _single = np.float32
@@ -69,6 +69,21 @@ def sigmoid_single(x: Any) -> Any:
     return _single(1) / (_single(1) + exp_single(-x))
 
 
+def log1p_exp_single(x: Any) -> Any:
+    """Return log(1 + exp(x)) in float32, which does not overflow."""
+    return max(x, _single(0)) + _single(math.log1p(exp_single(-abs(x))))
+
+
+def normal_cdf_single(x: Any) -> Any:
+    """Return the probability that a standard normal variable is below x, in float32."""
+    return _single(0.5) * _single(math.erfc(-x * _single(0.7071067811865476)))
+
+
+def normal_pdf_single(x: Any) -> Any:
+    """Return the standard normal density in float32."""
+    return _single(0.3989422804014327) * exp_single(_single(-0.5) * x * x)
+
+
 def exp_double(x: Any) -> Any:
     """Return exp(x), which may be infinite."""
     return math.exp(x) if x < 709.78 else (x if x != x else math.inf)
@@ -84,29 +99,19 @@ def tanh_double(x: Any) -> Any:
     return math.tanh(x)
 
 
-def log1p_exp(x: Any) -> Any:
+def log1p_exp_double(x: Any) -> Any:
     """Return log(1 + exp(x)), which does not overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def normal_cdf(x: Any) -> Any:
+def normal_cdf_double(x: Any) -> Any:
     """Return Φ(x), the probability that a standard normal variable is below x."""
     return 0.5 * math.erfc(-x * 0.7071067811865476)
 
 
-def normal_pdf(x: Any) -> Any:
+def normal_pdf_double(x: Any) -> Any:
     """Return the standard normal density."""
     return 0.3989422804014327 * math.exp(-0.5 * x * x)
 
 
-HELPERS = (
-    "exp_single",
-    "exp_double",
-    "tanh_single",
-    "tanh_double",
-    "sigmoid_single",
-    "sigmoid_double",
-    "log1p_exp",
-    "normal_cdf",
-    "normal_pdf",
-)
+HELPERS = tuple(name for names in NAMES.values() for name in names)

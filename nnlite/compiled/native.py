@@ -100,7 +100,7 @@ class Native:
 
 
 def _compiled(numba: Any, function: Function, types: tuple[Any, ...], cache: bool) -> Function:
-    dispatcher = numba.njit(cache=cache, nogil=True, fastmath=_FAST)(function)
+    dispatcher = numba.njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")(function)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", numba.core.errors.NumbaPerformanceWarning)
         dispatcher.compile(types)
@@ -134,7 +134,7 @@ def _register() -> None:
 
     for name in functions.HELPERS:
         # Not with reordered sums: the polynomials depend on their order.
-        register_jitable(getattr(functions, name))
+        register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
     _use_one_blas_thread()
     _registered = True
 

@@ -86,7 +86,8 @@ def _clipping(runs: int, max_norm: float) -> list[str]:
     # The squares of a float32 leave its range long before the float32 does.
     lines.append("if norm == 0 or not math.isfinite(norm):\n    square = 0.0")
     lines += [
-        f"    for i in range(group{run}_grad.size):\n        square += float(group{run}_grad[i]) ** 2"
+        f"    for i in range(group{run}_grad.size):\n"
+        f"        square += float(group{run}_grad[i]) ** 2"
         for run in range(runs)
     ]
     lines.append("    norm = math.sqrt(square)")

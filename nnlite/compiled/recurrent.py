@@ -213,9 +213,9 @@ class _Run:
         self.states = {"h": self.columns}
         if len(final) > 1:
             self.states["c"] = code.name("cells")
-        # The step of the sequence, and the place of feature k in the output.
+        # The step of the sequence, and the features of the output.
         self.time = f"{self.length - 1} - t" if direction else "t"
-        self.place = f"{direction * self.size} + k" if direction else "k"
+        self.part = f"{direction * self.size}:{(direction + 1) * self.size}"
         self.only_last = len(y.shape) == 2
 
     def forward(self) -> None:
@@ -246,62 +246,64 @@ class _Run:
                 start = f"{state.view(-1, batch, size)}[{self.index}]"
             code(f"{array}[0, :, :{size}] = {start}")
 
-        shape = (batch, self.y.shape[-1]) if self.only_last else self.y.shape
-        stored = [f"{array}[t + 1, b, k] = {name}" for name, array in self.states.items()]
+        lines = {f"{name}_line": f"{array}[t + 1, b]" for name, array in self.states.items()}
+        stored = [f"{name}_line[k] = {name}" for name in self.states]
         if not self.only_last:
-            stored.append(f"out[b, {self.time}, {self.place}] = h")
-        body = [
-            f"{', '.join(cell.sums)} = {self._blocks('now')}",
+            lines["out_line"] = f"out[b, {self.time}, {self.part}]"
+            stored.append("out_line[k] = h")
+        step = self._over_elements(
+            lines,
+            f"{', '.join(cell.sums)} = {self._blocks('gates')}",
             *self._loaded(cell.step),
             cell.step,
-            f"{self._blocks('now')} = {', '.join(cell.kept)}",
+            f"{self._blocks('gates')} = {', '.join(cell.kept)}",
             *stored,
-        ]
-        step = f"now = {sums}[t]\nnp.dot({columns}[t], {matrix}.T, now)\n"
-        step += nest({"b": batch, "k": size}, _joined(body))
-        code(f"out = {self.y.view(*shape)}")
-        code(nest({"t": self.length}, step))
-        ends = [
-            f"{last}[{self.index}, b, k] = {array}[{self.length}, b, k]"
-            for last, array in zip(self.final, self.states.values(), strict=True)
-        ]
+        )
+        code(f"out = {self.y.view(*self.y.shape)}")
+        product_ = f"np.dot({columns}[t], {matrix}.T, {sums}[t])"
+        code(nest({"t": self.length}, f"{product_}\n{step}"))
+        for last, array in zip(self.final, self.states.values(), strict=True):
+            code(f"{last}[{self.index}] = {array}[{self.length}, :, :{size}]")
         if self.only_last:
-            ends.append(f"out[b, {self.place}] = {columns}[{self.length}, b, k]")
-        code(nest({"b": batch, "k": size}, _joined(ends)))
+            code(f"out[:, {self.part}] = {columns}[{self.length}, :, :{size}]")
 
     def backward(self, dy: Value) -> None:
         code, cell, size, batch = self.code, self.cell, self.size, self.batch
-        wants_start = any(state.needs_grad for state in self.initial)
         carried = {name: f"d_{name}" for name in self.states}
-        shape = (batch, self.y.shape[-1]) if self.only_last else self.y.shape
         code(f"""
-            grads = {dy.view(*shape)}
+            grads = {dy.view(*self.y.shape)}
             d_sums = np.empty(({self.length}, {batch}, {self.rows}), real)
             of_state = np.ascontiguousarray({self.matrix}[:, :{size}])
         """)
-        code(
-            "\n".join(f"{array} = np.zeros(({batch}, {size}), real)" for array in carried.values())
-        )
         has_direct = "dh_before" in cell.step_back
-        if has_direct:
-            code(f"direct = np.zeros(({batch}, {size}), real)")
+        for array in [*carried.values(), *(["direct"] if has_direct else [])]:
+            code(f"{array} = np.zeros(({batch}, {size}), real)")
         if self.only_last:
-            code(nest({"b": batch, "k": size}, f"d_h[b, k] = grads[b, {self.place}]"))
-        body = [
-            f"{', '.join(cell.kept)} = {self._blocks('now')}",
-            *self._loaded(cell.step_back),
-            f"c = {self.states['c']}[t + 1, b, k]" if "c" in self.states else "",
-            *(f"d{name} = {array}[b, k]" for name, array in carried.items()),
-            "" if self.only_last else f"dh += grads[b, {self.time}, {self.place}]",
-            cell.step_back,
-            f"{self._blocks('d_now')} = {', '.join(f'd_{name}' for name in cell.sums)}",
-            "d_c[b, k] = dc_before" if "c" in carried else "",
-            "direct[b, k] = dh_before" if has_direct else "",
-        ]
+            code(f"d_h[:] = grads[:, {self.part}]")
+        lines = {f"{array}_line": f"{array}[b]" for array in carried.values()}
+        lines["d_gates"] = f"d_sums[t, b].reshape({len(cell.sums)}, {size})"
+        loaded, stored = [f"d{name} = {array}_line[k]" for name, array in carried.items()], []
+        if not self.only_last:
+            lines["grads_line"] = f"grads[b, {self.time}, {self.part}]"
+            loaded.append("dh += grads_line[k]")
+        if "c" in carried:
+            lines["c_line"] = f"{self.states['c']}[t + 1, b]"
+            loaded.append("c = c_line[k]")
+            stored.append("d_c_line[k] = dc_before")
+        if has_direct:
+            lines["direct_line"] = "direct[b]"
+            stored.append("direct_line[k] = dh_before")
         step = [
-            f"now, d_now = {self.sums}[t], d_sums[t]",
-            nest({"b": batch, "k": size}, _joined(body)),
-            "np.dot(d_now, of_state, d_h)",
+            self._over_elements(
+                lines,
+                f"{', '.join(cell.kept)} = {self._blocks('gates')}",
+                *self._loaded(cell.step_back),
+                *loaded,
+                cell.step_back,
+                f"{self._blocks('d_gates')} = {', '.join(f'd_{name}' for name in cell.sums)}",
+                *stored,
+            ),
+            "np.dot(d_sums[t], of_state, d_h)",
             "d_h += direct" if has_direct else "",
         ]
         if self.truncate:
@@ -310,6 +312,18 @@ class _Run:
         steps = textwrap.indent(_joined(step), "    ")
         code(f"for t in range({self.length - 1}, -1, -1):\n{steps}")
         self._gradients(carried)
+
+    def _over_elements(self, lines: dict[str, str], *body: str) -> str:
+        """Return loops over the samples b and the features k, with the lines of a sample by name.
+
+        With lines, which have no index but k, the inner loop becomes vector instructions.
+        """
+        gates = f"{self.sums}[t, b].reshape({len(self.cell.sums)}, {self.size})"
+        before = {f"{name}_before_line": f"{array}[t, b]" for name, array in self.states.items()}
+        text = _joined(body)
+        lines = lines | {name: before[name] for name in used(before, [text])} | {"gates": gates}
+        starts = [f"{name} = {line}" for name, line in lines.items()]
+        return nest({"b": self.batch}, _joined([*starts, nest({"k": self.size}, text)]))
 
     def _gradients(self, carried: dict[str, str]) -> None:
         """Write the gradients of weights, inputs and initial states."""
@@ -361,17 +375,13 @@ class _Run:
         ]
 
     def _blocks(self, array: str) -> str:
-        """Return the elements of all blocks for feature k of sample b."""
-        places = (
-            f"{block * self.size} + k" if block else "k" for block in range(len(self.cell.sums))
-        )
-        return ", ".join(f"{array}[b, {place}]" for place in places)
+        """Return the elements of all blocks."""
+        return ", ".join(f"{array}[{block}, k]" for block in range(len(self.cell.sums)))
 
     def _loaded(self, formulas: str) -> list[str]:
         """Return statements that load the states before the step which the formulas read."""
-        places = {f"{name}_before": f"{array}[t, b, k]" for name, array in self.states.items()}
-        read = used(places, [textwrap.dedent(formulas)])
-        return [f"{name} = {places[name]}" for name in read]
+        names = used([f"{name}_before" for name in self.states], [textwrap.dedent(formulas)])
+        return [f"{name} = {name}_line[k]" for name in names]
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ import nnlite as nn
 
 from ..engine.windows import Axes, Axis
 from .forms import form
-from .source import Code, Value, nest, product
+from .source import Code, Value, fixed, nest, product
 
 Conv = nn.Conv1d | nn.Conv2d
 Pool = nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d
@@ -31,29 +30,51 @@ def letters_of(axes: Axes) -> Letters:
     return Letters(("u", "v")[-rank:], ("i", "j")[-rank:], ("h", "w")[-rank:])
 
 
-def bounds(axis: Axis, offset: str) -> str:
+def slide(axes: Axes, inputs: dict[str, str], outputs: dict[str, str], body: str) -> str:
+    """Return loops over all taps, and for each of them over the outputs that meet an input.
+
+    The statements `body` are about element ``j`` of lines: of the inputs along the last axis, from
+    ``start`` on, and of the outputs. The lines are named in `inputs` and `outputs`, with the arrays
+    that they are taken from. With ``j`` as the only index a loop becomes vector instructions.
+    """
+    taps, rows, places = letters_of(axes)
+    column, left = axes[-1], _offset(taps[-1], axes[-1])
+    first, end = _bounds(column, left)
+    start = left if first == "0" else _sum(_times("first", column.stride), left)
+    step = "" if column.stride == 1 else f":{column.stride}"
+    lines = [f"start = {start}"]
+    lines += [
+        f"{name} = {array}[{', '.join((*places[:-1], f'start:{step}'))}]"
+        for name, array in inputs.items()
+    ]
+    part = ":" if first == "0" else "first:end"
+    lines += [
+        f"{name} = {array}[{', '.join((*rows[:-1], part))}]" for name, array in outputs.items()
+    ]
+    length = end if first == "0" else "end - first"
+    text = "\n".join([*lines, nest({"j": length}, body)])
+    for axis, tap, row, place in zip(axes[:-1], taps, rows, places, strict=False):
+        top = _offset(tap, axis)
+        above, below = _bounds(axis, top)
+        span = below if above == "0" else f"{above}, {below}"
+        text = f"{place} = {_sum(_times(row, axis.stride), top)}\n{text}"
+        text = nest({row: span}, text)
+    if first != "0":
+        text = f"first, end = {first}, {end}\n{text}"
+    return nest(dict(zip(taps, (axis.taps for axis in axes), strict=True)), text)
+
+
+def _offset(tap: str, axis: Axis) -> str:
+    """Return the input that the first output meets at a tap; it may lie in the padding."""
+    return _sum(_times(tap, axis.dilation), -axis.padding)
+
+
+def _bounds(axis: Axis, offset: str) -> tuple[str, str]:
     """Return the first output, and the end, of those that meet an input at this offset."""
     if not axis.is_padded:
-        return f"{axis.outputs}"
+        return "0", f"{axis.outputs}"
     first = f"max(0, -(({offset}) // {axis.stride}))"
-    end = f"min({axis.outputs}, ({axis.inputs - 1} - ({offset})) // {axis.stride} + 1)"
-    return f"{first}, {end}"
-
-
-def slide(axes: Axes, body: str) -> str:
-    """Return loops over all pairs of a tap and an output that meet an input.
-
-    For each output, the taps come in the order in which they lie in the window.
-    """
-    text = textwrap.dedent(body).strip("\n")
-    letters = zip(*letters_of(axes), strict=True)
-    for axis, (tap, output, position) in reversed(list(zip(axes, letters, strict=True))):
-        offset = _sum(_times(tap, axis.dilation), -axis.padding)
-        place = _sum(_times(output, axis.stride), offset)
-        inner = f"{position} = {place}\n{text}"
-        loop = f"for {output} in range({bounds(axis, offset)}):\n{textwrap.indent(inner, '    ')}"
-        text = f"for {tap} in range({axis.taps}):\n{textwrap.indent(loop, '    ')}"
-    return text
+    return first, f"min({axis.outputs}, ({axis.inputs - 1} - ({offset})) // {axis.stride} + 1)"
 
 
 def _times(name: str, factor: int) -> str:
@@ -81,7 +102,7 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
 
     An input gets the sum of dX over the windows that it lies in.
     """
-    axes = layer.axes(x.shape)
+    axes = layer.axes(fixed(x.shape, 1))
     letters = letters_of(axes)
     batch, channels = x.shape[0], layer.in_channels
     outputs = tuple(axis.outputs for axis in axes)
@@ -97,9 +118,8 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
     interior = ", ".join(f"{axis.padding}:{axis.padding + axis.inputs}" for axis in axes)
     is_padded = padded != tuple(x.shape[2:])
     is_copied = any(axis.taps > 1 or axis.stride > 1 for axis in axes) or is_padded
-    column = f"c * {math.prod(taps)} + {flat(letters.taps, taps)}"
-    column += f", {flat(letters.outputs, outputs)}"
-    position = ", ".join(letters.inputs)
+    by_tap = f"reshape({', '.join(map(str, (channels, *taps, *outputs)))})"
+    at_tap = ", ".join(("c", *letters.taps))
 
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
@@ -117,7 +137,8 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
         image = "image = images[b]"
         if is_padded:
             image = f"image[:, {interior}] = images[b]"
-        copy = slide(loops, f"columns[{column}] = image[c, {position}]")
+        lines = {"pixels": "image[c]"}, {"line": f"column[{at_tap}]"}
+        copy = slide(loops, *lines, "line[j] = pixels[j]")
         return f"{image}\n{nest({'c': channels}, copy)}"
 
     def buffers() -> str:
@@ -125,6 +146,7 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
         if not is_copied:
             return ""
         lines = [f"images = {images}", f"columns = np.empty(({rows}, {places}), real)"]
+        lines.append(f"column = columns.{by_tap}")
         if is_padded:
             lines.append(f"image = np.zeros(({channels}, {', '.join(map(str, padded))}), real)")
         return "\n".join(lines)
@@ -175,7 +197,9 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
                     d_columns = np.empty(({rows}, {places}), real)
                     d_image = np.empty(({channels}, {", ".join(map(str, padded))}), real)
                 """)
-                add = slide(loops, f"d_image[c, {position}] += d_columns[{column}]")
+                code(f"d_column = d_columns.{by_tap}")
+                lines = {"pixels": "d_image[c]"}, {"line": f"d_column[{at_tap}]"}
+                add = slide(loops, *lines, "pixels[j] += line[j]")
                 each_sample(
                     "np.dot(kernels.T, grads[b], d_columns)\nd_image[:] = 0",
                     nest({"c": channels}, add),
@@ -194,27 +218,28 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
 
     NaN counts as larger than every number.
     """
-    axes = layer.axes(x.shape)
-    _, outputs, inputs = letters_of(axes)
+    axes = layer.axes(fixed(x.shape, 1))
+    inputs = letters_of(axes).inputs
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
     y = code.new((*x.shape[:2], *sizes))
     place = code.new(y.shape, "place", "np.int32")
-    at = ", ".join(("plane", *outputs))
     code(f"""
         a, out = {x.view(planes, *x.shape[2:])}, {y.view(planes, *sizes)}
         places = {place.view(planes, *sizes)}
         {y}[:] = -math.inf
         {place}[:] = -1
     """)
+    line = ("start + j" if axes[-1].stride == 1 else f"start + j * {axes[-1].stride}",)
+    index = flat((*inputs[:-1], *line), tuple(axis.inputs for axis in axes))
     body = f"""
-        value, top = a[plane, {", ".join(inputs)}], out[{at}]
-        is_first = places[{at}] < 0
-        if is_first or (not value <= top and top == top):
-            out[{at}] = value
-            places[{at}] = {flat(inputs, tuple(axis.inputs for axis in axes))}
+        value, top = pixels[j], maxima[j]
+        is_larger = spots[j] < 0 or (not value <= top and top == top)
+        maxima[j] = value if is_larger else top
+        spots[j] = {index} if is_larger else spots[j]
     """
-    code(nest({"plane": planes}, slide(axes, body)))
+    lines = {"pixels": "a[plane]"}, {"maxima": "out[plane]", "spots": "places[plane]"}
+    code(nest({"plane": planes}, slide(axes, *lines, body)))
     return y, lambda dy: _to_maxima(code, x, dy, place)
 
 
@@ -237,25 +262,34 @@ def _to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
 @form(nn.AvgPool1d, nn.AvgPool2d)
 def avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d, code: Code, x: Value) -> Any:
     """Y = Σ x / a over the window, in which a inputs count; dx = Σ dy / a over the windows."""
-    axes = layer.axes(x.shape)
-    _, outputs, inputs = letters_of(axes)
+    axes = layer.axes(fixed(x.shape, 1))
+    outputs = letters_of(axes).outputs
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
     y = code.new((*x.shape[:2], *sizes))
-    at, position = (", ".join(("plane", *letters)) for letters in (outputs, inputs))
+    at = ", ".join(("plane", *outputs))
     loops = {"plane": planes} | dict(zip(outputs, sizes, strict=True))
     area = f"real({' * '.join(_counts(layer, axes, outputs))})"
 
     code(f"a, out = {x.view(planes, *x.shape[2:])}, {y.view(planes, *sizes)}\nout[:] = 0")
-    code(nest({"plane": planes}, slide(axes, f"out[{at}] += a[{position}]")))
+    code(
+        nest(
+            {"plane": planes},
+            slide(axes, {"pixels": "a[plane]"}, {"sums": "out[plane]"}, "sums[j] += pixels[j]"),
+        )
+    )
     code(nest(loops, f"out[{at}] /= {area}"))
 
     def backward(dy: Value) -> None:
         with code.gradient(x) as dx:
-            code(f"grads, d_image = {dy.view(planes, *sizes)}, {dx.view(planes, *x.shape[2:])}")
-            code("d_image[:] = 0")
-            body = f"d_image[{position}] += grads[{at}] / {area}"
-            code(nest({"plane": planes}, slide(axes, body)))
+            code(f"""
+                grads, d_image = {dy.view(planes, *sizes)}, {dx.view(planes, *x.shape[2:])}
+                parts = np.empty_like(grads)
+                d_image[:] = 0
+            """)
+            code(nest(loops, f"parts[{at}] = grads[{at}] / {area}"))
+            lines = {"pixels": "d_image[plane]"}, {"line": "parts[plane]"}
+            code(nest({"plane": planes}, slide(axes, *lines, "pixels[j] += line[j]")))
 
     return y, backward
 

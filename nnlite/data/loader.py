@@ -142,6 +142,7 @@ class DataLoader:
         if not arrays:
             raise ValueError("DataLoader: expected at least one array")
         if len(arrays) == 1 and _is_list_of_arrays(arrays[0]):
+            check_is_array(arrays[0], "DataLoader")  # numpy.stack would lose the masks
             raise TypeError(
                 "DataLoader: expected arrays, got a list of arrays; write DataLoader(*arrays), or "
                 "numpy.stack(arrays) if each of them is a sample"

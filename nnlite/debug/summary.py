@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import integer
+from ..checks import integer, shown
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..modes import no_grad
@@ -274,16 +274,15 @@ def _walk(layer: Layer, name: str, depth: int, seen: set[int]) -> Iterator[tuple
 
 def _shapes(input_shape: Any) -> list[Shape]:
     """Return the shape of a sample of each input."""
-    several = input_shape == [] or (
-        isinstance(input_shape, (list, tuple))
-        and any(isinstance(item, (list, tuple)) for item in input_shape)
+    several = isinstance(input_shape, (list, tuple)) and (
+        input_shape == [] or any(isinstance(item, (list, tuple)) for item in input_shape)
     )
     try:
         return [_shape(item) for item in (input_shape if several else [input_shape])]
     except (TypeError, ValueError):
         raise ValueError(
             f"summary: input_shape must be the shape of a sample without the batch axis, such as "
-            f"(1, 28, 28), or a list of shapes; got {input_shape!r}"
+            f"(1, 28, 28), or a list of shapes; got {shown(input_shape)}"
         ) from None
 
 

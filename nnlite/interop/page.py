@@ -101,7 +101,7 @@ def to_html(
     activation : {"softmax", "sigmoid", "none"}, optional
         What turns the outputs into what is shown. The default is "softmax" for several outputs,
         and "none" for one and after a layer that gives probabilities.
-    examples : array_like of shape (N, *input_shape), optional
+    examples : array_like of shape (N, ...), optional
         Inputs to choose from, before `mean` and `std`; in a plane they are dots.
     targets : array_like of shape (N,), optional
         The classes or values of the examples, for the colours of the dots.

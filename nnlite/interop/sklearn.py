@@ -413,6 +413,8 @@ class _Network(BaseEstimator):
                 schedule=self._schedule(X.shape[0]) if converge else None,
                 callbacks=callbacks,
                 history=self.history_,
+                # The first fit has no earlier weights that a failure could cost.
+                rollback=before > 0,
                 progress=bool(self.verbose),
             )
         except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .. import init
-from ..checks import as_output_grad, integer
+from ..checks import as_output_grad, check_is_array, integer
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..parameter import Parameter
@@ -90,6 +90,7 @@ class Embedding(Layer):
             self.weight.data[self.padding_idx] = 0
 
     def forward(self, x: Array) -> Array:
+        check_is_array(x, self)
         indices = np.asarray(x)
         if indices.dtype.kind not in "iu":
             raise TypeError(f"{self}: expected indices of an integer dtype, got {indices.dtype}")

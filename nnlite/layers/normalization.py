@@ -256,7 +256,7 @@ class LayerNorm(Layer):
 
     Notes
     -----
-    Shapes: x and y (N, …, *normalized_shape). μ and σ² are the mean and the biased variance of
+    Shapes: x and y ``(N, …, *normalized_shape)``. μ and σ² are the mean and the biased variance of
     the M values of a sample; G = dL/dy and H = G · weight::
 
         x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias

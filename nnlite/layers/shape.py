@@ -81,7 +81,7 @@ class Reshape(Layer):
 
     Notes
     -----
-    Shapes: x (N, …), y (N, *shape). `backward` reshapes the gradient to the shape of x.
+    Shapes: x (N, …), y ``(N, *shape)``. `backward` reshapes the gradient to the shape of x.
 
     Examples
     --------

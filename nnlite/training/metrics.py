@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import class_indices, integer, number
+from ..checks import check_is_array, class_indices, integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..losses import are_sigmoids
@@ -136,6 +136,8 @@ def binary_accuracy(predictions: ArrayLike, targets: ArrayLike, threshold: float
     >>> nn.binary_accuracy([[2.0], [-1.0], [0.5], [-3.0]], [[1], [0], [0], [0]])
     0.75
     """
+    check_is_array(predictions, "binary_accuracy")
+    check_is_array(targets, "binary_accuracy")
     scores, classes = np.asarray(predictions), np.asarray(targets)
     if scores.shape != classes.shape or not scores.size:
         raise ValueError(
@@ -309,6 +311,8 @@ def _scores_and_labels(
     predictions: ArrayLike, labels: ArrayLike, ignore_index: int, who: str
 ) -> tuple[Array, Array, Array]:
     """Return the scores, the class indices, and which of these are not to be ignored."""
+    check_is_array(predictions, who)
+    check_is_array(labels, who)
     scores = np.asarray(predictions)
     targets = np.asarray(labels)
     if targets.dtype.kind == "f" and targets.shape == scores.shape and scores.ndim > 1:

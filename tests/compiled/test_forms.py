@@ -1,4 +1,4 @@
-"""The compiled form of each layer and loss agrees with the layer itself."""
+"""The compiled form of each layer and loss gives the same results as the layer."""
 
 import copy
 
@@ -51,6 +51,27 @@ def test_a_layer_as_plain_python(case, dtype):
         if case.takes_floats:
             inputs = tuple(x.astype(dtype) for x in inputs)
         assert_same_layers(layer, compiled, inputs, rng, dtype)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (
+            nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, rng=0), nn.MaxPool2d(2, ceil_mode=True)),
+            (2, 5, 6),
+        ),
+        (nn.AvgPool1d(3, 2, 1), (2, 20)),
+        (nn.LSTM(3, 4, bidirectional=True, rng=0), (5, 3)),
+        (nn.GRU(3, 4, outputs="last", truncate=2, rng=0), (5, 3)),
+    ],
+    ids=repr,
+)
+def test_a_layer_as_machine_code(layer, shape):
+    rng = np.random.default_rng(0)
+    compiled = nn.compile(copy.deepcopy(layer))
+    for batch in (4, 3):
+        x = rng.normal(size=(batch, *shape)).astype(np.float32)
+        assert_same_layers(layer, compiled, (x,), rng, np.float32)
 
 
 @each_case(CASES)

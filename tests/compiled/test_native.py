@@ -1,4 +1,4 @@
-"""Machine code, and the folder that keeps it."""
+"""Native code and its cache folder."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A compiled step is the step that the objects make without it."""
+"""A compiled step gives the same results as the uncompiled step."""
 
 import copy
 import warnings

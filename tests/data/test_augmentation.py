@@ -1,4 +1,4 @@
-"""Augmentation: each image is changed by draws of its own, and as the docstrings say."""
+"""Augmentation: each image gets its own random changes, within the documented limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`DataLoader`: every sample once in each epoch, in orders that a seed decides."""
+"""`DataLoader`: every sample once per epoch, in orders determined by the seed."""
 
 from __future__ import annotations
 
@@ -428,7 +428,7 @@ def test_what_is_no_state_is_an_error(state: Any) -> None:
         nn.DataLoader(np.arange(5)).load_state_dict(state)
 
 
-# ---- what it refuses ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(

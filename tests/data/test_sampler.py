@@ -1,4 +1,4 @@
-"""Samplers draw in proportion to their weights, and a loader follows them."""
+"""Samplers draw in proportion to their weights, and a loader uses their order."""
 
 from __future__ import annotations
 

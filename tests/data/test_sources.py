@@ -1,4 +1,4 @@
-"""Data as people have them: data frames, memory maps and batches go into training as they are."""
+"""Data frames, memory maps and iterables of batches can be used for training."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class TestMemoryMaps:
 
 
 class Batches:
-    """Batches that are made while they are iterated over, each time anew."""
+    """Batches that are generated again in each iteration."""
 
     def __iter__(self) -> Iterator[Any]:
         for start in range(0, 6, 2):

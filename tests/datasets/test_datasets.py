@@ -1,4 +1,4 @@
-"""Data sets: IDX files of every kind read back, broken ones refused, MNIST as it was published."""
+"""Data sets: all kinds of IDX files, damaged files, and MNIST as published."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def write_mnist_files(
 
 
 class TestBundledMnist:
-    """What is published about MNIST, read from the bundled files without nnlite."""
+    """Published facts about MNIST, read from the bundled files without nnlite."""
 
     @pytest.mark.parametrize(
         ("name", "md5"),

@@ -1,4 +1,4 @@
-"""Artificial data sets lie on their curves, come in a random order, and are scikit-learn's."""
+"""Synthetic data sets lie on their curves, are in random order, and agree with scikit-learn's."""
 
 from __future__ import annotations
 

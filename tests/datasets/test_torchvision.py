@@ -1,4 +1,4 @@
-"""The same data through torchvision and through nnlite is the same array."""
+"""torchvision and nnlite give the same arrays for the same data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slopes: what is right, wrong or a kink, with rounding and curvature of known size."""
+"""Slopes: correct, wrong or at a kink, with rounding and curvature of known size."""
 
 from __future__ import annotations
 

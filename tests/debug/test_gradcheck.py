@@ -1,4 +1,4 @@
-"""gradcheck: right gradients pass, every kind of error is found, and nothing is touched by it."""
+"""gradcheck: correct gradients pass, all kinds of errors are found, without side effects."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def row(result: GradCheckResult, name: str = "input") -> GradCheckRow:
     return next(row for row in result.rows if row.name == name)
 
 
-# ---- what is right passes ----
+# ---- correct gradients pass ----
 
 
 def test_a_right_gradient_agrees_to_many_digits() -> None:
@@ -290,7 +290,7 @@ def test_saturation_is_no_error() -> None:
     assert nn.gradcheck(nn.CrossEntropy(), np.array([[1e4, -1e4], [0.0, 3.0]]), np.array([1, 0]))
 
 
-# ---- what is wrong is found ----
+# ---- errors are found ----
 
 
 def wrong_sign(x: Array) -> Any:
@@ -974,7 +974,7 @@ def test_every_forward_starts_from_the_same_buffers() -> None:
     assert nn.gradcheck(nn.Sequential(Affine(), Affine(2, 3), Centred()), X)
 
 
-# ---- what is given, and what is not touched ----
+# ---- arguments and side effects ----
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`Layer.summary`: figures derived by hand and counted by PyTorch, and a model left as it was."""
+"""`Layer.summary`: numbers derived by hand and counted by PyTorch, without side effects."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_multiply_adds_are_half_of_the_operations_that_pytorch_counts(
     assert summary.parameters == sum(parameter.numel() for parameter in module.parameters())
 
 
-# ---- what it leaves alone ----
+# ---- no side effects ----
 
 
 def test_the_model_stays_as_it_is() -> None:
@@ -414,7 +414,8 @@ def test_an_error_of_another_kind_comes_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [None, "28", (None, 28), (0,), (-1, 28), (2.5,), [(3,), None], (True,), {3}]
+    "shape",
+    [None, "28", (None, 28), (0,), (-1, 28), (2.5,), [(3,), None], (True,), {3}, np.ones((2, 2))],
 )
 def test_what_is_no_shape_is_an_error(shape: Any) -> None:
     with pytest.raises(ValueError, match="^summary: input_shape must be the shape of a sample"):

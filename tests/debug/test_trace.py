@@ -1,4 +1,4 @@
-"""trace: every value and gradient of a run by hand, where trouble begins, and nothing touched."""
+"""trace: values and gradients computed by hand, the first problem, and no side effects."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def test_every_gradient_agrees_with_pytorch() -> None:
         assert_allclose(t[name].grad, tensor.grad.numpy(), rtol=1e-10, atol=1e-14)
 
 
-# ---- what is found under which name ----
+# ---- names of entries ----
 
 
 def test_names_are_in_the_order_of_the_forward() -> None:
@@ -526,7 +526,7 @@ def test_an_error_of_finite_values_is_passed_on() -> None:
         nn.trace(nn.Sequential(nn.Linear(2, 2), nn.Linear(3, 2)), floats([1, 1]))
 
 
-# ---- what is not touched ----
+# ---- no side effects ----
 
 
 def plain(value: Any) -> Any:

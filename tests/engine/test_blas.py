@@ -1,4 +1,4 @@
-"""Shared work is that of one thread, and leaves the number of BLAS threads as it was."""
+"""Shared work gives the results of one thread and restores the number of BLAS threads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SHAPES = [
 
 
 class Counter:
-    """What stands for OpenBLAS: it has a number of threads, and notes the numbers that it had."""
+    """A replacement for OpenBLAS that records the numbers of threads set."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads

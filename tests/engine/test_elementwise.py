@@ -1,4 +1,4 @@
-"""Functions of each element: against NumPy's."""
+"""Elementwise functions compared with NumPy's."""
 
 from __future__ import annotations
 

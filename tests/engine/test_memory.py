@@ -1,4 +1,4 @@
-"""Memory that is used again: only ever when nobody can see it."""
+"""Memory is reused only when no reference to it is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The normal distribution function beside the C library's erfc, right to the last digits."""
+"""The normal distribution function compared with the C library's erfc."""
 
 from __future__ import annotations
 

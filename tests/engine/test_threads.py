@@ -1,4 +1,4 @@
-"""Calls that run at the same time: all of them, and nothing is left running."""
+"""Parallel calls: all of them run, and no thread is left running."""
 
 from __future__ import annotations
 

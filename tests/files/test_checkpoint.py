@@ -1,4 +1,4 @@
-"""Checkpoints: an interrupted run ends with the bits of one that was not, or nothing is loaded."""
+"""Checkpoints: a resumed run has the same bits, and a failed load changes nothing."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_load_state_reads_the_model_of_a_checkpoint(saved: Path) -> None:
     assert_same(nn.load_state(saved), parts["model"].state_dict())
 
 
-# ---- what a state may be ----
+# ---- valid states ----
 
 scalars = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**200), 2**200), st.floats(), st.text()

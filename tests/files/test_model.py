@@ -1,4 +1,4 @@
-"""Files of whole models: what comes back is what was saved, and nothing else is ever made."""
+"""Files of whole models: exact round trips, and no other objects are created."""
 
 from __future__ import annotations
 

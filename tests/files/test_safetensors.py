@@ -1,4 +1,4 @@
-"""`.safetensors`: weights to PyTorch and back, and files that are not what they should be."""
+"""`.safetensors`: exchange of weights with PyTorch, and damaged files."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def test_without_the_package_the_error_says_what_to_install(
     assert list(nn.load_state(path)) == ["a"]
 
 
-# ---- files that are not what they should be ----
+# ---- damaged files ----
 
 
 def test_a_file_cut_off_anywhere_is_refused(path: Path) -> None:

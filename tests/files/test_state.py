@@ -1,4 +1,4 @@
-"""Files: what is saved comes back, a crash leaves no half file, and a bad file is only an error."""
+"""Files: round trips, crashes while saving, and damaged files."""
 
 from __future__ import annotations
 
@@ -434,7 +434,7 @@ if os.name == "posix":
             assert listing(path.parent) == ["other.npz", "state.npz"]
 
 
-# ---- files that are not what they should be ----
+# ---- damaged files ----
 
 
 def test_a_missing_file_is_named(path: Path) -> None:

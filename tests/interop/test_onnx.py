@@ -1,4 +1,4 @@
-"""ONNX files: what is written runs elsewhere, and what others have written trains on here."""
+"""ONNX files: exported models run elsewhere, and imported models can be trained."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_equal_maxima_get_equal_parts_of_the_gradient() -> None:
     assert largest.vjp(x, np.array([1.0, 1.0])).tolist() == [[0, 0.5, 0.5], [1, 0, 0]]
 
 
-# ---- what is refused ----
+# ---- errors ----
 
 
 def saved(path: Path, nodes: list[Any], opset: int = 20, **initializers: Any) -> Path:

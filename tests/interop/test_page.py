@@ -1,4 +1,4 @@
-"""The page of a network: what its JavaScript computes, and how it is drawn on."""
+"""The web page of a network: its JavaScript and the drawing area."""
 
 import copy
 import re

@@ -1,4 +1,4 @@
-"""The estimators for scikit-learn: its own checks, and what a user does with them."""
+"""The estimators for scikit-learn: its own checks, and typical uses."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_an_exhausted_max_iter_is_a_convergence_warning():
         MLPClassifier(max_iter=2).fit(*IRIS)
 
 
-# ---- what scikit-learn's lack ----
+# ---- additions to scikit-learn ----
 
 
 def test_class_weights_are_weights_of_the_samples():

@@ -1,4 +1,4 @@
-"""Models of PyTorch as models of nnlite, and back."""
+"""Conversion of models from PyTorch and to PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations: their formulas, their gradients for all shapes, and the ends of the range."""
+"""Activations: formulas, gradients for all shapes, and extreme values."""
 
 from __future__ import annotations
 

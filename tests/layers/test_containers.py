@@ -1,4 +1,4 @@
-"""`Sequential`: the chain rule, the list that it is, and the layers that it refuses."""
+"""`Sequential`: the chain rule, the list methods, and errors."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_repr_is_one_line_for_each_layer(layers: list[nn.Layer]) -> None:
     )
 
 
-# ---- what it refuses ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(

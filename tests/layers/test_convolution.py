@@ -1,4 +1,4 @@
-"""`Conv2d`, `MaxPool2d`, `AvgPool2d`: against plain loops, by hand, and beside PyTorch."""
+"""`Conv2d`, `MaxPool2d`, `AvgPool2d`: compared with plain loops, hand calculations and PyTorch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Window(NamedTuple):
         return height, width
 
     def pixels(self, i: int, j: int) -> Iterator[tuple[Pixel, Pixel]]:
-        """Yield what output (i, j) meets: the entry (u, v) of the kernel, the pixel (h, w)."""
+        """Yield each entry (u, v) of the kernel and its pixel (h, w) for output (i, j)."""
         for u in range(self.kernel_size[0]):
             for v in range(self.kernel_size[1]):
                 h = i * self.stride[0] + u * self.dilation[0] - self.padding[0]
@@ -509,7 +509,7 @@ def test_flatten_after_pooling_copies_nothing_either_way() -> None:
     assert np.shares_memory(model[3].backward(grad), grad)
 
 
-# ---- what they refuse ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(
@@ -590,7 +590,7 @@ def test_a_forward_that_fails_leaves_the_last_one_in_place() -> None:
     assert_array_equal(layer.backward(grad), expected)
 
 
-# ---- beside PyTorch ----
+# ---- against PyTorch ----
 
 
 @pytest.fixture(scope="module")

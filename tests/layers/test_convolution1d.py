@@ -1,4 +1,4 @@
-"""`Conv1d`, `MaxPool1d`, `AvgPool1d`: against plain loops, by hand, and what they refuse."""
+"""`Conv1d`, `MaxPool1d`, `AvgPool1d`: compared with plain loops and hand calculations; errors."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Window(NamedTuple):
         return (self.length + 2 * self.padding - span) // self.stride + 1
 
     def steps(self, i: int) -> Iterator[tuple[int, int]]:
-        """Yield what output i meets: the entry u of the kernel, and the step l."""
+        """Yield each entry u of the kernel and its step l for output i."""
         for u in range(self.kernel_size):
             step = i * self.stride + u * self.dilation - self.padding
             if 0 <= step < self.length:
@@ -158,7 +158,7 @@ def test_parameters_that_have_changed_are_those_that_count() -> None:
     grad = np.ones_like(layer(x))
     once, x_grad = layer(x) - layer.bias.data[:, None], layer.backward(grad)
     layer.weight.data *= 2  # as an optimizer moves it
-    # What is linear in the weight doubles with it; backward takes the weight that there is now.
+    # Values linear in the weight double with it; backward uses the current weight.
     assert_allclose(layer.backward(grad), 2 * x_grad, rtol=1e-12)
     assert_allclose(layer(x) - layer.bias.data[:, None], 2 * once, rtol=1e-12)
     layer.load_state_dict({"weight": np.zeros((2, 2, 3)), "bias": np.array([5.0, 7.0])})
@@ -281,7 +281,7 @@ def test_the_input_is_let_go_with_the_cache(layer: nn.Layer) -> None:
     assert input_memory() is None
 
 
-# ---- what they refuse ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(

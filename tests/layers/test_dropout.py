@@ -1,4 +1,4 @@
-"""`Dropout`: how much it drops, where its noise comes from, and that evaluation has none."""
+"""`Dropout`: the fraction of zeros, the source of randomness, and evaluation mode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ probabilities = st.floats(0, 0.9)
 
 
 def noise(dropout: nn.Layer, shape: tuple[int, ...] = (3, 40)) -> Array:
-    """Return what the next forward multiplies its input with."""
+    """Return the factors by which the next forward multiplies its input."""
     return dropout(np.ones(shape))
 
 
@@ -35,7 +35,7 @@ def noise(dropout: nn.Layer, shape: tuple[int, ...] = (3, 40)) -> Array:
 def test_a_share_of_p_is_dropped_and_the_rest_scaled_to_keep_the_mean(p: float) -> None:
     y = noise(nn.Dropout(p, rng=0), (200, 500))
     assert set(np.unique(y)) == {0.0, 1 / (1 - p)}
-    # A binomial share of 100,000 draws: five standard deviations.
+    # The fraction of zeros in 100,000 draws is binomial: allow five standard deviations.
     deviation = math.sqrt(p * (1 - p) / y.size)
     assert abs((y == 0).mean() - p) < 5 * deviation
     assert abs(y.mean() - 1) < 5 * deviation / (1 - p)
@@ -200,7 +200,7 @@ def test_a_tied_layer_draws_noise_of_its_own_and_keeps_it() -> None:
     assert_array_equal(twin.backward(np.ones_like(b)), b)
 
 
-# ---- what is refused ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`Embedding`: which vectors it looks up, and where their gradients go."""
+"""`Embedding`: lookup and gradients."""
 
 from __future__ import annotations
 

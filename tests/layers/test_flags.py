@@ -1,4 +1,4 @@
-"""Flags of layers: a string or a number in place of True or False is an error."""
+"""Flags of layers: a string or a number instead of True or False is an error."""
 
 from __future__ import annotations
 

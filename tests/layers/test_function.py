@@ -1,4 +1,4 @@
-"""`Lambda`: a function and its derivative, what they may return, and what they may not do."""
+"""`Lambda`: a function and its derivative, their results, and errors."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_it_trains_in_a_network_like_the_layer_that_it_imitates() -> None:
         assert_allclose(mine, expected, rtol=1e-6)
 
 
-# ---- what the functions return ----
+# ---- results of the functions ----
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`Graph`: the chain rule over branches and joins, and the graphs that it refuses."""
+"""`Graph`: the chain rule over branches and joins, and errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def formula() -> nn.Graph:
 
 
 class Recorder(nn.Layer):
-    """The identity, that keeps what its backward was called with."""
+    """The identity, which stores the arguments of its backward."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, bool]] = []
@@ -421,7 +421,7 @@ def test_summing_gradients_writes_into_no_array_of_a_layer() -> None:
     assert_array_equal(graph.backward(grad), 3 * given_before)
     assert_array_equal(grad, given_before)
     for recorder in recorders.values():
-        # Add hands on the very array that it was given.
+        # Add returns the very array that it was given.
         assert recorder.calls[0][0] is grad
 
 
@@ -440,7 +440,7 @@ def test_nothing_given_or_returned_is_written_into() -> None:
             assert_array_equal(array, before)
 
 
-# ---- what backward leaves out ----
+# ---- nodes that backward skips ----
 
 
 def test_nodes_learn_whether_anything_below_them_wants_a_gradient() -> None:

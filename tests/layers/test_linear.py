@@ -1,4 +1,4 @@
-"""`Linear`: its formula, its gradients over all shapes, its initial values, and what it refuses."""
+"""`Linear`: formula, gradients for all shapes, initial values, and errors."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ eps = st.sampled_from([1e-5, 1e-2, 1.0])
 
 
 def drawn(shape: tuple[int, ...], seed: int = 0) -> Array:
-    """Return draws of which every feature has a mean and a deviation of its own."""
+    """Return random values with a different mean and deviation for each feature."""
     x = np.random.default_rng(seed).normal(size=shape)
     features = np.arange(1, shape[1] + 1).reshape(-1, *[1] * (len(shape) - 2))
     return x * features + features
@@ -412,7 +412,7 @@ def test_images_in_another_memory_order_give_the_same(
         assert_allclose(p.grad, q.grad, rtol=1e-12)
 
 
-# ---- what is refused ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`GlobalAvgPool2d` and `GlobalMaxPool2d`: by hand, on images of any size, and what they refuse."""
+"""`GlobalAvgPool2d` and `GlobalMaxPool2d`: hand calculations, images of any size, and errors."""
 
 from __future__ import annotations
 

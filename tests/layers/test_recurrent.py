@@ -1,4 +1,4 @@
-"""`RNN`, `LSTM` and `GRU`: against their formulas, central differences and PyTorch."""
+"""`RNN`, `LSTM` and `GRU`: compared with their formulas, central differences and PyTorch."""
 
 from __future__ import annotations
 
@@ -422,7 +422,7 @@ def test_dropout_keeps_the_expectation_and_the_share(rng: np.random.Generator) -
     )
     output = layer(np.ones((20, 10, 1)))
     assert set(np.unique(output)) == {0, np.float32(1.25)}
-    # 20,000 draws: the deviation of the share of zeros is √(0.2 · 0.8 / 20,000) = 0.0028.
+    # 20,000 draws: the deviation of the fraction of zeros is √(0.2 · 0.8 / 20,000) = 0.0028.
     assert abs((output == 0).mean() - 0.2) < 5 * 0.0028
 
 
@@ -728,7 +728,7 @@ def test_it_learns_what_only_the_first_step_tells(kind: str, rng: np.random.Gene
     assert value < 0.1  # chance is log 2 = 0.69
 
 
-# ---- what bad input gets ----
+# ---- errors ----
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_an_argument_out_of_range_is_an_error(
         nn.RNN(**{"input_size": 2, "hidden_size": 3, **options})
 
 
-# ---- beside PyTorch ----
+# ---- against PyTorch ----
 
 
 @pytest.fixture(scope="module")

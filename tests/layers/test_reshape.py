@@ -1,4 +1,4 @@
-"""`Reshape` and `Identity`: values and gradients that are handed on."""
+"""`Reshape` and `Identity`: values and gradients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Flatten`: which axes it merges, and that the gradient gets the shape of the input back."""
+"""`Flatten`: the merged axes, and the shape of the gradient."""
 
 from __future__ import annotations
 

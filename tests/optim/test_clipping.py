@@ -1,4 +1,4 @@
-"""Gradient clipping: beside PyTorch's, and at the ends of the range of floats."""
+"""Gradient clipping: compared with PyTorch, and extreme values."""
 
 from __future__ import annotations
 

@@ -1086,7 +1086,7 @@ def test_an_optimizer_of_ones_own_has_a_state() -> None:
     assert_array_equal(q.data, [-1, -2])
 
 
-# ---- what it refuses ----
+# ---- errors ----
 
 
 def test_a_parameter_given_twice_is_an_error() -> None:

@@ -1,4 +1,4 @@
-"""Groups that are added later, or changed by hand between two steps."""
+"""Groups added later, or changed between two steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules: their formulas by hand, and PyTorch's learning rates over hundreds of steps."""
+"""Schedules: formulas by hand, and PyTorch's learning rates over hundreds of steps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rates(of: Any) -> list[float]:
 
 
 def course(schedule: nn.Schedule, steps: int) -> list[list[float]]:
-    """Return the learning rates of all groups before each of so many steps."""
+    """Return the learning rates of all groups before each of a number of steps."""
     seen = []
     for _ in range(steps):
         seen.append(rates(schedule.optimizer))
@@ -151,7 +151,7 @@ def test_the_optimizer_takes_the_steps_of_the_schedule() -> None:
         assert p.data == expected
 
 
-# ---- beside PyTorch ----
+# ---- against PyTorch ----
 
 
 def torch_optimizer(torch: Any, lrs: list[float], **options: Any) -> Any:
@@ -280,7 +280,7 @@ def test_plateau_counts_a_loss_of_nan_as_no_improvement() -> None:
     assert o.lr == 0.5
 
 
-# ---- what they all promise ----
+# ---- the contract of all schedules ----
 
 
 @every_schedule
@@ -444,7 +444,7 @@ def test_a_rate_of_zero_stops_the_training_and_no_more() -> None:
     assert_array_equal(p.data, [1, 1])
 
 
-# ---- what they refuse ----
+# ---- errors ----
 
 
 def test_one_cycle_ends_with_an_error_that_says_how_long_it_is() -> None:

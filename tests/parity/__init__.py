@@ -1,6 +1,6 @@
-"""nnlite beside PyTorch: the same inputs, parameters and gradients in, the same figures out.
+"""nnlite compared with PyTorch: the same inputs, parameters and gradients give the same results.
 
-``cases/`` says what is compared; ``record.py`` runs it in PyTorch and writes the figures into
-``recorded/``; ``test_recorded.py`` holds nnlite to them without PyTorch; ``test_live.py`` does so
-with PyTorch, for drawn values and shapes, and checks that the record is still what PyTorch gives.
+``cases/`` defines the comparisons. ``record.py`` runs them in PyTorch and writes the results to
+``recorded/``. ``test_recorded.py`` compares nnlite with them, without PyTorch. ``test_live.py``
+compares nnlite with the installed PyTorch, for random values and shapes, and checks the records.
 """

@@ -1,8 +1,8 @@
-"""What a comparison is: how to build both sides, what to feed them, and the figures of each.
+"""A comparison with PyTorch: how to build both layers, their inputs, and their results.
 
-A figure is an array with a name, and a case's figures are a dict of them: what goes in
-(``input.0``, ``parameter.weight``, ``grad_output``) and what comes out (``output``,
-``grad.input.0``, ``grad.parameter.weight``, ``buffer.running_mean``).
+The data of a case is a dict of named arrays: inputs (``input.0``, ``parameter.weight``,
+``grad_output``) and results (``output``, ``grad.input.0``, ``grad.parameter.weight``,
+``buffer.running_mean``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import nnlite as nn
 Array = NDArray[Any]
 Figures = dict[str, Array]
 
-# What rounding may make of figures of the order of 1 in a few operations.
+# Tolerance for the rounding errors of a few operations on numbers of order 1.
 TOLERANCE = {"float64": 1e-11, "float32": 2e-5}
 
 

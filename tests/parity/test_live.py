@@ -1,4 +1,4 @@
-"""nnlite beside the PyTorch that is installed: drawn values, drawn shapes, a whole training."""
+"""nnlite compared with the installed PyTorch: random values and shapes, and a whole training."""
 
 from __future__ import annotations
 

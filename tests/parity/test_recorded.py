@@ -1,4 +1,4 @@
-"""nnlite's figures are those that were recorded from PyTorch. Needs no PyTorch."""
+"""nnlite compared with results recorded from PyTorch, which is not needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callbacks are called when they say, and early stopping stops where its definition says."""
+"""Callbacks are called at the documented times, and early stopping follows its definition."""
 
 from __future__ import annotations
 

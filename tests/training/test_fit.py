@@ -313,7 +313,7 @@ class Fault(nn.Layer):
 
 
 def after(steps: int, *layers: nn.Layer) -> Array:
-    """The weights after so many steps with batches of 4."""
+    """The weights after this many steps with batches of 4."""
     model = classifier(*layers)
     fit(model, batches([4] * 8)[:steps])
     return weights(model)
@@ -1045,7 +1045,7 @@ class TestCyclesOfSteps:
 
 
 class Returning(nn.Layer):
-    """A model that returns what a function makes of its input."""
+    """A model that applies a function to its input."""
 
     def __init__(self, function: Any) -> None:
         self.function = function

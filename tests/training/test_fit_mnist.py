@@ -1,4 +1,4 @@
-"""A short training on real digits: the parts together learn, as well as PyTorch's do."""
+"""A short training on real digits reaches the accuracy of PyTorch."""
 
 from __future__ import annotations
 

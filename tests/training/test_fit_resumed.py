@@ -1,4 +1,4 @@
-"""A run that was killed ends with the bits of one that was not."""
+"""A run that was killed and resumed ends with the same bits as an uninterrupted one."""
 
 from __future__ import annotations
 

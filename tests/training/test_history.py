@@ -1,4 +1,4 @@
-"""A history gives back what was put in, draws it, and survives a file."""
+"""A history returns its values, plots them, and can be saved to a file."""
 
 from __future__ import annotations
 

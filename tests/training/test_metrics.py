@@ -1,4 +1,4 @@
-"""Metrics count what their names say; scikit-learn and PyTorch count the same."""
+"""Metrics agree with their definitions, scikit-learn and PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import nnlite as nn
 
 from ..registry import Array
 
-# Rows of four scores; the second and third samples are not read rightly, and the label of the
+# Rows of four scores; the second and third samples are misclassified, and the label of the
 # second is the runner-up.
 SCORES = np.array([[9.0, 1.0, 2.0, 3.0], [5.0, 6.0, 0.0, 1.0], [4.0, 3.0, 2.0, 1.0]])
 LABELS = np.array([0, 0, 3])

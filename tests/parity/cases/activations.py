@@ -1,4 +1,4 @@
-"""Activations beside those of ``torch.nn``."""
+"""Activations compared with those of ``torch.nn``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Residual`, `Reshape`, `Identity` and `Dropout`, alone and together, beside PyTorch's."""
+"""`Residual`, `Reshape`, `Identity` and `Dropout`, alone and together, compared with PyTorch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Conv2d`, `MaxPool2d` and `AvgPool2d` beside PyTorch's."""
+"""`Conv2d`, `MaxPool2d` and `AvgPool2d` compared with PyTorch's."""
 
 from __future__ import annotations
 

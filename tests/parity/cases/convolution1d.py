@@ -1,4 +1,4 @@
-"""`Conv1d`, `MaxPool1d` and `AvgPool1d` beside PyTorch's."""
+"""`Conv1d`, `MaxPool1d` and `AvgPool1d` compared with PyTorch's."""
 
 from __future__ import annotations
 

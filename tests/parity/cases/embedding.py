@@ -1,4 +1,4 @@
-"""`Embedding` beside ``torch.nn.Embedding``."""
+"""`Embedding` compared with ``torch.nn.Embedding``."""
 
 from __future__ import annotations
 

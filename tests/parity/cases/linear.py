@@ -1,4 +1,4 @@
-"""`Linear` beside ``torch.nn.Linear``, alone and in a network."""
+"""`Linear` compared with ``torch.nn.Linear``, alone and in a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses beside those of ``torch.nn``."""
+"""Losses compared with those of ``torch.nn``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation beside that of ``torch.nn``, in training and in evaluation."""
+"""Normalisation compared with that of ``torch.nn``, in training and evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers beside those of ``torch.optim``, over hundreds of steps."""
+"""Optimizers compared with those of ``torch.optim``, over hundreds of steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GlobalAvgPool2d` and `GlobalMaxPool2d` beside PyTorch's adaptive pooling to one pixel."""
+"""Global pooling compared with PyTorch's adaptive pooling to one pixel."""
 
 from __future__ import annotations
 

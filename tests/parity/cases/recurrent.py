@@ -1,4 +1,4 @@
-"""`RNN`, `LSTM` and `GRU` beside PyTorch's."""
+"""`RNN`, `LSTM` and `GRU` compared with PyTorch's."""
 
 from __future__ import annotations
 

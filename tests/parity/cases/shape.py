@@ -1,4 +1,4 @@
-"""`Flatten` beside ``torch.nn.Flatten``."""
+"""`Flatten` compared with ``torch.nn.Flatten``."""
 
 from __future__ import annotations
 
