@@ -151,8 +151,9 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
     >>> import nnlite as nn
     >>> from nnlite.interop import mpi
     >>> model = nn.Sequential(nn.Linear(4, 3))
-    >>> mpi.DistributedOptimizer(nn.SGD(model.parameters(), lr=0.1))
-    SGD(lr=0.1, momentum=0, dampening=0, weight_decay=0, nesterov=False)
+    >>> optimizer = mpi.DistributedOptimizer(nn.SGD(model.parameters(), lr=0.1))
+    >>> optimizer.processes.size
+    1
     """
     if not isinstance(optimizer, nn.Optimizer):
         raise TypeError(
