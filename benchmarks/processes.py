@@ -20,8 +20,8 @@ import numpy as np
 
 SIZES = (784, 512, 512, 10)
 BATCH = 1024
-WARMUP, STEPS = 10, 60
-ROUNDS = 5
+WARMUP, STEPS = 10, 40
+ROUNDS = 3
 ALLREDUCES = (1, 1_000, 10_000, 100_000, 1_000_000)  # numbers of float32
 
 # The participants: title, arguments of this script, processes, threads of each.

@@ -16,7 +16,7 @@ import traceback
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -151,8 +151,9 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
     >>> import nnlite as nn
     >>> from nnlite.interop import mpi
     >>> model = nn.Sequential(nn.Linear(4, 3))
-    >>> mpi.DistributedOptimizer(nn.SGD(model.parameters(), lr=0.1))
-    SGD(lr=0.1, momentum=0, dampening=0, weight_decay=0, nesterov=False)
+    >>> optimizer = mpi.DistributedOptimizer(nn.SGD(model.parameters(), lr=0.1))
+    >>> optimizer.processes.size
+    1
     """
     if not isinstance(optimizer, nn.Optimizer):
         raise TypeError(
@@ -290,10 +291,10 @@ class _World(Processes):
         flat = np.concatenate([array.reshape(-1) for array in floats], dtype=np.float64)
         self._arrays.Allreduce(MPI.IN_PLACE, flat)
         flat /= self.size
-        for array, part in zip(
-            floats, np.split(flat, np.cumsum([a.size for a in floats])[:-1]), strict=True
-        ):
-            array[...] = part.reshape(array.shape)
+        start = 0
+        for array in floats:
+            array[...] = flat[start : start + array.size].reshape(array.shape)
+            start += array.size
 
 
 def _mark(parameter: nn.Parameter) -> int:
@@ -339,12 +340,11 @@ def _origin(error: BaseException | None) -> int | None:
     return None
 
 
-def _end_all(error: BaseException) -> NoReturn:
+def _end_all(error: BaseException) -> None:
     """Print an exception, and end all processes."""
     traceback.print_exception(error)
     sys.stderr.flush()
     MPI.COMM_WORLD.Abort(130 if isinstance(error, KeyboardInterrupt) else 1)
-    raise SystemExit(1)
 
 
 @functools.cache
@@ -353,14 +353,11 @@ def _install_hook() -> None:
 
     Without it the interpreter waits at its exit for processes that wait for this one.
     """
-    previous = sys.excepthook
 
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if _origin(error) not in (None, MPI.COMM_WORLD.rank):
-            return  # the process that it comes from prints it, and ends this one
-        previous(kind, error, trace)
-        sys.stderr.flush()
-        MPI.COMM_WORLD.Abort(130 if kind is KeyboardInterrupt else 1)
+        # That of another process is printed there, and this one is ended by it.
+        if _origin(error) in (None, MPI.COMM_WORLD.rank):
+            _end_all(error)
 
     sys.excepthook = end
 
