@@ -10,6 +10,7 @@ NEEDED = {
     "nnlite/interop/scoring.py": ["sklearn"],
     "nnlite/interop/sklearn.py": ["sklearn"],
     "nnlite/interop/torch.py": ["torch"],
+    "tests/compiled/test_native.py": ["numba", "scipy"],
     "tests/interop/record_onnx.py": ["onnx"],
     "tests/interop/test_many_models.py": ["sklearn"],
     "tests/interop/test_mpi.py": ["mpi4py"],
