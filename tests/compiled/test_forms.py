@@ -67,6 +67,8 @@ def test_a_layer_as_plain_python(case, dtype):
     ids=repr,
 )
 def test_a_layer_as_machine_code(layer, shape):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     compiled = nn.compile(copy.deepcopy(layer))
     for batch in (4, 3):
