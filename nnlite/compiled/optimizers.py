@@ -94,7 +94,7 @@ def _clipping(runs: int, max_norm: float) -> list[str]:
     fault = "raise ValueError('clip_grad_norm: the norm of the gradients is not finite')"
     lines.append(f"if not math.isfinite(norm):\n    {fault}")
     lines.append(f"if norm > {max_norm!r}:")
-    lines += [f"    group{run}_grad *= real({max_norm!r} / norm)" for run in range(runs)]
+    lines += [f"    group{run}_grad[:] *= real({max_norm!r} / norm)" for run in range(runs)]
     return lines
 
 
