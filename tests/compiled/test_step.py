@@ -56,7 +56,11 @@ def both(make_optimizer, model=None, **options):
     model = mlp() if model is None else model
     twin = copy.deepcopy(model)
     loss, optimizer = nn.CrossEntropy(), make_optimizer(model.parameters())
-    compiled = nn.compile(model, loss, optimizer, **{"native": False, **options})
+    options = {"native": False, **options}
+    if options["native"]:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    compiled = nn.compile(model, loss, optimizer, **options)
     norm = options.get("max_grad_norm")
     plain = uncompiled(twin, nn.CrossEntropy(), make_optimizer(twin.parameters()), norm)
     return model, compiled, twin, plain
