@@ -18,7 +18,9 @@ def as_path(path: str | os.PathLike[str], who: str) -> str:
     try:
         name = os.fsdecode(path)
     except TypeError:
-        raise TypeError(f"{who}: expected the path of a file (str or os.PathLike), got {path!r:.80}") from None
+        raise TypeError(
+            f"{who}: expected the path of a file (str or os.PathLike), got {path!r:.80}"
+        ) from None
     if "\0" in name:
         raise ValueError(f"{who}: the path of a file has no null character, got {name!r:.80}")
     return name

@@ -442,7 +442,7 @@ def test_arguments_that_are_no_paths_are_an_error_of_the_function(
     function: Callable[[Any], Any],
 ) -> None:
     name = function.__name__
-    with pytest.raises(TypeError, match=f"^{name}: expected the path of a file, got 5$"):
+    with pytest.raises(TypeError, match=f"^{name}: expected the path of a file .*, got 5$"):
         function(5)
     with pytest.raises(ValueError, match=f"^{name}: the path of a file has no null character"):
         function("a\0b.npz")
