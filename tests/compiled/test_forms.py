@@ -86,12 +86,11 @@ def test_a_layer_in_evaluation(case):
     assert_same_layers(layer, compiled, case.inputs(rng, 4), rng, np.float64)
 
 
-@each_case(LOSSES)
+# A loss of several numbers has no compiled form.
+@each_case([case for case in LOSSES if case.make().reduction != "none"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_loss_as_plain_python(case, weighted):
     loss = case.make()
-    if loss.reduction == "none":
-        pytest.skip("a loss of several numbers is not compiled")
     rng = np.random.default_rng(0)
     prediction, target = case.prediction(rng, 4), case.target(rng, 4)
     weights = (np.array([0.5, 2.0, 1.0, 0.25]),) if weighted else ()
