@@ -16,7 +16,7 @@ from .source import BATCH, Code, FixedBatchError, Shape, Value, carried, functio
 
 
 class Batch(NamedTuple):
-    """What a compiled object is called with, as arrays."""
+    """The arguments of a call of a compiled object, as arrays."""
 
     inputs: tuple[Array, ...]
     target: Array | None = None
@@ -39,7 +39,7 @@ class Program:
     Attributes
     ----------
     code : Code
-        What the source is made of.
+        The statements and names that the source is assembled from.
     source : str
     """
 

@@ -41,7 +41,7 @@ class Cell(NamedTuple):
         The state after the step, ``h`` and perhaps ``c``, of the sums, ``h_before`` and
         ``c_before``.
     kept : tuple of str
-        What takes the place of the sums for the backward.
+        Names of the values that are stored in place of the sums for the backward.
     step_back : str
         The gradients of the sums, ``d_`` in front of their names, of ``dh`` and ``dc``, those of
         the state after the step; with ``dh_before`` and ``dc_before``, what reaches the state

@@ -34,8 +34,8 @@ def slide(axes: Axes, inputs: dict[str, str], outputs: dict[str, str], body: str
     """Return loops over all taps, and for each of them over the outputs that meet an input.
 
     The statements `body` are about element ``j`` of lines: of the inputs along the last axis, from
-    ``start`` on, and of the outputs. The lines are named in `inputs` and `outputs`, with the arrays
-    that they are taken from. With ``j`` as the only index a loop becomes vector instructions.
+    ``start`` on, and of the outputs. `inputs` and `outputs` map the name of each line to the
+    array that it is part of. With ``j`` as the only index a loop becomes vector instructions.
     """
     taps, rows, places = letters_of(axes)
     column, left = axes[-1], _offset(taps[-1], axes[-1])

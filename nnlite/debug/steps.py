@@ -28,7 +28,7 @@ _DIFFERENCES = 64
 _WORK = 1 << 26
 _BINS = 24
 
-# What a layer does, in words: forward, and backward.
+# Each layer in words: its forward, and its backward.
 WORDS = {
     "Linear": (
         "Each output is a weighted sum of all inputs, plus a bias.",
@@ -100,7 +100,7 @@ def steps(trace: Trace, run: Run, replay: Replay, title: str) -> Document:
     run : Run
         Its run.
     replay : Replay
-        What finite differences are computed with.
+        Repeats the run for the finite differences.
     title : str
     """
     layers = run.steps()

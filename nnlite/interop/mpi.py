@@ -45,7 +45,7 @@ T = TypeVar("T")
 _GRACE = 5.0
 # Equal weights are as good as certain; checking them costs more than a small step.
 _STEPS_TO_CHECK = 100
-# What a parameter is in a step, in one process.
+# The states of a parameter in a step, in one process.
 _NO_GRADIENT, _HAS_GRADIENT, _FROZEN = range(3)
 
 
@@ -355,7 +355,7 @@ def _install_hook() -> None:
     """
 
     def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        # That of another process is printed there, and this one is ended by it.
+        # Another process prints its own error, and ends this process.
         if _origin(error) in (None, MPI.COMM_WORLD.rank):
             _end_all(error)
 

@@ -99,7 +99,7 @@ def to_html(
         0 to 1. An array has a value for each entry of the first axis. The default is that of
         `nnlite.datasets.mnist` for images of shape (1, 28, 28), otherwise 0 and 1.
     activation : {"softmax", "sigmoid", "none"}, optional
-        What turns the outputs into what is shown. The default is "softmax" for several outputs,
+        The function applied to the outputs before they are shown. The default is "softmax" for several outputs,
         and "none" for one and after a layer that gives probabilities.
     examples : array_like of shape (N, ...), optional
         Inputs to choose from, before `mean` and `std`; in a plane they are dots.

@@ -145,7 +145,7 @@ class Convergence(nn.Callback):
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class _Network(BaseEstimator):
-    """What the four estimators share: how a model is trained on the data of scikit-learn."""
+    """Base of the four estimators: it trains a model on the data of scikit-learn."""
 
     solver: Any = "adam"
     alpha: float = 0.0001
@@ -807,7 +807,7 @@ class MLPClassifier(_Classifier, _MLP):
     callbacks : iterable of Callback or callable
         Given to `nnlite.fit`.
     dtype : data-type, optional
-        What X is converted to. None keeps float32 and float64, in which the model then computes.
+        The dtype that X is converted to and the model computes in. None keeps float32 and float64.
         "float32" is the faster one.
     class_weight : dict, "balanced" or None
         How much each class counts, as in scikit-learn's classifiers.

@@ -1,4 +1,4 @@
-"""What nnlite notes in the files that it writes."""
+"""Names of the metadata entries in the files that nnlite writes."""
 
 # Whether the model was in training mode.
 TRAINING = "nnlite.training"

@@ -33,7 +33,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Value:
-    """What a node computes: the value `source` of the graph of layers, seen another way.
+    """The output of a node: the value `source` of the graph of layers, with other axes.
 
     The differences are of axes only, and many cancel out before a layer needs the value: nnlite's
     recurrent layers have the batch first and both directions in one axis, ONNX's do not.
