@@ -66,6 +66,7 @@ class Loss(Layer):
     """
 
     reduction: str
+    _warned = False
 
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = one_of(reduction, REDUCTIONS, f"{type(self).__name__}: reduction")
@@ -107,6 +108,19 @@ class Loss(Layer):
             f"{self.label}: the predictions contain {value} at {place}, in sample {place[0]}; "
             f"training has diverged (try a smaller learning rate), or the input was not finite"
         )
+
+    def _doubt(self, prediction: Array) -> str | None:
+        """Return a warning if the predictions look unlike those that the loss expects."""
+        return None
+
+    def _warn_at_first(self, prediction: Array) -> None:
+        """Warn if the predictions of the first batch look wrong."""
+        if self._warned:
+            return
+        doubt = self._doubt(prediction)
+        if doubt is not None:
+            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=4)
+        self._warned = True
 
     def _as_weights(
         self, sample_weight: ArrayLike | None, shape: tuple[int, ...], dtype: Any
@@ -177,14 +191,17 @@ class _ClassLoss(Loss):
     weight: Array | None
     ignore_index: int
     label_smoothing: float = 0.0
-    _takes_masks = True
 
     def __init__(self, reduction: str, weight: Any, ignore_index: int) -> None:
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = _as_class_weight(weight, name)
         self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=-math.inf)
-        self._warned = False
+
+    @property
+    def _takes_masks(self) -> bool:
+        """Whether a prediction of -inf masks a class."""
+        return True
 
     def _as_scores(self, prediction: ArrayLike) -> Array:
         prediction = self._as_prediction(prediction)
@@ -209,17 +226,6 @@ class _ClassLoss(Loss):
         if prediction.ndim > 1 and masked.all(axis=1).any():
             sample = int(np.argwhere(masked.all(axis=1))[0][0])
             raise ValueError(f"{self.label}: all classes are masked (-inf) in sample {sample}")
-
-    def _doubt(self, scores: Array) -> str | None:
-        """Return a warning if the scores (C, M) look unlike those that the loss expects."""
-        raise NotImplementedError
-
-    def _warn_at_first(self, scores: Array) -> None:
-        """Warn if the scores of the first batch look wrong."""
-        doubt = None if self._warned else self._doubt(scores)
-        if doubt is not None:
-            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=4)
-        self._warned = True
 
     def _finish(self, target: _Target, losses: Array) -> tuple[Any, Any]:
         """Reduce the losses of the labels; return the value and its derivative for each."""
@@ -341,7 +347,7 @@ class CrossEntropy(_ClassLoss):
         ignore_index: int = -100,
     ) -> None:
         super().__init__(reduction, weight, ignore_index)
-        self.from_logits = self._takes_masks = boolean(from_logits, "CrossEntropy: from_logits")
+        self.from_logits = boolean(from_logits, "CrossEntropy: from_logits")
         self.label_smoothing = number(label_smoothing, "CrossEntropy: label_smoothing", 0, 1)
 
     def forward(
@@ -385,6 +391,10 @@ class CrossEntropy(_ClassLoss):
             check_is_array(target, self.label)
             return _Probabilities(self, prediction, np.asarray(target), sample_weight)
         return _Labels(self, prediction, target, sample_weight)
+
+    @property
+    def _takes_masks(self) -> bool:
+        return self.from_logits
 
     def _doubt(self, scores: Array) -> str | None:
         if len(scores) == 1:
@@ -764,6 +774,7 @@ class ElementwiseLoss(Loss):
         if not np.isfinite(wanted).all():
             raise ValueError(f"{self.label}: the targets are not finite")
         self._check(prediction, wanted)
+        self._warn_at_first(prediction)
         weights = self._as_weights(sample_weight, prediction.shape, prediction.dtype)
         value, factor = self._reduce(self.losses(prediction, wanted), weights)
         self.cache(prediction, wanted, factor)
@@ -941,7 +952,6 @@ class BinaryCrossEntropy(ElementwiseLoss):
     ) -> None:
         super().__init__(reduction)
         self.from_logits = boolean(from_logits, "BinaryCrossEntropy: from_logits")
-        self._warned = False
         self.pos_weight = number(pos_weight, "BinaryCrossEntropy: pos_weight", minimum=0)
 
     def _check(self, prediction: Array, target: Array) -> None:
@@ -950,21 +960,20 @@ class BinaryCrossEntropy(ElementwiseLoss):
                 f"{self.label}: targets must be in [0, 1], "
                 f"got values in [{target.min():g}, {target.max():g}]"
             )
-        if self.from_logits and not self._warned and are_sigmoids(prediction):
-            warnings.warn(
-                f"{self.label} expects logits, but these predictions look like probabilities; "
-                f"leave out the Sigmoid at the end of the model, or use "
-                f"BinaryCrossEntropy(from_logits=False)",
-                UserWarning,
-                stacklevel=4,
-            )
-        self._warned = True
         if not self.from_logits and (prediction.min() < 0 or prediction.max() > 1):
             raise ValueError(
                 f"{self.label}: expected probabilities in [0, 1], got values in "
                 f"[{prediction.min():g}, {prediction.max():g}]; end the model with nn.Sigmoid(), "
                 f"or use from_logits=True"
             )
+
+    def _doubt(self, prediction: Array) -> str | None:
+        if not (self.from_logits and are_sigmoids(prediction)):
+            return None
+        return (
+            "expects logits, but these predictions look like probabilities; leave out the Sigmoid "
+            "at the end of the model, or use BinaryCrossEntropy(from_logits=False)"
+        )
 
     def losses(self, prediction: Array, target: Array) -> Array:
         positive = self.pos_weight * target

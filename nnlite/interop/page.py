@@ -99,8 +99,8 @@ def to_html(
         0 to 1. An array has a value for each entry of the first axis. The default is that of
         `nnlite.datasets.mnist` for images of shape (1, 28, 28), otherwise 0 and 1.
     activation : {"softmax", "sigmoid", "none"}, optional
-        The function applied to the outputs before they are shown. The default is "softmax" for several outputs,
-        and "none" for one and after a layer that gives probabilities.
+        The function applied to the outputs before they are shown. The default is "softmax" for
+        several outputs, and "none" for one and after a layer that gives probabilities.
     examples : array_like of shape (N, ...), optional
         Inputs to choose from, before `mean` and `std`; in a plane they are dots.
     targets : array_like of shape (N,), optional
