@@ -212,6 +212,7 @@ __all__ = [
     "clip_grad_value",
     "confusion_matrix",
     "datasets",
+    "diagnose",
     "evaluate",
     "fit",
     "gradcheck",
@@ -239,6 +240,7 @@ __all__ = [
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
     "compile": ".compiled.compile",
+    "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
     "load_model": ".files.model",
