@@ -111,7 +111,7 @@ from .training.metrics import (
 )
 from .training.state import Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 __all__ = [
@@ -254,4 +254,9 @@ _ON_FIRST_USE = {
 def __getattr__(name: str) -> _Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    try:
+        return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
+        ) from error
