@@ -96,7 +96,15 @@ from .optim.schedules import (
     StepLR,
 )
 from .parameter import Parameter
-from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
+from .plots import (
+    plot_confusion_matrix,
+    plot_gradients,
+    plot_heatmaps,
+    plot_histograms,
+    plot_mistakes,
+    plot_report,
+    plot_weights,
+)
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
@@ -150,6 +158,7 @@ __all__ = [
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
+    "Histograms",
     "History",
     "Huber",
     "Identity",
@@ -215,6 +224,7 @@ __all__ = [
     "diagnose",
     "evaluate",
     "fit",
+    "grad_cam",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -223,10 +233,14 @@ __all__ = [
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
+    "plot_gradients",
+    "plot_heatmaps",
+    "plot_histograms",
     "plot_mistakes",
     "plot_report",
     "plot_weights",
     "predict",
+    "saliency",
     "save",
     "save_checkpoint",
     "save_model",
@@ -239,11 +253,14 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "Histograms": ".debug.histograms",
     "compile": ".compiled.compile",
     "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
+    "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",
     "to_onnx": ".interop.onnx.write",
