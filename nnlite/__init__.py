@@ -121,7 +121,7 @@ from .training.metrics import (
 )
 from .training.state import Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 __all__ = [
@@ -232,6 +232,7 @@ __all__ = [
     "clip_grad_value",
     "confusion_matrix",
     "datasets",
+    "diagnose",
     "evaluate",
     "fit",
     "gradcheck",
@@ -259,6 +260,7 @@ __all__ = [
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
     "compile": ".compiled.compile",
+    "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
     "load_model": ".files.model",
@@ -272,4 +274,9 @@ _ON_FIRST_USE = {
 def __getattr__(name: str) -> _Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    try:
+        return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
+        ) from error

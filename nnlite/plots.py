@@ -425,7 +425,7 @@ def _figure(figure: Any, size: tuple[float, float], who: str) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"{who} needs matplotlib; install it with: pip install nnlite[plot]"
+            f"{who} needs matplotlib; install it with: pip install matplotlib"
         ) from error
     return Figure(figsize=size, layout="constrained") if figure is None else figure
 

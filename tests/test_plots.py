@@ -194,12 +194,12 @@ def test_without_matplotlib_it_says_how_to_install_it(
         return real_import(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
-    with pytest.raises(ImportError, match=r"plot_weights needs .* pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"plot_weights needs .* pip install matplotlib"):
         nn.plot_weights(nn.Linear(2, 2))
-    with pytest.raises(ImportError, match=r"plot_mistakes needs .* pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"plot_mistakes needs .* pip install matplotlib"):
         nn.plot_mistakes(np.zeros((4, 1, 2, 2)), logits, [0, 0, 0, 0])
-    with pytest.raises(ImportError, match=r"pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         nn.plot_confusion_matrix(logits, [0, 0, 0, 0])
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ImportError, match=r"pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         nn.plot_report(model, nn.History(), np.zeros((1, 1, 2, 2), np.float32), [0])
