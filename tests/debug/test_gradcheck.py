@@ -483,7 +483,7 @@ class AddsUpInputGradients(Affine):
 class UsesTheCacheUp(Affine):
     def backward(self, grad: Array, input_grad: bool = True) -> Any:
         result = super().backward(grad)
-        self._cache = None
+        self.drop_cache()
         return result
 
 
