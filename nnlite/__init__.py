@@ -23,13 +23,23 @@ from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
+    GLU,
+    SELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     LeakyReLU,
+    LogSigmoid,
     LogSoftmax,
+    Mish,
+    PReLU,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from .layers.arithmetic import (
@@ -96,7 +106,15 @@ from .optim.schedules import (
     StepLR,
 )
 from .parameter import Parameter
-from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
+from .plots import (
+    plot_confusion_matrix,
+    plot_gradients,
+    plot_heatmaps,
+    plot_histograms,
+    plot_mistakes,
+    plot_report,
+    plot_weights,
+)
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
@@ -111,15 +129,17 @@ from .training.metrics import (
 )
 from .training.state import Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 __all__ = [
     "ELU",
     "GELU",
+    "GLU",
     "GRU",
     "LSTM",
     "RNN",
+    "SELU",
     "SGD",
     "Abs",
     "Adam",
@@ -150,6 +170,10 @@ __all__ = [
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "Histograms",
     "History",
     "Huber",
     "Identity",
@@ -160,6 +184,7 @@ __all__ = [
     "Linear",
     "LinearLR",
     "Log",
+    "LogSigmoid",
     "LogSoftmax",
     "Loss",
     "MatMul",
@@ -170,6 +195,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "Mish",
     "MixUp",
     "MultiStepLR",
     "Multiply",
@@ -177,6 +203,7 @@ __all__ = [
     "NegativeLogLikelihood",
     "OneCycleLR",
     "Optimizer",
+    "PReLU",
     "Parameter",
     "Power",
     "RMSprop",
@@ -185,6 +212,7 @@ __all__ = [
     "RandomErasing",
     "RandomHorizontalFlip",
     "ReLU",
+    "ReLU6",
     "Reciprocal",
     "ReduceLROnPlateau",
     "Reshape",
@@ -196,6 +224,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Softsign",
     "Sqrt",
     "Square",
     "StepLR",
@@ -212,8 +241,10 @@ __all__ = [
     "clip_grad_value",
     "confusion_matrix",
     "datasets",
+    "diagnose",
     "evaluate",
     "fit",
+    "grad_cam",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -222,10 +253,14 @@ __all__ = [
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
+    "plot_gradients",
+    "plot_heatmaps",
+    "plot_histograms",
     "plot_mistakes",
     "plot_report",
     "plot_weights",
     "predict",
+    "saliency",
     "save",
     "save_checkpoint",
     "save_model",
@@ -238,10 +273,14 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "Histograms": ".debug.histograms",
     "compile": ".compiled.compile",
+    "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
+    "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",
     "to_onnx": ".interop.onnx.write",
@@ -252,4 +291,9 @@ _ON_FIRST_USE = {
 def __getattr__(name: str) -> _Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    try:
+        return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
+        ) from error
