@@ -23,13 +23,23 @@ from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
+    GLU,
+    SELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     LeakyReLU,
+    LogSigmoid,
     LogSoftmax,
+    Mish,
+    PReLU,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from .layers.arithmetic import (
@@ -72,12 +82,22 @@ from .layers.recurrent import GRU, LSTM, RNN
 from .layers.shape import Flatten, Identity, Reshape
 from .losses import (
     BinaryCrossEntropy,
+    CosineEmbedding,
     CrossEntropy,
+    Focal,
+    GaussianNLL,
+    Hinge,
     Huber,
+    KLDivergence,
     Loss,
     MeanAbsoluteError,
     MeanSquaredError,
+    MultiMargin,
     NegativeLogLikelihood,
+    PoissonNLL,
+    Quantile,
+    SmoothL1,
+    TripletMargin,
     class_weights,
 )
 from .modes import is_grad_enabled, no_grad
@@ -96,7 +116,15 @@ from .optim.schedules import (
     StepLR,
 )
 from .parameter import Parameter
-from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
+from .plots import (
+    plot_confusion_matrix,
+    plot_gradients,
+    plot_heatmaps,
+    plot_histograms,
+    plot_mistakes,
+    plot_report,
+    plot_weights,
+)
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
@@ -111,15 +139,17 @@ from .training.metrics import (
 )
 from .training.state import Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 __all__ = [
     "ELU",
     "GELU",
+    "GLU",
     "GRU",
     "LSTM",
     "RNN",
+    "SELU",
     "SGD",
     "Abs",
     "Adam",
@@ -130,12 +160,14 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "Compose",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
+    "CosineEmbedding",
     "CrossEntropy",
     "DataLoader",
     "Divide",
@@ -146,20 +178,30 @@ __all__ = [
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "Focal",
+    "GaussianNLL",
     "GaussianNoise",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "Hinge",
+    "Histograms",
     "History",
     "Huber",
     "Identity",
+    "KLDivergence",
     "Lambda",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LinearLR",
+    "LivePlot",
     "Log",
+    "LogSigmoid",
     "LogSoftmax",
     "Loss",
     "MatMul",
@@ -170,21 +212,27 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "Mish",
     "MixUp",
+    "MultiMargin",
     "MultiStepLR",
     "Multiply",
     "Negative",
     "NegativeLogLikelihood",
     "OneCycleLR",
     "Optimizer",
+    "PReLU",
     "Parameter",
+    "PoissonNLL",
     "Power",
+    "Quantile",
     "RMSprop",
     "RandomAffine",
     "RandomCrop",
     "RandomErasing",
     "RandomHorizontalFlip",
     "ReLU",
+    "ReLU6",
     "Reciprocal",
     "ReduceLROnPlateau",
     "Reshape",
@@ -194,8 +242,10 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
+    "SmoothL1",
     "Softmax",
     "Softplus",
+    "Softsign",
     "Sqrt",
     "Square",
     "StepLR",
@@ -203,6 +253,7 @@ __all__ = [
     "Sum",
     "Tanh",
     "Training",
+    "TripletMargin",
     "Weight",
     "WeightedRandomSampler",
     "accuracy",
@@ -212,8 +263,10 @@ __all__ = [
     "clip_grad_value",
     "confusion_matrix",
     "datasets",
+    "diagnose",
     "evaluate",
     "fit",
+    "grad_cam",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -222,10 +275,14 @@ __all__ = [
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
+    "plot_gradients",
+    "plot_heatmaps",
+    "plot_histograms",
     "plot_mistakes",
     "plot_report",
     "plot_weights",
     "predict",
+    "saliency",
     "save",
     "save_checkpoint",
     "save_model",
@@ -238,10 +295,17 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "CSVLogger": ".training.loggers",
+    "Histograms": ".debug.histograms",
+    "LivePlot": ".training.loggers",
+    "TensorBoard": ".interop.tensorboard",
     "compile": ".compiled.compile",
+    "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
+    "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",
     "to_onnx": ".interop.onnx.write",
@@ -252,4 +316,9 @@ _ON_FIRST_USE = {
 def __getattr__(name: str) -> _Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    try:
+        return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
+        ) from error
