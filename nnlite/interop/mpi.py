@@ -7,6 +7,7 @@ each batch; the sum of these gradients is that of the whole batch. Needs mpi4py 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import pickle
@@ -47,6 +48,8 @@ _GRACE = 5.0
 _STEPS_TO_CHECK = 100
 # The states of a parameter in a step, in one process.
 _NO_GRADIENT, _HAS_GRADIENT, _FROZEN = range(3)
+# Told at the end of a script, where the others may be in the middle of theirs: see `_pack`.
+_LEFT = ("reached the end of its script", None)
 
 
 class ProcessError(RuntimeError):
@@ -200,6 +203,7 @@ class _World(Processes):
         self._steps = 0
         if self.size > 1:
             _install_hook()
+            atexit.register(self._leave)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _world, ()  # a communicator cannot be copied or pickled
@@ -218,7 +222,8 @@ class _World(Processes):
         for rank, (_, packed) in enumerate(outcomes):
             if packed is not None:
                 error = own if own is not None and rank == self.rank else _unpack(packed, rank)
-                error.__dict__["rank_of_origin"] = rank
+                # A process that has left prints no error: this one does.
+                error.__dict__["rank_of_origin"] = self.rank if packed == _LEFT else rank
                 raise error
 
     @contextlib.contextmanager
@@ -240,6 +245,13 @@ class _World(Processes):
         outcomes = self._comm.allgather((None, packed))
         timer.cancel()
         error.__dict__["rank_of_origin"] = next(r for r, (_, other) in enumerate(outcomes) if other)
+
+    def _leave(self) -> None:
+        """Wait at the end of the script for the others; those that go on raise an error.
+
+        Without it they would wait for this process in their next call, and it for them.
+        """
+        self._comm.allgather((None, _LEFT))
 
     def sum_gradients(self, optimizer: nn.Optimizer) -> None:
         if self.size == 1:
@@ -311,7 +323,7 @@ def _pack(error: BaseException, late: bool = False) -> tuple[str, bytes | None]:
 
     One that is `late` did not come of a computation that all processes make at the same time.
     """
-    text = f"{type(error).__name__}: {error}"
+    text = f"raised {type(error).__name__}: {error}"
     if late and isinstance(error, Exception):
         return text, None
     try:
@@ -327,7 +339,7 @@ def _unpack(packed: tuple[str, bytes | None], rank: int) -> BaseException:
             error = pickle.loads(pickled)
             if isinstance(error, BaseException):
                 return error
-    return ProcessError(f"the process of rank {rank} has raised {text}")
+    return ProcessError(f"the process of rank {rank} has {text}")
 
 
 def _origin(error: BaseException | None) -> int | None:

@@ -255,6 +255,12 @@ def test_a_process_that_is_killed_ends_all() -> None:
     assert done.returncode != 0
 
 
+def test_a_process_that_leaves_early_ends_all() -> None:
+    done = run_script("if rank == 1: sys.exit(0)\nrun(perceptron())", processes=3)
+    assert done.returncode != 0
+    assert "ProcessError: the process of rank 1 has reached the end of its script" in done.stderr
+
+
 def test_nan_in_one_process_stops_all_alike() -> None:
     lines = output(
         """
