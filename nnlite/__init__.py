@@ -69,7 +69,14 @@ from .layers.embedding import Embedding
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
-from .layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm
+from .layers.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    LayerNorm,
+)
 from .layers.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -162,12 +169,15 @@ __all__ = [
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "History",
     "Huber",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "Lambda",
     "Layer",
     "LayerNorm",

@@ -164,6 +164,24 @@ LAYERS = [
         normal((3, 2, 2)),
         per_sample=False,
     ),
+    LayerCase(
+        "BatchNorm1d without bias",
+        lambda: nn.BatchNorm1d(3, bias=False),
+        normal((3, 2)),
+        per_sample=False,
+    ),
+    LayerCase("GroupNorm", lambda: nn.GroupNorm(2, 4), normal((4, 3, 2))),
+    LayerCase("GroupNorm of features", lambda: nn.GroupNorm(2, 6, bias=False), normal((6,))),
+    LayerCase(
+        "GroupNorm without parameters", lambda: nn.GroupNorm(1, 4, affine=False), normal((4, 3))
+    ),
+    LayerCase("InstanceNorm1d", lambda: nn.InstanceNorm1d(2), normal((2, 4))),
+    LayerCase("InstanceNorm2d", lambda: nn.InstanceNorm2d(2, affine=True), normal((2, 3, 2))),
+    LayerCase(
+        "InstanceNorm1d with running statistics",
+        lambda: nn.InstanceNorm1d(2, 1e-3, 0.3, True, True),
+        normal((2, 4)),
+    ),
     LayerCase("LayerNorm", lambda: nn.LayerNorm(4), normal((4,))),
     LayerCase("LayerNorm of two axes", lambda: nn.LayerNorm((2, 3)), normal((5, 2, 3))),
     LayerCase("LayerNorm without bias", lambda: nn.LayerNorm(4, bias=False), normal((3, 4))),

@@ -24,10 +24,13 @@ from .. import (
     Flatten,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
+    GroupNorm,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
     Identity,
+    InstanceNorm1d,
+    InstanceNorm2d,
     LayerNorm,
     LeakyReLU,
     Linear,
@@ -259,7 +262,7 @@ def _global_pool(layer: Layer, x: Array, y: Array) -> Form:
     return form
 
 
-def _batch_norm(layer: BatchNorm1d | BatchNorm2d, x: Array, y: Array) -> Form:
+def _batch_norm(layer: Any, x: Array, y: Array) -> Form:
     if layer.running_mean is None or layer.running_var is None:
         raise ValueError("it has no running statistics; use track_running_stats=True")
     factor = 1 / np.sqrt(layer.running_var + layer.eps)
@@ -275,7 +278,25 @@ def _layer_norm(layer: LayerNorm, x: Array, y: Array) -> Form:
     count = int(np.prod(layer.normalized_shape))
     return {
         "kind": "LayerNorm", "weight": layer.weight, "bias": layer.bias, "eps": layer.eps,
-        "count": count,
+        "count": count, "area": 1,
+    }  # fmt: skip
+
+
+def _group_norm(layer: GroupNorm, x: Array, y: Array) -> Form:
+    return _normalized_groups(layer, layer.num_groups, x)
+
+
+def _instance_norm(layer: InstanceNorm1d | InstanceNorm2d, x: Array, y: Array) -> Form:
+    if layer.running_mean is not None:
+        return _batch_norm(layer, x, y)
+    return _normalized_groups(layer, layer.num_features, x)
+
+
+def _normalized_groups(layer: Any, groups: int, x: Array) -> Form:
+    """Return the form of a normalisation with one weight per channel, which has an area."""
+    return {
+        "kind": "LayerNorm", "weight": layer.weight, "bias": layer.bias, "eps": layer.eps,
+        "count": x[0].size // groups, "area": x[0, 0].size,
     }  # fmt: skip
 
 
@@ -307,6 +328,9 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     BatchNorm1d: _batch_norm,
     BatchNorm2d: _batch_norm,
     LayerNorm: _layer_norm,
+    GroupNorm: _group_norm,
+    InstanceNorm1d: _instance_norm,
+    InstanceNorm2d: _instance_norm,
     ReLU: _elementwise(),
     LeakyReLU: _elementwise("negative_slope"),
     ELU: _elementwise("alpha"),

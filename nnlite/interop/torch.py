@@ -87,6 +87,15 @@ def _bias(either: Any) -> Options:
     return {"bias": either.bias is not None}
 
 
+def _no_bias(either: Any) -> Options:
+    """Return ``bias=False`` where there is a weight alone: an option of newer PyTorch."""
+    return {} if (either.weight is None) == (either.bias is None) else {"bias": False}
+
+
+def _has_scale_alone(module: Any) -> str:
+    return "bias=False" if _no_bias(module) else ""
+
+
 def _window(module: Any) -> Options:
     """Return the options of a convolution, one number where it is the same for all axes."""
     options = {name: getattr(module, name) for name in ("stride", *_WINDOW.split())}
@@ -157,8 +166,13 @@ PAIRS = [
             (nn.AvgPool2d, torch.nn.AvgPool2d),
         )
     ),
-    Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM),
-    Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM),
+    Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM, _no_bias, _no_bias),
+    Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM, _no_bias, _no_bias),
+    Pair(nn.InstanceNorm1d, torch.nn.InstanceNorm1d, _NORM, fault=_has_scale_alone),
+    Pair(nn.InstanceNorm2d, torch.nn.InstanceNorm2d, _NORM, fault=_has_scale_alone),
+    Pair(
+        nn.GroupNorm, torch.nn.GroupNorm, "num_groups num_channels eps affine", _no_bias, _no_bias
+    ),
     Pair(nn.LayerNorm, torch.nn.LayerNorm, "normalized_shape eps elementwise_affine", _bias, _bias),
     Pair(nn.Dropout, torch.nn.Dropout, "p"),
     _cell(nn.RNN, RNN, f"{_CELL} nonlinearity"),

@@ -323,7 +323,7 @@ def _reshape(scope: Scope, layer: nn.Reshape, x: Value) -> str:
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
-def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> str:
+def _batch_norm(scope: Scope, layer: Any, x: Value) -> str:
     dtype, features = x.sample.dtype, layer.num_features
     scale, shift = _scale_and_shift(scope, layer, (features,), dtype)
     if layer.running_mean is not None:
@@ -345,6 +345,28 @@ def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) 
     for operator, name in (("Mul", scale), ("Add", shift)):
         normalized = scope.add(operator, normalized, scope.add("Reshape", name, column))
     return normalized
+
+
+@form(nn.InstanceNorm1d, nn.InstanceNorm2d)
+def _instance_norm(scope: Scope, layer: nn.InstanceNorm1d | nn.InstanceNorm2d, x: Value) -> str:
+    if layer.running_mean is not None:
+        return _batch_norm(scope, layer, x)
+    scale, shift = _scale_and_shift(scope, layer, (layer.num_features,), x.sample.dtype)
+    return scope.add("InstanceNormalization", x, scale, shift, epsilon=layer.eps)
+
+
+@form(nn.GroupNorm)
+def _group_norm(scope: Scope, layer: nn.GroupNorm, x: Value) -> str:
+    # The operator of opset 20 has a scale per group; so a group is here a channel of a sequence.
+    rows = scope.add("Reshape", x, scope.constant([0, layer.num_groups, -1]))
+    neutral = [scope.constant(np.full(layer.num_groups, v, x.sample.dtype)) for v in (1, 0)]
+    rows = scope.add("InstanceNormalization", rows, *neutral, epsilon=layer.eps)
+    y = scope.add("Reshape", rows, scope.constant([0, *x.sample.shape[1:]]))
+    column = scope.constant([-1] + [1] * (x.sample.ndim - 2))
+    for operator, name in (("Mul", "weight"), ("Add", "bias")):
+        if getattr(layer, name) is not None:
+            y = scope.add(operator, y, scope.add("Reshape", scope.parameter(name), column))
+    return y
 
 
 @form(nn.LayerNorm)

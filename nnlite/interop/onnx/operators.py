@@ -689,11 +689,14 @@ def _batch_normalization(node: Node) -> Value:
     rank = node.rank(0)
     if rank not in kinds:
         raise node.refusal(f"nnlite has it for 2 to 4 axes, this input has {rank}")
-    affine = not _is_neutral(scale, shift)
+    affine, has_bias = not _is_neutral(scale, shift), _has_bias(shift)
     momentum = _float(1 - _float(node.option("momentum", 0.9)))
-    layer = kinds[rank](scale.array.size, _float(node.option("epsilon", 1e-5)), momentum, affine)
+    layer = kinds[rank](
+        scale.array.size, _float(node.option("epsilon", 1e-5)), momentum, affine, bias=has_bias
+    )
     if affine:
-        layer.weight, layer.bias = node.model.parameter(scale), node.model.parameter(shift)
+        layer.weight = node.model.parameter(scale)
+        layer.bias = node.model.parameter(shift) if has_bias else None
     layer.astype(scale.array.dtype if scale.array.dtype == np.float64 else np.float32)
     layer.load_state_dict({"running_mean": mean.array, "running_var": variance.array}, strict=False)
     return node.add(layer, node.source(node.input(0)))
@@ -706,6 +709,25 @@ def _is_neutral(scale: Constant, shift: Constant | None) -> bool:
     return bool((scale.array == 1).all() and (shift is None or not shift.array.any()))
 
 
+def _has_bias(shift: Constant | None) -> bool:
+    """Whether a shift is more than a constant 0."""
+    return shift is not None and (shift.trained or bool(shift.array.any()))
+
+
+@operator("InstanceNormalization")
+def _instance_normalization(node: Node) -> Value:
+    scale, shift = node.constant(1), node.constant(2)
+    kinds = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d}
+    rank = node.rank(0)
+    if rank not in kinds:
+        raise node.refusal(f"nnlite has it for 3 and 4 axes, this input has {rank}")
+    affine = not _is_neutral(scale, shift)
+    layer = kinds[rank](scale.array.size, _float(node.option("epsilon", 1e-5)), affine=affine)
+    if affine:
+        layer.weight, layer.bias = node.model.parameter(scale), node.model.parameter(shift)
+    return node.add(layer, node.source(node.input(0)))
+
+
 @operator("LayerNormalization")
 def _layer_normalization(node: Node) -> Value:
     scale = node.constant(1)
@@ -716,7 +738,7 @@ def _layer_normalization(node: Node) -> Value:
         raise node.refusal(f"axis={axis} does not fit a scale of {rank} axes")
     layer = nn.LayerNorm(scale.array.shape, _float(node.option("epsilon", 1e-5)), False)
     if not _is_neutral(scale, shift):
-        has_bias = shift is not None and (shift.trained or bool(shift.array.any()))
+        has_bias = _has_bias(shift)
         layer = nn.LayerNorm(scale.array.shape, layer.eps, bias=has_bias)
         layer.weight = node.model.parameter(scale)
         if has_bias and shift is not None:
