@@ -63,7 +63,7 @@ from .layers.arithmetic import (
     Weight,
 )
 from .layers.containers import Residual, Sequential
-from .layers.convolution import Conv1d, Conv2d
+from .layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.function import Lambda
@@ -77,15 +77,34 @@ from .layers.normalization import (
     InstanceNorm2d,
     LayerNorm,
 )
+from .layers.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
 from .layers.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
     AvgPool1d,
     AvgPool2d,
+    GlobalAvgPool1d,
     GlobalAvgPool2d,
+    GlobalMaxPool1d,
     GlobalMaxPool2d,
     MaxPool1d,
     MaxPool2d,
 )
 from .layers.recurrent import GRU, LSTM, RNN
+from .layers.resampling import PixelShuffle, Upsample
 from .layers.shape import Flatten, Identity, Reshape
 from .losses import (
     BinaryCrossEntropy,
@@ -143,6 +162,10 @@ __all__ = [
     "Abs",
     "Adam",
     "AdamW",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
     "Add",
     "AvgPool1d",
     "AvgPool2d",
@@ -151,9 +174,15 @@ __all__ = [
     "BinaryCrossEntropy",
     "Callback",
     "Checkpoint",
+    "CircularPad1d",
+    "CircularPad2d",
     "Compose",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CosineAnnealingLR",
     "CrossEntropy",
     "DataLoader",
@@ -166,7 +195,9 @@ __all__ = [
     "ExponentialLR",
     "Flatten",
     "GaussianNoise",
+    "GlobalAvgPool1d",
     "GlobalAvgPool2d",
+    "GlobalMaxPool1d",
     "GlobalMaxPool2d",
     "Graph",
     "GroupNorm",
@@ -206,6 +237,7 @@ __all__ = [
     "Optimizer",
     "PReLU",
     "Parameter",
+    "PixelShuffle",
     "Power",
     "RMSprop",
     "RandomAffine",
@@ -216,6 +248,10 @@ __all__ = [
     "ReLU6",
     "Reciprocal",
     "ReduceLROnPlateau",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Reshape",
     "Residual",
     "Schedule",
@@ -233,8 +269,11 @@ __all__ = [
     "Sum",
     "Tanh",
     "Training",
+    "Upsample",
     "Weight",
     "WeightedRandomSampler",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "accuracy",
     "binary_accuracy",
     "class_weights",

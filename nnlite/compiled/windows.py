@@ -102,6 +102,10 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
 
     An input gets the sum of dX over the windows that it lies in.
     """
+    if layer.groups > 1 or layer.padding_mode != "zeros":
+        from .kernels import grouped_convolution
+
+        return grouped_convolution(layer, code, x)
     axes = layer.axes(fixed(x.shape, 1))
     letters = letters_of(axes)
     batch, channels = x.shape[0], layer.in_channels
@@ -218,6 +222,8 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
 
     NaN counts as larger than every number.
     """
+    if layer.return_indices:
+        raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
     axes = layer.axes(fixed(x.shape, 1))
     inputs = letters_of(axes).inputs
     planes = product(x.shape[:2])
@@ -240,10 +246,10 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
     """
     lines = {"pixels": "a[plane]"}, {"maxima": "out[plane]", "spots": "places[plane]"}
     code(nest({"plane": planes}, slide(axes, *lines, body)))
-    return y, lambda dy: _to_maxima(code, x, dy, place)
+    return y, lambda dy: to_maxima(code, x, dy, place)
 
 
-def _to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
+def to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
     """Write dx, which is dy at the places of the maxima: -1 for none."""
     inputs, outputs = product(x.shape[2:]), product(dy.shape[2:])
     planes = product(x.shape[:2])
@@ -269,7 +275,7 @@ def avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d, code: Code, x: Value) -> Any:
     y = code.new((*x.shape[:2], *sizes))
     at = ", ".join(("plane", *outputs))
     loops = {"plane": planes} | dict(zip(outputs, sizes, strict=True))
-    area = f"real({' * '.join(_counts(layer, axes, outputs))})"
+    area = f"real({layer.divisor_override or ' * '.join(_counts(layer, axes, outputs))})"
 
     code(f"a, out = {x.view(planes, *x.shape[2:])}, {y.view(planes, *sizes)}\nout[:] = 0")
     code(
@@ -306,8 +312,8 @@ def _counts(layer: Any, axes: Axes, letters: tuple[str, ...]) -> Iterator[str]:
         yield f"({end} - max({start}, {-around}))"
 
 
-@form(nn.GlobalAvgPool2d)
-def global_avg_pool(layer: nn.GlobalAvgPool2d, code: Code, x: Value) -> Any:
+@form(nn.GlobalAvgPool1d, nn.GlobalAvgPool2d)
+def global_avg_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
     """Y = Σ x / M over the M places of a channel; dx = dy / M."""
     planes, count = product(x.shape[:2]), product(x.shape[2:])
     y = code.new(x.shape[:2])
@@ -331,8 +337,8 @@ def global_avg_pool(layer: nn.GlobalAvgPool2d, code: Code, x: Value) -> Any:
     return y, backward
 
 
-@form(nn.GlobalMaxPool2d)
-def global_max_pool(layer: nn.GlobalMaxPool2d, code: Code, x: Value) -> Any:
+@form(nn.GlobalMaxPool1d, nn.GlobalMaxPool2d)
+def global_max_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
     """Y = the largest place of a channel; dx = dy at the first maximum. NaN counts as largest."""
     planes, count = product(x.shape[:2]), product(x.shape[2:])
     y = code.new(x.shape[:2])
@@ -346,4 +352,4 @@ def global_max_pool(layer: nn.GlobalMaxPool2d, code: Code, x: Value) -> Any:
                     top, first = rows[i, j], j
             {y}[i], {place}[i] = top, first
     """)
-    return y, lambda dy: _to_maxima(code, x, dy, place)
+    return y, lambda dy: to_maxima(code, x, dy, place)

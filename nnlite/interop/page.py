@@ -22,7 +22,9 @@ from .. import (
     Conv2d,
     Dropout,
     Flatten,
+    GlobalAvgPool1d,
     GlobalAvgPool2d,
+    GlobalMaxPool1d,
     GlobalMaxPool2d,
     GroupNorm,
     Hardsigmoid,
@@ -236,7 +238,12 @@ def _linear(layer: Linear, x: Array, y: Array) -> Form:
 
 
 def _conv(layer: Conv1d | Conv2d, x: Array, y: Array) -> Form:
-    return {"kind": "Conv", "weight": layer.weight, "bias": layer.bias, **_window(layer, x, y)}
+    if layer.padding_mode != "zeros":
+        raise ValueError("the page pads with zeros; put a padding layer before it")
+    return {
+        "kind": "Conv", "weight": layer.weight, "bias": layer.bias, "groups": layer.groups,
+        **_window(layer, x, y),
+    }  # fmt: skip
 
 
 def _max_pool(layer: MaxPool1d | MaxPool2d, x: Array, y: Array) -> Form:
@@ -246,14 +253,17 @@ def _max_pool(layer: MaxPool1d | MaxPool2d, x: Array, y: Array) -> Form:
 def _avg_pool(layer: AvgPool1d | AvgPool2d, x: Array, y: Array) -> Form:
     window = _window(layer, x, y)
     counts = [_counts(axis, layer.count_include_pad) for axis in window.values()]
-    return {"kind": "AvgPool", "areas": np.outer(*counts), **window}
+    areas = np.outer(*counts)
+    if layer.divisor_override is not None:
+        areas[...] = layer.divisor_override
+    return {"kind": "AvgPool", "areas": areas, **window}
 
 
 def _global_pool(layer: Layer, x: Array, y: Array) -> Form:
-    height, width = x.shape[2:]
+    height, width = x.shape[2:] if x.ndim == 4 else (1, x.shape[2])
     whole = {"stride": 1, "dilation": 1, "padding": 0, "outputs": 1}
     form: Form = {
-        "kind": "MaxPool" if type(layer) is GlobalMaxPool2d else "AvgPool",
+        "kind": "MaxPool" if type(layer) in (GlobalMaxPool1d, GlobalMaxPool2d) else "AvgPool",
         "rows": {"inputs": height, "taps": height, **whole},
         "columns": {"inputs": width, "taps": width, **whole},
     }
@@ -323,7 +333,9 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     MaxPool2d: _max_pool,
     AvgPool1d: _avg_pool,
     AvgPool2d: _avg_pool,
+    GlobalAvgPool1d: _global_pool,
     GlobalAvgPool2d: _global_pool,
+    GlobalMaxPool1d: _global_pool,
     GlobalMaxPool2d: _global_pool,
     BatchNorm1d: _batch_norm,
     BatchNorm2d: _batch_norm,
@@ -414,6 +426,8 @@ class _Chain:
         if type(layer) not in FORMS:
             known = ", ".join(sorted(kind.__name__ for kind in (*FORMS, Residual, Sequential)))
             raise ValueError(f"to_html: the page has no form for {title}; it shows {known}")
+        if getattr(layer, "return_indices", False):
+            raise ValueError(f"to_html: {title} cannot be shown: the page has no indices")
         with evaluating():
             y = layer(x)
         try:

@@ -373,13 +373,14 @@ function eachRow({ rows, columns }, visit) {
 }
 
 // Calls `visit` for every kernel: where it begins, and where its image and its output do.
-function eachKernel({ weight, rows, columns }, x, visit) {
+function eachKernel({ weight, groups, rows, columns }, x, visit) {
   const [outputs, channels] = weight.shape;
   for (let o = 0; o < outputs; o++) {
+    const first = Math.floor((o * groups) / outputs) * channels;
     for (let c = 0; c < channels; c++) {
       visit(
         (o * channels + c) * rows.taps * columns.taps,
-        c * rows.inputs * columns.inputs,
+        (first + c) * rows.inputs * columns.inputs,
         o * rows.outputs * columns.outputs,
       );
     }

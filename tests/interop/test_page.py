@@ -99,6 +99,10 @@ CASES = {
         [nn.Conv2d(1, 2, 3, padding="valid", bias=False, rng=0), nn.Flatten()],
         (1, 6, 7),
     ),
+    "Conv2d in groups": ([nn.Conv2d(4, 6, 3, groups=2, rng=0), nn.Flatten()], (4, 5, 4)),
+    "AvgPool2d with a divisor": ([nn.AvgPool2d(2, divisor_override=3), nn.Flatten()], (2, 4, 5)),
+    "GlobalAvgPool1d": ([nn.GlobalAvgPool1d()], (3, 5)),
+    "GlobalMaxPool1d": ([nn.GlobalMaxPool1d()], (3, 5)),
     "MaxPool1d": ([nn.MaxPool1d(3, 2, padding=1, ceil_mode=True), nn.Flatten()], (2, 10)),
     "MaxPool2d": (
         [nn.MaxPool2d((3, 2), (2, 1), (1, 1), (1, 2), ceil_mode=True), nn.Flatten()],
