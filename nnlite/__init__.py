@@ -62,9 +62,10 @@ from .layers.arithmetic import (
     Sum,
     Weight,
 )
+from .layers.cells import GRUCell, LSTMCell, RNNCell
 from .layers.containers import Residual, Sequential
 from .layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
-from .layers.dropout import Dropout
+from .layers.dropout import Dropout, Dropout1d, Dropout2d
 from .layers.embedding import Embedding
 from .layers.function import Lambda
 from .layers.graph import Graph
@@ -208,6 +209,8 @@ __all__ = [
     "DataLoader",
     "Divide",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "EarlyStopping",
     "Embedding",
     "EpochMetric",
@@ -215,6 +218,7 @@ __all__ = [
     "ExponentialLR",
     "Flatten",
     "Focal",
+    "GRUCell",
     "GaussianNLL",
     "GaussianNoise",
     "GlobalAvgPool1d",
@@ -234,6 +238,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "KLDivergence",
+    "LSTMCell",
     "Lambda",
     "Layer",
     "LayerNorm",
@@ -269,6 +274,7 @@ __all__ = [
     "Power",
     "Quantile",
     "RMSprop",
+    "RNNCell",
     "RandomAffine",
     "RandomCrop",
     "RandomErasing",

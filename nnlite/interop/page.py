@@ -21,6 +21,8 @@ from .. import (
     Conv1d,
     Conv2d,
     Dropout,
+    Dropout1d,
+    Dropout2d,
     Flatten,
     GlobalAvgPool1d,
     GlobalAvgPool2d,
@@ -367,6 +369,8 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     Reshape: _reshape,
     Identity: _reshape,
     Dropout: _reshape,
+    Dropout1d: _reshape,
+    Dropout2d: _reshape,
 }
 
 

@@ -22,12 +22,13 @@ reference = pytest.importorskip("onnx.reference")
 helper = onnx.helper
 
 from nnlite.interop.onnx import functions  # noqa: E402 - it needs onnx
+from nnlite.interop.onnx.forms import form_of  # noqa: E402
 
 DATA = Path(__file__).parent / "data"
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
-# A Lambda is Python code, which no file has.
-WRITTEN = [case for case in LAYERS if not case.name.startswith("Lambda")]
+# Gaps are seen in the table of the docs.
+WRITTEN = [case for case in LAYERS if all(map(form_of, case.make().layers()))]
 every_layer = pytest.mark.parametrize("case", WRITTEN, ids=lambda case: case.name)
 
 
@@ -182,7 +183,7 @@ def test_a_round_trip_gives_the_same_outputs_and_gradients(case: LayerCase, tmp_
     write(layer, inputs, tmp_path / "a.onnx")
     again = nn.from_onnx(tmp_path / "a.onnx")
     # Dropout draws anew; running statistics of instances are written as those of a batch.
-    in_evaluation = any(text in repr(layer) for text in ("Dropout(", "track_running_stats=True"))
+    in_evaluation = any(text in repr(layer) for text in ("Dropout", "track_running_stats=True"))
     for mode in (False,) if in_evaluation else (False, True):
         y = layer.train(mode)(*inputs)
         assert_allclose(again.train(mode)(*inputs), y, **TOLERANCE)

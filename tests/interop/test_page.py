@@ -156,6 +156,8 @@ CASES = {
     "Reshape": ([nn.Reshape(6), nn.Linear(6, 2, rng=0)], (2, 3)),
     "Identity": ([nn.Identity()], (3,)),
     "Dropout": ([nn.Dropout(0.5)], (9,)),
+    "Dropout1d": ([nn.Dropout1d(0.5), nn.Flatten()], (2, 3)),
+    "Dropout2d": ([nn.Dropout2d(0.5), nn.Flatten()], (2, 3, 2)),
     "Residual": (
         [nn.Residual(nn.Linear(5, 5, rng=0), nn.Residual(nn.Tanh()), nn.Linear(5, 5, rng=1))],
         (5,),

@@ -280,7 +280,7 @@ def _log_softmax(scope: Scope, layer: nn.LogSoftmax, x: Value) -> str:
     return scope.add("LogSoftmax", x, axis=layer.dim)
 
 
-@form(nn.Dropout)
+@form(nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 def _dropout(scope: Scope, layer: nn.Dropout, x: Value) -> str:
     # Without an input training_mode it hands on x; a reader finds out what p was.
     return scope.add("Dropout", x, scope.constant(layer.p, np.float32))
