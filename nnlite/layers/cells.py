@@ -74,7 +74,7 @@ class _Cell(Layer):
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         x, before, is_given, saved = self.cached()
-        grads = grad if isinstance(grad, (tuple, list)) else (grad,)
+        grads = grad if self.states > 1 else (grad,)
         if len(grads) != self.states:
             raise ValueError(
                 f"{self.label}: backward expects {self.states} gradients, got {len(grads)}"
