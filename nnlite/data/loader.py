@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
+from ..hints import Hinted
 from ..processes import ALONE, Processes
 from ..random import (
     RandomState,
@@ -29,7 +30,7 @@ class Sampler(Protocol):
     def __iter__(self) -> Iterator[int]: ...
 
 
-class DataLoader:
+class DataLoader(Hinted):
     """Iterate over arrays in batches along their first axis.
 
     Parameters
