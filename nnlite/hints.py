@@ -52,7 +52,6 @@ RENAMED = {
     "he_uniform": "init.kaiming_uniform_",
     "inference_mode": "no_grad",
     "initializers": "init",
-    "kl_div": "KLDivergence",
     "load": "load_state, nnlite.load_model or nnlite.load_checkpoint",
     "load_weights": "load_state",
     "lr_scheduler": "StepLR and other schedules, with their names of PyTorch",
@@ -98,29 +97,29 @@ EXPLAINED = {
 
 # Attributes of layers, losses, optimizers, schedules and parameters: what to use instead.
 ATTRIBUTES = {
-    **dict.fromkeys(("cpu", "cuda", "to"), "nothing, since everything runs on the CPU"),
-    **dict.fromkeys(("detach", "numpy", "value"), "the array parameter.data"),
-    **dict.fromkeys(("load", "load_weights"), "layer.load_state_dict(nnlite.load_state(path))"),
-    **dict.fromkeys(("save", "save_weights"), "nnlite.save(layer, path)"),
-    **dict.fromkeys(("add_module", "register_module"), "an attribute: layer.name = other"),
-    **dict.fromkeys(("trainable_variables", "trainable_weights", "weights"), "parameters()"),
-    "T": "the array parameter.data",
-    "add": "append(layer)",
-    "apply_gradients": "step()",
-    "build": "nothing, since layers have their parameters from the beginning",
-    "compile": "nnlite.fit(model, loss, optimizer, loader), which takes all three",
-    "evaluate": "nnlite.evaluate(model, loss, data)",
-    "fit": "nnlite.fit(model, loss, optimizer, loader)",
-    "get_lr": "get_last_lr()",
-    "get_weights": "state_dict()",
-    "half": "float() or double(): parameters are of float32 or float64",
-    "item": "the array parameter.data",
-    "learning_rate": "lr",
-    "minimize": "model.backward(loss.backward()) and step()",
-    "predict": "nnlite.predict(model, inputs)",
-    "register_forward_hook": "nnlite.trace(model, x), which records the output of each layer",
-    "register_parameter": "an attribute: layer.name = nnlite.Parameter(values)",
-    "set_weights": "load_state_dict(state)",
+    **dict.fromkeys(("cpu", "cuda", "to"), _CPU),
+    **dict.fromkeys(("detach", "numpy", "value"), "use the array parameter.data"),
+    **dict.fromkeys(("load", "load_weights"), "use layer.load_state_dict(nnlite.load_state(path))"),
+    **dict.fromkeys(("save", "save_weights"), "use nnlite.save(layer, path)"),
+    **dict.fromkeys(("add_module", "register_module"), "use an attribute: layer.name = other"),
+    **dict.fromkeys(("trainable_variables", "trainable_weights", "weights"), "use parameters()"),
+    "T": "use the array parameter.data",
+    "add": "use append(layer)",
+    "apply_gradients": "use step()",
+    "build": "leave it out: layers have their parameters from the beginning",
+    "compile": "use nnlite.fit(model, loss, optimizer, loader), which takes all three",
+    "evaluate": "use nnlite.evaluate(model, loss, data)",
+    "fit": "use nnlite.fit(model, loss, optimizer, loader)",
+    "get_lr": "use get_last_lr()",
+    "get_weights": "use state_dict()",
+    "half": "use float() or double(): parameters are of float32 or float64",
+    "item": "use the array parameter.data",
+    "learning_rate": "use lr",
+    "minimize": "use model.backward(loss.backward()) and step()",
+    "predict": "use nnlite.predict(model, inputs)",
+    "register_forward_hook": "use nnlite.trace(model, x), which records the output of each layer",
+    "register_parameter": "use an attribute: layer.name = nnlite.Parameter(values)",
+    "set_weights": "use load_state_dict(state)",
 }
 
 # Options: the names that they may have here, or a sentence.
@@ -186,7 +185,7 @@ def hint(name: str, public: Iterable[str]) -> str | None:
 def attribute_error(message: str, name: str) -> AttributeError:
     """Return the error of a missing attribute, with what to use instead if that is known."""
     cure = ATTRIBUTES.get(name)
-    return AttributeError(f"{message}; use {cure}" if cure else message)
+    return AttributeError(f"{message}; {cure}" if cure else message)
 
 
 def explained(call: Call) -> Call:
