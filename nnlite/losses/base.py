@@ -71,7 +71,7 @@ class Loss(Layer):
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         value = super().__call__(*inputs, **options)
-        return LossValue(value) if type(value) is float else value
+        return LossValue(value) if isinstance(value, float) else value
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None

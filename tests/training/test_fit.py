@@ -1144,3 +1144,21 @@ def test_another_thread_may_use_the_model_while_it_trains(function: str) -> None
     fit(alone, data)
     assert len(answers) == 16
     assert_array_equal(weights(model), weights(alone))
+
+
+def test_a_loader_of_two_inputs_trains_a_model_of_two_inputs() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 40, 3)).astype(np.float32)
+    target = a * 2 - b
+    model = nn.Graph({"s": (nn.Linear(3, 3), "a"), "t": (nn.Linear(3, 3), "b"),
+                      "y": (nn.Add(), "s", "t")}, inputs=["a", "b"])  # fmt: skip
+    loader = nn.DataLoader((a, b), target, batch_size=8, shuffle=True, rng=0)
+    optimizer = nn.Adam(model.parameters(), lr=0.05)
+    loss = nn.MeanSquaredError()
+    history = nn.fit(
+        model, loss, optimizer, loader, epochs=60, validation=loader, progress=False
+    )  # fmt: skip
+    assert history["validation_loss"][-1] < 1e-3
+    assert nn.evaluate(model, loss, ((a, b), target)) == pytest.approx(
+        nn.evaluate(model, loss, loader), rel=1e-4, abs=1e-8
+    )
