@@ -108,7 +108,15 @@ from .optim.schedules import (
     StepLR,
 )
 from .parameter import Parameter
-from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
+from .plots import (
+    plot_confusion_matrix,
+    plot_gradients,
+    plot_heatmaps,
+    plot_histograms,
+    plot_mistakes,
+    plot_report,
+    plot_weights,
+)
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
@@ -171,6 +179,7 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "Histograms",
     "History",
     "Huber",
     "Identity",
@@ -242,6 +251,7 @@ __all__ = [
     "evaluate",
     "f1_score",
     "fit",
+    "grad_cam",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -250,6 +260,9 @@ __all__ = [
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
+    "plot_gradients",
+    "plot_heatmaps",
+    "plot_histograms",
     "plot_mistakes",
     "plot_report",
     "plot_weights",
@@ -257,6 +270,7 @@ __all__ = [
     "predict",
     "r2_score",
     "recall_score",
+    "saliency",
     "save",
     "save_checkpoint",
     "save_model",
@@ -269,11 +283,14 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "Histograms": ".debug.histograms",
     "compile": ".compiled.compile",
     "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
+    "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",
     "to_onnx": ".interop.onnx.write",
