@@ -379,4 +379,4 @@ def test_an_interrupt_ends_the_training_and_still_reports(
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
     assert stderr.strip().splitlines() == lines
-    assert stdout.splitlines()[-1].startswith("test accuracy ")
+    assert stdout.splitlines()[-2].startswith("test accuracy ")
