@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -574,8 +575,12 @@ class TestProgress:
         )  # fmt: skip
         out, err = capsys.readouterr()
         first, second = out.splitlines()
-        assert first.startswith(f"epoch 1/2: loss {history['loss'][0]:.4g}, accuracy ")
-        assert second.endswith(", lr 0.1; stopped, as that is all")
+        assert first.startswith(f"epoch 1/2  loss {history['loss'][0]:<#9.4g} accuracy ")
+        assert re.fullmatch(r".*  lr 0\.1000   +\d+\.\d s; stopped, as that is all", second)
+        names = ["loss", "accuracy", "val_loss", "val_accuracy", "lr"]
+        assert [first.index(f" {name} ") for name in names] == [
+            second.index(f" {name} ") for name in names
+        ]
         assert err == ""  # no bar where there is no terminal
 
     def test_says_that_there_is_nothing_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
