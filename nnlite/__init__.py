@@ -156,6 +156,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "Compose",
@@ -189,6 +190,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LinearLR",
+    "LivePlot",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -283,7 +285,10 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "CSVLogger": ".training.loggers",
     "Histograms": ".debug.histograms",
+    "LivePlot": ".training.loggers",
+    "TensorBoard": ".interop.tensorboard",
     "compile": ".compiled.compile",
     "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",

@@ -12,6 +12,7 @@ import nnlite
 ROOT = Path(nnlite.__file__).parent
 CORE = {
     "engine",
+    "changes",
     "checks",
     "hints",
     "random",
@@ -26,13 +27,14 @@ CORE = {
 # arrays and no layers; `losses`, `optim` and the data know no layers either.
 ALLOWED = {
     "engine": {"engine"},
+    "changes": set(),
     "checks": {"engine"},
     "hints": set(),
     "random": {"engine"},
-    "parameter": {"engine", "checks", "hints", "random"},
+    "parameter": {"engine", "changes", "checks", "hints", "random"},
     "modes": set(),
     "processes": {"engine", "random"},
-    "layer": {"engine", "checks", "hints", "random", "modes", "parameter"},
+    "layer": {"engine", "hints", "changes", "checks", "random", "modes", "parameter"},
     "init": {"parameter", "checks", "random"},
     "layers": CORE,
     "losses": CORE,
