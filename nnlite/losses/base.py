@@ -143,7 +143,7 @@ class Loss(Layer):
             return
         doubt = self._doubt(prediction)
         if doubt is not None:
-            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=4)
+            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=5)
         self._warned = True
 
     def _as_weights(
