@@ -11,7 +11,17 @@ from fnmatch import fnmatch
 from .case import Case
 from .inference import Inference
 from .mnist_epoch import Epoch, Import
-from .networks import MLP, ExampleCNN, GroupNormalizedCNN, LeNet, NormalizedCNN, RowLSTM, RowRNN
+from .networks import (
+    MLP,
+    ExampleCNN,
+    GroupNormalizedCNN,
+    LeNet,
+    NormalizedCNN,
+    RowLSTM,
+    RowRNN,
+    SeparableCNN,
+    TransposedCNN,
+)
 from .sigmoid_gradient import SigmoidGradient
 from .training import Training
 
@@ -32,6 +42,8 @@ CASES: list[Case] = [
     Training(SMALL, 32, "Adam", goal=2.0),
     Training(NormalizedCNN(), 64),
     Training(GroupNormalizedCNN(), 64, goal=0.8),
+    Training(SeparableCNN(), 64, goal=0.8),
+    Training(TransposedCNN(), 64, goal=0.8),
     Training(RowLSTM(), 64, goal=1.0),
     *[
         Inference(network, batch_size, goal=1.5)
