@@ -128,11 +128,18 @@ def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
     samples, channels, rows, columns = output
     in_channels, height, width = layer.weight.shape[1:]
     window, places = in_channels * height * width, samples * columns
+    channels, groups = channels // layer.groups, layer.groups
     return _LayerProducts(
-        [Product(channels, window, places, times=rows)],
-        [Product(window, places, channels, right_transposed=True, times=rows)],
-        [Product(in_channels * width, channels * height, places, times=given[2])],
+        [Product(channels, window, places, times=rows * groups)],
+        [Product(window, places, channels, right_transposed=True, times=rows * groups)],
+        [Product(in_channels * width, channels * height, places, times=given[2] * groups)],
     )
+
+
+def _of_transposed_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return those of the convolution of the output, of which this is the input gradient."""
+    convolution = _of_convolution(layer, output, given)
+    return _LayerProducts(convolution.input_grad, convolution.backward, convolution.forward)
 
 
 def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
@@ -162,6 +169,7 @@ def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
 _LAYERS = {
     "Linear": _of_linear,
     "Conv2d": _of_convolution,
+    "ConvTranspose2d": _of_transposed_convolution,
     "RNN": _of_recurrent,
     "LSTM": _of_recurrent,
     "GRU": _of_recurrent,
