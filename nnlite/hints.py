@@ -188,6 +188,13 @@ def attribute_error(message: str, name: str) -> AttributeError:
     return AttributeError(f"{message}; {cure}" if cure else message)
 
 
+def call_of(owner: object) -> str:
+    """Return the constructor's call, with the options that `owner` has as attributes."""
+    names = inspect.signature(type(owner).__init__).parameters
+    options = [f"{name}={vars(owner)[name]!r}" for name in names if name in vars(owner)]
+    return f"{type(owner).__name__}({', '.join(options)})"
+
+
 def explained(call: Call) -> Call:
     """Decorate a function or an ``__init__``: wrong arguments are answered with the right ones."""
 

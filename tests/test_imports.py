@@ -14,6 +14,7 @@ CORE = {
     "engine",
     "changes",
     "checks",
+    "figures",
     "hints",
     "random",
     "modes",
@@ -29,6 +30,7 @@ ALLOWED = {
     "engine": {"engine"},
     "changes": set(),
     "checks": {"engine"},
+    "figures": set(),
     "hints": set(),
     "random": {"engine"},
     "parameter": {"engine", "changes", "checks", "hints", "random"},
@@ -46,13 +48,18 @@ ALLOWED = {
     "web": CORE | {"web", "files"},
     "debug": CORE | {"debug", "web", "training", "files", "losses", "optim", "data"},
 }
-# `plots`, `compiled` and `interop` may import everything, and nobody imports them.
+# `plots`, `diagrams`, `compiled` and `interop` may import everything, and nobody imports them.
 
 # The files of `layers` that other files of `layers` may import.
 SHARED_LAYERS = {"containers", "elementwise", "graph", "window"}
 
 # The rooms that a function of a module imports when it is called.
-IN_CALLS = {("layer", "debug"), ("training.fit", "compiled"), ("training.metrics", "interop")}
+IN_CALLS = {
+    ("layer", "debug"),
+    ("layer", "diagrams"),
+    ("training.fit", "compiled"),
+    ("training.metrics", "interop"),
+}
 
 MODULES = sorted(
     (".".join(path.relative_to(ROOT).with_suffix("").parts), path)

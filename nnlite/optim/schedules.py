@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import fraction, integer, number, one_of
-from ..hints import Hinted
+from ..hints import Hinted, call_of
 from .base import Optimizer
 
 
@@ -81,6 +81,9 @@ class Schedule(Hinted):
     def step(self) -> None:
         """Count a step, and set the learning rates for the next one."""
         self._move_to(self.count + 1)
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rate of each parameter group."""
@@ -633,6 +636,9 @@ class ReduceLROnPlateau(Hinted):
                 if group["lr"] - reduced > self.eps:
                     group["lr"] = reduced
             self.rest, self.bad_steps = self.cooldown, 0
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rate of each parameter group."""
