@@ -101,9 +101,12 @@ from .losses import (
     class_weights,
 )
 from .modes import is_grad_enabled, no_grad
+from .optim.adaptive import Lion, NAdam, RAdam
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, RMSprop
+from .optim.lbfgs import LBFGS
+from .optim.muon import Muon
+from .optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .optim.schedules import (
     CosineAnnealingLR,
     ExponentialLR,
@@ -147,11 +150,13 @@ __all__ = [
     "GELU",
     "GLU",
     "GRU",
+    "LBFGS",
     "LSTM",
     "RNN",
     "SELU",
     "SGD",
     "Abs",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Add",
@@ -198,6 +203,7 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LinearLR",
+    "Lion",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -215,6 +221,8 @@ __all__ = [
     "MultiMargin",
     "MultiStepLR",
     "Multiply",
+    "Muon",
+    "NAdam",
     "Negative",
     "NegativeLogLikelihood",
     "OneCycleLR",
@@ -224,6 +232,7 @@ __all__ = [
     "PoissonNLL",
     "Power",
     "Quantile",
+    "RAdam",
     "RMSprop",
     "RandomAffine",
     "RandomCrop",

@@ -795,6 +795,11 @@ KINDS: dict[str, tuple[Callable[..., nn.Optimizer], dict[str, Any]]] = {
     "SGD with Nesterov": (nn.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
     "Adam": (nn.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.1}),
     "AdamW": (nn.AdamW, {"lr": 0.05}),
+    "SGD upwards": (nn.SGD, {"lr": 0.1, "momentum": 0.9, "maximize": True}),
+    "Adam with amsgrad": (nn.Adam, {"lr": 0.05, "amsgrad": True}),
+    "Adagrad": (nn.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.1}),
+    "NAdam": (nn.NAdam, {"lr": 0.05}),
+    "RAdam": (nn.RAdam, {"lr": 0.05, "betas": (0.8, 0.95)}),
     "RMSprop": (nn.RMSprop, {"lr": 0.02}),
     "RMSprop with all": (nn.RMSprop, {"lr": 0.02, "momentum": 0.5, "centered": True}),
 }
