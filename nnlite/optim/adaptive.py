@@ -136,6 +136,15 @@ class NAdam(_Adaptive):
         scale += group["eps"]
         value -= (rates.of_grad * grad + rates.of_mean * mean) / scale
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the product Π of each parameter, as PyTorch needs it."""
+        state = super().state_dict()
+        for group in state["param_groups"]:
+            for index in set(group["params"]) & set(state["state"]):
+                entry = state["state"][index]
+                entry["mu_product"] = _product_of_momenta(group, entry["step"])
+        return state
+
 
 class NAdamRates(NamedTuple):
     """The factors of gradient, mean and root of the mean square in a step of `NAdam`."""
@@ -147,20 +156,23 @@ class NAdamRates(NamedTuple):
 
 def nadam_rates(group: Mapping[str, Any], step: int) -> NAdamRates:
     """Return the factors of a step, after `step` steps."""
-    first, second = group["betas"]
+    second = group["betas"][1]
     lr = group["lr"]
-    # Each factor of the product is at most β₁: further ones no longer change 1 - product.
-    count = step + 1
-    if first:
-        count = min(count, math.ceil(math.log(1e-20) / math.log(first)))
-    momenta = _momenta(group, np.arange(1, count + 1))
-    product = float(momenta.prod())
+    product = _product_of_momenta(group, step + 1)
     now, after = (float(_momenta(group, np.array(t))) for t in (step + 1, step + 2))
     return NAdamRates(
         lr * (1 - now) / (1 - product),
         lr * after / (1 - product * after),
         1 / math.sqrt(1 - second ** (step + 1)),
     )
+
+
+def _product_of_momenta(group: Mapping[str, Any], count: int) -> float:
+    first = group["betas"][0]
+    if first:
+        # Each factor is at most β₁: further ones no longer change 1 - product.
+        count = min(count, math.ceil(math.log(1e-20) / math.log(first)))
+    return float(_momenta(group, np.arange(1, count + 1)).prod())
 
 
 def _momenta(group: Mapping[str, Any], t: Array) -> Array:
