@@ -134,6 +134,7 @@ from .plots import (
     plot_weights,
 )
 from .random import seed
+from .training.averaging import EMA, SWA, AveragedModel, update_bn
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
 from .training.fit import fit
@@ -152,6 +153,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ELU",
+    "EMA",
     "GELU",
     "GLU",
     "GRU",
@@ -160,11 +162,13 @@ __all__ = [
     "RNN",
     "SELU",
     "SGD",
+    "SWA",
     "Abs",
     "Adagrad",
     "Adam",
     "AdamW",
     "Add",
+    "AveragedModel",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm1d",
@@ -309,6 +313,7 @@ __all__ = [
     "to_html",
     "top_k_accuracy",
     "trace",
+    "update_bn",
 ]
 
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are

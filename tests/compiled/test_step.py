@@ -23,7 +23,6 @@ OPTIMIZERS = {
     "Adagrad": lambda p: nn.Adagrad(p, lr=0.05, lr_decay=0.1, initial_accumulator_value=0.1),
     "NAdam": lambda p: nn.NAdam(p, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
     "RAdam": lambda p: nn.RAdam(p, lr=0.01, betas=(0.5, 0.9), weight_decay=0.1),
-    "Lion": lambda p: nn.Lion(p, lr=0.001, weight_decay=0.1),
     "RMSprop": lambda p: nn.RMSprop(p, lr=0.01),
     "RMSprop with everything": lambda p: nn.RMSprop(
         p, lr=0.01, momentum=0.5, centered=True, weight_decay=0.01

@@ -98,6 +98,24 @@ def test_lion_by_hand() -> None:
     assert_allclose(optimizer.state_dict()["state"][0]["exp_avg"], [0.0188, -0.0247], rtol=1e-12)
 
 
+def test_a_compiled_step_of_lion_is_that_of_lion(rng: np.random.Generator) -> None:
+    # No normalisation: the sign of a gradient that is 0 but for rounding is that of the rounding.
+    model, twin = (nn.Sequential(nn.Linear(3, 4, rng=0), nn.Tanh(), nn.Linear(4, 2, rng=1))
+                   .astype(np.float64) for _ in range(2))  # fmt: skip
+    optimizers = [nn.Lion(m.parameters(), lr=0.01, weight_decay=0.1) for m in (model, twin)]
+    loss = nn.CrossEntropy()
+    step = nn.compile(model, loss, optimizers[0], native=False)
+    for _ in range(4):
+        x, y = rng.normal(size=(5, 3)), rng.integers(2, size=5)
+        value = loss(twin(x), y)
+        optimizers[1].zero_grad()
+        twin.backward(loss.backward())
+        optimizers[1].step()
+        assert step(x, y) == pytest.approx(value)
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.data, other.data, rtol=1e-12)
+
+
 def test_amsgrad_cannot_be_switched_on_later() -> None:
     p = nn.Parameter([1.0])
     optimizer = nn.Adam([p])
