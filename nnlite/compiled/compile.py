@@ -16,6 +16,7 @@ from . import (  # noqa: F401 - they register forms
     arithmetic,
     containers,
     convolution,
+    kernels,
     layers,
     losses,
     normalization,
