@@ -52,6 +52,7 @@ from .layers.arithmetic import (
     Sum,
     Weight,
 )
+from .layers.attention import MultiheadAttention
 from .layers.containers import Residual, Sequential
 from .layers.convolution import Conv1d, Conv2d
 from .layers.dropout import Dropout
@@ -59,7 +60,7 @@ from .layers.embedding import Embedding
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
-from .layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm
+from .layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
 from .layers.pooling import (
     AvgPool1d,
     AvgPool2d,
@@ -172,6 +173,7 @@ __all__ = [
     "Minimum",
     "MixUp",
     "MultiStepLR",
+    "MultiheadAttention",
     "Multiply",
     "Negative",
     "NegativeLogLikelihood",
@@ -179,6 +181,7 @@ __all__ = [
     "Optimizer",
     "Parameter",
     "Power",
+    "RMSNorm",
     "RMSprop",
     "RandomAffine",
     "RandomCrop",

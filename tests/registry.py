@@ -159,6 +159,12 @@ LAYERS = [
         lambda: nn.LayerNorm(4, elementwise_affine=False),
         normal((4,)),
     ),
+    LayerCase("RMSNorm", lambda: nn.RMSNorm(4), normal((4,))),
+    LayerCase(
+        "RMSNorm of two axes",
+        lambda: nn.RMSNorm((2, 3), 0.1, elementwise_affine=False),
+        normal((5, 2, 3)),
+    ),
     LayerCase(
         "Dropout",
         lambda: nn.Dropout(0.5, rng=0),
@@ -215,6 +221,12 @@ LAYERS = [
         normal((4, 3)),
     ),
     LayerCase("GRU", lambda: nn.GRU(3, 4, rng=0), normal((5, 3))),
+    LayerCase("MultiheadAttention", lambda: nn.MultiheadAttention(4, 2, rng=0), normal((3, 4))),
+    LayerCase(
+        "MultiheadAttention of three inputs",
+        lambda: nn.MultiheadAttention(4, 2, bias=False, kdim=3, vdim=2, rng=0),
+        normal((3, 4), (5, 3), (5, 2)),
+    ),
     LayerCase("Lambda", lambda: nn.Lambda(np.sin, np.cos), normal((2, 3))),
     LayerCase("Lambda with a vjp", lambda: nn.Lambda(np.sin, vjp=sine_vjp), normal((2, 3))),
     LayerCase("Add", nn.Add, normal((3,), (3,), (3,)), hands_on_views=True),

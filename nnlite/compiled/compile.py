@@ -13,6 +13,7 @@ from ..modes import evaluating
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
+    attention,
     containers,
     layers,
     losses,

@@ -328,7 +328,10 @@ def _values(code: Code, batch: Batch, n: int) -> list[Value]:
     """Return what a call is given as values of the source."""
     values = []
     for name, array in batch.named().items():
-        code.kinds[name] = np.dtype(np.int64) if array.dtype.kind in "iu" else code.dtype
+        integers = np.dtype(np.int64)
+        code.kinds[name] = {"i": integers, "u": integers, "b": array.dtype}.get(
+            array.dtype.kind, code.dtype
+        )
         values.append(Value(name, _free(array.shape, n) if code.n_is_free else array.shape))
     return values
 

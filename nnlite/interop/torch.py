@@ -11,7 +11,6 @@ import functools
 import operator
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch.nn import functional
 import nnlite as nn
 
 from ..files.model import replace, sequential_arguments, shared
+from ..layers.graph import computing_order, split_arguments
 
 Options = dict[str, Any]
 
@@ -59,6 +59,33 @@ def _outputs(module: Any, returned: Any) -> Any:
         return sequence
     hidden = final[0] if isinstance(final, tuple) else final
     return torch.cat(tuple(hidden[-2 if module.bidirectional else -1 :]), dim=1)
+
+
+class MultiheadAttention(torch.nn.MultiheadAttention):
+    """Attention that takes the inputs, and returns the output, of nnlite's layer."""
+
+    is_causal = False
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Any,
+        key: Any = None,
+        value: Any = None,
+        key_padding_mask: Any = None,
+        attn_mask: Any = None,
+    ) -> Any:
+        key = query if key is None else key
+        value = key if value is None else value
+        if self.is_causal:
+            shape = query.shape[1], key.shape[1]
+            later = torch.ones(shape, dtype=torch.bool, device=query.device).triu(1)
+            if attn_mask is None:
+                attn_mask = later
+            elif attn_mask.dtype == torch.bool:
+                attn_mask = attn_mask | later
+            else:
+                attn_mask = attn_mask.masked_fill(later, -torch.inf)
+        return super().forward(query, key, value, key_padding_mask, False, attn_mask)[0]
 
 
 class Pair(NamedTuple):
@@ -160,6 +187,7 @@ PAIRS = [
     Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM),
     Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM),
     Pair(nn.LayerNorm, torch.nn.LayerNorm, "normalized_shape eps elementwise_affine", _bias, _bias),
+    Pair(nn.RMSNorm, torch.nn.RMSNorm, "normalized_shape eps elementwise_affine"),
     Pair(nn.Dropout, torch.nn.Dropout, "p"),
     _cell(nn.RNN, RNN, f"{_CELL} nonlinearity"),
     _cell(nn.LSTM, LSTM),
@@ -177,6 +205,21 @@ PAIRS = [
     Pair(nn.Softmax, torch.nn.Softmax, "dim", fault=_dim_is_given),
     Pair(nn.LogSoftmax, torch.nn.LogSoftmax, "dim", fault=_dim_is_given),
 ]  # fmt: skip
+
+_attention = Pair(
+    nn.MultiheadAttention, MultiheadAttention, "embed_dim num_heads dropout",
+    lambda layer: {
+        "bias": layer.bias, "kdim": layer.kdim, "vdim": layer.vdim, "batch_first": True
+    },
+    lambda module: {
+        "bias": module.in_proj_bias is not None,
+        "kdim": None if module.kdim == module.embed_dim else module.kdim,
+        "vdim": None if module.vdim == module.embed_dim else module.vdim,
+        "is_causal": getattr(module, "is_causal", False),
+    },
+    _unless(batch_first=True, bias_k=None, add_zero_attn=False),
+)  # fmt: skip
+PAIRS.append(_attention)
 
 _BY_LAYER = {pair.layer: pair for pair in PAIRS}
 _BY_MODULE = {pair.module: pair for pair in PAIRS} | {
@@ -252,11 +295,7 @@ class Graph(torch.nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
         self.inputs, self.outputs, self.arguments = graph.inputs, graph.outputs, graph.arguments
-        needs = {
-            node: {source.partition(".")[0] for source in sources if isinstance(source, str)}
-            for node, sources in graph.arguments.items()
-        }
-        self._order = [name for name in TopologicalSorter(needs).static_order() if name in needs]
+        self._order = computing_order(graph.arguments)
 
     def forward(self, *inputs: Any) -> Any:
         values = dict(zip(self.inputs, inputs, strict=True))
@@ -273,7 +312,11 @@ class Graph(torch.nn.Module):
             return values[node][child.outputs.index(item) if named else int(item)]
 
         for name in self._order:
-            values[name] = self.get_submodule(name)(*map(value, self.arguments[name]))
+            positional, by_keyword = split_arguments(self.arguments[name])
+            values[name] = self.get_submodule(name)(
+                *map(value, positional),
+                **{keyword: value(source) for keyword, source in by_keyword.items()},
+            )
         results = tuple(value(output) for output in self.outputs)
         return results[0] if len(results) == 1 else results
 
@@ -344,7 +387,9 @@ def from_torch(module: torch.nn.Module) -> nn.Layer:
         parameter.requires_grad = trained[name].requires_grad
     modes = {name: each.training for name, each in module.named_modules(remove_duplicate=False)}
     for name, layer in model.named_layers():
-        layer.training = modes.get(name, module.training)
+        while name not in modes:  # a part of a layer that PyTorch has as one module
+            name = name.rpartition(".")[0]
+        layer.training = modes[name]
     return model
 
 
@@ -493,4 +538,6 @@ def _module(layer: Any, path: str) -> torch.nn.Module:
     module: Any = pair.module(**options | pair.to_module(layer))
     if isinstance(module, (RNN, LSTM, GRU)):
         module.outputs = layer.outputs
+    if isinstance(module, MultiheadAttention):
+        module.is_causal = layer.is_causal
     return module

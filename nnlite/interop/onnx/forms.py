@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from onnx import TensorProto
 
 import nnlite as nn
 
+from ...layers.graph import computing_order, split_arguments
 from .write import Scope, Value
 
 Form = Callable[..., Any]
@@ -38,9 +38,9 @@ def form(*layers: type[nn.Layer]) -> Callable[[Form], Form]:
 
     def enter(function: Form) -> Form:
         @functools.wraps(function)
-        def write(scope: Scope, layer: Any, *inputs: Value) -> Value:
-            sample = scope.evaluate(layer, *inputs)
-            return Value(function(scope, layer, *inputs), sample)
+        def write(scope: Scope, layer: Any, *inputs: Value, **by_keyword: Value) -> Value:
+            sample = scope.evaluate(layer, *inputs, **by_keyword)
+            return Value(function(scope, layer, *inputs, **by_keyword), sample)
 
         LAYERS.update(dict.fromkeys(layers, write))
         return function
@@ -89,13 +89,14 @@ def _graph(scope: Scope, layer: nn.Graph, *inputs: Value) -> Any:
         named = isinstance(child, nn.Graph) and item in child.outputs
         return values[node][child.outputs.index(item) if named else int(item)]
 
-    needs = {
-        node: {source.partition(".")[0] for source in sources if isinstance(source, str)}
-        for node, sources in layer.arguments.items()
-    }
-    for node in TopologicalSorter(needs).static_order():
-        if node not in values:
-            values[node] = scope.child(node, layer[node], *map(value, layer.arguments[node]))
+    for node in computing_order(layer.arguments):
+        positional, by_keyword = split_arguments(layer.arguments[node])
+        values[node] = scope.child(
+            node,
+            layer[node],
+            *map(value, positional),
+            **{keyword: value(source) for keyword, source in by_keyword.items()},
+        )
     results = tuple(value(output) for output in layer.outputs)
     return results[0] if len(results) == 1 else results
 
@@ -116,8 +117,7 @@ def _linear(scope: Scope, layer: nn.Linear, x: Value) -> str:
     bias = None if layer.bias is None else scope.parameter("bias")
     if x.sample.ndim == 2:
         return scope.add("Gemm", x, weight, *([bias] if bias else []), transB=1)
-    product = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
-    return scope.add("Add", product, bias) if bias else product
+    return _affine(scope, x, weight, bias)
 
 
 @form(nn.Embedding)
@@ -318,6 +318,102 @@ def _scale_and_shift(
         for name, value in (("weight", 1), ("bias", 0))
     )
     return scale, shift
+
+
+@form(nn.RMSNorm)
+def _rms_norm(scope: Scope, layer: nn.RMSNorm, x: Value) -> str:
+    dtype = x.sample.dtype
+    eps = np.finfo(dtype).eps if layer.eps is None else layer.eps
+    axes = scope.constant(range(-len(layer.normalized_shape), 0))
+    mean = scope.add("ReduceMean", scope.add("Mul", x, x), axes)
+    root = scope.add("Sqrt", scope.add("Add", mean, scope.constant(eps, dtype)))
+    normalized: str = scope.add("Div", x, root)
+    if layer.weight is None:
+        return normalized
+    return scope.add("Mul", normalized, scope.parameter("weight"))
+
+
+# ---- attention ----
+
+
+@container(nn.MultiheadAttention)
+def _attention(
+    scope: Scope,
+    layer: nn.MultiheadAttention,
+    query: Value,
+    key: Value | None = None,
+    value: Value | None = None,
+    key_padding_mask: Value | None = None,
+    attn_mask: Value | None = None,
+) -> Any:
+    key = query if key is None else key
+    value = key if value is None else value
+    dtype, (_, length, width) = query.sample.dtype, query.sample.shape
+    steps, size = key.sample.shape[1], width // layer.num_heads
+    heads = scope.constant([0, 0, layer.num_heads, size])
+    q, k, v = (
+        scope.add("Transpose", scope.add("Reshape", rows, heads), perm=perm)
+        for rows, perm in zip(
+            _projections(scope, layer, [query, key, value]),
+            ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]),
+            strict=True,
+        )
+    )
+    factor = scope.constant(1 / np.sqrt(size), dtype)
+    scores = scope.add("Mul", scope.add("MatMul", q, k), factor)
+    hidden = []
+    for mask, shape in (
+        (key_padding_mask, [-1, 1, 1, steps]),
+        (attn_mask, [1, 1, length, steps] if attn_mask is None or attn_mask.sample.ndim == 2
+         else [-1, layer.num_heads, length, steps]),
+    ):  # fmt: skip
+        if mask is not None:
+            name = scope.add("Reshape", mask, scope.constant(shape))
+            if mask.sample.dtype == np.bool_:
+                hidden.append(name)
+            else:
+                scores = scope.add("Add", scores, name)
+    if layer.is_causal:
+        later = np.triu(np.full((length, steps), -np.inf, dtype), 1)
+        scores = scope.add("Add", scores, scope.constant(later))
+    for name in hidden:
+        scores = scope.add("Where", name, scope.constant(-np.inf, dtype), scores)
+    weights = scope.add("Softmax", scores, axis=-1)
+    for name in hidden:  # a row in which all is masked is NaN until here
+        weights = scope.add("Where", name, scope.constant(0, dtype), weights)
+    if layer.dropout:
+        weights = scope.add("Dropout", weights, scope.constant(layer.dropout, np.float32))
+    read = scope.add("Transpose", scope.add("MatMul", weights, v), perm=[0, 2, 1, 3])
+    merged = scope.add("Reshape", read, scope.constant([0, 0, width]))
+    return scope.child("out_proj", layer.out_proj, Value(merged, np.ones_like(query.sample)))
+
+
+def _projections(scope: Scope, layer: nn.MultiheadAttention, inputs: list[Value]) -> list[str]:
+    """Return Q, K and V, of all heads side by side."""
+    is_packed = layer.in_proj_weight is not None
+    bias = None if layer.in_proj_bias is None else scope.parameter("in_proj_bias")
+    if is_packed and len({x.name for x in inputs}) == 1:
+        product = _affine(scope, inputs[0], scope.parameter("in_proj_weight"), bias)
+        return list(scope.add("Split", product, outputs=3, axis=2, num_outputs=3))
+    weights = [f"{letter}_proj_weight" for letter in "qkv"]
+    if is_packed:
+        packed = scope.parameter("in_proj_weight")
+        weights = scope.add("Split", packed, outputs=3, axis=0, num_outputs=3)
+    else:
+        weights = [scope.parameter(name) for name in weights]
+    biases = [None] * 3
+    if bias is not None:
+        biases = scope.add("Split", bias, outputs=3, axis=0, num_outputs=3)
+    return [
+        _affine(scope, x, weight, part)
+        for x, weight, part in zip(inputs, weights, biases, strict=True)
+    ]
+
+
+def _affine(scope: Scope, x: Value, weight: str, bias: str | None) -> str:
+    """Return x Wᵀ + b for an input of more than two axes."""
+    product: str = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
+    return scope.add("Add", product, bias) if bias else product
 
 
 # ---- windows ----

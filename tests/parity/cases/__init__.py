@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..case import Case, OptimizerCase
 from . import (
     activations,
+    attention,
     containers,
     convolution,
     convolution1d,
@@ -32,6 +33,7 @@ LAYERS: dict[str, list[Case]] = {
     "recurrent": recurrent.CASES,
     "normalization": normalization.CASES,
     "embedding": embedding.CASES,
+    "attention": attention.CASES,
     "containers": containers.CASES,
     "losses": losses.CASES,
 }
@@ -51,6 +53,7 @@ DRAWN_LAYERS = {
     "recurrent": recurrent.drawn(),
     "normalization": normalization.drawn(),
     "embedding": embedding.drawn(),
+    "attention": attention.drawn(),
     "containers": containers.drawn(),
     "losses": losses.drawn(),
 }
