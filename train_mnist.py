@@ -248,11 +248,11 @@ def check_options(parser, options):
     check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
     check_file(parser, "--page", options.page, ".html")
     if options.save and options.save.suffix == ".safetensors":
-        check_package(parser, "--save to .safetensors", "safetensors", extra="safetensors")
+        check_package(parser, "--save to .safetensors", "safetensors")
     if options.plot:
-        check_package(parser, "--plot", "matplotlib", extra="plot")
+        check_package(parser, "--plot", "matplotlib")
     if options.distributed:
-        check_package(parser, "--distributed", "mpi4py", extra="mpi")
+        check_package(parser, "--distributed", "mpi4py")
 
 
 def check_file(parser, name, path, *endings):
@@ -264,10 +264,10 @@ def check_file(parser, name, path, *endings):
         parser.error(f"{name}: there is no folder {path.absolute().parent}")
 
 
-def check_package(parser, option, package, extra):
+def check_package(parser, option, package):
     """Exit with a line that says how to install the package of an option if it is missing."""
     if importlib.util.find_spec(package) is None:
-        parser.error(f"{option} needs {package}; install it with: pip install nnlite[{extra}]")
+        parser.error(f"{option} needs {package}; install it with: pip install {package}")
 
 
 def add_number(group, name, minimum, default, text):

@@ -23,13 +23,23 @@ from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
+    GLU,
+    SELU,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     LeakyReLU,
+    LogSigmoid,
     LogSoftmax,
+    Mish,
+    PReLU,
     ReLU,
+    ReLU6,
     Sigmoid,
     SiLU,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from .layers.arithmetic import (
@@ -97,7 +107,15 @@ from .optim.schedules import (
     StepLR,
 )
 from .parameter import Parameter
-from .plots import plot_confusion_matrix, plot_mistakes, plot_report, plot_weights
+from .plots import (
+    plot_confusion_matrix,
+    plot_gradients,
+    plot_heatmaps,
+    plot_histograms,
+    plot_mistakes,
+    plot_report,
+    plot_weights,
+)
 from .random import seed
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
@@ -112,15 +130,17 @@ from .training.metrics import (
 )
 from .training.state import Training
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 __all__ = [
     "ELU",
     "GELU",
+    "GLU",
     "GRU",
     "LSTM",
     "RNN",
+    "SELU",
     "SGD",
     "Abs",
     "Adam",
@@ -151,6 +171,10 @@ __all__ = [
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
     "Graph",
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "Histograms",
     "History",
     "Huber",
     "Identity",
@@ -161,6 +185,7 @@ __all__ = [
     "Linear",
     "LinearLR",
     "Log",
+    "LogSigmoid",
     "LogSoftmax",
     "Loss",
     "MatMul",
@@ -171,6 +196,7 @@ __all__ = [
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Minimum",
+    "Mish",
     "MixUp",
     "MultiStepLR",
     "MultiheadAttention",
@@ -179,6 +205,7 @@ __all__ = [
     "NegativeLogLikelihood",
     "OneCycleLR",
     "Optimizer",
+    "PReLU",
     "Parameter",
     "Power",
     "RMSNorm",
@@ -188,6 +215,7 @@ __all__ = [
     "RandomErasing",
     "RandomHorizontalFlip",
     "ReLU",
+    "ReLU6",
     "Reciprocal",
     "ReduceLROnPlateau",
     "Reshape",
@@ -199,6 +227,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Softsign",
     "Sqrt",
     "Square",
     "StepLR",
@@ -215,8 +244,10 @@ __all__ = [
     "clip_grad_value",
     "confusion_matrix",
     "datasets",
+    "diagnose",
     "evaluate",
     "fit",
+    "grad_cam",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -225,10 +256,14 @@ __all__ = [
     "load_state",
     "no_grad",
     "plot_confusion_matrix",
+    "plot_gradients",
+    "plot_heatmaps",
+    "plot_histograms",
     "plot_mistakes",
     "plot_report",
     "plot_weights",
     "predict",
+    "saliency",
     "save",
     "save_checkpoint",
     "save_model",
@@ -241,10 +276,14 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "Histograms": ".debug.histograms",
     "compile": ".compiled.compile",
+    "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
     "from_torch": ".interop.torch",
+    "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",
     "to_onnx": ".interop.onnx.write",
@@ -255,4 +294,9 @@ _ON_FIRST_USE = {
 def __getattr__(name: str) -> _Any:
     if name not in _ON_FIRST_USE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    try:
+        return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
+        ) from error

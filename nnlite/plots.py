@@ -1,4 +1,4 @@
-"""Plots of a trained classifier: confusion matrix, worst mistakes, weights and a report.
+"""Plots of a model and its training: reports, mistakes, weights, gradients, histograms, heat maps.
 
 They need matplotlib, which is imported when the first plot is made.
 """
@@ -22,6 +22,8 @@ from .training.metrics import accuracy, confusion_matrix
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
+
+    from .debug.histograms import Histograms
 
 _RIGHT, _WRONG, _QUIET = "#2a6f97", "#c0392b", "#8a8f98"
 
@@ -374,6 +376,200 @@ def plot_weights(
     return figure
 
 
+def plot_gradients(model: Layer, *, figure: FigureBase | None = None) -> FigureBase:
+    """Draw the size of the gradient of each parameter, beside that of its values.
+
+    The size is the root mean square, on a logarithmic scale. Gradients that shrink from the last
+    layer to the first vanish, those that grow explode.
+
+    Parameters
+    ----------
+    model : Layer
+        After a `backward`, and before the next `zero_grad`.
+    figure : matplotlib.figure.Figure or SubFigure, optional
+        Figure to draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or SubFigure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If no parameter has a gradient.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> model, loss = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), nn.CrossEntropy()
+    >>> value = loss(model(np.ones((5, 4), np.float32)), np.arange(5) % 3)
+    >>> gradient = model.backward(loss.backward())
+    >>> figure = nn.plot_gradients(model)
+    """
+    who = "plot_gradients"
+    parameters = dict(model.named_parameters())
+    if all(parameter.grad is None for parameter in parameters.values()):
+        raise ValueError(
+            f"{who}: no parameter of {model.label} has a gradient; call backward first"
+        )
+    figure = _figure(figure, (7, 0.28 * len(parameters) + 1.2), who)
+    axes = figure.add_subplot()
+    rows = np.arange(len(parameters))
+    values = [_rms(parameter.data) for parameter in parameters.values()]
+    grads = [_rms(parameter.grad) for parameter in parameters.values()]
+    axes.plot(values, rows, "o", color=_QUIET, markersize=5, label="values")
+    axes.plot(grads, rows, "o", color=_RIGHT, label="gradient")
+    axes.set_xscale("log", nonpositive="mask")
+    for row, (parameter, size) in enumerate(zip(parameters.values(), grads, strict=True)):
+        if not size > 0:
+            what = "no gradient" if parameter.grad is None else f"gradient {size:g}"
+            axes.text(
+                0.01, row, what, color=_WRONG, transform=axes.get_yaxis_transform(),
+                verticalalignment="center",
+            )  # fmt: skip
+    axes.set_yticks(rows, parameters)
+    axes.set_ylim(len(parameters) - 0.5, -0.5)
+    axes.set_xlabel("root mean square")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure
+
+
+def _rms(array: Array | None) -> float:
+    """Return the root mean square; NaN for None."""
+    return math.nan if array is None else float(np.sqrt(np.mean(np.square(array, dtype=float))))
+
+
+def plot_histograms(histograms: Histograms, *, figure: FigureBase | None = None) -> FigureBase:
+    """Draw the distributions of weights and activations over training.
+
+    Each panel has a column for each epoch; the darker, the more values lie there.
+
+    Parameters
+    ----------
+    histograms : Histograms
+        The callback, after `fit`.
+    figure : matplotlib.figure.Figure or SubFigure, optional
+        Figure to draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or SubFigure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If nothing is recorded yet.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    >>> model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+    >>> histograms = nn.Histograms(x)
+    >>> history = nn.fit(
+    ...     model, nn.MeanSquaredError(), nn.SGD(model.parameters(), lr=0.1), [(x, x[:, :1])],
+    ...     epochs=3, callbacks=[histograms], progress=False,
+    ... )
+    >>> figure = nn.plot_histograms(histograms)
+    """
+    who = "plot_histograms"
+    recorded = {**histograms.weights}
+    recorded.update((f"output of {name}", pairs) for name, pairs in histograms.activations.items())
+    if not recorded:
+        raise ValueError(f"{who}: nothing is recorded; give the callback to fit first")
+    columns = min(len(recorded), 4)
+    rows = -(-len(recorded) // columns)
+    figure = _figure(figure, (3.2 * columns, 2.2 * rows + 0.3), who)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+    for axes in grid.flat[len(recorded) :]:
+        axes.set_axis_off()
+    for axes, (name, pairs) in zip(grid.flat, recorded.items(), strict=False):
+        for epoch, (counts, edges) in zip(histograms.epochs, pairs, strict=True):
+            density = counts / max(counts.max(), 1)
+            axes.pcolormesh(
+                [epoch - 0.5, epoch + 0.5], edges, density[:, np.newaxis], cmap="Blues",
+                vmin=0, vmax=1,
+            )  # fmt: skip
+        axes.set_title(name, loc="left", fontsize="medium")
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("epoch")
+    return figure
+
+
+def plot_heatmaps(
+    images: ArrayLike,
+    maps: ArrayLike,
+    *,
+    titles: Sequence[str] | None = None,
+    figure: FigureBase | None = None,
+) -> FigureBase:
+    """Draw images with heat maps over them, such as those of `saliency` and `grad_cam`.
+
+    Parameters
+    ----------
+    images : array_like of shape (N, C, H, W)
+        With one or three channels.
+    maps : array_like of shape (N, H, W)
+        Not negative; each has its own scale.
+    titles : sequence of str, optional
+        A title for each image.
+    figure : matplotlib.figure.Figure or SubFigure, optional
+        Figure to draw into; a new one by default.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or SubFigure
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the shapes do not fit.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> _, (images, labels) = nn.datasets.mnist()
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    >>> figure = nn.plot_heatmaps(images[:4], nn.saliency(model, images[:4]))
+    """
+    who = "plot_heatmaps"
+    pictures, heat = _as_images(images, who), np.asarray(maps, np.float64)
+    if heat.shape != (len(pictures), *pictures.shape[2:]):
+        raise ValueError(
+            f"{who}: expected maps of shape {(len(pictures), *pictures.shape[2:])} for these "
+            f"images, got {heat.shape}"
+        )
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"{who}: expected {len(pictures)} titles, got {len(titles)}")
+    columns = min(len(pictures), 8)
+    rows = -(-len(pictures) // columns)
+    figure = _figure(figure, (1.6 * columns, 1.6 * rows + 0.4), who)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    tiles = _scaled(np.moveaxis(pictures, 1, -1).astype(np.float64))
+    for index, axes in enumerate(grid.flat):
+        axes.set_axis_off()
+        if index >= len(tiles):
+            continue
+        grey = tiles[index].mean(axis=-1)
+        axes.imshow(grey, cmap="gray_r", vmin=0, vmax=1.6)
+        strength = heat[index] / (heat[index].max() or 1.0)
+        axes.imshow(strength, cmap="autumn_r", alpha=0.85 * strength, vmin=0, vmax=1)
+        if titles is not None:
+            axes.set_title(str(titles[index]), fontsize="medium")
+    return figure
+
+
 def _plot_gates(figure: FigureBase, gates: Array, title: str) -> None:
     """Draw the input weights (gates, units, features) of a recurrent layer."""
     # Sort units by the centre of their weights, so that units of the same features are neighbours.
@@ -425,7 +621,7 @@ def _figure(figure: Any, size: tuple[float, float], who: str) -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"{who} needs matplotlib; install it with: pip install nnlite[plot]"
+            f"{who} needs matplotlib; install it with: pip install matplotlib"
         ) from error
     return Figure(figsize=size, layout="constrained") if figure is None else figure
 

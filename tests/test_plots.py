@@ -194,12 +194,83 @@ def test_without_matplotlib_it_says_how_to_install_it(
         return real_import(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
-    with pytest.raises(ImportError, match=r"plot_weights needs .* pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"plot_weights needs .* pip install matplotlib"):
         nn.plot_weights(nn.Linear(2, 2))
-    with pytest.raises(ImportError, match=r"plot_mistakes needs .* pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"plot_mistakes needs .* pip install matplotlib"):
         nn.plot_mistakes(np.zeros((4, 1, 2, 2)), logits, [0, 0, 0, 0])
-    with pytest.raises(ImportError, match=r"pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         nn.plot_confusion_matrix(logits, [0, 0, 0, 0])
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with pytest.raises(ImportError, match=r"pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         nn.plot_report(model, nn.History(), np.zeros((1, 1, 2, 2), np.float32), [0])
+
+
+class TestGradients:
+    def test_it_draws_the_root_mean_squares(self) -> None:
+        model, loss = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), nn.MeanSquaredError()
+        loss(model(np.ones((5, 3), np.float32)), np.ones((5, 2)))
+        model.backward(loss.backward())
+        (axes,) = nn.plot_gradients(model).axes
+        values, grads = (line.get_xdata() for line in axes.lines)
+        for index, parameter in enumerate(model.parameters()):
+            assert values[index] == pytest.approx(np.sqrt(np.mean(parameter.data**2)), rel=1e-5)
+            assert grads[index] == pytest.approx(np.sqrt(np.mean(parameter.grad**2)), rel=1e-5)
+        names = [tick.get_text() for tick in axes.get_yticklabels()]
+        assert names == ["0.weight", "0.bias", "1.weight", "1.bias"]
+
+    def test_missing_gradients_and_zeros_are_written(self) -> None:
+        model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        model[0].weight.accumulate(np.zeros((4, 3)))
+        (axes,) = nn.plot_gradients(model).axes
+        assert texts(axes) == ["gradient 0", *["no gradient"] * 3]
+
+    def test_without_any_it_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="no parameter of Linear.* call backward first"):
+            nn.plot_gradients(nn.Linear(2, 2))
+
+
+class TestHistograms:
+    def test_each_epoch_is_a_column(self) -> None:
+        x = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+        model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+        histograms = nn.Histograms(x)
+        nn.fit(
+            model, nn.MeanSquaredError(), nn.SGD(model.parameters(), lr=0.1), [(x, x[:, :1])],
+            epochs=2, callbacks=[histograms], progress=False,
+        )  # fmt: skip
+        figure = nn.plot_histograms(histograms)
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert titles[:7] == [
+            "0.weight", "0.bias", "2.weight", "2.bias", "output of 0", "output of 1", "output of 2"
+        ]  # fmt: skip
+        columns = figure.axes[0].collections
+        assert len(columns) == 3
+        counts, edges = histograms.weights["0.weight"][2]
+        np.testing.assert_allclose(columns[2].get_array().ravel(), counts / counts.max())
+        corners = columns[2].get_coordinates()
+        np.testing.assert_allclose(corners[:, 0, 1], edges)
+        assert corners[0, :, 0].tolist() == [1.5, 2.5]
+
+    def test_nothing_recorded_is_an_error(self) -> None:
+        with pytest.raises(ValueError, match="give the callback to fit first"):
+            nn.plot_histograms(nn.Histograms())
+
+
+class TestHeatmaps:
+    def test_maps_lie_over_their_images(self, rng: np.random.Generator) -> None:
+        images, maps = rng.random((3, 1, 5, 6)), rng.random((3, 5, 6))
+        figure = nn.plot_heatmaps(images, maps, titles=["a", "b", "c"])
+        assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c"]
+        below, above = figure.axes[1].images
+        image = images[1, 0]
+        np.testing.assert_allclose(below.get_array(), (image - image.min()) / np.ptp(image))
+        np.testing.assert_allclose(above.get_array(), maps[1] / maps[1].max())
+
+    def test_a_map_of_zeros_is_drawn(self) -> None:
+        nn.plot_heatmaps(np.ones((1, 3, 4, 4)), np.zeros((1, 4, 4)))
+
+    def test_bad_shapes_are_a_clear_error(self) -> None:
+        with pytest.raises(ValueError, match=r"expected maps of shape \(2, 4, 4\)"):
+            nn.plot_heatmaps(np.ones((2, 1, 4, 4)), np.ones((2, 4, 5)))
+        with pytest.raises(ValueError, match="expected 2 titles, got 1"):
+            nn.plot_heatmaps(np.ones((2, 1, 4, 4)), np.ones((2, 4, 4)), titles=["a"])

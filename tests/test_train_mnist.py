@@ -209,14 +209,10 @@ def test_it_writes_itself_as_a_page(data_dir: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "options", "message"),
+    ("package", "options", "option"),
     [
-        ("matplotlib", ("--plot", "run.png"), "--plot needs matplotlib; .*nnlite[plot]"),
-        (
-            "safetensors",
-            ("--save", "model.safetensors"),
-            "--save to .safetensors needs safetensors; .*nnlite[safetensors]",
-        ),
+        ("matplotlib", ("--plot", "run.png"), "--plot"),
+        ("safetensors", ("--save", "model.safetensors"), "--save to .safetensors"),
     ],
 )
 def test_without_a_package_it_says_so_before_it_trains(
@@ -225,14 +221,14 @@ def test_without_a_package_it_says_so_before_it_trains(
     capsys: pytest.CaptureFixture[str],
     package: str,
     options: tuple[str, ...],
-    message: str,
+    option: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(sys, "argv", ["train_mnist.py", *options])
     with pytest.raises(SystemExit):
         demo.parse_arguments()
-    needs, extra = message.split(".*")
-    assert capsys.readouterr().err.endswith(f"error: {needs}install it with: pip install {extra}\n")
+    message = f"error: {option} needs {package}; install it with: pip install {package}\n"
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_the_commands_in_the_readme_are_right(

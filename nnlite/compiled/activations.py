@@ -14,7 +14,7 @@ from typing import Any
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Value
+from .source import Code, FixedBatchError, Size, Value, nest, product
 
 Formulas = Callable[[Any], tuple[str, str]]
 
@@ -29,6 +29,34 @@ def _elu(layer: nn.ELU) -> tuple[str, str]:
         f"x if x > 0 else {alpha} * (exp(min(x, real(0))) - real(1))",
         f"dy if x > 0 else dy * {alpha} * exp(min(x, real(0)))",
     )
+
+
+def _selu(layer: nn.SELU) -> tuple[str, str]:
+    alpha, scale = _real(layer._alpha), _real(layer._scale)
+    return (
+        f"{scale} * (x if x > 0 else {alpha} * (exp(min(x, real(0))) - real(1)))",
+        f"dy * {scale} * (real(1) if x > 0 else {alpha} * exp(min(x, real(0))))",
+    )
+
+
+def _softplus(layer: nn.Softplus) -> tuple[str, str]:
+    beta, threshold = _real(layer.beta), _real(layer.threshold)
+    return (
+        f"x if {beta} * x > {threshold} else log1p_exp({beta} * x) / {beta}",
+        f"dy if {beta} * x > {threshold} else dy * sigmoid({beta} * x)",
+    )
+
+
+def _hardtanh(layer: nn.Hardtanh) -> tuple[str, str]:
+    low, high = _real(layer.min_val), _real(layer.max_val)
+    return (
+        f"{low} if x < {low} else ({high} if x > {high} else x)",
+        f"real(0) if y == {low} or y == {high} else dy",
+    )
+
+
+_HARDSIGMOID = "min(max(x + real(3), real(0)), real(6)) / real(6)"
+_SOFT_GATE = "tanh(log1p_exp(x))"
 
 
 def _gelu(layer: nn.GELU) -> tuple[str, str]:
@@ -59,9 +87,26 @@ FORMULAS: dict[type, Formulas] = {
         "x * sigmoid(x)",
         "dy * sigmoid(x) * (real(1) + x * (real(1) - sigmoid(x)))",
     ),
-    nn.Softplus: lambda layer: (
-        f"log1p_exp({_real(layer.beta)} * x) / {_real(layer.beta)}",
-        f"dy * sigmoid({_real(layer.beta)} * x)",
+    nn.Softplus: _softplus,
+    nn.SELU: _selu,
+    nn.Mish: lambda layer: (
+        f"x * {_SOFT_GATE}",
+        f"dy * ({_SOFT_GATE} + x * (real(1) - {_SOFT_GATE} * {_SOFT_GATE}) * sigmoid(x))",
+    ),
+    nn.ReLU6: _hardtanh,
+    nn.Hardtanh: _hardtanh,
+    nn.Hardsigmoid: lambda layer: (
+        _HARDSIGMOID,
+        "real(0) if y == 0 or y == 1 else dy / real(6)",
+    ),
+    nn.Hardswish: lambda layer: (
+        f"x * ({_HARDSIGMOID})",
+        "real(0) if x <= -3 else (dy if x >= 3 else dy * (x / real(3) + real(0.5)))",
+    ),
+    nn.LogSigmoid: lambda layer: ("-log1p_exp(-x)", "dy * sigmoid(-x)"),
+    nn.Softsign: lambda layer: (
+        "x / (real(1) + abs(x))",
+        "dy / ((real(1) + abs(x)) * (real(1) + abs(x)))",
     ),
     nn.GELU: _gelu,
     nn.Sigmoid: lambda layer: ("sigmoid(x)", "dy * y * (real(1) - y)"),
@@ -101,5 +146,60 @@ def elementwise(layer: nn.Layer, code: Code, x: Value) -> Any:
                 for i in range({x.size}):
                     {dx}[i] = {at(slope)}
             """)
+
+    return y, backward
+
+
+@form(nn.PReLU)
+def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
+    """Y = x where x > 0, otherwise weight x, with one weight per channel or one for all."""
+    weight = code.parameter(layer.weight, "weight")
+    shared = layer.num_parameters == 1
+    sizes: dict[str, Size] = {"i": x.size} if shared else {
+        "i": x.shape[0], "j": x.shape[1], "k": product(x.shape[2:])
+    }  # fmt: skip
+    at, slope = ", ".join(sizes), f"{weight}[{'0' if shared else 'j'}]"
+    y = code.new(x.shape)
+    code(f"a, b = {x.view(*sizes.values())}, {y.view(*sizes.values())}")
+    code(nest(sizes, f"b[{at}] = a[{at}] if a[{at}] > 0 else {slope} * a[{at}]"))
+
+    def backward(dy: Value) -> None:
+        code(f"a, g = {x.view(*sizes.values())}, {dy.view(*sizes.values())}")
+        if weight.needs_grad:
+            with code.gradient(weight) as part:
+                total = slope.replace(f"{weight}", f"{part}")
+                code(f"{part}[:] = 0")
+                code(nest(sizes, f"if a[{at}] < 0:\n    {total} += g[{at}] * a[{at}]"))
+        if x.needs_grad:
+            with code.gradient(x) as dx:
+                code(f"b = {dx.view(*sizes.values())}")
+                code(nest(sizes, f"b[{at}] = g[{at}] if a[{at}] > 0 else {slope} * g[{at}]"))
+
+    return y, backward
+
+
+@form(nn.GLU)
+def glu(layer: nn.GLU, code: Code, x: Value) -> Any:
+    """Y = a σ(b) for the halves a, b of x; da = dy σ(b), db = dy a σ(b) (1 - σ(b))."""
+    axis = layer.dim % len(x.shape)
+    size, before, behind = x.shape[axis], product(x.shape[:axis]), product(x.shape[axis + 1 :])
+    if not isinstance(size, int):
+        raise FixedBatchError
+    half = size // 2
+    y = code.new((*x.shape[:axis], half, *x.shape[axis + 1 :]))
+    halves, whole = (before, half, behind), (before, 2, half, behind)
+    sizes: dict[str, Size] = {"i": before, "j": half, "k": behind}
+    code(f"a, b = {x.view(*whole)}, {y.view(*halves)}")
+    code(nest(sizes, "b[i, j, k] = a[i, 0, j, k] * sigmoid(a[i, 1, j, k])"))
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"a, b, g = {x.view(*whole)}, {dx.view(*whole)}, {dy.view(*halves)}")
+            body = """
+                gate = sigmoid(a[i, 1, j, k])
+                b[i, 0, j, k] = g[i, j, k] * gate
+                b[i, 1, j, k] = b[i, 0, j, k] * a[i, 0, j, k] * (real(1) - gate)
+            """
+            code(nest(sizes, body))
 
     return y, backward

@@ -65,7 +65,7 @@ def compile(
     TypeError
         If a layer, the loss or the optimizer has no compiled form; the message names it.
     ImportError
-        If Numba or SciPy is missing: ``pip install nnlite[compile]``.
+        If Numba or SciPy is missing: ``pip install numba scipy``.
 
     Notes
     -----

@@ -115,7 +115,7 @@ def _numba() -> Any:
         import scipy.linalg.cython_blas  # noqa: F401 - of Numba's matrix products
     except ImportError as error:
         raise ImportError(
-            f"compile: {error.name} is not installed; use: pip install nnlite[compile]"
+            f"compile: {error.name} is not installed; use: pip install numba scipy"
         ) from error
     _register()
     return numba

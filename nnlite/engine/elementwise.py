@@ -76,6 +76,16 @@ def tanh(x: Array) -> Array:
     return y
 
 
+def log1p_exp(x: Array) -> Array:
+    """Return log(1 + exp(x)) = max(x, 0) + log(1 + exp(-|x|)), which cannot overflow."""
+    y = absolute(x)
+    np.negative(y, out=y)
+    np.exp(y, out=y)
+    np.log1p(y, out=y)
+    y += relu(x)
+    return y
+
+
 def sigmoid(x: Array) -> Array:
     """Return 1 / (1 + exp(-x)), with a relative error of a few units in the last place."""
     y: Array = np.negative(x, out=empty_like(x))

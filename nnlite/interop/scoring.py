@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "metrics are named as scikit-learn names its scorers; "
-        "install it with: pip install nnlite[sklearn]"
+        "install it with: pip install scikit-learn"
     ) from error
 
 import nnlite as nn

@@ -2,7 +2,7 @@
 
 They are what scikit-learn expects of an estimator, so that they work in a ``Pipeline``, in
 ``GridSearchCV`` and with every metric. Needs scikit-learn 1.6 or newer:
-``pip install nnlite[sklearn]``.
+``pip install scikit-learn``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "nnlite.interop.sklearn needs scikit-learn 1.6 or newer; "
-        "install it with: pip install nnlite[sklearn]"
+        "install it with: pip install scikit-learn"
     ) from error
 
 import nnlite as nn

@@ -1,4 +1,4 @@
-"""Activations: functions without parameters, most of them elementwise."""
+"""Activations: most of them are elementwise and have no parameters."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..checks import as_floats, as_output_grad, integer, number, one_of, positiv
 from ..engine.arrays import Array
 from ..engine.elementwise import (
     absolute,
+    log1p_exp,
     multiply,
     negative_part,
     one_minus,
@@ -19,9 +20,12 @@ from ..engine.elementwise import (
     sigmoid,
     step,
     tanh,
+    where,
 )
+from ..engine.memory import empty_like
 from ..engine.special import normal_cdf
 from ..layer import Layer
+from ..parameter import Parameter
 from .elementwise import Elementwise
 
 
@@ -149,6 +153,206 @@ class ELU(Elementwise):
         return slope
 
 
+class SELU(ELU):
+    """Scaled ELU: ``y = scale · x`` for x > 0, otherwise ``y = scale · alpha (exp(x) - 1)``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = dL/dy · scale · (1 if x > 0 else alpha exp(x))
+
+    scale = 1.0507… and alpha = 1.6733… are the solution of two equations: for x of a standard
+    normal distribution, y has mean 0 and variance 1 again. A deep network of `Linear` layers with
+    normal weights of variance 1 / in_features keeps these moments without normalisation.
+
+    References
+    ----------
+    G. Klambauer, T. Unterthiner, A. Mayr, S. Hochreiter, "Self-normalizing neural networks",
+    NeurIPS 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.SELU()(np.array([-1000.0, 0.0, 1.0])).round(4)
+    array([-1.7581,  0.    ,  1.0507])
+    """
+
+    _alpha = 1.6732632423543772
+    _scale = 1.0507009873554805
+
+    def __init__(self) -> None:
+        super().__init__(self._alpha)
+
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y, x = super().value(x)
+        y *= self._scale
+        return y, x
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        slope = super().vjp(x, grad)
+        slope *= self._scale
+        return slope
+
+
+class Hardtanh(Elementwise):
+    """Clipping: ``y = min(max(x, min_val), max_val)``.
+
+    Parameters
+    ----------
+    min_val, max_val : float, default -1 and 1
+        The smallest and the largest output.
+
+    Raises
+    ------
+    ValueError
+        If `max_val` is not above `min_val`.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. At the two bends there is no derivative, and the gradient is 0::
+
+        dL/dx = dL/dy · [min_val < x < max_val]
+
+    References
+    ----------
+    R. Collobert, "Large scale machine learning", PhD thesis, Université Paris 6, 2004.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Hardtanh()(np.array([-2.0, 0.5, 2.0]))
+    array([-1. ,  0.5,  1. ])
+    """
+
+    min_val: float
+    max_val: float
+
+    def __init__(self, min_val: float = -1.0, max_val: float = 1.0) -> None:
+        name = type(self).__name__
+        self.min_val = number(min_val, f"{name}: min_val")
+        self.max_val = number(max_val, f"{name}: max_val")
+        if not self.min_val < self.max_val:
+            raise ValueError(f"{name}: max_val must be above min_val={min_val}, got {max_val}")
+
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = _clipped(x, self.min_val, self.max_val)
+        return y, y
+
+    def vjp(self, y: Array, grad: Array) -> Array:
+        return where(_is_between(y, self.min_val, self.max_val), grad)
+
+
+class ReLU6(Hardtanh):
+    """ReLU with an upper bound: ``y = min(max(x, 0), 6)``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. At the two bends there is no derivative, and the gradient is 0::
+
+        dL/dx = dL/dy · [0 < x < 6]
+
+    References
+    ----------
+    A. Krizhevsky, "Convolutional deep belief networks on CIFAR-10", 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.ReLU6()(np.array([-1.0, 3.0, 8.0]))
+    array([0., 3., 6.])
+    """
+
+    def __init__(self) -> None:
+        super().__init__(0.0, 6.0)
+
+
+class Hardsigmoid(Elementwise):
+    """Sigmoid in three straight pieces: ``y = min(max(x + 3, 0), 6) / 6``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. At the two bends there is no derivative, and the gradient is 0::
+
+        dL/dx = dL/dy · [-3 < x < 3] / 6
+
+    References
+    ----------
+    M. Courbariaux, Y. Bengio, J.-P. David, "BinaryConnect: training deep neural networks with
+    binary weights during propagations", NeurIPS 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Hardsigmoid()(np.array([-4.0, 0.0, 1.5, 4.0]))
+    array([0.  , 0.5 , 0.75, 1.  ])
+    """
+
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = _hardsigmoid(x)
+        return y, y
+
+    def vjp(self, y: Array, grad: Array) -> Array:
+        slope = where(_is_between(y, 0, 1), grad)
+        slope /= 6
+        return slope
+
+
+class Hardswish(Elementwise):
+    """SiLU with a `Hardsigmoid` h in place of the sigmoid: ``y = x h(x)``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. At x = -3 and 3 there is no derivative; the gradient is that of the
+    outer piece::
+
+        dL/dx = dL/dy · (h(x) + [-3 < x < 3] x / 6)
+
+    References
+    ----------
+    A. Howard et al., "Searching for MobileNetV3", ICCV 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Hardswish()(np.array([-4.0, 0.0, 1.5, 4.0]))
+    array([-0.   ,  0.   ,  1.125,  4.   ])
+    """
+
+    def value(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        h = _hardsigmoid(x)
+        return multiply(x, h), (x, h)
+
+    def vjp(self, saved: tuple[Array, Array], grad: Array) -> Array:
+        x, h = saved
+        slope = where(_is_between(h, 0, 1), x)
+        slope /= 6
+        slope += h
+        slope *= grad
+        return slope
+
+
+def _hardsigmoid(x: Array) -> Array:
+    y = _clipped(x + 3, 0, 6)
+    y /= 6
+    return y
+
+
+def _clipped(x: Array, low: float, high: float) -> Array:
+    y: Array = np.clip(x, low, high, out=empty_like(x))
+    return y
+
+
+def _is_between(y: Array, low: float, high: float) -> Array:
+    """Whether clipping to [low, high], whose result is y, kept the value; True for NaN."""
+    return (y != low) & (y != high)
+
+
 class SiLU(Elementwise):
     """Sigmoid linear unit, also called swish: ``y = x σ(x)``.
 
@@ -185,6 +389,43 @@ class SiLU(Elementwise):
         return slope
 
 
+class Mish(Elementwise):
+    """Self-gated smooth ReLU: ``y = x tanh(log(1 + exp(x)))``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. With t = tanh(log(1 + exp(x)))::
+
+        dL/dx = dL/dy · (t + x (1 - t²) σ(x))
+
+    because σ(x) is the derivative of log(1 + exp(x)).
+
+    References
+    ----------
+    D. Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Mish()(np.array([-1000.0, 0.0, 1000.0]))
+    array([  -0.,    0., 1000.])
+    """
+
+    def value(self, x: Array) -> tuple[Array, tuple[Array, Array]]:
+        t = tanh(log1p_exp(x))
+        return multiply(x, t), (x, t)
+
+    def vjp(self, saved: tuple[Array, Array], grad: Array) -> Array:
+        x, t = saved
+        slope = one_minus(multiply(t, t))
+        slope *= x
+        slope *= sigmoid(x)
+        slope += t
+        slope *= grad
+        return slope
+
+
 class Softplus(Elementwise):
     """Smooth ReLU: ``y = log(1 + exp(beta · x)) / beta``.
 
@@ -192,12 +433,14 @@ class Softplus(Elementwise):
     ----------
     beta : float, default 1
         Sharpness of the bend at 0, a positive number.
+    threshold : float, default 20
+        Above ``beta · x = threshold``, y = x. By default the difference is below 3e-9 / beta.
 
     Notes
     -----
-    Shapes: x and y alike, any. No intermediate value overflows, so large inputs need no threshold::
+    Shapes: x and y alike, any. No intermediate value overflows, whatever the threshold::
 
-        dL/dx = dL/dy · σ(beta · x)
+        dL/dx = dL/dy · (1 if beta · x > threshold else σ(beta · x))
 
     References
     ----------
@@ -213,22 +456,22 @@ class Softplus(Elementwise):
     """
 
     beta: float
+    threshold: float
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         self.beta = positive(beta, "Softplus: beta")
+        self.threshold = number(threshold, "Softplus: threshold")
 
     def value(self, x: Array) -> tuple[Array, Array]:
-        # log(1 + exp(u)) = max(u, 0) + log(1 + exp(-|u|)): exp(-|u|) cannot overflow.
-        y = absolute(x)
-        y *= -self.beta
-        np.exp(y, out=y)
-        np.log1p(y, out=y)
+        scaled = multiply(x, self.beta)
+        y = log1p_exp(scaled)
         y /= self.beta
-        y += relu(x)
-        return y, x
+        np.copyto(y, x, where=scaled > self.threshold)
+        return y, scaled
 
-    def vjp(self, x: Array, grad: Array) -> Array:
-        slope = sigmoid(multiply(x, self.beta))
+    def vjp(self, scaled: Array, grad: Array) -> Array:
+        slope = sigmoid(scaled)
+        np.copyto(slope, 1, where=scaled > self.threshold)
         slope *= grad
         return slope
 
@@ -333,6 +576,33 @@ class Sigmoid(Elementwise):
         return slope
 
 
+class LogSigmoid(Elementwise):
+    """Logarithm of the logistic function: ``y = log σ(x) = -log(1 + exp(-x))``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any. No intermediate value overflows::
+
+        dL/dx = dL/dy · (1 - σ(x))
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.LogSigmoid()(np.array([-1000.0, 0.0, 1000.0])).round(4)
+    array([-1.000e+03, -6.931e-01, -0.000e+00])
+    """
+
+    def value(self, x: Array) -> tuple[Array, Array]:
+        y = log1p_exp(-x)
+        return np.negative(y, out=y), x
+
+    def vjp(self, x: Array, grad: Array) -> Array:
+        slope = sigmoid(-x)  # 1 - σ(x)
+        slope *= grad
+        return slope
+
+
 class Tanh(Elementwise):
     """Hyperbolic tangent: ``y = tanh(x)``.
 
@@ -360,6 +630,180 @@ class Tanh(Elementwise):
         return slope
 
 
+class Softsign(Elementwise):
+    """Sigmoid with slow saturation: ``y = x / (1 + |x|)``.
+
+    Notes
+    -----
+    Shapes: x and y alike, any::
+
+        dL/dx = dL/dy / (1 + |x|)²
+
+    References
+    ----------
+    J. Bergstra, G. Desjardins, P. Lamblin, Y. Bengio, "Quadratic polynomials learn better image
+    features", Université de Montréal, technical report 1337, 2009.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.Softsign()(np.array([-1.0, 0.0, 3.0]))
+    array([-0.5 ,  0.  ,  0.75])
+    """
+
+    def value(self, x: Array) -> tuple[Array, Array]:
+        d = absolute(x)
+        d += 1
+        return x / d, d
+
+    def vjp(self, d: Array, grad: Array) -> Array:
+        slope = grad / d
+        slope /= d
+        return slope
+
+
+class PReLU(Layer):
+    """Leaky ReLU with a learned slope: ``y = x`` for x > 0, otherwise ``y = weight · x``.
+
+    Parameters
+    ----------
+    num_parameters : int, default 1
+        1 for one slope, or the number of channels (the size of the second axis) for one of each.
+    init : float, default 0.25
+        Initial value of the slopes.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (num_parameters,)
+
+    Raises
+    ------
+    ValueError
+        If the input does not have `num_parameters` channels.
+
+    Notes
+    -----
+    Shapes: x and y alike, any; (N, C, …) for one slope per channel. In the sum, i runs over the
+    elements to which the slope applies::
+
+        dL/dx      = dL/dy · (1 if x > 0 else weight)
+        dL/dweight = Σ_i dL/dy_i min(x_i, 0)
+
+    Weight decay pulls the slopes to 0, and so the layer to a ReLU; the paper does without it.
+
+    References
+    ----------
+    K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers: surpassing human-level
+    performance on ImageNet classification", ICCV 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> prelu = nn.PReLU()
+    >>> prelu(np.array([[-2.0, 4.0]], dtype=np.float32))
+    array([[-0.5,  4. ]], dtype=float32)
+    >>> prelu.backward(np.ones((1, 2)))
+    array([[0.25, 1.  ]], dtype=float32)
+    >>> prelu.weight.grad
+    array([-2.], dtype=float32)
+    """
+
+    num_parameters: int
+    init: float
+    weight: Parameter
+
+    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+        self.num_parameters = integer(num_parameters, "PReLU: num_parameters")
+        self.init = number(init, "PReLU: init")
+        self.weight = Parameter(np.full(self.num_parameters, self.init, np.float32))
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x, self.weight.dtype)
+        if self.num_parameters > 1 and x.shape[1:2] != (self.num_parameters,):
+            raise ValueError(
+                f"{self.label}: expected input of shape (N, {self.num_parameters}, ...), "
+                f"got {x.shape}"
+            )
+        self.cache(x)
+        y = relu(x)
+        y += negative_part(x) * self._slopes(x.ndim)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        (x,) = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        if self.weight.requires_grad:
+            products = np.multiply(grad, negative_part(x))
+            others = tuple(axis for axis in range(x.ndim) if axis != 1 or self.num_parameters == 1)
+            self.weight.accumulate(products.sum(axis=others).reshape(self.num_parameters))
+        return np.where(x > 0, grad, grad * self._slopes(x.ndim)) if input_grad else None
+
+    def _slopes(self, rank: int) -> Array:
+        """Return the slopes with the axes of an input, to be broadcast."""
+        return self.weight.data.reshape(-1, *[1] * max(0, rank - 2))
+
+
+class GLU(Layer):
+    """Gated linear unit: ``y = a · σ(b)``, where a and b are the halves of the input.
+
+    Parameters
+    ----------
+    dim : int, default -1
+        The axis that is halved.
+
+    Raises
+    ------
+    ValueError
+        If the input has no axis `dim`, or one of odd size.
+
+    Notes
+    -----
+    Shapes: x any, y with half the size along `dim`. With s = σ(b)::
+
+        dL/da = dL/dy · s        dL/db = dL/dy · a s (1 - s)
+
+    References
+    ----------
+    Y. Dauphin, A. Fan, M. Auli, D. Grangier, "Language modeling with gated convolutional
+    networks", ICML 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.GLU()(np.array([[3.0, 4.0, 0.0, 1000.0]]))
+    array([[1.5, 4. ]])
+    """
+
+    dim: int
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = integer(dim, "GLU: dim", -math.inf)
+
+    def forward(self, x: ArrayLike) -> Array:
+        x = as_floats(self, x)
+        _check_axis(self, x)
+        if x.shape[self.dim] % 2:
+            raise ValueError(
+                f"{self}: axis {self.dim} of an input of shape {x.shape} cannot be halved; "
+                f"its size must be even"
+            )
+        a, b = np.split(x, 2, axis=self.dim)
+        s = sigmoid(b)
+        self.cache(a, s)
+        return multiply(a, s)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        a, s = self.cached()
+        grad = as_output_grad(self, grad, a.shape, a.dtype)
+        if not input_grad:
+            return None
+        da = grad * s
+        return np.concatenate([da, da * a * one_minus(s)], axis=self.dim)
+
+
 class _AlongAxis(Layer):
     """Base of `Softmax` and `LogSoftmax`."""
 
@@ -371,8 +815,7 @@ class _AlongAxis(Layer):
     def _below_largest(self, x: ArrayLike) -> Array:
         """Subtract the largest value along the axis from the input, so that exp cannot overflow."""
         x = as_floats(self, x)
-        if not -x.ndim <= self.dim < x.ndim:
-            raise ValueError(f"{self}: an input of shape {x.shape} has no axis {self.dim}")
+        _check_axis(self, x)
         return np.subtract(x, x.max(axis=self.dim, keepdims=True))
 
 
@@ -463,3 +906,9 @@ class LogSoftmax(_AlongAxis):
         if not input_grad:
             return None
         return grad - np.exp(y) * grad.sum(axis=self.dim, keepdims=True)
+
+
+def _check_axis(layer: GLU | _AlongAxis, x: Array) -> None:
+    """Raise a ValueError if `x` does not have the axis ``layer.dim``."""
+    if not -x.ndim <= layer.dim < x.ndim:
+        raise ValueError(f"{layer}: an input of shape {x.shape} has no axis {layer.dim}")

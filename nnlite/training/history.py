@@ -125,7 +125,7 @@ class History(Mapping[str, Array]):
             from matplotlib.ticker import MaxNLocator
         except ImportError as error:
             raise ImportError(
-                "History.plot needs matplotlib; install it with: pip install nnlite[plot]"
+                "History.plot needs matplotlib; install it with: pip install matplotlib"
             ) from error
         if not self._count:
             raise ValueError("History.plot: there are no epochs to draw yet")

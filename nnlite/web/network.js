@@ -20,6 +20,12 @@ function normalCdf(x) {
 }
 const normalPdf = (x) => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
 
+const log1pExp = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+const hardsigmoid = (x) => Math.min(Math.max(x + 3, 0), 6) / 6;
+
+const SELU_ALPHA = 1.6732632423543772;
+const SELU_SCALE = 1.0507009873554805;
+
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const geluTanh = (x) => Math.tanh(GELU_SCALE * (x + 0.044715 * x ** 3));
 
@@ -38,10 +44,32 @@ const FUNCTIONS = {
     (x) => x * sigmoid(x),
     (x) => sigmoid(x) * (1 + x * (1 - sigmoid(x))),
   ],
-  Softplus: [
-    (x, { beta }) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(beta * x))) / beta,
-    (x, y, { beta }) => sigmoid(beta * x),
+  SELU: [
+    (x) => SELU_SCALE * (x > 0 ? x : SELU_ALPHA * Math.expm1(x)),
+    (x) => SELU_SCALE * (x > 0 ? 1 : SELU_ALPHA * Math.exp(x)),
   ],
+  Mish: [
+    (x) => x * Math.tanh(log1pExp(x)),
+    (x) => {
+      const t = Math.tanh(log1pExp(x));
+      return t + x * (1 - t * t) * sigmoid(x);
+    },
+  ],
+  Hardtanh: [
+    (x, { low, high }) => Math.min(Math.max(x, low), high),
+    (x, y, { low, high }) => (x > low && x < high ? 1 : 0),
+  ],
+  Hardswish: [
+    (x) => x * hardsigmoid(x),
+    (x) => hardsigmoid(x) + (Math.abs(x) < 3 ? x / 6 : 0),
+  ],
+  Hardsigmoid: [hardsigmoid, (x) => (Math.abs(x) < 3 ? 1 / 6 : 0)],
+  Softplus: [
+    (x, { beta, threshold }) => (beta * x > threshold ? x : log1pExp(beta * x) / beta),
+    (x, y, { beta, threshold }) => (beta * x > threshold ? 1 : sigmoid(beta * x)),
+  ],
+  Softsign: [(x) => x / (1 + Math.abs(x)), (x) => 1 / (1 + Math.abs(x)) ** 2],
+  LogSigmoid: [(x) => -log1pExp(-x), (x) => sigmoid(-x)],
   GELU: [(x) => x * normalCdf(x), (x) => normalCdf(x) + x * normalPdf(x)],
   GELUTanh: [
     (x) => (x / 2) * (1 + geluTanh(x)),
@@ -69,6 +97,36 @@ const LAYERS = {
   Reshape: {
     forward: (layer, x) => x.data,
     backward: (layer, grad) => grad.data,
+  },
+
+  // y = x where x > 0, otherwise weight · x, with one weight for each channel or one for all.
+  PReLU: {
+    forward: ({ weight }, x) =>
+      x.data.map((v, i) => (v > 0 ? v : v * slopeOf(weight.data, x, i))),
+    backward: ({ weight }, grad, x) =>
+      grad.data.map((g, i) => (x.data[i] > 0 ? g : g * slopeOf(weight.data, x, i))),
+  },
+
+  // y = a σ(b) for the halves of an axis, which lie in turn in memory, `block` numbers each.
+  GLU: {
+    forward({ block, size }, x) {
+      const y = new Float32Array(size);
+      y.forEach((_, i) => {
+        const a = i + Math.floor(i / block) * block;
+        y[i] = x.data[a] * sigmoid(x.data[a + block]);
+      });
+      return y;
+    },
+    backward({ block }, grad, x) {
+      const dx = new Float32Array(x.data.length);
+      grad.data.forEach((g, i) => {
+        const a = i + Math.floor(i / block) * block;
+        const s = sigmoid(x.data[a + block]);
+        dx[a] = g * s;
+        dx[a + block] = g * x.data[a] * s * (1 - s);
+      });
+      return dx;
+    },
   },
 
   // y = a + b, around the body of a Residual.
@@ -248,6 +306,10 @@ const LAYERS = {
       }),
   },
 };
+
+// The slope of a PReLU at place i.
+const slopeOf = (slopes, x, i) =>
+  slopes[slopes.length === 1 ? 0 : Math.floor(i / (x.data.length / x.shape[0]))];
 
 const sumOf = (values) => values.reduce((sum, v) => sum + v, 0);
 const average = (values) => sumOf(values) / values.length;

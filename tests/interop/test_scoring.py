@@ -177,4 +177,4 @@ def test_without_scikit_learn_the_error_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=root, check=False
     )
-    assert "pip install nnlite[sklearn]" in done.stderr
+    assert "pip install scikit-learn" in done.stderr

@@ -21,7 +21,16 @@ ELEMENTWISE: dict[str, Callable[[], nn.Layer]] = {
     "LeakyReLU": lambda: nn.LeakyReLU(0.2),
     "ELU": lambda: nn.ELU(1.5),
     "SiLU": nn.SiLU,
+    "SELU": nn.SELU,
+    "Mish": nn.Mish,
+    "ReLU6": nn.ReLU6,
+    "Hardtanh": lambda: nn.Hardtanh(-0.3, 1.1),
+    "Hardswish": nn.Hardswish,
+    "Hardsigmoid": nn.Hardsigmoid,
     "Softplus": lambda: nn.Softplus(3.0),
+    "Softsign": nn.Softsign,
+    "LogSigmoid": nn.LogSigmoid,
+    "PReLU": nn.PReLU,
     "GELU": nn.GELU,
     "GELU of tanh": lambda: nn.GELU("tanh"),
     "Sigmoid": nn.Sigmoid,
@@ -139,6 +148,106 @@ def test_softplus_of_negative_inputs_keeps_its_relative_precision() -> None:
     assert_allclose(nn.Softplus()(np.array([-30.0, -700.0])), np.exp([-30, -700]), rtol=1e-12)
 
 
+def test_softplus_is_x_above_its_threshold() -> None:
+    softplus = nn.Softplus(2.0, threshold=1.0)
+    assert_allclose(
+        softplus(np.array([0.0, 0.5, 0.6])), [math.log(2) / 2, math.log1p(math.e) / 2, 0.6]
+    )
+    assert_allclose(softplus.backward(np.ones(3)), [0.5, 1 / (1 + math.exp(-1)), 1])
+
+
+def test_selu_keeps_mean_zero_and_variance_one_of_a_normal_distribution() -> None:
+    # Gauss-Hermite quadrature on each side of the bend would do too; a fine grid is plainer.
+    x = np.linspace(-12, 12, 240_001)
+    density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
+    y = nn.SELU()(x)
+    assert_allclose([density @ y, density @ y**2], [0, 1], atol=1e-8)
+
+
+def test_mish_at_known_points() -> None:
+    # tanh(log u) = (u² - 1) / (u² + 1), and u = 1 + exp(x) is 3 for x = log 2.
+    mish = nn.Mish()
+    x = math.log(2)
+    assert_allclose(mish(np.array([x, 0.0, 1e4, -1e4])), [0.8 * x, 0, 1e4, 0], rtol=1e-14)
+    expected = [0.8 + x * 0.36 * 2 / 3, 0.6, 1, 0]
+    assert_allclose(mish.backward(np.ones(4)), expected, rtol=1e-14)
+
+
+def test_pieces_of_the_hard_activations() -> None:
+    x = np.array([-4.0, -3.0, -1.0, 0.0, 1.0, 3.0, 7.0])
+    for layer, y, slope in (
+        (nn.Hardtanh(-1, 2), [-1, -1, -1, 0, 1, 2, 2], [0, 0, 0, 1, 1, 0, 0]),
+        (nn.ReLU6(), [0, 0, 0, 0, 1, 3, 6], [0, 0, 0, 0, 1, 1, 0]),
+        (
+            nn.Hardsigmoid(),
+            np.array([0, 0, 2, 3, 4, 6, 6]) / 6,
+            np.array([0, 0, 1, 1, 1, 0, 0]) / 6,
+        ),
+        (
+            nn.Hardswish(),
+            np.array([0, 0, -2, 0, 4, 18, 42]) / 6,
+            np.array([0, 0, 1, 3, 5, 6, 6]) / 6,
+        ),
+    ):
+        assert_allclose(layer(x), y, rtol=1e-15)
+        assert_allclose(layer.backward(np.ones(7)), slope, rtol=1e-15)
+
+
+def test_softsign_and_log_sigmoid_at_known_points() -> None:
+    softsign = nn.Softsign()
+    assert_allclose(softsign(np.array([-3.0, 0.0, 1.0])), [-0.75, 0, 0.5])
+    assert_allclose(softsign.backward(np.ones(3)), [1 / 16, 1, 0.25])
+    log_sigmoid = nn.LogSigmoid()
+    x = np.array([math.log(3), -math.log(3), -1e4, 1e4])
+    assert_allclose(log_sigmoid(x), [math.log(0.75), math.log(0.25), -1e4, 0], rtol=1e-14)
+    assert_allclose(log_sigmoid.backward(np.ones(4)), [0.25, 0.75, 1, 0], rtol=1e-14)
+
+
+def test_a_slope_of_prelu_gets_the_sum_over_its_channel() -> None:
+    prelu = nn.PReLU(2)
+    prelu.weight.data[...] = [0.5, 2.0]
+    x = np.array([[[-1.0, 2.0], [-3.0, 4.0]], [[-5.0, 6.0], [7.0, -8.0]]])
+    assert_array_equal(prelu(x), [[[-0.5, 2], [-6, 4]], [[-2.5, 6], [7, -16]]])
+    grad = np.array([[[1, 10], [1, 10]], [[1, 10], [1, 10]]], float)
+    assert_array_equal(prelu.backward(grad), [[[0.5, 10], [2, 10]], [[0.5, 10], [1, 20]]])
+    assert_array_equal(prelu.weight.grad, [-6, -83])
+
+
+def test_glu_gates_one_half_with_the_other() -> None:
+    glu = nn.GLU()
+    assert_allclose(glu(np.array([[2.0, 3.0, 0.0, math.log(3)]])), [[1, 2.25]])
+    assert_allclose(glu.backward(np.ones((1, 2))), [[0.5, 0.75, 0.5, 3 * 0.75 * 0.25]])
+
+
+@given(shape=shapes, data=st.data())
+def test_gradients_of_glu_and_prelu_agree_with_central_differences(
+    shape: tuple[int, ...], data: st.DataObject
+) -> None:
+    dim = data.draw(st.integers(-len(shape), len(shape) - 1))
+    doubled = [size * 2 if axis == dim % len(shape) else size for axis, size in enumerate(shape)]
+    rng = np.random.default_rng(1)
+    assert nn.gradcheck(nn.GLU(dim), rng.normal(size=doubled)).passed
+    x = np.abs(rng.normal(size=(2, *shape))) + 0.05
+    assert nn.gradcheck(nn.PReLU(shape[0]), x * rng.choice([-1, 1], x.shape)).passed
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        (nn.GLU(), (2, 3), r"GLU\(\): axis -1 of an input of shape \(2, 3\) cannot be halved"),
+        (nn.GLU(2), (2, 4), r"GLU\(dim=2\): an input of shape \(2, 4\) has no axis 2"),
+        (nn.PReLU(3), (2, 4), r"PReLU\(.*3\): expected input of shape \(N, 3, ...\), got \(2, 4\)"),
+        (nn.PReLU(3), (3,), r"PReLU\(.*3\): expected input of shape \(N, 3, ...\), got \(3,\)"),
+    ],
+    ids=str,
+)
+def test_inputs_of_a_wrong_shape_are_an_error(
+    layer: nn.Layer, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        layer(np.ones(shape))
+
+
 @given(finite(38))
 def test_gelu_is_x_times_the_normal_distribution_function(x: Any) -> None:
     # Python's erfc is that of the C library, exact to the last digits in either tail.
@@ -176,6 +285,10 @@ def test_inputs_of_ten_thousand_are_harmless(
         (lambda: nn.Softplus(0), ValueError, "Softplus: beta must be above 0"),
         (lambda: nn.Softplus(-1), ValueError, "Softplus: beta must be at least 0"),
         (lambda: nn.GELU("exact"), ValueError, "GELU: approximate must be one of 'none', 'tanh'"),
+        (lambda: nn.Softplus(threshold="x"), TypeError, "Softplus: threshold must be a number"),
+        (lambda: nn.Hardtanh(1, 1), ValueError, "Hardtanh: max_val must be above min_val=1, got 1"),
+        (lambda: nn.PReLU(0), ValueError, "PReLU: num_parameters must be at least 1"),
+        (lambda: nn.GLU(0.5), TypeError, "GLU: dim must be an int"),
         (lambda: nn.LogSoftmax(0.5), TypeError, "LogSoftmax: dim must be an int"),
     ],
 )

@@ -160,5 +160,5 @@ def test_without_matplotlib_plot_says_how_to_install_it(
         return import_(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=r"pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         history.plot()

@@ -142,14 +142,17 @@ for _layer, _name in {
     nn.Abs: "Abs",
     nn.Divide: "Div",
     nn.Exp: "Exp",
+    nn.Hardswish: "HardSwish",
     nn.Identity: "Identity",
     nn.Log: "Log",
     nn.Maximum: "Max",
     nn.Minimum: "Min",
+    nn.Mish: "Mish",
     nn.Negative: "Neg",
     nn.ReLU: "Relu",
     nn.Reciprocal: "Reciprocal",
     nn.Sigmoid: "Sigmoid",
+    nn.Softsign: "Softsign",
     nn.Sqrt: "Sqrt",
     nn.Subtract: "Sub",
     nn.Tanh: "Tanh",
@@ -207,12 +210,58 @@ def _silu(scope: Scope, layer: nn.SiLU, x: Value) -> str:
     return scope.add("Mul", x, scope.add("Sigmoid", x))
 
 
+@form(nn.SELU)
+def _selu(scope: Scope, layer: nn.SELU, x: Value) -> str:
+    return scope.add("Selu", x)
+
+
+@form(nn.Hardtanh, nn.ReLU6)
+def _hardtanh(scope: Scope, layer: nn.Hardtanh, x: Value) -> str:
+    bounds = (layer.min_val, layer.max_val)
+    return scope.add("Clip", x, *(scope.constant(bound, x.sample.dtype) for bound in bounds))
+
+
+@form(nn.Hardsigmoid)
+def _hardsigmoid(scope: Scope, layer: nn.Hardsigmoid, x: Value) -> str:
+    return scope.add("HardSigmoid", x, alpha=1 / 6, beta=0.5)
+
+
+@form(nn.LogSigmoid)
+def _log_sigmoid(scope: Scope, layer: nn.LogSigmoid, x: Value) -> str:
+    return scope.add("Neg", scope.add("Softplus", scope.add("Neg", x)))
+
+
+@form(nn.PReLU)
+def _prelu(scope: Scope, layer: nn.PReLU, x: Value) -> str:
+    slope = scope.parameter("weight")
+    if layer.num_parameters > 1 and x.sample.ndim > 2:
+        slope = scope.add("Reshape", slope, scope.constant([-1] + [1] * (x.sample.ndim - 2)))
+    return scope.add("PRelu", x, slope)
+
+
+@form(nn.GLU)
+def _glu(scope: Scope, layer: nn.GLU, x: Value) -> str:
+    half, axis = x.sample.shape[layer.dim] // 2, scope.constant([layer.dim])
+    if layer.dim % x.sample.ndim == 0:
+        raise ValueError(f"to_onnx: {layer.label} halves the batch, whose size is free in a file")
+    a, b = (
+        scope.add("Slice", x, scope.constant([start]), scope.constant([start + half]), axis)
+        for start in (0, half)
+    )
+    return scope.add("Mul", a, scope.add("Sigmoid", b))
+
+
 @form(nn.Softplus)
 def _softplus(scope: Scope, layer: nn.Softplus, x: Value) -> str:
-    if layer.beta == 1:
-        return scope.add("Softplus", x)
-    beta = scope.constant(layer.beta, x.sample.dtype)
-    return scope.add("Div", scope.add("Softplus", scope.add("Mul", x, beta)), beta)
+    dtype = x.sample.dtype
+    beta = scope.constant(layer.beta, dtype)
+    scaled = x if layer.beta == 1 else scope.add("Mul", x, beta)
+    y = scope.add("Softplus", scaled)
+    y = y if layer.beta == 1 else scope.add("Div", y, beta)
+    if layer.threshold == 20:  # above it, the operator gives x up to rounding
+        return y
+    above = scope.add("Greater", scaled, scope.constant(layer.threshold, dtype))
+    return scope.add("Where", above, x, y)
 
 
 @form(nn.GELU)

@@ -200,12 +200,15 @@ def _without_options(layer: type[nn.Layer]) -> Reader:
 for _name, _layer in {
     "Abs": nn.Abs,
     "Exp": nn.Exp,
+    "HardSwish": nn.Hardswish,
     "Log": nn.Log,
+    "Mish": nn.Mish,
     "Neg": nn.Negative,
     "Reciprocal": nn.Reciprocal,
     "Relu": nn.ReLU,
     "Sigmoid": nn.Sigmoid,
     "Softplus": nn.Softplus,
+    "Softsign": nn.Softsign,
     "Sqrt": nn.Sqrt,
     "Tanh": nn.Tanh,
 }.items():
@@ -225,6 +228,50 @@ def _leaky_relu(node: Node) -> Value:
 @operator("Elu")
 def _elu(node: Node) -> Value:
     return node.add(nn.ELU(_float(node.option("alpha", 1.0))), node.source(node.input(0)))
+
+
+@operator("Selu")
+def _selu(node: Node) -> Value:
+    if any(node.option(name) is not None for name in ("alpha", "gamma")):
+        raise node.refusal("nnlite has no alpha or gamma but those of the operator")
+    return node.add(nn.SELU(), node.source(node.input(0)))
+
+
+@operator("HardSigmoid")
+def _hardsigmoid(node: Node) -> Value:
+    if node.option("beta", 0.5) != 0.5 or _float(node.option("alpha", 0.2)) != _float(1 / 6):
+        raise node.refusal("nnlite has alpha=1/6 and beta=1/2 only")
+    return node.add(nn.Hardsigmoid(), node.source(node.input(0)))
+
+
+@operator("Clip")
+def _clip(node: Node) -> Value:
+    low, high = (_bound(node, index, name) for index, name in ((1, "min"), (2, "max")))
+    x = node.source(node.input(0))
+    if high is None:
+        return node.add(nn.ReLU(), x) if low == 0 else node.add(nn.Maximum(), x, low or -math.inf)
+    if low is None:
+        return node.add(nn.Minimum(), x, high)
+    return node.add(nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high), x)
+
+
+def _bound(node: Node, index: int, name: str) -> float | None:
+    """Return a bound of a Clip: an attribute before opset 11, an input from there on."""
+    found = node.array(index).item() if node.has(index) else node.option(name)
+    return None if found is None or not math.isfinite(found) else _float(found)
+
+
+@operator("PRelu")
+def _prelu(node: Node) -> Value:
+    slope = node.constant(1)
+    shape, size = slope.array.shape, slope.array.size
+    if size > 1 and shape != (size, *[1] * (node.rank(0) - 2)):
+        raise node.refusal(f"slopes of shape {shape} are not one for each channel")
+    if slope.array.ndim != 1:
+        slope = Constant(slope.array.reshape(-1), slope.trained)
+    layer = nn.PReLU(size)
+    layer.weight = node.model.parameter(slope)
+    return node.add(layer, node.source(node.input(0)))
 
 
 @operator("Gelu")
@@ -332,14 +379,15 @@ def _greater(node: Node) -> _Above:
 
 @operator("Where")
 def _where(node: Node) -> Value:
-    # PyTorch writes a Softplus with its threshold: x where beta x is above 20.
+    # A Softplus with its threshold: x where beta x is above it.
     condition, x, value = node.inputs()
     layer = node.layer_of(value)
     if isinstance(condition, _Above) and isinstance(layer, nn.Softplus):
         scaled = node.model.layers[condition.value.source]
         is_same = node.arguments_of(value) == (node.source(x),)
         is_scaled = layer.beta == 1 or scaled[1:] == (node.source(x), layer.beta)
-        if is_same and is_scaled and condition.number >= 20:
+        if is_same and is_scaled and _is_used_once(node, value):
+            layer.threshold = _float(condition.number)
             return value
     raise node.refusal("nnlite has no layer for it, but as the threshold of a softplus")
 

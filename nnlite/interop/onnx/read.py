@@ -308,7 +308,7 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
         If the file is damaged or no ONNX file; if it has an operator, or an option of one, that
         nnlite has no layer for; or if its opset is newer. The message names the file and the node.
     ImportError
-        If the package ``onnx`` is missing: it comes with ``pip install nnlite[onnx]``.
+        If the package ``onnx`` is missing: ``pip install onnx``.
 
     See Also
     --------

@@ -167,7 +167,7 @@ def to_onnx(
         If a layer has no form in ONNX, such as a `Lambda`; if the model does not take inputs of
         this shape; or if the file would have more than 2 GB, the limit of the format.
     ImportError
-        If the package ``onnx`` is missing: it comes with ``pip install nnlite[onnx]``.
+        If the package ``onnx`` is missing: ``pip install onnx``.
 
     See Also
     --------

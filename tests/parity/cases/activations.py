@@ -31,13 +31,12 @@ def activation(
     )
 
 
-def softplus(shape: tuple[int, ...], dtype: str = "float64", beta: float = 1.0) -> Case:
-    """Compare with PyTorch's without its threshold, beyond which it takes x for the result."""
+def prelu(shape: tuple[int, ...], channels: int, dtype: str = "float64") -> Case:
     return Case(
-        f"Softplus {shape}, beta={beta}, {dtype}",
-        layer=lambda: nn.Softplus(beta),
-        module=lambda torch: torch.nn.Softplus(beta, threshold=500),
-        inputs=normal(shape, 10.0),
+        f"PReLU {shape} with {channels} slopes, {dtype}",
+        layer=lambda: nn.PReLU(channels),
+        module=lambda torch: torch.nn.PReLU(channels),
+        inputs=normal(shape),
         dtype=dtype,
     )
 
@@ -48,7 +47,18 @@ ELEMENTWISE: list[tuple[str, dict[str, Any]]] = [
     ("LeakyReLU", {"negative_slope": 0.3}),
     ("ELU", {}),
     ("ELU", {"alpha": 0.5}),
+    ("SELU", {}),
     ("SiLU", {}),
+    ("Mish", {}),
+    ("ReLU6", {}),
+    ("Hardtanh", {}),
+    ("Hardtanh", {"min_val": -0.5, "max_val": 2.5}),
+    ("Hardswish", {}),
+    ("Softplus", {}),
+    ("Softplus", {"beta": 2.0}),
+    ("Softplus", {"beta": 0.5, "threshold": 0.7}),
+    ("Softsign", {}),
+    ("LogSigmoid", {}),
     ("GELU", {}),
     ("GELU", {"approximate": "tanh"}),
     ("Sigmoid", {}),
@@ -61,16 +71,26 @@ CASES = [
     *(activation(name, (3, 4), dtype="float32", **options) for name, options in ELEMENTWISE),
     *(
         Case(
-            f"{name} at zero",
+            f"{name} where pieces meet",
             layer=lambda name=name: getattr(nn, name)(),
             module=lambda torch, name=name: getattr(torch.nn, name)(),
-            inputs=lambda rng: (np.array([[-0.0, 0.0, 1.0, -1.0]]),),
+            inputs=lambda rng: (np.array([[-0.0, 0.0, 1.0, -1.0, 3.0, -3.0, 6.0, -6.0]]),),
         )
-        for name in ("ReLU", "LeakyReLU", "ELU")
+        for name in (
+            *("ReLU", "LeakyReLU", "ELU", "SELU"),
+            *("ReLU6", "Hardtanh", "Hardswish", "PReLU"),
+        )
     ),
-    softplus((3, 4)),
-    softplus((3, 4), beta=2.0),
-    softplus((3, 4), dtype="float32"),
+    # In float64, PyTorch's gradient has a 1/6 that is rounded to float32.
+    activation("Hardsigmoid", (3, 4), dtype="float32"),
+    prelu((3, 4), 1),
+    prelu((3, 4), 4),
+    prelu((2, 3, 2, 2), 3),
+    prelu((2, 3, 4), 3, "float32"),
+    activation("GLU", (3, 4)),
+    activation("GLU", (3, 4), scale=100.0, dim=1),
+    activation("GLU", (2, 4, 3), dim=-2),
+    activation("GLU", (4, 3), dtype="float32", dim=0),
     *(
         case
         for name in ("Softmax", "LogSoftmax")
@@ -93,7 +113,7 @@ _scales = st.sampled_from([0.1, 2.0, 100.0])
 def _drawn_elementwise(draw: st.DrawFn) -> Case:
     name, options = draw(st.sampled_from(ELEMENTWISE))
     options = {
-        key: draw(st.floats(0.05, 2)) if isinstance(value, float) else value
+        key: value * draw(st.floats(0.25, 2)) if isinstance(value, float) else value
         for key, value in options.items()
     }
     return activation(name, draw(_shapes), draw(_scales), draw(_dtypes), **options)
@@ -111,7 +131,24 @@ def _drawn_along_an_axis(draw: st.DrawFn) -> Case:
     )
 
 
+@st.composite
+def _drawn_prelu(draw: st.DrawFn) -> Case:
+    shape = draw(_shapes)
+    channels = shape[1] if len(shape) > 1 and draw(st.booleans()) else 1
+    return prelu(shape, channels, draw(_dtypes))
+
+
+@st.composite
+def _drawn_glu(draw: st.DrawFn) -> Case:
+    shape = list(draw(_shapes))
+    dim = draw(st.integers(-len(shape), len(shape) - 1))
+    shape[dim] *= 2
+    return activation("GLU", tuple(shape), draw(_scales), draw(_dtypes), dim=dim)
+
+
 def drawn() -> st.SearchStrategy[Case]:
     """Draw an activation for an input of any shape."""
-    drawn_softplus = st.builds(softplus, _shapes, _dtypes, st.floats(0.1, 3))
-    return _drawn_elementwise() | _drawn_along_an_axis() | drawn_softplus
+    hardsigmoid = st.builds(activation, st.just("Hardsigmoid"), _shapes, dtype=st.just("float32"))
+    return st.one_of(
+        _drawn_elementwise(), hardsigmoid, _drawn_prelu(), _drawn_glu(), _drawn_along_an_axis()
+    )
