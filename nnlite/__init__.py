@@ -66,7 +66,7 @@ from .layers.attention import MultiheadAttention
 from .layers.containers import Residual, Sequential
 from .layers.convolution import Conv1d, Conv2d
 from .layers.dropout import Dropout
-from .layers.embedding import Embedding
+from .layers.embedding import Embedding, LearnedPositions, SinusoidalPositions
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
@@ -80,7 +80,20 @@ from .layers.pooling import (
     MaxPool2d,
 )
 from .layers.recurrent import GRU, LSTM, RNN
-from .layers.shape import Flatten, Identity, Reshape
+from .layers.shape import (
+    Concatenate,
+    Flatten,
+    Identity,
+    Permute,
+    Reshape,
+    Slice,
+    Split,
+    Squeeze,
+    Stack,
+    Unflatten,
+    Unsqueeze,
+)
+from .layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from .losses import (
     BinaryCrossEntropy,
     CrossEntropy,
@@ -154,6 +167,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "Compose",
+    "Concatenate",
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
@@ -182,6 +196,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LinearLR",
     "Log",
@@ -207,6 +222,7 @@ __all__ = [
     "Optimizer",
     "PReLU",
     "Parameter",
+    "Permute",
     "Power",
     "RMSNorm",
     "RMSprop",
@@ -225,16 +241,25 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
+    "Slice",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Split",
     "Sqrt",
     "Square",
+    "Squeeze",
+    "Stack",
     "StepLR",
     "Subtract",
     "Sum",
     "Tanh",
     "Training",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
+    "Unflatten",
+    "Unsqueeze",
     "Weight",
     "WeightedRandomSampler",
     "accuracy",

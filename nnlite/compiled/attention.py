@@ -1,12 +1,14 @@
-"""MultiheadAttention: the products of each head, and the softmax of each row between them."""
+"""MultiheadAttention, and the layers of transformers, which are made of it and of others."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import nnlite as nn
 
+from .containers import add
 from .forms import form
 from .source import BATCH, Code, FixedBatchError, Value, product
 
@@ -222,3 +224,67 @@ def _heads(layer: nn.MultiheadAttention, code: Code, a: Value, v: Value) -> Valu
 
     code.tape(y, backward)
     return y
+
+
+@form(nn.TransformerEncoderLayer)
+def encoder_layer(
+    layer: nn.TransformerEncoderLayer,
+    code: Code,
+    src: Value,
+    src_mask: Value | None = None,
+    src_key_padding_mask: Value | None = None,
+) -> Value:
+    """Two parts, each with a shortcut: attention, and the network of each step."""
+    masks = _given(attn_mask=src_mask, key_padding_mask=src_key_padding_mask)
+    parts = _Parts(layer, code)
+    x = parts.around(1, src, lambda x: parts.child("self_attn", x, **masks))
+    return parts.around(2, x, parts.feed_forward)
+
+
+@form(nn.TransformerDecoderLayer)
+def decoder_layer(
+    layer: nn.TransformerDecoderLayer,
+    code: Code,
+    tgt: Value,
+    memory: Value,
+    tgt_mask: Value | None = None,
+    memory_mask: Value | None = None,
+    tgt_key_padding_mask: Value | None = None,
+    memory_key_padding_mask: Value | None = None,
+) -> Value:
+    """Three parts: attention to itself, attention to the memory, and the network of each step."""
+    own = _given(attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask)
+    others = _given(attn_mask=memory_mask, key_padding_mask=memory_key_padding_mask)
+    parts = _Parts(layer, code)
+    x = parts.around(1, tgt, lambda x: parts.child("self_attn", x, **own))
+    x = parts.around(2, x, lambda x: parts.child("multihead_attn", x, memory, **others))
+    return parts.around(3, x, parts.feed_forward)
+
+
+def _given(**masks: Value | None) -> dict[str, Value]:
+    return {name: mask for name, mask in masks.items() if mask is not None}
+
+
+class _Parts:
+    """The sub-layers of a layer of a transformer, as it calls them."""
+
+    def __init__(self, layer: nn.Layer, code: Code) -> None:
+        self._layer: Any = layer
+        self._code = code
+        self._path = code.path
+
+    def child(self, name: str, *inputs: Value, **masks: Value) -> Value:
+        path = f"{self._path}.{name}" if self._path else name
+        y: Value = self._code.apply(getattr(self._layer, name), path, *inputs, **masks)
+        return y
+
+    def around(self, index: int, x: Value, part: Callable[[Value], Value]) -> Value:
+        given = self.child(f"norm{index}", x) if self._layer.norm_first else x
+        y, backward = add(self._code, x, self.child(f"dropout{index}", part(given)))
+        self._code.tape(y, backward)
+        return y if self._layer.norm_first else self.child(f"norm{index}", y)
+
+    def feed_forward(self, x: Value) -> Value:
+        for name in ("linear1", "hidden_activation", "hidden_dropout", "linear2"):
+            x = self.child(name, x)
+        return x

@@ -20,6 +20,7 @@ from . import (  # noqa: F401 - they register forms
     losses,
     normalization,
     recurrent,
+    shapes,
     windows,
 )
 from .forms import form_of

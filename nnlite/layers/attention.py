@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -222,7 +223,7 @@ class MultiheadAttention(Layer):
             return y
         return y, dropped.mean(axis=1) if average_attn_weights else np.array(dropped)
 
-    def backward(self, grad: Array, input_grad: bool = True) -> Array | tuple[Array, ...] | None:
+    def backward(self, grad: Array, input_grad: bool = True) -> Any:
         """Return dL/d(query), or a tuple with dL/d(key) and dL/d(value) if `forward` had them."""
         rows, q, k, v, weights, dropped, count, forwards = self.cached()
         check_latest_forwards(self, [self.out_proj, self.weights_dropout], forwards)

@@ -165,14 +165,17 @@ def gradients(layer: nn.Layer, grad: Any) -> list[Any]:
     layer.zero_grad()
     found = layer.backward(grad)
     inputs = found if isinstance(found, tuple) else (found,)
-    return [x for x in inputs if x is not None] + [
-        np.ravel(parameter.grad) for parameter in layer.parameters()
-    ]
+    # A file has the parameters in the order in which they are used, and not in that of the layer.
+    parameters = sorted(layer.parameters(), key=lambda each: (each.size, *np.ravel(each.data)))
+    return [x for x in inputs if x is not None] + [np.ravel(each.grad) for each in parameters]
 
 
 @every_layer
 def test_a_round_trip_gives_the_same_outputs_and_gradients(case: LayerCase, tmp_path: Path) -> None:
     layer, inputs = made(case)
+    rng = np.random.default_rng(2)
+    for parameter in layer.parameters():  # so that no two of them are alike
+        parameter.data += rng.uniform(0, 0.1, parameter.shape)
     write(layer, inputs, tmp_path / "a.onnx")
     again = nn.from_onnx(tmp_path / "a.onnx")
     for mode in (False, True) if "Dropout(" not in repr(layer) else (False,):

@@ -15,6 +15,7 @@ from onnx import TensorProto
 
 import nnlite as nn
 
+from ...layers.embedding import sinusoids
 from ...layers.graph import computing_order, split_arguments
 from .write import Scope, Value
 
@@ -319,6 +320,72 @@ def _reshape(scope: Scope, layer: nn.Reshape, x: Value) -> str:
     return scope.add("Reshape", x, scope.constant([0, *layer.shape]))
 
 
+@form(nn.Unflatten)
+def _unflatten(scope: Scope, layer: nn.Unflatten, x: Value) -> str:
+    axis = layer.dim % x.sample.ndim
+    sizes = [0] * axis + [*layer.unflattened_size] + list(x.sample.shape[axis + 1 :])
+    return scope.add("Reshape", x, scope.constant(sizes))
+
+
+@form(nn.Squeeze)
+def _squeeze(scope: Scope, layer: nn.Squeeze, x: Value) -> str:
+    return scope.add("Squeeze", x, scope.constant([layer.dim]))
+
+
+@form(nn.Unsqueeze)
+def _unsqueeze(scope: Scope, layer: nn.Unsqueeze, x: Value) -> str:
+    return scope.add("Unsqueeze", x, scope.constant([layer.dim]))
+
+
+@form(nn.Permute)
+def _permute(scope: Scope, layer: nn.Permute, x: Value) -> str:
+    return scope.add("Transpose", x, perm=[dim % x.sample.ndim for dim in layer.dims])
+
+
+@form(nn.Slice)
+def _slice(scope: Scope, layer: nn.Slice, x: Value) -> str:
+    start = 0 if layer.start is None else layer.start
+    stop = np.iinfo(np.int64).max if layer.stop is None else layer.stop
+    limits = (start, stop, layer.dim, layer.step)
+    return scope.add("Slice", x, *(scope.constant([each]) for each in limits))
+
+
+@container(nn.Split)
+def _split(scope: Scope, layer: nn.Split, x: Value) -> tuple[Value, ...]:
+    samples = scope.evaluate(layer, x)
+    sizes = scope.constant(layer.sections(x.sample.shape[layer.dim]))
+    names = scope.add("Split", x, sizes, outputs=len(samples), axis=layer.dim)
+    names = names if isinstance(names, tuple) else (names,)
+    return tuple(Value(name, sample) for name, sample in zip(names, samples, strict=True))
+
+
+@form(nn.Concatenate)
+def _concatenate(scope: Scope, layer: nn.Concatenate, *inputs: Value) -> str:
+    return scope.add("Concat", *_of_one_dtype(scope, *inputs), axis=layer.dim)
+
+
+@form(nn.Stack)
+def _stack(scope: Scope, layer: nn.Stack, *inputs: Value) -> str:
+    axis = layer.dim % (inputs[0].sample.ndim + 1)
+    place = scope.constant([axis])
+    parts = [scope.add("Unsqueeze", x, place) for x in _of_one_dtype(scope, *inputs)]
+    return scope.add("Concat", *parts, axis=axis)
+
+
+@form(nn.SinusoidalPositions)
+def _sinusoidal_positions(scope: Scope, layer: nn.SinusoidalPositions, x: Value) -> str:
+    table = sinusoids(*x.sample.shape[1:], x.sample.dtype)
+    return scope.add("Add", x, scope.constant(table))
+
+
+@form(nn.LearnedPositions)
+def _learned_positions(scope: Scope, layer: nn.LearnedPositions, x: Value) -> str:
+    weight, steps = scope.parameter("weight"), x.sample.shape[1]
+    if steps < layer.max_len:
+        weight = scope.add("Slice", weight, *(scope.constant([each]) for each in (0, steps, 0)))
+    return scope.add("Add", x, weight)
+
+
 # ---- normalisation ----
 
 
@@ -463,6 +530,69 @@ def _affine(scope: Scope, x: Value, weight: str, bias: str | None) -> str:
     """Return x Wᵀ + b for an input of more than two axes."""
     product: str = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
     return scope.add("Add", product, bias) if bias else product
+
+
+@container(nn.TransformerEncoderLayer)
+def _encoder_layer(
+    scope: Scope,
+    layer: nn.TransformerEncoderLayer,
+    src: Value,
+    src_mask: Value | None = None,
+    src_key_padding_mask: Value | None = None,
+) -> Value:
+    masks = _given(attn_mask=src_mask, key_padding_mask=src_key_padding_mask)
+    x = _around(
+        scope, layer, 1, src, lambda x: scope.child("self_attn", layer.self_attn, x, **masks)
+    )
+    return _around(scope, layer, 2, x, lambda x: _feed_forward(scope, layer, x))
+
+
+@container(nn.TransformerDecoderLayer)
+def _decoder_layer(
+    scope: Scope,
+    layer: nn.TransformerDecoderLayer,
+    tgt: Value,
+    memory: Value,
+    tgt_mask: Value | None = None,
+    memory_mask: Value | None = None,
+    tgt_key_padding_mask: Value | None = None,
+    memory_key_padding_mask: Value | None = None,
+) -> Value:
+    own = _given(attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask)
+    others = _given(attn_mask=memory_mask, key_padding_mask=memory_key_padding_mask)
+    x = _around(scope, layer, 1, tgt, lambda x: scope.child("self_attn", layer.self_attn, x, **own))
+    x = _around(
+        scope, layer, 2, x,
+        lambda x: scope.child("multihead_attn", layer.multihead_attn, x, memory, **others),
+    )  # fmt: skip
+    return _around(scope, layer, 3, x, lambda x: _feed_forward(scope, layer, x))
+
+
+def _given(**masks: Value | None) -> dict[str, Value]:
+    return {name: mask for name, mask in masks.items() if mask is not None}
+
+
+def _around(
+    scope: Scope, layer: Any, index: int, x: Value, part: Callable[[Value], Value]
+) -> Value:
+    """Write a part of a layer of a transformer with its normalization, dropout and shortcut."""
+
+    def child(name: str, x: Value) -> Value:
+        y: Value = scope.child(name, getattr(layer, name), x)
+        return y
+
+    y = part(child(f"norm{index}", x) if layer.norm_first else x)
+    if layer.dropout:
+        y = child(f"dropout{index}", y)
+    y = Value(scope.add("Add", x, y), x.sample)
+    return y if layer.norm_first else child(f"norm{index}", y)
+
+
+def _feed_forward(scope: Scope, layer: Any, x: Value) -> Value:
+    names = ["linear1", "hidden_activation", "hidden_dropout", "linear2"]
+    for name in names if layer.dropout else [name for name in names if "dropout" not in name]:
+        x = scope.child(name, getattr(layer, name), x)
+    return x
 
 
 # ---- windows ----

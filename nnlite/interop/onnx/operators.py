@@ -648,7 +648,7 @@ def _unsqueeze(node: Node) -> Any:
 def _concat(node: Node) -> Any:
     found, axis = node.inputs(), node.option("axis", 0)
     if not all(isinstance(each, Constant) for each in found):
-        return node.add(functions.Concatenate(axis), *map(node.source, found))
+        return node.add(nn.Concatenate(axis), *map(node.source, found))
     array = np.concatenate([each.array for each in found], axis)
     return Constant(array, any(each.trained for each in found))
 

@@ -21,6 +21,7 @@ from . import (
     pooling,
     recurrent,
     shape,
+    transformer,
 )
 
 LAYERS: dict[str, list[Case]] = {
@@ -34,6 +35,7 @@ LAYERS: dict[str, list[Case]] = {
     "normalization": normalization.CASES,
     "embedding": embedding.CASES,
     "attention": attention.CASES,
+    "transformer": transformer.CASES,
     "containers": containers.CASES,
     "losses": losses.CASES,
 }
@@ -54,6 +56,7 @@ DRAWN_LAYERS = {
     "normalization": normalization.drawn(),
     "embedding": embedding.drawn(),
     "attention": attention.drawn(),
+    "transformer": transformer.drawn(),
     "containers": containers.drawn(),
     "losses": losses.drawn(),
 }
