@@ -96,12 +96,22 @@ from .layers.shape import (
 from .layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from .losses import (
     BinaryCrossEntropy,
+    CosineEmbedding,
     CrossEntropy,
+    Focal,
+    GaussianNLL,
+    Hinge,
     Huber,
+    KLDivergence,
     Loss,
     MeanAbsoluteError,
     MeanSquaredError,
+    MultiMargin,
     NegativeLogLikelihood,
+    PoissonNLL,
+    Quantile,
+    SmoothL1,
+    TripletMargin,
     class_weights,
 )
 from .modes import is_grad_enabled, no_grad
@@ -164,6 +174,7 @@ __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BinaryCrossEntropy",
+    "CSVLogger",
     "Callback",
     "Checkpoint",
     "Compose",
@@ -171,6 +182,7 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "CosineAnnealingLR",
+    "CosineEmbedding",
     "CrossEntropy",
     "DataLoader",
     "Divide",
@@ -181,6 +193,8 @@ __all__ = [
     "Exp",
     "ExponentialLR",
     "Flatten",
+    "Focal",
+    "GaussianNLL",
     "GaussianNoise",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
@@ -188,10 +202,12 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
+    "Hinge",
     "Histograms",
     "History",
     "Huber",
     "Identity",
+    "KLDivergence",
     "Lambda",
     "Layer",
     "LayerNorm",
@@ -199,6 +215,7 @@ __all__ = [
     "LearnedPositions",
     "Linear",
     "LinearLR",
+    "LivePlot",
     "Log",
     "LogSigmoid",
     "LogSoftmax",
@@ -213,6 +230,7 @@ __all__ = [
     "Minimum",
     "Mish",
     "MixUp",
+    "MultiMargin",
     "MultiStepLR",
     "MultiheadAttention",
     "Multiply",
@@ -222,9 +240,15 @@ __all__ = [
     "Optimizer",
     "PReLU",
     "Parameter",
+<<<<<<< HEAD
     "Permute",
     "Power",
     "RMSNorm",
+=======
+    "PoissonNLL",
+    "Power",
+    "Quantile",
+>>>>>>> main
     "RMSprop",
     "RandomAffine",
     "RandomCrop",
@@ -241,8 +265,12 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
+<<<<<<< HEAD
     "SinusoidalPositions",
     "Slice",
+=======
+    "SmoothL1",
+>>>>>>> main
     "Softmax",
     "Softplus",
     "Softsign",
@@ -256,10 +284,14 @@ __all__ = [
     "Sum",
     "Tanh",
     "Training",
+<<<<<<< HEAD
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",
     "Unflatten",
     "Unsqueeze",
+=======
+    "TripletMargin",
+>>>>>>> main
     "Weight",
     "WeightedRandomSampler",
     "accuracy",
@@ -301,7 +333,10 @@ __all__ = [
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
 # not in `__all__`, since `from nnlite import *` must work without it.
 _ON_FIRST_USE = {
+    "CSVLogger": ".training.loggers",
     "Histograms": ".debug.histograms",
+    "LivePlot": ".training.loggers",
+    "TensorBoard": ".interop.tensorboard",
     "compile": ".compiled.compile",
     "diagnose": ".debug.diagnose",
     "from_onnx": ".interop.onnx.read",
