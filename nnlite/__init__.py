@@ -240,15 +240,11 @@ __all__ = [
     "Optimizer",
     "PReLU",
     "Parameter",
-<<<<<<< HEAD
     "Permute",
-    "Power",
-    "RMSNorm",
-=======
     "PoissonNLL",
     "Power",
     "Quantile",
->>>>>>> main
+    "RMSNorm",
     "RMSprop",
     "RandomAffine",
     "RandomCrop",
@@ -265,12 +261,9 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
-<<<<<<< HEAD
     "SinusoidalPositions",
     "Slice",
-=======
     "SmoothL1",
->>>>>>> main
     "Softmax",
     "Softplus",
     "Softsign",
@@ -284,14 +277,11 @@ __all__ = [
     "Sum",
     "Tanh",
     "Training",
-<<<<<<< HEAD
     "TransformerDecoderLayer",
     "TransformerEncoderLayer",
+    "TripletMargin",
     "Unflatten",
     "Unsqueeze",
-=======
-    "TripletMargin",
->>>>>>> main
     "Weight",
     "WeightedRandomSampler",
     "accuracy",
