@@ -279,7 +279,7 @@ LAYERS = [
     LayerCase("SinusoidalPositions", nn.SinusoidalPositions, normal((3, 5)), hands_on_views=True),
     LayerCase(
         "LearnedPositions",
-        lambda: nn.LearnedPositions(4, 5, rng=0),
+        lambda: nn.LearnedPositions(3, 5, rng=0),
         normal((3, 5)),
         hands_on_views=True,
     ),

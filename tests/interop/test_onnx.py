@@ -166,7 +166,8 @@ def gradients(layer: nn.Layer, grad: Any) -> list[Any]:
     found = layer.backward(grad)
     inputs = found if isinstance(found, tuple) else (found,)
     # A file has the parameters in the order in which they are used, and not in that of the layer.
-    parameters = sorted(layer.parameters(), key=lambda each: (each.size, *np.ravel(each.data)))
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    parameters = sorted(trained, key=lambda each: (each.size, *np.ravel(each.data)))
     return [x for x in inputs if x is not None] + [np.ravel(each.grad) for each in parameters]
 
 
