@@ -16,6 +16,7 @@ from . import (  # noqa: F401 - they register forms
     arithmetic,
     attention,
     containers,
+    convolution,
     layers,
     losses,
     normalization,
