@@ -1,9 +1,10 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
+import sys as _sys
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-from . import datasets, init
+from . import data, datasets, init, layers, optim, training
 from .data.augmentation import (
     Compose,
     GaussianNoise,
@@ -19,6 +20,7 @@ from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
 from .files.state import load_state, save
+from .hints import hint as _hint
 from .layer import Layer
 from .layers.activations import (
     ELU,
@@ -149,6 +151,10 @@ from .training.metrics import (
     accuracy,
     binary_accuracy,
     confusion_matrix,
+    f1_score,
+    precision_score,
+    r2_score,
+    recall_score,
     top_k_accuracy,
 )
 from .training.state import Training
@@ -293,6 +299,7 @@ __all__ = [
     "datasets",
     "diagnose",
     "evaluate",
+    "f1_score",
     "fit",
     "grad_cam",
     "gradcheck",
@@ -309,7 +316,10 @@ __all__ = [
     "plot_mistakes",
     "plot_report",
     "plot_weights",
+    "precision_score",
     "predict",
+    "r2_score",
+    "recall_score",
     "saliency",
     "save",
     "save_checkpoint",
@@ -342,11 +352,28 @@ _ON_FIRST_USE = {
 
 
 def __getattr__(name: str) -> _Any:
+    if name in __all__ and name not in _ON_FIRST_USE:  # of nnlite.optim and the like, see below
+        return globals()[name]
     if name not in _ON_FIRST_USE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        cure = _hint(name, __all__)
+        message = f"nnlite has no {name!r}" + (f"; {cure}" if cure else "")
+        if cure and _sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            # `from nnlite import name` would replace the message of an AttributeError.
+            raise ImportError(message)
+        raise AttributeError(message, name=name, obj=_sys.modules[__name__])
     try:
         return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
     except ModuleNotFoundError as error:
         raise ImportError(
             f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
         ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ON_FIRST_USE, "__version__"})
+
+
+# The folders' names are guessed for the names in them: nnlite.optim.SGD is nnlite.SGD.
+for _folder in (data, layers, optim, training):
+    _folder.__getattr__ = __getattr__  # type: ignore[method-assign]
+init.__getattr__ = __getattr__  # type: ignore[method-assign]

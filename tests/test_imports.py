@@ -10,7 +10,18 @@ import pytest
 import nnlite
 
 ROOT = Path(nnlite.__file__).parent
-CORE = {"engine", "changes", "checks", "random", "modes", "parameter", "layer", "init", "processes"}
+CORE = {
+    "engine",
+    "changes",
+    "checks",
+    "hints",
+    "random",
+    "modes",
+    "parameter",
+    "layer",
+    "init",
+    "processes",
+}
 
 # The rooms that each room may import, at the top of a module or inside a function. The engine knows
 # arrays and no layers; `losses`, `optim` and the data know no layers either.
@@ -18,11 +29,12 @@ ALLOWED = {
     "engine": {"engine"},
     "changes": set(),
     "checks": {"engine"},
+    "hints": set(),
     "random": {"engine"},
-    "parameter": {"engine", "changes", "checks", "random"},
+    "parameter": {"engine", "changes", "checks", "hints", "random"},
     "modes": set(),
     "processes": {"engine", "random"},
-    "layer": {"engine", "changes", "checks", "random", "modes", "parameter"},
+    "layer": {"engine", "hints", "changes", "checks", "random", "modes", "parameter"},
     "init": {"parameter", "checks", "random"},
     "layers": CORE,
     "losses": CORE,

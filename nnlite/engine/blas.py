@@ -22,6 +22,7 @@ origin) and on the number of threads.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
@@ -111,6 +112,17 @@ def _nothing(threads: int) -> None:
 _one_thread = _OneThread()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _one_thread.begin_anew())
+
+
+def one_thread(multiply_adds: int) -> contextlib.AbstractContextManager[object]:
+    """Return a context in which BLAS uses one thread, unless products of this size are huge.
+
+    It is for many products in a row that depend on each other. BLAS's threads, which wait for the
+    next product in a busy loop, would save a sixth of the time of an LSTM on an idle machine, and
+    take ten times as long where another program competes for the cores.
+    """
+    return _one_thread if multiply_adds < _HUGE else contextlib.nullcontext()
+
 
 # Whether any work has been shared yet. If not, the threads of BLAS may be waiting in their busy
 # loop, and one thread is better for large arrays.

@@ -68,8 +68,9 @@ class Flatten(_Reshaping):
         self.end_dim = integer(end_dim, "Flatten: end_dim", -math.inf)
 
     def _new_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        rank, dims = len(shape), (self.start_dim, self.end_dim)
-        start, end = (dim + rank if dim < 0 else dim for dim in dims)
+        rank = len(shape)
+        start = self.start_dim + rank if self.start_dim < 0 else self.start_dim
+        end = self.end_dim + rank if self.end_dim < 0 else self.end_dim
         if not 0 <= start <= end < rank:
             raise ValueError(
                 f"{self}: an input of shape {shape} has no axes "
