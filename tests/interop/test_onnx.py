@@ -165,10 +165,13 @@ def gradients(layer: nn.Layer, grad: Any) -> list[Any]:
     layer.zero_grad()
     found = layer.backward(grad)
     inputs = found if isinstance(found, tuple) else (found,)
-    # A file has the parameters in the order in which they are used, and not in that of the layer.
+    # A file has the parameters in the order in which they are used, and some of them in parts.
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    parameters = sorted(trained, key=lambda each: (each.size, *np.ravel(each.data)))
-    return [x for x in inputs if x is not None] + [np.ravel(each.grad) for each in parameters]
+    values, grads = (
+        np.concatenate([np.zeros(0), *map(np.ravel, arrays)])
+        for arrays in ([each.data for each in trained], [each.grad for each in trained])
+    )
+    return [*(x for x in inputs if x is not None), grads[np.argsort(values, kind="stable")]]
 
 
 @every_layer
