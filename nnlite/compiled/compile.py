@@ -17,6 +17,7 @@ from . import (  # noqa: F401 - they register forms
     attention,
     containers,
     convolution,
+    kernels,
     layers,
     losses,
     normalization,

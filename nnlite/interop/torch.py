@@ -146,13 +146,31 @@ def _bias(either: Any) -> Options:
     return {"bias": either.bias is not None}
 
 
+def _no_bias(either: Any) -> Options:
+    """Return ``bias=False`` where there is a weight alone: an option of newer PyTorch."""
+    return {} if (either.weight is None) == (either.bias is None) else {"bias": False}
+
+
+def _has_scale_alone(module: Any) -> str:
+    return "bias=False" if _no_bias(module) else ""
+
+
 def _window(module: Any) -> Options:
     """Return the options of a convolution, one number where it is the same for all axes."""
-    options = {name: getattr(module, name) for name in ("stride", *_WINDOW.split())}
+    names = ("stride", *_WINDOW.split(), "output_padding")
+    is_transposed = isinstance(module, (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d))
     return _bias(module) | {
-        name: size[0] if isinstance(size, tuple) and len(set(size)) == 1 else size
-        for name, size in options.items()
+        name: _one_if_alike(getattr(module, name)) for name in names[: 4 + is_transposed]
     }
+
+
+def _one_if_alike(sizes: Any) -> Any:
+    """Return one number for several that are the same."""
+    return sizes[0] if isinstance(sizes, tuple) and len(set(sizes)) == 1 else sizes
+
+
+def _border(module: Any) -> Options:
+    return {"padding": _one_if_alike(module.padding)}
 
 
 def _stride_of_module(layer: Any) -> Options:
@@ -181,13 +199,11 @@ def _dim_is_given(module: Any) -> str:
 
 
 _WINDOW = "kernel_size padding dilation"
-_CONVOLUTION = f"in_channels out_channels stride {_WINDOW}"
+_CONVOLUTION = f"in_channels out_channels stride {_WINDOW} groups"
+_AVERAGE = "kernel_size padding ceil_mode count_include_pad"
 _CELL = "input_size hidden_size num_layers bias dropout bidirectional"
 _NORM = "num_features eps momentum affine track_running_stats"
 
-_is_plain = _unless(groups=1, padding_mode="zeros")
-_has_no_indices = _unless(return_indices=False)
-_divides_plainly = _unless(divisor_override=None)
 _is_plain_cell = _unless(batch_first=True, proj_size=0)
 
 
@@ -195,8 +211,8 @@ def _cell(layer: type[nn.Layer], module: type[torch.nn.Module], options: str = _
     return Pair(layer, module, options, lambda layer: {"batch_first": True}, fault=_is_plain_cell)
 
 
-def _pool(layer: type[nn.Layer], module: type[torch.nn.Module], options: str, fault: Any) -> Pair:
-    return Pair(layer, module, options, _stride_of_module, _stride_of_layer, fault)
+def _pool(layer: type[nn.Layer], module: type[torch.nn.Module], options: str) -> Pair:
+    return Pair(layer, module, options, _stride_of_module, _stride_of_layer)
 
 
 PAIRS = [
@@ -205,25 +221,54 @@ PAIRS = [
         nn.Embedding, torch.nn.Embedding, "num_embeddings embedding_dim padding_idx",
         fault=_unless(max_norm=None, scale_grad_by_freq=False),
     ),
-    Pair(nn.Conv1d, torch.nn.Conv1d, _CONVOLUTION, _bias, _window, _is_plain),
-    Pair(nn.Conv2d, torch.nn.Conv2d, _CONVOLUTION, _bias, _window, _is_plain),
-    _pool(nn.MaxPool1d, torch.nn.MaxPool1d, f"{_WINDOW} ceil_mode", _has_no_indices),
-    _pool(nn.MaxPool2d, torch.nn.MaxPool2d, f"{_WINDOW} ceil_mode", _has_no_indices),
     *(
-        _pool(layer, module, "kernel_size padding ceil_mode count_include_pad", _divides_plainly)
-        for layer, module in (
-            (nn.AvgPool1d, torch.nn.AvgPool1d),
-            (nn.AvgPool2d, torch.nn.AvgPool2d),
+        Pair(getattr(nn, kind), getattr(torch.nn, kind), options, _bias, _window)
+        for rank in (1, 2)
+        for kind, options in (
+            (f"Conv{rank}d", f"{_CONVOLUTION} padding_mode"),
+            (f"ConvTranspose{rank}d", f"{_CONVOLUTION} output_padding"),
         )
     ),
-    Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM),
-    Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM),
+    _pool(nn.MaxPool1d, torch.nn.MaxPool1d, f"{_WINDOW} return_indices ceil_mode"),
+    _pool(nn.MaxPool2d, torch.nn.MaxPool2d, f"{_WINDOW} return_indices ceil_mode"),
+    _pool(nn.AvgPool1d, torch.nn.AvgPool1d, _AVERAGE),
+    _pool(nn.AvgPool2d, torch.nn.AvgPool2d, f"{_AVERAGE} divisor_override"),
+    Pair(nn.AdaptiveAvgPool1d, torch.nn.AdaptiveAvgPool1d, "output_size"),
+    Pair(nn.AdaptiveAvgPool2d, torch.nn.AdaptiveAvgPool2d, "output_size"),
+    Pair(nn.AdaptiveMaxPool1d, torch.nn.AdaptiveMaxPool1d, "output_size return_indices"),
+    Pair(nn.AdaptiveMaxPool2d, torch.nn.AdaptiveMaxPool2d, "output_size return_indices"),
+    Pair(
+        nn.Upsample, torch.nn.Upsample, "size scale_factor mode align_corners",
+        fault=_unless(recompute_scale_factor=None),
+    ),
+    Pair(nn.PixelShuffle, torch.nn.PixelShuffle, "upscale_factor"),
+    *(
+        Pair(getattr(nn, kind), getattr(torch.nn, kind), options, to_layer=_border)
+        for rank in (1, 2)
+        for kind, options in (
+            (f"ConstantPad{rank}d", "padding value"),
+            *((f"{name}Pad{rank}d", "padding")
+              for name in ("Zero", "Reflection", "Replication", "Circular")),
+        )
+    ),
+    Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM, _no_bias, _no_bias),
+    Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM, _no_bias, _no_bias),
+    Pair(nn.InstanceNorm1d, torch.nn.InstanceNorm1d, _NORM, fault=_has_scale_alone),
+    Pair(nn.InstanceNorm2d, torch.nn.InstanceNorm2d, _NORM, fault=_has_scale_alone),
+    Pair(
+        nn.GroupNorm, torch.nn.GroupNorm, "num_groups num_channels eps affine", _no_bias, _no_bias
+    ),
     Pair(nn.LayerNorm, torch.nn.LayerNorm, "normalized_shape eps elementwise_affine", _bias, _bias),
     Pair(nn.RMSNorm, torch.nn.RMSNorm, "normalized_shape eps elementwise_affine"),
     Pair(nn.Dropout, torch.nn.Dropout, "p"),
+    Pair(nn.Dropout1d, torch.nn.Dropout1d, "p"),
+    Pair(nn.Dropout2d, torch.nn.Dropout2d, "p"),
     _cell(nn.RNN, RNN, f"{_CELL} nonlinearity"),
     _cell(nn.LSTM, LSTM),
     _cell(nn.GRU, GRU),
+    Pair(nn.RNNCell, torch.nn.RNNCell, "input_size hidden_size bias nonlinearity"),
+    Pair(nn.LSTMCell, torch.nn.LSTMCell, "input_size hidden_size bias"),
+    Pair(nn.GRUCell, torch.nn.GRUCell, "input_size hidden_size bias"),
     Pair(nn.Flatten, torch.nn.Flatten, "start_dim end_dim"),
     Pair(nn.Unflatten, torch.nn.Unflatten, "dim unflattened_size"),
     Pair(nn.Identity, torch.nn.Identity),
@@ -320,7 +365,9 @@ FUNCTIONS: dict[type[nn.Layer], Callable[..., Any]] = {
     nn.Add: lambda layer, *inputs: functools.reduce(operator.add, inputs),
     nn.Divide: lambda layer, a, b: a / b,
     nn.Exp: lambda layer, x: torch.exp(x),
+    nn.GlobalAvgPool1d: lambda layer, x: x.mean(2),
     nn.GlobalAvgPool2d: lambda layer, x: x.mean((2, 3)),
+    nn.GlobalMaxPool1d: lambda layer, x: functional.adaptive_max_pool1d(x, 1).flatten(1),
     nn.GlobalMaxPool2d: lambda layer, x: functional.adaptive_max_pool2d(x, 1).flatten(1),
     nn.Log: lambda layer, x: torch.log(x),
     nn.MatMul: lambda layer, a, b: torch.matmul(a, b),
@@ -526,11 +573,6 @@ def _layer(module: Any, path: str, seen: dict[int, nn.Layer]) -> nn.Layer:
         layer = module.layer.tied()
     elif kind is Weight:
         layer = nn.Weight(np.empty(module.weight.shape, np.float32))
-    elif kind in (torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d):
-        if module.output_size not in (1, (1, 1)):
-            raise ValueError(_unknown(path, f"{kind.__name__}({module.output_size!r})"))
-        pool = nn.GlobalAvgPool2d if kind is torch.nn.AdaptiveAvgPool2d else nn.GlobalMaxPool2d
-        layer = nn.Sequential(pool(), nn.Reshape(-1, 1, 1))
     else:
         layer = _paired_layer(module, path)
     seen[id(module)] = layer

@@ -7,6 +7,7 @@ the output, or a `Value` where it knows the sample already.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -280,7 +281,7 @@ def _log_softmax(scope: Scope, layer: nn.LogSoftmax, x: Value) -> str:
     return scope.add("LogSoftmax", x, axis=layer.dim)
 
 
-@form(nn.Dropout)
+@form(nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 def _dropout(scope: Scope, layer: nn.Dropout, x: Value) -> str:
     # Without an input training_mode it hands on x; a reader finds out what p was.
     return scope.add("Dropout", x, scope.constant(layer.p, np.float32))
@@ -390,7 +391,7 @@ def _learned_positions(scope: Scope, layer: nn.LearnedPositions, x: Value) -> st
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
-def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> str:
+def _batch_norm(scope: Scope, layer: Any, x: Value) -> str:
     dtype, features = x.sample.dtype, layer.num_features
     scale, shift = _scale_and_shift(scope, layer, (features,), dtype)
     if layer.running_mean is not None:
@@ -412,6 +413,28 @@ def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) 
     for operator, name in (("Mul", scale), ("Add", shift)):
         normalized = scope.add(operator, normalized, scope.add("Reshape", name, column))
     return normalized
+
+
+@form(nn.InstanceNorm1d, nn.InstanceNorm2d)
+def _instance_norm(scope: Scope, layer: nn.InstanceNorm1d | nn.InstanceNorm2d, x: Value) -> str:
+    if layer.running_mean is not None:
+        return _batch_norm(scope, layer, x)
+    scale, shift = _scale_and_shift(scope, layer, (layer.num_features,), x.sample.dtype)
+    return scope.add("InstanceNormalization", x, scale, shift, epsilon=layer.eps)
+
+
+@form(nn.GroupNorm)
+def _group_norm(scope: Scope, layer: nn.GroupNorm, x: Value) -> str:
+    # The operator of opset 20 has a scale per group; so a group is here a channel of a sequence.
+    rows = scope.add("Reshape", x, scope.constant([0, layer.num_groups, -1]))
+    neutral = [scope.constant(np.full(layer.num_groups, v, x.sample.dtype)) for v in (1, 0)]
+    rows = scope.add("InstanceNormalization", rows, *neutral, epsilon=layer.eps)
+    y = scope.add("Reshape", rows, scope.constant([0, *x.sample.shape[1:]]))
+    column = scope.constant([-1] + [1] * (x.sample.ndim - 2))
+    for operator, name in (("Mul", "weight"), ("Add", "bias")):
+        if getattr(layer, name) is not None:
+            y = scope.add(operator, y, scope.add("Reshape", scope.parameter(name), column))
+    return y
 
 
 @form(nn.LayerNorm)
@@ -611,25 +634,133 @@ def _convolution(scope: Scope, layer: nn.Conv1d | nn.Conv2d, x: Value) -> str:
         pads = [margin // 2 for margin in margins] + [margin - margin // 2 for margin in margins]
     else:
         pads = _pair(0 if layer.padding == "valid" else layer.padding, rank) * 2
+    source: Value | str = x
+    if layer.padding_mode != "zeros":
+        source, pads = _padded(scope, x, pads, layer.padding_mode), [0] * 2 * rank
     names = ["weight"] + ["bias"] * (layer.bias is not None)
     return scope.add(
-        "Conv", x, *map(scope.parameter, names),
-        kernel_shape=kernel, strides=_pair(layer.stride, rank), pads=pads, dilations=dilations,
+        "Conv", source, *map(scope.parameter, names), kernel_shape=kernel,
+        strides=_pair(layer.stride, rank), pads=pads, dilations=dilations, group=layer.groups,
     )  # fmt: skip
+
+
+@form(nn.ConvTranspose1d, nn.ConvTranspose2d)
+def _transposed_convolution(
+    scope: Scope, layer: nn.ConvTranspose1d | nn.ConvTranspose2d, x: Value
+) -> str:
+    rank = x.sample.ndim - 2
+    names = ["weight"] + ["bias"] * (layer.bias is not None)
+    return scope.add(
+        "ConvTranspose", x, *map(scope.parameter, names),
+        kernel_shape=_pair(layer.kernel_size, rank), strides=_pair(layer.stride, rank),
+        pads=_pair(layer.padding, rank) * 2, output_padding=_pair(layer.output_padding, rank),
+        dilations=_pair(layer.dilation, rank), group=layer.groups,
+    )  # fmt: skip
+
+
+# The modes of padding by the names of ONNX.
+_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def _padded(scope: Scope, x: Value, pads: list[int], mode: str, value: float = 0.0) -> str:
+    """Pad the axes after the channels; `pads` are all widths before them, then all after them."""
+    rank = len(pads) // 2
+    widths = scope.constant([0, 0, *pads[:rank], 0, 0, *pads[rank:]])
+    constant = [scope.constant(value, x.sample.dtype)] if mode == "constant" else []
+    return scope.add("Pad", x, widths, *constant, mode=_MODES.get(mode, mode))
+
+
+def _widths(layer: Any) -> list[int]:
+    befores, afters = zip(*layer.borders(), strict=True)
+    return [*befores, *afters]
+
+
+@form(nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d)
+def _constant_pad(scope: Scope, layer: Any, x: Value) -> str:
+    return _padded(scope, x, _widths(layer), "constant", layer.value)
+
+
+@form(
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
+    *(nn.CircularPad1d, nn.CircularPad2d),
+)
+def _repeating_pad(scope: Scope, layer: Any, x: Value) -> str:
+    return _padded(scope, x, _widths(layer), layer.mode)
+
+
+@form(nn.Upsample)
+def _upsample(scope: Scope, layer: nn.Upsample, x: Value) -> str:
+    rank = x.sample.ndim - 2
+    axes = list(range(2, 2 + rank))
+    given: Any = layer.size if layer.scale_factor is None else layer.scale_factor
+    each = list(given) if isinstance(given, tuple) else [given] * rank
+    if layer.scale_factor is None:
+        sizes = ["", "", scope.constant(each)]
+    else:
+        sizes = ["", scope.constant(np.array(each, np.float32))]
+    if layer.mode == "nearest":
+        return scope.add(
+            "Resize", x, *sizes, axes=axes, mode="nearest", nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        )  # fmt: skip
+    coordinates = "align_corners" if layer.align_corners else "half_pixel"
+    return scope.add(
+        "Resize", x, *sizes, axes=axes, mode="linear", coordinate_transformation_mode=coordinates
+    )
+
+
+@form(nn.PixelShuffle)
+def _pixel_shuffle(scope: Scope, layer: nn.PixelShuffle, x: Value) -> str:
+    return scope.add("DepthToSpace", x, blocksize=layer.upscale_factor, mode="CRD")
+
+
+def _check_one_output(layer: Any) -> None:
+    if layer.return_indices:
+        raise ValueError(f"to_onnx: {layer.label} has no form in ONNX that returns indices")
 
 
 @form(nn.MaxPool1d, nn.MaxPool2d)
 def _max_pool(scope: Scope, layer: nn.MaxPool1d | nn.MaxPool2d, x: Value) -> str:
+    _check_one_output(layer)
     rank = x.sample.ndim - 2
     return scope.add("MaxPool", x, **_window(layer, rank), dilations=_pair(layer.dilation, rank))
 
 
 @form(nn.AvgPool1d, nn.AvgPool2d)
 def _average_pool(scope: Scope, layer: nn.AvgPool1d | nn.AvgPool2d, x: Value) -> str:
-    return scope.add(
-        "AveragePool", x, **_window(layer, x.sample.ndim - 2),
-        count_include_pad=int(layer.count_include_pad),
-    )  # fmt: skip
+    options, divisor = _window(layer, x.sample.ndim - 2), layer.divisor_override
+    if divisor is None:
+        includes = int(layer.count_include_pad)
+        return scope.add("AveragePool", x, **options, count_include_pad=includes)
+    if layer.ceil_mode:
+        raise ValueError(f"to_onnx: {layer.label} has no form in ONNX with ceil_mode=True")
+    mean = scope.add("AveragePool", x, **options, count_include_pad=1)
+    area = math.prod(options["kernel_shape"])
+    return scope.add("Mul", mean, scope.constant(area / divisor, x.sample.dtype))
+
+
+@form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+def _adaptive_average(scope: Scope, layer: Any, x: Value) -> str:
+    return scope.add("AveragePool", x, **_tiles(layer, x))
+
+
+@form(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+def _adaptive_max(scope: Scope, layer: Any, x: Value) -> str:
+    _check_one_output(layer)
+    return scope.add("MaxPool", x, **_tiles(layer, x))
+
+
+def _tiles(layer: Any, x: Value) -> dict[str, Any]:
+    """Return the windows of adaptive pooling, if they are all of one size and do not overlap."""
+    tiles = []
+    for size, parts in zip(x.sample.shape[2:], layer.windows(x.sample.shape), strict=True):
+        if size % len(parts):
+            raise ValueError(
+                f"to_onnx: {layer.label} has no form in ONNX for an axis of size {size}, "
+                f"which is no multiple of {len(parts)}"
+            )
+        tiles.append(size // len(parts))
+    return {"kernel_shape": tiles, "strides": tiles}
 
 
 def _window(layer: Any, rank: int) -> dict[str, Any]:
@@ -642,13 +773,13 @@ def _window(layer: Any, rank: int) -> dict[str, Any]:
     }
 
 
-@form(nn.GlobalAvgPool2d)
-def _global_average(scope: Scope, layer: nn.GlobalAvgPool2d, x: Value) -> str:
+@form(nn.GlobalAvgPool1d, nn.GlobalAvgPool2d)
+def _global_average(scope: Scope, layer: nn.Layer, x: Value) -> str:
     return scope.add("Flatten", scope.add("GlobalAveragePool", x), axis=1)
 
 
-@form(nn.GlobalMaxPool2d)
-def _global_max(scope: Scope, layer: nn.GlobalMaxPool2d, x: Value) -> str:
+@form(nn.GlobalMaxPool1d, nn.GlobalMaxPool2d)
+def _global_max(scope: Scope, layer: nn.Layer, x: Value) -> str:
     return scope.add("Flatten", scope.add("GlobalMaxPool", x), axis=1)
 
 

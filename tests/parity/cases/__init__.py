@@ -20,6 +20,7 @@ from . import (
     optimizers,
     pooling,
     recurrent,
+    resampling,
     shape,
     transformer,
 )
@@ -31,6 +32,7 @@ LAYERS: dict[str, list[Case]] = {
     "convolution": convolution.CASES,
     "convolution1d": convolution1d.CASES,
     "pooling": pooling.CASES,
+    "resampling": resampling.CASES,
     "recurrent": recurrent.CASES,
     "normalization": normalization.CASES,
     "embedding": embedding.CASES,
@@ -52,6 +54,7 @@ DRAWN_LAYERS = {
     "convolution": convolution.drawn(),
     "convolution1d": convolution1d.drawn(),
     "pooling": pooling.drawn(),
+    "resampling": resampling.drawn(),
     "recurrent": recurrent.drawn(),
     "normalization": normalization.drawn(),
     "embedding": embedding.drawn(),
