@@ -64,11 +64,12 @@ from .layers.arithmetic import (
     Sum,
     Weight,
 )
+from .layers.attention import MultiheadAttention
 from .layers.cells import GRUCell, LSTMCell, RNNCell
 from .layers.containers import Residual, Sequential
 from .layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .layers.dropout import Dropout, Dropout1d, Dropout2d
-from .layers.embedding import Embedding
+from .layers.embedding import Embedding, LearnedPositions, SinusoidalPositions
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
@@ -79,6 +80,7 @@ from .layers.normalization import (
     InstanceNorm1d,
     InstanceNorm2d,
     LayerNorm,
+    RMSNorm,
 )
 from .layers.padding import (
     CircularPad1d,
@@ -108,7 +110,20 @@ from .layers.pooling import (
 )
 from .layers.recurrent import GRU, LSTM, RNN
 from .layers.resampling import PixelShuffle, Upsample
-from .layers.shape import Flatten, Identity, Reshape
+from .layers.shape import (
+    Concatenate,
+    Flatten,
+    Identity,
+    Permute,
+    Reshape,
+    Slice,
+    Split,
+    Squeeze,
+    Stack,
+    Unflatten,
+    Unsqueeze,
+)
+from .layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from .losses import (
     BinaryCrossEntropy,
     CosineEmbedding,
@@ -217,6 +232,7 @@ __all__ = [
     "CircularPad1d",
     "CircularPad2d",
     "Compose",
+    "Concatenate",
     "ConstantLR",
     "ConstantPad1d",
     "ConstantPad2d",
@@ -267,6 +283,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LinearLR",
     "Lion",
@@ -287,6 +304,7 @@ __all__ = [
     "MixUp",
     "MultiMargin",
     "MultiStepLR",
+    "MultiheadAttention",
     "Multiply",
     "Muon",
     "NAdam",
@@ -296,12 +314,14 @@ __all__ = [
     "Optimizer",
     "PReLU",
     "Parameter",
+    "Permute",
     "PixelShuffle",
     "PoissonNLL",
     "PolynomialLR",
     "Power",
     "Quantile",
     "RAdam",
+    "RMSNorm",
     "RMSprop",
     "RNNCell",
     "RandomAffine",
@@ -323,18 +343,27 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
+    "Slice",
     "SmoothL1",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Split",
     "Sqrt",
     "Square",
+    "Squeeze",
+    "Stack",
     "StepLR",
     "Subtract",
     "Sum",
     "Tanh",
     "Training",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
     "TripletMargin",
+    "Unflatten",
+    "Unsqueeze",
     "Upsample",
     "Weight",
     "WeightedRandomSampler",

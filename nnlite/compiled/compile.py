@@ -14,6 +14,7 @@ from ..modes import evaluating, is_grad_enabled
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
+    attention,
     containers,
     convolution,
     kernels,
@@ -21,6 +22,7 @@ from . import (  # noqa: F401 - they register forms
     losses,
     normalization,
     recurrent,
+    shapes,
     windows,
 )
 from .forms import form_of

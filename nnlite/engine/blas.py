@@ -231,6 +231,20 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
     return result
 
 
+def stacked_product(a: Array, b: Array) -> Array:
+    """Return the products of the matrices of two stacks (N, …, n, k) and (N, …, k, m).
+
+    Each product is too small for BLAS's threads; large stacks are shared among ours.
+    """
+    result = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+
+    def compute(start: int, stop: int) -> None:
+        np.matmul(a[start:stop], b[start:stop], out=result[start:stop])
+
+    share(compute, len(a), result.nbytes, a.size * b.shape[-1])
+    return result
+
+
 def as_rows(x: Array) -> Array:
     """Return `x` as a matrix, with all axes but the last merged."""
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
