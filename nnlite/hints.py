@@ -13,8 +13,6 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 # Names in the module, and what stands for them here.
 RENAMED = {
     "Activation": "ReLU() or another activation, which is a layer of its own",
-    "AdaptiveAvgPool2d": "GlobalAvgPool2d",
-    "AdaptiveMaxPool2d": "GlobalMaxPool2d",
     "AveragePooling1D": "AvgPool1d",
     "AveragePooling2D": "AvgPool2d",
     "BCELoss": "BinaryCrossEntropy(from_logits=False)",
