@@ -28,7 +28,8 @@ def run(options):
         return status
 
     images, labels = test
-    print(f"test accuracy {nn.accuracy(nn.predict(model, images), labels):.2%}")
+    predict = nn.compile(model) if options.compile else model
+    print(f"test accuracy {nn.accuracy(nn.predict(predict, images), labels):.2%}")
     write_results(model, history, images, labels, options)
     return status
 
@@ -61,6 +62,7 @@ def fit(model, train, test, history, options):
         max_grad_norm=1.0 if options.model == "rnn" else None,  # gradients through 28 steps
         checkpoint=options.checkpoint and nn.Checkpoint(options.checkpoint, every_batches=100),
         resume=options.resume,
+        compile=options.compile,
         history=history,
         progress=not options.quiet,
     )
@@ -219,6 +221,7 @@ def build_parser():
     add("--distributed", action="store_true",
         help="train with all processes that mpiexec has started; each takes its part of every "
         "batch")  # fmt: skip
+    add("--compile", action="store_true", help="compile the training steps to machine code")
     group = parser.add_argument_group("files and output")
     add = group.add_argument
     add("--data-dir", metavar="DIR", help="folder of MNIST, in place of the bundled files")

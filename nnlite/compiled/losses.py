@@ -103,6 +103,8 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
         factor = f"{weight[0]}[i // ({places})] * "
     is_mean = loss.reduction == "mean"
     count = f"total * ({places})" if weight else prediction.size
+    if is_mean:
+        code.divisor = code.resolved(count)
     norm = code.name("norm")
     code(f"""
         {norm} = {f"1 / ({count})" if is_mean else "1.0"}
@@ -224,6 +226,7 @@ def cross_entropy(
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")
+        code.divisor = str(norm)
 
     def backward() -> None:
         if not scores.needs_grad:

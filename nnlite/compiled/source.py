@@ -158,6 +158,9 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
+        # The divisor of a loss that is a mean, if its form has set it.
+        self.divisor = ""
+        self.multiply_adds = 0  # in forward, of one sample
         self._lines = self.forward
         self._tape: list[tuple[str, tuple[Value, ...], Backward]] = []
         self._gradients: dict[str, Value] = {}
@@ -292,6 +295,9 @@ class Code:
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
         output, backward = backward_of(form(layer, self, *inputs))
+        if isinstance(output, Value):
+            shapes = tuple(fixed(x.shape, 1) for x in inputs)
+            self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))
         if backward is not None:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before

@@ -117,6 +117,11 @@ if hasattr(os, "register_at_fork"):
 _has_shared = False
 
 
+def threads_of_products() -> int:
+    """Return the number of threads that the caller may use: that of BLAS."""
+    return 1 if threads.is_busy() else _one_thread.threads()
+
+
 def share(
     work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
 ) -> None:
