@@ -113,7 +113,13 @@ class Update:
 
 
 class CompiledUpdate:
-    """The ``step`` of an optimizer as a native function."""
+    """The ``step`` of an optimizer as a native function.
+
+    Attributes
+    ----------
+    source : str
+        The source of the function that was written last.
+    """
 
     def __init__(self, optimizer: nn.Optimizer, native: bool) -> None:
         form_of(optimizer)
@@ -121,6 +127,7 @@ class CompiledUpdate:
         self._module = Native if native else Plain
         # By the options that are 0 in each run: the update, and what calls its function.
         self._written: dict[Any, tuple[Update, Callable[..., Any]]] = {}
+        self.source = ""
 
     def __call__(self) -> None:
         """Move every parameter that has a gradient."""
@@ -141,7 +148,8 @@ class CompiledUpdate:
         doc = "Move the parameters."
         body = function("update", [*update.names, *update.arrays], lines, doc)
         title = f"Step of {type(self._optimizer).__name__}"
-        return update, self._module(f"{header(title, dtype, body)}\n\n{body}").call
+        self.source = f"{header(title, dtype, body)}\n\n{body}"
+        return update, self._module(self.source).call
 
 
 def _arrays(optimizer: nn.Optimizer, runs: list[Run]) -> dict[str, Any]:

@@ -110,6 +110,11 @@ class Program:
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
         self._run = (Native if self._native else Plain)(self.source).call
 
+    @property
+    def full_source(self) -> str:
+        """The source, with that of other functions that are called beside it."""
+        return self.source
+
     # ---- the arrays ----
 
     def is_current(self) -> bool:
@@ -365,6 +370,10 @@ class DividedStepProgram(LossProgram):
         self._optimizer, self._max_norm = optimizer, max_norm
         self._update = CompiledUpdate(optimizer, native)
 
+    @property
+    def full_source(self) -> str:
+        return f"{self.source}\n\n{self._update.source}"
+
     def step(self, batch: Batch, n: int) -> float:
         """Make a step; return the loss before it."""
         loss, _ = self.compute(batch, n)
@@ -460,7 +469,7 @@ class Programs:
     @property
     def source(self) -> str:
         """The source of the program that was found last."""
-        return self._latest.source if self._latest else ""
+        return self._latest.full_source if self._latest else ""
 
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
