@@ -406,7 +406,7 @@ class StepProgram(LossProgram):
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
         code = self.code
         self._gather()
-        update = code.resolved("\n".join(self._update.lines))
+        update = "\n" + code.resolved("\n".join(self._update.lines))
         lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
         doc = "Make a training step, and return the loss before it."
         self.define("step", given, lines, doc, self._update.names)
