@@ -9,12 +9,15 @@ NEEDED = {
     "nnlite/interop/mpi.py": ["mpi4py"],
     "nnlite/interop/scoring.py": ["sklearn"],
     "nnlite/interop/sklearn.py": ["sklearn"],
+    "nnlite/interop/tensorboard.py": ["tensorboard"],
     "nnlite/interop/torch.py": ["torch"],
     "tests/compiled/test_native.py": ["numba", "scipy"],
     "tests/interop/record_onnx.py": ["onnx"],
     "tests/interop/test_many_models.py": ["sklearn"],
     "tests/interop/test_mpi.py": ["mpi4py"],
     "tests/interop/test_sklearn.py": ["pandas", "polars", "sklearn"],
+    "tests/interop/test_tensorboard.py": ["tensorboard"],
+    "tests/interop/test_trackers.py": ["alembic", "mlflow"],
 }
 
 collect_ignore_glob = [

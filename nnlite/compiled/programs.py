@@ -329,7 +329,7 @@ class LossProgram(Program):
             start, stop = bounds[part]
             gradients = self._gradients_of_parts[part][1]
             arrays = zip(bound, self._bound["gradients"], strict=True)
-            rows = [values[name].reshape(n, -1)[start:stop].reshape(-1) for name in given]
+            rows = [values[name].reshape(n, -1)[start:stop].ravel() for name in given]
             results[part] = self._run(
                 "gradients", stop - start, *rows, *[gradients.get(name, a) for name, a in arrays]
             )
@@ -519,8 +519,8 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
 def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array with one axis, as machine code takes it: contiguous and writable."""
     if array.dtype is dtype and array.flags.carray:
-        return array.reshape(-1)
-    flat = np.ascontiguousarray(array, dtype).reshape(-1)
+        return array.ravel()
+    flat = np.ascontiguousarray(array, dtype).ravel()
     return flat if flat.flags.writeable else flat.copy()
 
 

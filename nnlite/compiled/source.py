@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import functools
 import inspect
 import math
 import re
@@ -81,6 +82,7 @@ def nest(sizes: dict[str, Size], body: str) -> str:
     return text
 
 
+@functools.lru_cache(1024)
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     """Return the shape for the batch size `n`."""
     return tuple(size if isinstance(size, int) else _number(size, n) for size in shape)

@@ -147,7 +147,7 @@ class Diagnosis:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise ImportError(
-                "Diagnosis.plot needs matplotlib; install it with: pip install nnlite[plot]"
+                "Diagnosis.plot needs matplotlib; install it with: pip install matplotlib"
             ) from error
         if not self.rates.size:
             raise ValueError("Diagnosis.plot: there was no range test, as the loss is not finite")

@@ -430,5 +430,5 @@ def test_without_matplotlib_it_says_how_to_install_it(monkeypatch: pytest.Monkey
         return real_import(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
-    with pytest.raises(ImportError, match=r"pip install nnlite\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install matplotlib"):
         diagnosis.plot()
