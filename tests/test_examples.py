@@ -53,11 +53,6 @@ def with_fewer_images(monkeypatch: pytest.MonkeyPatch, train: int, test: int) ->
 # ---- the files ----
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_script_has_fewer_than_40_lines(name: str) -> None:
-    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) < 40
-
-
 def test_each_script_and_each_file_is_on_a_page() -> None:
     pages = "".join(path.read_text(encoding="utf-8") for path in EXAMPLES.glob("*.md"))
     shown = set(re.findall(r"^```{literalinclude} (\S+)$", pages, re.MULTILINE))

@@ -14,6 +14,7 @@ from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
     containers,
+    convolution,
     layers,
     losses,
     normalization,

@@ -48,7 +48,8 @@ class Flatten(Layer):
 
     def forward(self, x: Array) -> Array:
         x = as_floats(self, x)
-        start, end = (dim + x.ndim if dim < 0 else dim for dim in (self.start_dim, self.end_dim))
+        start = self.start_dim + x.ndim if self.start_dim < 0 else self.start_dim
+        end = self.end_dim + x.ndim if self.end_dim < 0 else self.end_dim
         if not 0 <= start <= end < x.ndim:
             raise ValueError(
                 f"{self}: an input of shape {x.shape} has no axes "

@@ -99,7 +99,7 @@ class Loss(Layer):
         self, target: ArrayLike, shape: tuple[int, ...], dtype: Any, name: str = "targets"
     ) -> Array:
         """Return finite numbers of `shape`, as an array of `dtype`."""
-        check_is_array(target, self.label)
+        check_is_array(target, self)
         wanted = np.asarray(target)
         if wanted.dtype.kind not in "fiu":
             cure = "; convert them with .astype(float)" if wanted.dtype.kind == "b" else ""
@@ -133,7 +133,7 @@ class Loss(Layer):
         """Return the weight of each loss, for losses of `shape`; 1.0 if there are no weights."""
         if sample_weight is None:
             return 1.0
-        check_is_array(sample_weight, self.label)
+        check_is_array(sample_weight, self)
         weights = np.asarray(sample_weight)
         if weights.dtype.kind not in "fiu":
             raise TypeError(f"{self.label}: sample weights must be numbers, got {weights.dtype}")
