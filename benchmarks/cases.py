@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 from .case import Case
 from .inference import Inference
 from .mnist_epoch import Epoch, Import
-from .networks import MLP, ExampleCNN, LeNet, NormalizedCNN, RowLSTM, RowRNN
+from .networks import MLP, ExampleCNN, GroupNormalizedCNN, LeNet, NormalizedCNN, RowLSTM, RowRNN
 from .sigmoid_gradient import SigmoidGradient
 from .training import Training
 
@@ -37,6 +37,7 @@ CASES: list[Case] = [
     Training(RowRNN(), 64, goal=1.2, compiled_goal=2.2),
     Training(SMALL, 32, "Adam", goal=2.0, compiled_goal=3.0),
     Training(NormalizedCNN(), 64, compiled_goal=1.2),
+    Training(GroupNormalizedCNN(), 64, goal=0.8),
     Training(RowLSTM(), 64, goal=1.0, compiled_goal=1.25),
     *[
         Inference(network, batch_size, goal=1.5, compiled_goal=goal if batch_size == 1 else None)

@@ -131,6 +131,19 @@ class NormalizedCNN(Network):
         )  # fmt: skip
 
 
+class GroupNormalizedCNN(NormalizedCNN):
+    """The same network with group normalisation, in groups of eight channels."""
+
+    name = "PyTorch example CNN with group norm"
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, bias=False), nn.GroupNorm(4, 32), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, bias=False), nn.GroupNorm(8, 64), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10),
+        )  # fmt: skip
+
+
 class _OfRows(Network):
     """A recurrent network that reads an image row by row and classifies the last state."""
 

@@ -13,9 +13,10 @@ from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
 from .engine.memory import is_held
+from .hints import Hinted
 
 
-class Parameter:
+class Parameter(Hinted):
     """A trainable array, and the gradient of the loss with respect to it.
 
     Parameters
@@ -126,9 +127,23 @@ class Parameter:
         """The dtype of `data` and `grad`: float32 or float64."""
         return self._data.dtype
 
-    def zero_grad(self) -> None:
-        """Set `grad` to None until the next backward."""
-        self._set_grad(None)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set `grad` to None until the next backward, or with ``set_to_none=False`` to zero."""
+        if self._grad is None:
+            return
+        if set_to_none:
+            self._set_grad(None)
+        else:
+            self._grad[...] = 0
+
+    def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        """Set `requires_grad`; return the parameter."""
+        self.requires_grad = requires_grad
+        return self
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """Return the value, as ``numpy.asarray(parameter)`` does."""
+        return np.array(self._data, dtype, copy=copy)
 
     def accumulate(self, grad: ArrayLike) -> None:
         """Add `grad`, of the parameter's shape, to the gradient."""

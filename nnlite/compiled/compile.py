@@ -13,12 +13,15 @@ from ..modes import evaluating, is_grad_enabled
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
+    attention,
     containers,
     convolution,
+    kernels,
     layers,
     losses,
     normalization,
     recurrent,
+    shapes,
     windows,
 )
 from .forms import form_of

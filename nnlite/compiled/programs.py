@@ -538,8 +538,9 @@ def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
 def _values(code: Code, batch: Batch, n: int) -> list[Value]:
     """Return what a call is given as values of the source."""
     values = []
+    kinds = {"i": np.dtype(np.int64), "u": np.dtype(np.int64), "b": np.dtype(np.bool_)}
     for name, array in zip(batch.names, batch.arrays, strict=True):
-        code.kinds[name] = np.dtype(np.int64) if array.dtype.kind in "iu" else code.dtype
+        code.kinds[name] = kinds.get(array.dtype.kind, code.dtype)
         values.append(Value(name, _free(array.shape, n) if code.n_is_free else array.shape))
     return values
 

@@ -292,16 +292,19 @@ class Code:
             title = f"{self._path}: {self.label}" if self._path else self.label
             self._tape.append((title, outputs, backward))
 
-    def apply(self, layer: nn.Layer, path: str, *inputs: Value) -> Any:
+    def apply(self, layer: nn.Layer, path: str, *inputs: Value, **by_keyword: Value) -> Any:
         """Write the forward of a layer, and keep its backward; return its output."""
         before = self._path, self.label, self._needs_grad, self._renamed
         self._path, self.label, self._renamed = path, layer.label, {}
         self._needs_grad = layer.trainable() or any(x.needs_grad for x in inputs)
         form = form_of(layer, path)
+        for name in by_keyword:
+            if name not in inspect.signature(form).parameters:
+                raise TypeError(f"compile: {layer.label} has no compiled form with {name}=")
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
-        output, backward = backward_of(form(layer, self, *inputs))
+        output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
         if isinstance(output, Value):
             shapes = tuple(fixed(x.shape, 1) for x in inputs)
             self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))

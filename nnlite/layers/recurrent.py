@@ -108,7 +108,7 @@ class _Recurrent(Layer):
                 f"drops nothing; put nn.Dropout({dropout}) behind it",
                 UserWarning,
                 # A subclass with a constructor of its own is one call further from the user.
-                stacklevel=3 if "__init__" in vars(type(self)) else 2,
+                stacklevel=5 if "__init__" in vars(type(self)) else 3,
             )
         self.bidirectional = boolean(bidirectional, f"{type(self).__name__}: bidirectional")
         self.outputs = one_of(outputs, ("all", "last"), f"{name}: outputs")

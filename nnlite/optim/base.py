@@ -15,6 +15,7 @@ import numpy as np
 
 from ..checks import number
 from ..engine.arrays import Array
+from ..hints import Hinted
 from ..parameter import Parameter
 from ..processes import ALONE, Processes
 from .flat import FlatBlock, by_dtype
@@ -46,7 +47,7 @@ class Run(NamedTuple):
     state: list[Array]
 
 
-class Optimizer:
+class Optimizer(Hinted):
     """Base class: the parameters in groups, each with its own options.
 
     An optimizer of your own passes its default options to `__init__`, names the arrays that it
@@ -221,11 +222,14 @@ class Optimizer:
         for group in self.param_groups:
             group["lr"] = value
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters: `grad` is None until the next backward."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters: `grad` is None until the next backward.
+
+        With ``set_to_none=False`` it is zero instead.
+        """
         for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None
+                parameter.zero_grad(set_to_none)
         self._synchronized = False
 
     # ---- the step ----

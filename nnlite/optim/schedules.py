@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..checks import fraction, integer, number, one_of
+from ..hints import Hinted
 from .base import Optimizer
 
 
-class Schedule:
+class Schedule(Hinted):
     """Base class: the learning rate of each group is its first one times `factor`.
 
     A schedule of your own defines `factor`, or `learning_rate`. Several schedules of one optimizer
@@ -80,6 +81,10 @@ class Schedule:
     def step(self) -> None:
         """Count a step, and set the learning rates for the next one."""
         self._move_to(self.count + 1)
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of each parameter group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def _move_to(self, count: int) -> None:
         if len(self.optimizer.param_groups) != len(self.base_lrs):
@@ -538,7 +543,7 @@ class SequentialLR(Schedule):
         return schedule._rescaled(rate, last, lr, steps)
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(Hinted):
     """Multiply the learning rate by `factor` when a figure has not improved for a while.
 
     Parameters
@@ -628,6 +633,10 @@ class ReduceLROnPlateau:
                 if group["lr"] - reduced > self.eps:
                     group["lr"] = reduced
             self.rest, self.bad_steps = self.cooldown, 0
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of each parameter group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def _improves(self, metric: float) -> bool:
         sign = -1 if self.mode == "min" else 1

@@ -95,8 +95,7 @@ def check_training_data(train: Any, epochs: int, processes: Processes) -> None:
     if are_arrays(train):
         raise TypeError(
             "fit: the training data must be batches, got arrays; write "
-            "DataLoader(*arrays, batch_size=32, shuffle=True), with a transform that makes a "
-            "tuple of several inputs"
+            "DataLoader(*arrays, batch_size=32, shuffle=True)"
         )
     if isinstance(train, Iterator) and epochs > 1:
         raise TypeError(
@@ -140,10 +139,11 @@ def checked_validation(
             validation = batches_of(validation, batch_size, processes)
             first = [next(iter(validation))]
         elif isinstance(validation, DataLoader):
-            everything = [] if validation.transform is not None else [validation.arrays]
-            first = [
-                tuple(array[: validation.batch_size] for array in arrays) for arrays in everything
-            ]
+            first = []
+            if validation.transform is None:
+                arrays, size = validation.arrays, validation.batch_size
+                everything = [validation.grouped(arrays)]
+                first = [validation.grouped(tuple(array[:size] for array in arrays))]
         else:
             everything = list(validation) if isinstance(validation, (list, tuple)) else []
             first = everything[:1]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import boolean, integer, positive
+from ..hints import explained
 from ..layer import Layer
 from ..losses import Loss
 from ..optim.base import Optimizer
@@ -36,6 +37,7 @@ from .tally import Tally
 from .terms import terms_of
 
 
+@explained
 def fit(
     model: Layer,
     loss: Loss,

@@ -217,6 +217,15 @@ def _as_figure(name: str, value: Any) -> float:
     return number(value, f"History: {name}")
 
 
+def columns(figures: Mapping[str, float]) -> str:
+    """Return the figures by name in columns of one width, to be printed below each other."""
+    cells = []
+    for name, value in figures.items():
+        shown = f"{value:.2%}" if name.endswith("accuracy") else f"{value:#.4g}"
+        cells.append(f"{name.replace(_VALIDATION, 'val_')} {shown:9}")
+    return " ".join(cells)
+
+
 def named_figures(figures: Mapping[str, float]) -> str:
     """Return the figures by name in a line."""
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
