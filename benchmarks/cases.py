@@ -11,7 +11,16 @@ from fnmatch import fnmatch
 from .case import Case
 from .inference import Inference
 from .mnist_epoch import Epoch, Import
-from .networks import MLP, ExampleCNN, GroupNormalizedCNN, LeNet, NormalizedCNN, RowLSTM, RowRNN
+from .networks import (
+    MLP,
+    ExampleCNN,
+    GroupNormalizedCNN,
+    LeNet,
+    NormalizedCNN,
+    RowLSTM,
+    RowRNN,
+    RowTransformer,
+)
 from .sigmoid_gradient import SigmoidGradient
 from .training import Training
 
@@ -33,6 +42,7 @@ CASES: list[Case] = [
     Training(NormalizedCNN(), 64),
     Training(GroupNormalizedCNN(), 64, goal=0.8),
     Training(RowLSTM(), 64, goal=1.0),
+    Training(RowTransformer(), 64, goal=1.0),
     *[
         Inference(network, batch_size, goal=1.5)
         for network in (TINY, SMALL, MEDIUM, WIDE, LeNet(), ExampleCNN(), RowRNN(), RowLSTM())
