@@ -129,6 +129,11 @@ def one_thread(multiply_adds: int) -> contextlib.AbstractContextManager[object]:
 _has_shared = False
 
 
+def threads_of_products() -> int:
+    """Return the number of threads that the caller may use: that of BLAS."""
+    return 1 if threads.is_busy() else _one_thread.threads()
+
+
 def share(
     work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
 ) -> None:
