@@ -11,7 +11,16 @@ from fnmatch import fnmatch
 from .case import Case
 from .inference import Inference
 from .mnist_epoch import Epoch, Import
-from .networks import MLP, ExampleCNN, GroupNormalizedCNN, LeNet, NormalizedCNN, RowLSTM, RowRNN
+from .networks import (
+    MLP,
+    ExampleCNN,
+    GroupNormalizedCNN,
+    LeNet,
+    NormalizedCNN,
+    RowLSTM,
+    RowRNN,
+    RowTransformer,
+)
 from .sigmoid_gradient import SigmoidGradient
 from .training import Training
 
@@ -39,6 +48,7 @@ CASES: list[Case] = [
     Training(NormalizedCNN(), 64, compiled_goal=1.2),
     Training(GroupNormalizedCNN(), 64, goal=0.8),
     Training(RowLSTM(), 64, goal=1.0, compiled_goal=1.25),
+    Training(RowTransformer(), 64, goal=1.0, compiled_goal=1.0),
     *[
         Inference(network, batch_size, goal=1.5, compiled_goal=goal if batch_size == 1 else None)
         for network, goal in (

@@ -312,8 +312,6 @@ def test_gradients_of_functions_that_are_no_layers() -> None:
         layer = functions.as_layer(function)
         assert nn.gradcheck(layer, x).passed, layer
         assert_allclose(pickle.loads(pickle.dumps(layer))(x), layer(x))
-    parts = [rng.normal(size=(2, size, 3)) for size in (1, 2, 4)]
-    assert nn.gradcheck(functions.Concatenate(-2), *parts).passed
 
 
 def test_equal_maxima_get_equal_parts_of_the_gradient() -> None:

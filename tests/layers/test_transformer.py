@@ -136,3 +136,34 @@ def test_errors() -> None:
         nn.TransformerDecoderLayer(6, 2, activation="tanh")
     with pytest.raises(ValueError, match="key_padding_mask of shape"):
         nn.TransformerEncoderLayer(4, 2)(x, src_key_padding_mask=np.ones((3, 2), bool))
+
+
+def test_a_training_takes_pytorchs_course() -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    model = nn.Sequential(
+        nn.Embedding(9, 8, rng=rng),
+        nn.SinusoidalPositions(),
+        nn.TransformerEncoderLayer(8, 2, 16, 0.0, norm_first=True, is_causal=True, rng=rng),
+        nn.Linear(8, 9, rng=rng),
+        nn.Permute(0, 2, 1),
+    ).double()
+    theirs = nn.to_torch(model)
+    loss, optimizer = nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.01)
+    their_loss = torch.nn.CrossEntropyLoss()
+    their_optimizer = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    values, expected = [], []
+    for _ in range(20):
+        x = rng.integers(9, size=(4, 6))
+        y = (x.cumsum(axis=1) // 3) % 9
+        values.append(loss(model(x), y))
+        optimizer.zero_grad()
+        model.backward(loss.backward(), input_grad=False)
+        optimizer.step()
+        value = their_loss(theirs(torch.tensor(x)), torch.tensor(y))
+        expected.append(value.item())
+        their_optimizer.zero_grad()
+        value.backward()
+        their_optimizer.step()
+    assert_allclose(values, expected, rtol=1e-9)
+    assert values[-1] < values[0]
