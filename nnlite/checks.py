@@ -59,6 +59,22 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
+def floats_of_one_dtype(layer: Labelled, *operands: ArrayLike) -> list[Array]:
+    """Return `operands` as float32 arrays, or as float64 if all of them are float64.
+
+    Raises
+    ------
+    TypeError
+        If there are none, or one is not of floats.
+    """
+    if not operands:
+        raise TypeError(f"{layer.label}: expected one input or more, got none")
+    arrays = [as_floats(layer, operand) for operand in operands]
+    if any(array.dtype != arrays[0].dtype for array in arrays):
+        return [array.astype(np.float32, copy=False) for array in arrays]
+    return arrays
+
+
 def check_is_array(values: Any, owner: Labelled | str) -> None:
     """Raise a TypeError for a masked or sparse array, whose mask or values NumPy would lose.
 
@@ -177,7 +193,7 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
 
 
 def class_indices(
-    target: ArrayLike, scores: Array, ignore_index: int, owner: Labelled | str
+    target: ArrayLike, scores: Array, ignore_index: int | None, owner: Labelled | str
 ) -> tuple[Array, bool]:
     """Return `target` as class indices for `scores`, and whether any of them is ignored.
 
@@ -224,8 +240,9 @@ def class_indices(
     # As an unsigned integer a negative label is large, so one comparison finds both errors.
     unsigned = indices.view(np.uintp)
     if unsigned.item(unsigned.argmax()) < classes:
-        return indices, 0 <= ignore_index < classes and ignore_index in labels
-    counted = labels[labels != ignore_index]
+        is_class = ignore_index is not None and 0 <= ignore_index < classes
+        return indices, is_class and ignore_index in labels
+    counted = labels if ignore_index is None else labels[labels != ignore_index]
     wrong = counted[(counted < 0) | (counted >= classes)]
     if wrong.size:
         raise ValueError(

@@ -147,6 +147,26 @@ LAYERS = [
         normal((2, 3)),
     ),
     LayerCase("Reshape", lambda: nn.Reshape(3, -1), normal((2, 6)), hands_on_views=True),
+    LayerCase("Unflatten", lambda: nn.Unflatten(1, (3, -1)), normal((6, 2)), hands_on_views=True),
+    LayerCase("Squeeze", lambda: nn.Squeeze(-1), normal((3, 1)), hands_on_views=True),
+    LayerCase("Unsqueeze", lambda: nn.Unsqueeze(1), normal((3,)), hands_on_views=True),
+    LayerCase("Permute", lambda: nn.Permute(0, 3, 1, 2), normal((2, 3, 4)), hands_on_views=True),
+    LayerCase(
+        "Slice",
+        lambda: nn.Slice(1, -1, 2, dim=2),
+        normal((3, 6)),
+        hands_on_views=True,
+        spreads_nan=False,
+    ),
+    LayerCase("Concatenate", nn.Concatenate, normal((3, 2), (1, 2), (2, 2)), hands_on_views=True),
+    LayerCase("Stack", lambda: nn.Stack(-1), normal((3,), (3,)), hands_on_views=True),
+    LayerCase(
+        "Split in a Graph",
+        lambda: nn.Graph(
+            {"parts": (nn.Split(2), "x"), "y": (nn.Subtract(), "parts.0", "parts.1")},
+        ),
+        normal((4, 3)),
+    ),
     LayerCase("Identity", nn.Identity, normal((2, 3)), hands_on_views=True),
     LayerCase(
         "BatchNorm1d of sequences", lambda: nn.BatchNorm1d(2), normal((2, 4)), per_sample=False
@@ -164,6 +184,24 @@ LAYERS = [
         normal((3, 2, 2)),
         per_sample=False,
     ),
+    LayerCase(
+        "BatchNorm1d without bias",
+        lambda: nn.BatchNorm1d(3, bias=False),
+        normal((3, 2)),
+        per_sample=False,
+    ),
+    LayerCase("GroupNorm", lambda: nn.GroupNorm(2, 4), normal((4, 3, 2))),
+    LayerCase("GroupNorm of features", lambda: nn.GroupNorm(2, 6, bias=False), normal((6,))),
+    LayerCase(
+        "GroupNorm without parameters", lambda: nn.GroupNorm(1, 4, affine=False), normal((4, 3))
+    ),
+    LayerCase("InstanceNorm1d", lambda: nn.InstanceNorm1d(2), normal((2, 4))),
+    LayerCase("InstanceNorm2d", lambda: nn.InstanceNorm2d(2, affine=True), normal((2, 3, 2))),
+    LayerCase(
+        "InstanceNorm1d with running statistics",
+        lambda: nn.InstanceNorm1d(2, 1e-3, 0.3, True, True),
+        normal((2, 4)),
+    ),
     LayerCase("LayerNorm", lambda: nn.LayerNorm(4), normal((4,))),
     LayerCase("LayerNorm of two axes", lambda: nn.LayerNorm((2, 3)), normal((5, 2, 3))),
     LayerCase("LayerNorm without bias", lambda: nn.LayerNorm(4, bias=False), normal((3, 4))),
@@ -172,10 +210,30 @@ LAYERS = [
         lambda: nn.LayerNorm(4, elementwise_affine=False),
         normal((4,)),
     ),
+    LayerCase("RMSNorm", lambda: nn.RMSNorm(4), normal((4,))),
+    LayerCase(
+        "RMSNorm of two axes",
+        lambda: nn.RMSNorm((2, 3), 0.1, elementwise_affine=False),
+        normal((5, 2, 3)),
+    ),
     LayerCase(
         "Dropout",
         lambda: nn.Dropout(0.5, rng=0),
         normal((2, 3)),
+        per_sample=False,
+        repeats_itself=False,
+    ),
+    LayerCase(
+        "Dropout1d",
+        lambda: nn.Dropout1d(0.5, rng=0),
+        normal((4, 3)),
+        per_sample=False,
+        repeats_itself=False,
+    ),
+    LayerCase(
+        "Dropout2d",
+        lambda: nn.Dropout2d(0.5, rng=0),
+        normal((4, 3, 2)),
         per_sample=False,
         repeats_itself=False,
     ),
@@ -201,9 +259,59 @@ LAYERS = [
     LayerCase(
         "Conv2d of many channels", lambda: nn.Conv2d(16, 2, 3, padding=1, rng=0), normal((16, 5, 4))
     ),
+    LayerCase("Conv2d in groups", lambda: nn.Conv2d(4, 6, 3, groups=2, rng=0), normal((4, 5, 4))),
+    LayerCase(
+        "Conv2d, depthwise, with circular padding",
+        lambda: nn.Conv2d(3, 6, 3, padding=(1, 2), groups=3, padding_mode="circular", rng=0),
+        normal((3, 5, 4)),
+    ),
+    LayerCase(
+        "Conv1d with reflected padding",
+        lambda: nn.Conv1d(2, 3, 4, padding="same", padding_mode="reflect", rng=0),
+        normal((2, 5)),
+    ),
+    LayerCase("ConvTranspose2d", lambda: nn.ConvTranspose2d(2, 3, 3, rng=0), normal((2, 3, 4))),
+    LayerCase(
+        "ConvTranspose2d in groups with all options",
+        lambda: nn.ConvTranspose2d(4, 2, (2, 3), 2, 1, (1, 0), 2, False, (1, 2), rng=0),
+        normal((4, 3, 4)),
+    ),
+    LayerCase("ConvTranspose1d", lambda: nn.ConvTranspose1d(2, 3, 4, 2, 1, rng=0), normal((2, 4))),
+    LayerCase("Upsample", lambda: nn.Upsample(scale_factor=2.0), normal((2, 3, 2))),
+    LayerCase("Upsample to a size", lambda: nn.Upsample((5, 2)), normal((2, 3, 4))),
+    LayerCase(
+        "Upsample, linear",
+        lambda: nn.Upsample(scale_factor=1.5, mode="linear"),
+        normal((2, 4)),
+    ),
+    LayerCase(
+        "Upsample, bilinear",
+        lambda: nn.Upsample((5, 3), mode="bilinear", align_corners=True),
+        normal((2, 3, 4)),
+    ),
+    LayerCase("PixelShuffle", lambda: nn.PixelShuffle(2), normal((8, 2, 3))),
+    LayerCase("ZeroPad1d", lambda: nn.ZeroPad1d((2, 0)), normal((2, 3))),
+    LayerCase("ZeroPad2d", lambda: nn.ZeroPad2d(1), normal((2, 3, 2))),
+    LayerCase("ConstantPad1d", lambda: nn.ConstantPad1d(1, 0.5), normal((2, 3))),
+    LayerCase("ConstantPad2d", lambda: nn.ConstantPad2d((1, 0, 2, 1), 0.5), normal((2, 3, 2))),
+    LayerCase("ReflectionPad1d", lambda: nn.ReflectionPad1d(2), normal((2, 4))),
+    LayerCase("ReflectionPad2d", lambda: nn.ReflectionPad2d((1, 2, 0, 1)), normal((2, 3, 4))),
+    LayerCase("ReplicationPad1d", lambda: nn.ReplicationPad1d((0, 3)), normal((2, 2))),
+    LayerCase("ReplicationPad2d", lambda: nn.ReplicationPad2d((1, 3, 0, 1)), normal((2, 3, 2))),
+    LayerCase("CircularPad1d", lambda: nn.CircularPad1d(2), normal((2, 3))),
+    LayerCase("CircularPad2d", lambda: nn.CircularPad2d((1, 2, 0, 3)), normal((2, 3, 2))),
     LayerCase("MaxPool2d", lambda: nn.MaxPool2d(2), normal((2, 4, 6))),
     LayerCase("MaxPool2d that overlaps", lambda: nn.MaxPool2d(3, 1, 1), normal((2, 4, 3))),
     LayerCase("AvgPool2d", lambda: nn.AvgPool2d(2), normal((2, 4, 6))),
+    LayerCase(
+        "AvgPool2d with a divisor", lambda: nn.AvgPool2d(2, divisor_override=3), normal((2, 4, 5))
+    ),
+    LayerCase("AdaptiveAvgPool1d", lambda: nn.AdaptiveAvgPool1d(2), normal((2, 6))),
+    LayerCase("AdaptiveAvgPool2d", lambda: nn.AdaptiveAvgPool2d((2, None)), normal((2, 4, 3))),
+    LayerCase("AdaptiveMaxPool1d", lambda: nn.AdaptiveMaxPool1d(3), normal((2, 6))),
+    LayerCase("AdaptiveMaxPool2d", lambda: nn.AdaptiveMaxPool2d(2), normal((2, 4, 6))),
+    LayerCase("GlobalAvgPool1d", nn.GlobalAvgPool1d, normal((2, 4))),
+    LayerCase("GlobalMaxPool1d", nn.GlobalMaxPool1d, normal((2, 4))),
     LayerCase("GlobalAvgPool2d", nn.GlobalAvgPool2d, normal((2, 4, 3))),
     LayerCase("GlobalMaxPool2d", nn.GlobalMaxPool2d, normal((2, 4, 3))),
     LayerCase("Conv1d", lambda: nn.Conv1d(2, 3, 3, rng=0), normal((2, 5))),
@@ -228,6 +336,37 @@ LAYERS = [
         normal((4, 3)),
     ),
     LayerCase("GRU", lambda: nn.GRU(3, 4, rng=0), normal((5, 3))),
+    LayerCase("MultiheadAttention", lambda: nn.MultiheadAttention(4, 2, rng=0), normal((3, 4))),
+    LayerCase(
+        "MultiheadAttention of three inputs",
+        lambda: nn.MultiheadAttention(4, 2, bias=False, kdim=3, vdim=2, rng=0),
+        normal((3, 4), (5, 3), (5, 2)),
+    ),
+    LayerCase(
+        "TransformerEncoderLayer",
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, 0.0, "gelu", rng=0),
+        normal((3, 4)),
+    ),
+    LayerCase(
+        "TransformerEncoderLayer with norm_first",
+        lambda: nn.TransformerEncoderLayer(4, 1, 6, 0.0, norm_first=True, is_causal=True, rng=0),
+        normal((3, 4)),
+        spreads_nan=False,
+    ),
+    LayerCase(
+        "TransformerDecoderLayer",
+        lambda: nn.TransformerDecoderLayer(4, 2, 6, 0.0, "gelu", bias=False, rng=0),
+        normal((3, 4), (5, 4)),
+    ),
+    LayerCase("SinusoidalPositions", nn.SinusoidalPositions, normal((3, 5)), hands_on_views=True),
+    LayerCase(
+        "LearnedPositions",
+        lambda: nn.LearnedPositions(3, 5, rng=0),
+        normal((3, 5)),
+        hands_on_views=True,
+    ),
+    LayerCase("RNNCell", lambda: nn.RNNCell(3, 4, rng=0), normal((3,))),
+    LayerCase("GRUCell with a state", lambda: nn.GRUCell(3, 4, rng=0), normal((3,), (4,))),
     LayerCase("Lambda", lambda: nn.Lambda(np.sin, np.cos), normal((2, 3))),
     LayerCase("Lambda with a vjp", lambda: nn.Lambda(np.sin, vjp=sine_vjp), normal((2, 3))),
     LayerCase("Add", nn.Add, normal((3,), (3,), (3,)), hands_on_views=True),
@@ -324,6 +463,18 @@ def _labels(classes: int, *shape: int) -> Draw:
     return lambda rng, batch: rng.integers(classes, size=(batch, *shape))
 
 
+def _signs(*shape: int) -> Draw:
+    return lambda rng, batch: rng.choice([-1.0, 1.0], size=(batch, *shape))
+
+
+def _distributions_over_the_last(*shape: int) -> Draw:
+    def draw(rng: np.random.Generator, batch: int) -> Array:
+        p = rng.uniform(0.1, 1, size=(batch, *shape))
+        return p / p.sum(axis=-1, keepdims=True)
+
+    return draw
+
+
 def _labels_but_the_last(classes: int) -> Draw:
     def draw(rng: np.random.Generator, batch: int) -> Array:
         labels = rng.integers(classes, size=batch)
@@ -392,6 +543,51 @@ LOSSES = [
     ),
     LossCase("Huber", lambda: nn.Huber(delta=0.5), _numbers(3), _numbers(3)),
     LossCase("Huber, sum", lambda: nn.Huber("sum", delta=2.0), _numbers(3), _numbers(3)),
+    LossCase(
+        "CrossEntropy of sequences", lambda: nn.CrossEntropy(dim=-1), _numbers(2, 5), _labels(5, 2)
+    ),
+    LossCase(
+        "CrossEntropy of sequences against probabilities, none",
+        lambda: nn.CrossEntropy("none", dim=-1),
+        _numbers(2, 5),
+        _distributions_over_the_last(2, 5),
+    ),
+    LossCase("Focal", nn.Focal, _numbers(5), _labels(5)),
+    LossCase(
+        "Focal of sequences with class weights, none",
+        lambda: nn.Focal("none", gamma=0.5, weight=CLASS_WEIGHTS, dim=-1),
+        _numbers(2, 5),
+        _labels(5, 2),
+    ),
+    LossCase(
+        "Focal with class weights and ignored labels",
+        lambda: nn.Focal(weight=CLASS_WEIGHTS),
+        _numbers(5),
+        _labels_but_the_last(5),
+        weight=lambda target: CLASS_WEIGHTS[target[target >= 0]].sum(),
+    ),
+    LossCase("MultiMargin", nn.MultiMargin, _numbers(5), _labels(5), weight=len),
+    LossCase(
+        "MultiMargin of squares with class weights, sum",
+        lambda: nn.MultiMargin("sum", p=2, margin=0.5, weight=CLASS_WEIGHTS),
+        _numbers(5),
+        _labels(5),
+    ),
+    LossCase("MultiMargin, none", lambda: nn.MultiMargin("none"), _numbers(5), _labels(5)),
+    LossCase("KLDivergence", nn.KLDivergence, _log_distributions(5), _distributions(5)),
+    LossCase(
+        "KLDivergence of sequences, batchmean",
+        lambda: nn.KLDivergence("batchmean"),
+        _log_distributions(5, 2),
+        _distributions_over_the_last(5, 2),
+        weight=len,
+    ),
+    LossCase(
+        "KLDivergence of logarithms, none",
+        lambda: nn.KLDivergence("none", log_target=True),
+        _log_distributions(6),
+        _log_distributions(6),
+    ),
     LossCase("BinaryCrossEntropy", nn.BinaryCrossEntropy, _numbers(3), _fractions(3)),
     LossCase(
         "BinaryCrossEntropy of probabilities",
@@ -404,5 +600,25 @@ LOSSES = [
         lambda: nn.BinaryCrossEntropy("none", pos_weight=3.0),
         _numbers(3),
         _labels(2, 3),
+    ),
+    LossCase(
+        "BinaryCrossEntropy with weights of each output",
+        lambda: nn.BinaryCrossEntropy(weight=[1.0, 0.5, 0.0], pos_weight=[3.0, 1.0, 0.5]),
+        _numbers(2, 3),
+        _labels(2, 2, 3),
+    ),
+    LossCase("Hinge", nn.Hinge, _numbers(3), _signs(3)),
+    LossCase("Hinge, squared, sum", lambda: nn.Hinge("sum", 0.5, p=2), _numbers(3), _signs(3)),
+    LossCase("SmoothL1", lambda: nn.SmoothL1(beta=0.5), _numbers(3), _numbers(3)),
+    LossCase(
+        "SmoothL1 of 0, none", lambda: nn.SmoothL1("none", beta=0.0), _numbers(3), _numbers(3)
+    ),
+    LossCase("Quantile", lambda: nn.Quantile(quantile=0.9), _numbers(3), _numbers(3)),
+    LossCase("PoissonNLL", nn.PoissonNLL, _numbers(3), _labels(5, 3)),
+    LossCase(
+        "PoissonNLL of rates, full, none",
+        lambda: nn.PoissonNLL("none", log_input=False, full=True),
+        _fractions(3),
+        _labels(5, 3),
     ),
 ]

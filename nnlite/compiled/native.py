@@ -8,12 +8,15 @@ folder at once: files appear under their names only when they are complete.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib.util
+import inspect
 import os
 import stat
 import sys
 import tempfile
+import time
 import types
 import warnings
 from collections.abc import Callable
@@ -26,6 +29,12 @@ Function = Callable[..., Any]
 # Sums may be reordered, so that they become vector instructions, and products contracted; NaN
 # and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz"}
+
+# Seconds after which a temporary file is one that nobody writes any more.
+_STALE = 3600
+
+# Parameters of glibc's mallopt: the freed memory that is kept, and the largest array within it.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 _warned = False
 
@@ -135,8 +144,21 @@ def _register() -> None:
     for name in functions.HELPERS:
         # Not with reordered sums: the polynomials depend on their order.
         register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
+    for module in _routines():
+        for function in vars(module).values():
+            if inspect.isfunction(function):
+                register_jitable(error_model="numpy", fastmath=_FAST)(function)
     _use_one_blas_thread()
+    _keep_freed_memory()
     _registered = True
+
+
+def _routines() -> list[types.ModuleType]:
+    """Return the modules whose functions a source may call."""
+    from . import functions
+
+    names = dict.fromkeys(functions.ROUTINES.values())
+    return [importlib.import_module(f".{name}", __package__) for name in names]
 
 
 def _cached_file(source: str) -> str | None:
@@ -145,14 +167,18 @@ def _cached_file(source: str) -> str | None:
 
     folder = cache_folder()
     try:
-        with open(functions.__file__, "rb") as file:
-            digest = hashlib.sha256(source.encode() + file.read()).hexdigest()
+        called = b""
+        for module in (functions, *_routines()):
+            with open(str(module.__file__), "rb") as file:
+                called += file.read()
+        digest = hashlib.sha256(source.encode() + called).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)
         path = os.path.join(folder, f"nnlite_{digest[:24]}.py")
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             if file.read() == source:
                 return path
+        _sweep(folder)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
         try:
             with open(handle, "w", encoding="utf-8") as file:
@@ -165,6 +191,14 @@ def _cached_file(source: str) -> str | None:
     except OSError as error:
         _warn(error)
         return None
+
+
+def _sweep(folder: str) -> None:
+    """Delete the temporary files of processes that were killed, of Numba's own too."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "**", "*.tmp*"), recursive=True):
+        with contextlib.suppress(OSError):  # another process may sweep too
+            if time.time() - os.path.getmtime(path) > _STALE:
+                os.unlink(path)
 
 
 def _check_owner(folder: str) -> None:
@@ -212,3 +246,17 @@ def _use_one_blas_thread() -> None:
             if setter is not None:
                 setter(1)
                 return
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of a step's arrays for the next step, if it is glibc.
+
+    Else it returns the memory to the system, and the page faults of new memory take longer than
+    the arithmetic of many layers.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_MMAP_THRESHOLD, 1 << 25)

@@ -214,7 +214,7 @@ class _Recurrent(Layer):
             for states in zip(*(steps.states for _, steps in runs), strict=True)
         )
         # A prediction leaves the state of a forward of another thread, as it leaves its cache.
-        if is_grad_enabled() or self._cache is None:
+        if is_grad_enabled() or self._cache.values is None:
             self.last_state = final if len(final) > 1 else final[0]
         self.cache(x.shape, state, runs, drops, absent)
         output: Array

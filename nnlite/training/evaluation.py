@@ -178,12 +178,12 @@ def _as_inputs(inputs: Any) -> list[Array]:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     arrays = [as_array(array, "predict") for array in given]
     lengths = {array.shape[:1] for array in arrays}
+    if len(lengths) == 1 and lengths.isdisjoint([(), (0,)]):
+        return arrays
     shapes = " and ".join(str(array.shape) for array in arrays)
     if not lengths or () in lengths or (0,) in lengths:
         raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
-    if len(lengths) > 1:
-        raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
-    return arrays
+    raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
 
 
 def _outputs(model: Layer, inputs: list[Array]) -> Array:
