@@ -26,17 +26,18 @@ def new_figure(size: tuple[float, float], who: str) -> Figure:
             f"{who} needs matplotlib; install it with: pip install matplotlib"
         ) from error
     figure = pyplot.figure(figsize=size, layout="constrained")
-    # What IPython calls for the value of a cell's last line.
-    vars(figure)["_ipython_display_"] = functools.partial(_display, figure)
+    if "inline" in pyplot.get_backend():
+        # A notebook shows the value of a cell's last line, and figures that are open at its end.
+        vars(figure)["_ipython_display_"] = functools.partial(_display, figure)
     return figure
 
 
 def _display(figure: Figure) -> None:
-    """Display a figure in a notebook, unless the notebook will: it shows open figures by itself."""
+    """Display a figure in a notebook, and close it, so that it is not displayed again."""
     from matplotlib import pyplot
 
-    if not pyplot.fignum_exists(figure.number):
-        ipython = importlib.import_module("IPython.display")
-        png = io.BytesIO()
-        figure.savefig(png, format="png")
-        ipython.display(ipython.Image(data=png.getvalue()))
+    pyplot.close(figure)
+    ipython = importlib.import_module("IPython.display")
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    ipython.display(ipython.Image(data=png.getvalue()))
