@@ -145,15 +145,23 @@ from .losses import (
     class_weights,
 )
 from .modes import is_grad_enabled, no_grad
+from .optim.adaptive import Lion, NAdam, RAdam
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, RMSprop
+from .optim.lbfgs import LBFGS
+from .optim.muon import Muon
+from .optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .optim.schedules import (
+    ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
     MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     ReduceLROnPlateau,
     Schedule,
     SequentialLR,
@@ -170,6 +178,7 @@ from .plots import (
     plot_weights,
 )
 from .random import seed
+from .training.averaging import EMA, SWA, AveragedModel, update_bn
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
 from .training.fit import fit
@@ -192,14 +201,18 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ELU",
+    "EMA",
     "GELU",
     "GLU",
     "GRU",
+    "LBFGS",
     "LSTM",
     "RNN",
     "SELU",
     "SGD",
+    "SWA",
     "Abs",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool1d",
@@ -207,6 +220,7 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "Add",
+    "AveragedModel",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm1d",
@@ -219,6 +233,7 @@ __all__ = [
     "CircularPad2d",
     "Compose",
     "Concatenate",
+    "ConstantLR",
     "ConstantPad1d",
     "ConstantPad2d",
     "Conv1d",
@@ -226,8 +241,10 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "CosineEmbedding",
     "CrossEntropy",
+    "CyclicLR",
     "DataLoader",
     "Divide",
     "Dropout",
@@ -262,12 +279,14 @@ __all__ = [
     "KLDivergence",
     "LSTMCell",
     "Lambda",
+    "LambdaLR",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
     "LearnedPositions",
     "Linear",
     "LinearLR",
+    "Lion",
     "LivePlot",
     "Log",
     "LogSigmoid",
@@ -287,6 +306,8 @@ __all__ = [
     "MultiStepLR",
     "MultiheadAttention",
     "Multiply",
+    "Muon",
+    "NAdam",
     "Negative",
     "NegativeLogLikelihood",
     "OneCycleLR",
@@ -296,8 +317,10 @@ __all__ = [
     "Permute",
     "PixelShuffle",
     "PoissonNLL",
+    "PolynomialLR",
     "Power",
     "Quantile",
+    "RAdam",
     "RMSNorm",
     "RMSprop",
     "RNNCell",
@@ -384,6 +407,7 @@ __all__ = [
     "to_html",
     "top_k_accuracy",
     "trace",
+    "update_bn",
 ]
 
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are

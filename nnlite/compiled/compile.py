@@ -56,7 +56,7 @@ def compile(
     loss : Loss, optional
         With the reduction "mean" or "sum".
     optimizer : Optimizer, optional
-        SGD, Adam, AdamW or RMSprop, of parameters of the model.
+        Of parameters of the model: any of nnlite but `Muon` and `LBFGS`.
     max_grad_norm : float, optional
         Gradients that are longer are scaled to it: see `clip_grad_norm`. Of a step alone.
     native : bool, default True

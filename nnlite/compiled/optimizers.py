@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
+from ..optim.adaptive import nadam_rates, radam_rates
 from ..optim.base import Run
 from .forms import form, form_of
 from .native import Native, Plain
@@ -188,8 +189,20 @@ def _clipping(runs: int, max_norm: float) -> list[str]:
     return lines
 
 
+def _ascent(group: Options) -> str:
+    """Return the gradient, of the sign of a descent."""
+    return "-grad[i]" if group["maximize"] else "grad[i]"
+
+
 def _gradient(group: Options) -> str:
-    return "grad[i] + weight_decay * value[i]" if group["weight_decay"] else "grad[i]"
+    """Return the gradient with that of the penalty on the weights."""
+    return _ascent(group) + (" + weight_decay * value[i]" if group["weight_decay"] else "")
+
+
+def _decoupled(group: Options) -> str:
+    """Return the statements of a weight decay that is no part of the gradient, and g."""
+    decay = "value[i] *= real(1) - lr * weight_decay\n" if group["weight_decay"] else ""
+    return f"{decay}g = {_ascent(group)}"
 
 
 @form(nn.SGD)
@@ -222,10 +235,18 @@ mean = exp_avg[i] + rest1 * (g - exp_avg[i])
 square = beta2 * exp_avg_sq[i] + rest2 * g * g
 exp_avg[i] = mean
 exp_avg_sq[i] = square
-value[i] -= rate * mean / (math.sqrt(square) * correction + eps)"""
+"""
 
 
-def _moment_scalars(group: Options, step: int) -> dict[str, float]:
+def _adam(group: Options) -> str:
+    largest = ""
+    if group["amsgrad"]:
+        largest = "square = max(max_exp_avg_sq[i], square)\nmax_exp_avg_sq[i] = square\n"
+    move = "value[i] -= rate * mean / (math.sqrt(square) * correction + eps)"
+    return f"{_MOMENTS}{largest}{move}"
+
+
+def _moment_scalars(group: Options) -> dict[str, float]:
     first, second = group["betas"]
     return {
         "lr": group["lr"],
@@ -234,6 +255,12 @@ def _moment_scalars(group: Options, step: int) -> dict[str, float]:
         "beta2": second,
         "rest2": 1 - second,
         "eps": group["eps"],
+    }
+
+
+def _adam_scalars(group: Options, step: int) -> dict[str, float]:
+    first, second = group["betas"]
+    return _moment_scalars(group) | {
         "rate": group["lr"] / (1 - first ** (step + 1)),
         "correction": 1 / math.sqrt(1 - second ** (step + 1)),
     }
@@ -242,7 +269,11 @@ def _moment_scalars(group: Options, step: int) -> dict[str, float]:
 @form(nn.Adam)
 def adam() -> Rule:
     """M and v are the decayed means of g and g²; θ ← θ - rate m / (√v correction + eps)."""
-    return Rule(lambda group: f"g = {_gradient(group)}\n{_MOMENTS}", _moment_scalars, settled=None)
+
+    def text(group: Options) -> str:
+        return f"g = {_gradient(group)}\n{_adam(group)}"
+
+    return Rule(text, _adam_scalars, settled=None)
 
 
 @form(nn.AdamW)
@@ -250,10 +281,9 @@ def adamw() -> Rule:
     """As Adam, after θ ← θ - lr · weight_decay · θ."""
 
     def text(group: Options) -> str:
-        decay = "value[i] *= real(1) - lr * weight_decay\n" if group["weight_decay"] else ""
-        return f"{decay}g = grad[i]\n{_MOMENTS}"
+        return f"{_decoupled(group)}\n{_adam(group)}"
 
-    return Rule(text, _moment_scalars, settled=None)
+    return Rule(text, _adam_scalars, settled=None)
 
 
 @form(nn.RMSprop)
@@ -280,6 +310,88 @@ def rmsprop() -> Rule:
             "eps": group["eps"],
             "weight_decay": group["weight_decay"],
             "momentum": group["momentum"],
+        }
+
+    return Rule(text, scalars)
+
+
+@form(nn.Adagrad)
+def adagrad() -> Rule:
+    """S is the sum of all g²; θ ← θ - lr g / (√s + eps)."""
+
+    def text(group: Options) -> str:
+        return f"""\
+g = {_gradient(group)}
+total = keep * sum[i] + begin + g * g
+sum[i] = total
+value[i] -= rate * g / (math.sqrt(total) + eps)"""
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        return {
+            "rate": group["lr"] / (1 + step * group["lr_decay"]),
+            "keep": float(step > 0),
+            "begin": 0.0 if step else group["initial_accumulator_value"],
+            "eps": group["eps"],
+            "weight_decay": group["weight_decay"],
+        }
+
+    return Rule(text, scalars, settled=None)
+
+
+def _of_either_decay(group: Options) -> str:
+    return _decoupled(group) if group["decoupled_weight_decay"] else f"g = {_gradient(group)}"
+
+
+@form(nn.NAdam)
+def nadam() -> Rule:
+    """As Adam, with a part of the next step's momentum."""
+
+    def text(group: Options) -> str:
+        move = "(of_grad * g + of_mean * mean) / (math.sqrt(square) * correction + eps)"
+        return f"{_of_either_decay(group)}\n{_MOMENTS}value[i] -= {move}"
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        return _moment_scalars(group) | nadam_rates(group, step)._asdict()
+
+    return Rule(text, scalars, settled=None)
+
+
+@form(nn.RAdam)
+def radam() -> Rule:
+    """As Adam; and by the mean alone while `rectified` is 0."""
+
+    def text(group: Options) -> str:
+        return f"""\
+{_of_either_decay(group)}
+{_MOMENTS}scale = rectified / (math.sqrt(square) + eps) if rectified > 0 else real(1)
+value[i] -= rate * mean * scale"""
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        rate, rectified = radam_rates(group, step)
+        return _moment_scalars(group) | {"rate": rate, "rectified": rectified}
+
+    return Rule(text, scalars, settled=None)
+
+
+@form(nn.Lion)
+def lion() -> Rule:
+    """θ ← θ - lr sign(β₁ m + (1 - β₁) g); m is the decayed mean of g."""
+
+    def text(group: Options) -> str:
+        return f"""\
+{_decoupled(group)}
+value[i] -= lr * np.sign(beta1 * exp_avg[i] + rest1 * g)
+exp_avg[i] = beta2 * exp_avg[i] + rest2 * g"""
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        first, second = group["betas"]
+        return {
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+            "beta1": first,
+            "rest1": 1 - first,
+            "beta2": second,
+            "rest2": 1 - second,
         }
 
     return Rule(text, scalars)
