@@ -5,6 +5,7 @@ Parity with PyTorch, of values and gradients, is in ``parity/``.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -264,3 +265,70 @@ def test_inputs_by_keyword_are_checked_when_the_graph_is_made() -> None:
         nn.Graph({"y": (nn.MultiheadAttention(4, 2), "x", {"mask": "m"})}, inputs=("x", "m"))
     with pytest.raises(ValueError, match="'m' is not a node or an input"):
         nn.Graph({"y": (nn.LSTM(4, 2), "x", {"mask": "m"})})
+
+
+# ---- other forms ----
+
+
+def padded_model() -> tuple[nn.Graph, Any, Any]:
+    """Return a model with a mask, and inputs one of which is all padding."""
+    model = nn.Graph(
+        {
+            "a": (nn.MultiheadAttention(4, 2, rng=0), "x", {"key_padding_mask": "padding"}),
+            "t": (
+                nn.TransformerEncoderLayer(4, 2, 6, 0.0, is_causal=True, rng=1),
+                "a",
+                {"src_key_padding_mask": "padding"},
+            ),
+        },
+        inputs=("x", "padding"),
+    )
+    x = normal(3, 5, 4).astype(np.float32)
+    return model, x, np.arange(5) >= np.array([3, 5, 0])[:, None]
+
+
+def test_a_model_with_a_mask_is_saved_and_loaded(tmp_path: Path) -> None:
+    model, x, padding = padded_model()
+    nn.save_model(model, tmp_path / "model.npz")
+    again = nn.load_model(tmp_path / "model.npz")
+    assert repr(again) == repr(model)
+    assert_array_equal(again(x, padding), model(x, padding))
+
+
+def test_a_model_with_a_mask_is_compiled() -> None:
+    model, x, padding = padded_model()
+    y = model(x, padding)
+    dx, _ = model.backward(np.ones_like(y))
+    compiled = nn.compile(model, native=False)
+    assert_allclose(compiled(x, padding), y, rtol=1e-4, atol=1e-5)
+    dx_compiled, of_mask = compiled.backward(np.ones_like(y))
+    assert of_mask is None
+    assert_allclose(dx_compiled, dx, rtol=1e-3, atol=1e-5)
+    with pytest.raises(TypeError, match=r"LSTM\(4, 2\) has no compiled form with mask="):
+        nn.compile(
+            nn.Graph({"y": (nn.LSTM(4, 2), "x", {"mask": "m"})}, inputs=("x", "m")), native=False
+        )(x, ~padding)
+
+
+def test_a_model_with_a_mask_is_an_onnx_file(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, x, padding = padded_model()
+    nn.to_onnx(model, tmp_path / "a.onnx", [(5, 4), (5,)])
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    (y,) = session.run(None, {"x": x, "padding": padding})
+    assert_allclose(y, model(x, padding), rtol=1e-4, atol=1e-5)
+    lstm = nn.Graph({"y": (nn.LSTM(4, 2), "x", {"mask": "m"})}, inputs=("x", "m"))
+    with pytest.raises(ValueError, match=r"layer 'y': LSTM\(4, 2\) has no form with mask="):
+        nn.to_onnx(lstm, tmp_path / "b.onnx", [(5, 4), (5,)])
+
+
+def test_a_model_with_a_mask_is_a_module() -> None:
+    torch = pytest.importorskip("torch")
+    model, x, padding = padded_model()
+    some = slice(0, 2)  # PyTorch has NaN where all is masked
+    module = nn.to_torch(model)
+    y = module(torch.tensor(x[some]), torch.tensor(padding[some])).detach().numpy()
+    assert_allclose(y, model(x[some], padding[some]), rtol=1e-4, atol=1e-5)
+    again = nn.from_torch(module)
+    assert repr(again) == repr(model)
