@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from .changes import changes
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
 from .modes import current
@@ -182,6 +183,7 @@ class Layer:
                 f"replace; assign to layer.{name}.data, or wrap the value in nnlite.Parameter"
             )
         object.__setattr__(self, name, value)
+        changes.attributes = object()
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

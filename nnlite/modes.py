@@ -18,6 +18,11 @@ class _Mode(threading.local):
         # The layers that were put into training mode within `evaluating`.
         self.trained: list[object] | None = None
 
+    @property
+    def evaluates(self) -> bool | None:
+        """Whether all layers are in evaluation mode here; None if some were put into training."""
+        return None if self.trained else self.trained is not None
+
     def enter(self, context: no_grad, trained: list[object] | None = None) -> None:
         self.contexts.append((context, trained))
         context.entered_in = vars(self)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+from .changes import changes
 from .checks import boolean, check_is_array
 from .engine.arrays import Array
 from .engine.blas import product
@@ -73,6 +74,7 @@ class Parameter:
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
         self._requires_grad = boolean(value, "Parameter: requires_grad")
+        changes.attributes = object()
 
     @property
     def data(self) -> Array:
@@ -83,6 +85,7 @@ class Parameter:
     def data(self, value: ArrayLike) -> None:
         if value is not self._data:
             self._data = self._conformed(value, "a value")
+            changes.attributes = object()
 
     @property
     def grad(self) -> Array | None:
@@ -91,10 +94,12 @@ class Parameter:
 
     @grad.setter
     def grad(self, value: ArrayLike | None) -> None:
-        if value is None or value is self._grad:
-            self._grad = value
-        else:
-            self._grad = self._conformed(value, "a gradient")
+        if value is not self._grad:
+            self._set_grad(None if value is None else self._conformed(value, "a gradient"))
+
+    def _set_grad(self, grad: Array | None) -> None:
+        self._grad = grad
+        changes.gradients = object()
 
     def _conformed(self, value: ArrayLike, what: str) -> Array:
         """Check the shape of `value`; return a copy in the dtype of the parameter."""
@@ -123,7 +128,7 @@ class Parameter:
 
     def zero_grad(self) -> None:
         """Set `grad` to None until the next backward."""
-        self._grad = None
+        self._set_grad(None)
 
     def accumulate(self, grad: ArrayLike) -> None:
         """Add `grad`, of the parameter's shape, to the gradient."""
@@ -137,7 +142,7 @@ class Parameter:
         if self._grad is None:
             storage = self._grad_storage()
             np.copyto(storage, grad, casting="same_kind")
-            self._grad = storage
+            self._set_grad(storage)
         else:
             np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
@@ -145,7 +150,8 @@ class Parameter:
         """Convert value and gradient to float32 or float64."""
         if self._data.dtype != dtype:
             self._data = self._data.astype(dtype)
-            self._grad = None if self._grad is None else self._grad.astype(dtype)
+            changes.attributes = object()
+            self._set_grad(None if self._grad is None else self._grad.astype(dtype))
             self._storage = None
 
     def __repr__(self) -> str:
@@ -156,7 +162,15 @@ class Parameter:
         state = {name: getattr(self, name) for name in self.__slots__}
         return None, {**state, "_storage": None}
 
-    # ---- for nnlite's own layers and optimizers, to avoid copies ----
+    # ---- for nnlite's own layers and optimizers ----
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a step of an optimizer moves it: it has a gradient and is not frozen.
+
+        :meta private:
+        """
+        return self._grad is not None and self._requires_grad
 
     def accumulate_product(self, left: Array, right: Array) -> None:
         """Add the matrix product ``left @ right`` to the gradient, reshaped to its shape.
@@ -171,7 +185,7 @@ class Parameter:
             storage = self._grad_storage()
             matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
             product(left, right, matrix)
-            self._grad = storage
+            self._set_grad(storage)
         else:
             self._grad += product(left, right).reshape(self.shape)
 
@@ -186,10 +200,11 @@ class Parameter:
         if data is not None:
             data[...] = self._data
             self._data = data
+            changes.attributes = object()
         if grad is not None:
             if self._grad is not None:
                 grad[...] = self._grad
-                self._grad = grad
+                self._set_grad(grad)
             self._storage = grad
 
     def is_kept_in(self, data: Array, grads: Array) -> tuple[bool, bool]:

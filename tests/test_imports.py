@@ -10,18 +10,19 @@ import pytest
 import nnlite
 
 ROOT = Path(nnlite.__file__).parent
-CORE = {"engine", "checks", "random", "modes", "parameter", "layer", "init", "processes"}
+CORE = {"engine", "changes", "checks", "random", "modes", "parameter", "layer", "init", "processes"}
 
 # The rooms that each room may import, at the top of a module or inside a function. The engine knows
 # arrays and no layers; `losses`, `optim` and the data know no layers either.
 ALLOWED = {
     "engine": {"engine"},
+    "changes": set(),
     "checks": {"engine"},
     "random": {"engine"},
-    "parameter": {"engine", "checks", "random"},
+    "parameter": {"engine", "changes", "checks", "random"},
     "modes": set(),
     "processes": {"engine", "random"},
-    "layer": {"engine", "checks", "random", "modes", "parameter"},
+    "layer": {"engine", "changes", "checks", "random", "modes", "parameter"},
     "init": {"parameter", "checks", "random"},
     "layers": CORE,
     "losses": CORE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..modes import evaluating
+from ..modes import evaluating, is_grad_enabled
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
@@ -146,11 +147,12 @@ class CompiledModel(nn.Layer):
         return self._programs.source
 
     def forward(self, *inputs: Any) -> Any:
-        batch = Batch(tuple(np.asarray(value) for value in inputs))
+        batch = Batch(tuple(map(np.asarray, inputs)), len(inputs))
         program, n = self._programs.find(batch)
         values = program.values(batch, n)
+        is_cached = is_grad_enabled()
         try:
-            results = program.call("forward", n, values)
+            results = program.call("forward" if is_cached else "predict", n, values)
         except ValueError:
             _check(batch, self.model)
             raise
@@ -158,7 +160,7 @@ class CompiledModel(nn.Layer):
             result.reshape(fixed(y.shape, n))
             for y, result in zip(program.outputs, results, strict=False)
         ]
-        kept = dict(zip(program.carried, results[len(outputs) :], strict=True))
+        kept = dict(zip(program.carried, results[len(outputs) :], strict=is_cached))
         self.cache(program, n, values | kept)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -227,17 +229,15 @@ class Gradients:
         """
         batch = _as_batch(inputs, target, sample_weight)
         program, n = self._programs.find(batch)
-        value = self._call("gradients", program, batch, n, {})
+        value = self._call("gradients", program, batch, n)
         program.accumulate()
         return value
 
     def _call(
-        self, name: str, program: Program, batch: Batch, n: int, numbers: dict[str, float]
+        self, name: str, program: Program, batch: Batch, n: int, numbers: Sequence[float] = ()
     ) -> float:
-        values = program.values(batch, n)
-        values.update(numbers)
         try:
-            return float(program.call(name, n, values))
+            return float(program.call(name, n, program.values(batch, n), numbers))
         except ValueError:
             _check(batch, self.model, self.loss)
             raise
@@ -283,21 +283,20 @@ class Step(Gradients):
         """
         batch = _as_batch(inputs, target, sample_weight)
         program, n = self._programs.find(batch)
-        value = self._call("step", program, batch, n, program.update.scalars())
-        program.advance()
+        value = self._call("step", program, batch, n, program.update.numbers())
+        program.update.advance()
         return value
 
 
-def _as_batch(inputs: Any, target: Any, sample_weight: Any) -> Batch:
+def _as_batch(inputs: Any, *others: Any) -> Batch:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
-    weight = None if sample_weight is None else np.asarray(sample_weight)
-    return Batch(tuple(map(np.asarray, given)), np.asarray(target), weight)
+    arrays = [np.asarray(array) for array in (*given, *others) if array is not None]
+    return Batch(tuple(arrays), len(given))
 
 
 def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
     """Let the uncompiled model, and the loss, raise the error that they have for this batch."""
     with evaluating():
-        prediction = model(*batch.inputs)
+        prediction = model(*batch.arrays[: batch.inputs])
         if loss is not None:
-            weights = () if batch.sample_weight is None else (batch.sample_weight,)
-            loss(prediction, batch.target, *weights)
+            loss(prediction, *batch.arrays[batch.inputs :])

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
-from ..optim.base import Run
 from .forms import form, form_of
 
 Options = dict[str, Any]
@@ -26,57 +25,94 @@ class Rule(NamedTuple):
         the arrays of the state. They depend on which options are 0 alone.
     scalars : callable
         ``scalars(group, step)`` returns the numbers that the statements use, by name.
+    settled : int or None
+        From this step on, the numbers depend on the options alone.
     """
 
     text: Callable[[Options], str]
     scalars: Callable[[Options, int], dict[str, float]]
+    settled: int | None = 0
 
 
 class Update:
-    """The part of a step that moves the parameters of `runs`, after clipping to `max_norm`."""
+    """The part of a step that moves the parameters that have a gradient, clipped to `max_norm`.
 
-    def __init__(self, optimizer: nn.Optimizer, runs: list[Run], max_norm: float | None) -> None:
-        self.rule: Rule = form_of(optimizer)()
-        self.runs = runs
-        self.steps = [run.step for run in runs]
-        self.flags = [_flags(run.group) for run in runs]
+    Attributes
+    ----------
+    lines : list of str
+        The statements.
+    names : list of str
+        The numbers of the source, such as learning rates.
+    arrays : dict of str to ndarray
+        The arrays of the source.
+    """
+
+    def __init__(self, optimizer: nn.Optimizer, max_norm: float | None) -> None:
+        self._optimizer = optimizer
+        self._rule: Rule = form_of(optimizer)()
+        self._runs = optimizer.runs()
+        self._groups = optimizer.checked_groups()
+        self._flags = _flags(self._groups)
+        self._steps = [run.step for run in self._runs]
+        self._latest_step = optimizer.latest_step
+        self._used: list[list[str]] = []
+        self._numbers: list[float] | None = None  # until they are asked for
+        self.names: list[str] = []
         self.arrays: dict[str, Any] = {}
-        self.lines = [] if max_norm is None else _clipping(len(runs), max_norm)
+        self.lines = [] if max_norm is None else _clipping(len(self._runs), max_norm)
         title = f"\n# {type(optimizer).__name__}"
-        for index, run in enumerate(runs):
+        for index, run in enumerate(self._runs):
             arrays = dict(zip(optimizer.state_names, run.state, strict=True))
             arrays |= {"value": run.value, "grad": run.grad}
             self.arrays |= {f"group{index}_{name}": array for name, array in arrays.items()}
-            text = self.rule.text(run.group)
-            used = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
-            numbers = self.rule.scalars(run.group, run.step)
-            self.lines.append(title if len(runs) == 1 else f"{title}: group {index}")
-            self.lines += [f"{name} = group{index}_{name}" for name in arrays if name in used]
-            self.lines += [
-                f"{name} = real(group{index}_{name})" for name in numbers if name in used
-            ]
+            text = self._rule.text(run.group)
+            read = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+            numbers = [name for name in self._rule.scalars(run.group, run.step) if name in read]
+            self._used.append(numbers)
+            self.names += [f"group{index}_{name}" for name in numbers]
+            self.lines.append(title if len(self._runs) == 1 else f"{title}: group {index}")
+            self.lines += [f"{name} = group{index}_{name}" for name in arrays if name in read]
+            self.lines += [f"{name} = real(group{index}_{name})" for name in numbers]
             self.lines.append(f"for i in range(value.size):\n{textwrap.indent(text, '    ')}")
 
-    def scalars(self) -> dict[str, float]:
-        """Return the numbers of the next step, by their names in the source."""
-        return {
-            f"group{index}_{name}": float(number)
-            for index, (run, step) in enumerate(zip(self.runs, self.steps, strict=True))
-            for name, number in self.rule.scalars(run.group, step).items()
-        }
+    def numbers(self) -> list[float]:
+        """Return the numbers of the next step, in the order of `names`."""
+        if self._numbers is None:
+            self._numbers = []
+            for run, step, used in zip(self._runs, self._steps, self._used, strict=True):
+                scalars = self._rule.scalars(run.group, step)
+                self._numbers += [float(scalars[name]) for name in used]
+        return self._numbers
 
-    def advance(self, optimizer: nn.Optimizer) -> None:
+    def advance(self) -> None:
         """Count a step."""
-        for index, run in enumerate(self.runs):
-            self.steps[index] += optimizer.counts(run.group)
+        optimizer = self._optimizer
+        optimizer.advance()
+        self._latest_step = optimizer.latest_step
+        for index, run in enumerate(self._runs):
+            if self._rule.settled is None or self._steps[index] < self._rule.settled:
+                self._numbers = None
+            self._steps[index] += optimizer.counts(run.group)
+
+    def is_overtaken(self) -> bool:
+        """Whether the optimizer has counted other steps meanwhile."""
+        return self._optimizer.latest_step is not self._latest_step
 
     def fits(self) -> bool:
         """Whether the same options are 0 as when the text was written."""
-        return self.flags == [_flags(run.group) for run in self.runs]
+        groups = self._optimizer.checked_groups()
+        if groups is not self._groups and _flags(groups) == self._flags:
+            self._groups, self._numbers = groups, None
+        return groups is self._groups
 
 
-def _flags(group: Options) -> list[bool]:
-    return [bool(value) for name, value in group.items() if name not in ("params", "lr")]
+def _flags(groups: list[Options]) -> list[bool]:
+    return [
+        bool(value)
+        for group in groups
+        for name, value in group.items()
+        if name not in ("params", "lr")
+    ]
 
 
 def _clipping(runs: int, max_norm: float) -> list[str]:
@@ -124,7 +160,7 @@ def sgd() -> Rule:
             "keep": 1 - group["dampening"] if step else 1.0,
         }
 
-    return Rule(text, scalars)
+    return Rule(text, scalars, settled=1)
 
 
 _MOMENTS = """\
@@ -152,7 +188,7 @@ def _moment_scalars(group: Options, step: int) -> dict[str, float]:
 @form(nn.Adam)
 def adam() -> Rule:
     """M and v are the decayed means of g and g²; θ ← θ - rate m / (√v correction + eps)."""
-    return Rule(lambda group: f"g = {_gradient(group)}\n{_MOMENTS}", _moment_scalars)
+    return Rule(lambda group: f"g = {_gradient(group)}\n{_MOMENTS}", _moment_scalars, settled=None)
 
 
 @form(nn.AdamW)
@@ -163,7 +199,7 @@ def adamw() -> Rule:
         decay = "value[i] *= real(1) - lr * weight_decay\n" if group["weight_decay"] else ""
         return f"{decay}g = grad[i]\n{_MOMENTS}"
 
-    return Rule(text, _moment_scalars)
+    return Rule(text, _moment_scalars, settled=None)
 
 
 @form(nn.RMSprop)

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import nnlite as nn
 
+from ..changes import changes
 from ..engine.arrays import FLOATS, Array
+from ..modes import current
+from ..parameter import Parameter
 from .native import Native, Plain
 from .optimizers import Update
 from .source import BATCH, Code, FixedBatchError, Shape, Value, carried, function, header, used
 
 
 class Batch(NamedTuple):
-    """The arguments of a call of a compiled object, as arrays."""
+    """The arguments of a call of a compiled object, as arrays.
 
-    inputs: tuple[Array, ...]
-    target: Array | None = None
-    sample_weight: Array | None = None
+    Attributes
+    ----------
+    arrays : tuple of ndarray
+        The inputs, the target and the sample weights, as far as they are given.
+    inputs : int
+        The number of inputs.
+    """
 
-    def named(self) -> dict[str, Array]:
-        """Return the arrays by their names in the source."""
-        names = ["x"] if len(self.inputs) == 1 else [f"x{i}" for i in range(len(self.inputs))]
-        arrays = dict(zip(names, self.inputs, strict=True))
-        if self.target is not None:
-            arrays["target"] = self.target
-        if self.sample_weight is not None:
-            arrays["sample_weight"] = self.sample_weight
-        return arrays
+    arrays: tuple[Array, ...]
+    inputs: int
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the arrays in the source."""
+        inputs = ["x"] if self.inputs == 1 else [f"x{i}" for i in range(self.inputs)]
+        return [*inputs, *("target", "sample_weight")[: len(self.arrays) - self.inputs]]
+
+
+class OutdatedError(Exception):
+    """The source is of other arrays than those that there are now: of other dtypes or pieces."""
 
 
 class Program:
@@ -50,17 +62,30 @@ class Program:
         self._texts: list[str] = []
         # Of each function: the names of what a call gives it, and of the arrays that are bound.
         self._arguments: dict[str, tuple[list[str], list[str]]] = {}
-        self._bound: dict[str, Any] = {}
-        self._flags = [(p, p.requires_grad) for p in (*code.trained.values(), *code.frozen)]
+        self._options = Watch(code.options)
+        self._attributes: object = object()  # of `changes`, when `fits` was true
+        self._evaluates: bool | None = None
+        self._arrays = Watch([])
+        self._bound: dict[str, tuple[Any, ...]] = {}
 
     # ---- assembly ----
 
-    def define(self, name: str, given: Sequence[str], lines: list[str], doc: str) -> None:
-        """Add a function of these statements; of the arguments it gets those that they read."""
+    def define(
+        self,
+        name: str,
+        given: Sequence[str],
+        lines: list[str],
+        doc: str,
+        numbers: Sequence[str] = (),
+    ) -> None:
+        """Add a function of these statements; of the arguments it gets those that they read.
+
+        A call gives it the arrays of the names `given`, and then `numbers`.
+        """
         given = used([*given, *self.code.per_call], lines)
         bound = used([*self.code.arrays, *self.bindings()], lines)
         self._arguments[name] = given, bound
-        self._texts.append(function(name, ["n", *given, *bound], lines, doc))
+        self._texts.append(function(name, ["n", *given, *numbers, *bound], lines, doc))
 
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
@@ -70,18 +95,27 @@ class Program:
 
     # ---- the arrays ----
 
+    def is_current(self) -> bool:
+        """Whether nothing can have changed since `fits` was true: a quick test."""
+        return changes.attributes is self._attributes and current.evaluates is self._evaluates
+
     def fits(self) -> bool:
-        """Whether modes, options, dtype and frozen parameters are those of the source."""
-        for layer, mode in self.code.modes:
-            if layer.training is not mode:
-                return False
-        for options, layer, values in self.code.options:
-            if options(layer) != values:
-                return False
-        dtype = self.code.dtype
-        for parameter, flag in self._flags:
-            if parameter.requires_grad is not flag or parameter.dtype != dtype:
-                return False
+        """Whether modes, options and frozen parameters are those of the source.
+
+        The functions then work on the current arrays.
+
+        Raises
+        ------
+        OutdatedError
+            If the source does not fit the arrays.
+        """
+        attributes, evaluates = changes.attributes, current.evaluates
+        if not self._options.are_equal():
+            return False
+        self.bind()
+        # Where single layers are in another mode than the others, `fits` has to look.
+        self._attributes = object() if evaluates is None else attributes
+        self._evaluates = evaluates
         return True
 
     def bindings(self) -> dict[str, Any]:
@@ -90,41 +124,74 @@ class Program:
 
     def bind(self) -> None:
         """Let the functions work on the current arrays, if they are others than before."""
-        bound = self._bound
-        for name, get in self.code.arrays.items():
-            if not bound or get() is not bound[name]:
-                self._bound = self.bindings() | {
-                    name: get() for name, get in self.code.arrays.items()
-                }
-                return
+        if not self._arrays.are_same():
+            self.bind_anew()
+
+    def bind_anew(self) -> None:
+        """Let the functions work on the current arrays."""
+        places = self.code.arrays
+        if any(
+            owner.dtype != self.code.dtype
+            for owner, _ in places.values()
+            if isinstance(owner, Parameter)
+        ):
+            raise OutdatedError
+        self.gradients = self.bindings()
+        self._arrays = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
+        arrays = self.gradients | {name: getattr(*place) for name, place in places.items()}
+        self._bound = {
+            function: tuple(arrays[name] for name in bound)
+            for function, (_, bound) in self._arguments.items()
+        }
+
+    def places(self) -> list[tuple[Any, str]]:
+        """Return owners and attributes of the arrays that must stay the same between two calls."""
+        return list(self.code.arrays.values())
 
     def accumulate(self) -> None:
         """Add the gradients that a call has computed to those of the parameters."""
         for name, parameter in self.code.trained.items():
-            parameter.accumulate(self._bound[name])
+            parameter.accumulate(self.gradients[name])
 
     # ---- calls ----
 
     def values(self, batch: Batch, n: int) -> dict[str, Any]:
         """Return the arguments of a call by name."""
-        kinds = self.code.kinds
-        values: dict[str, Any] = {}
-        for name, array in batch.named().items():
-            flat = np.ascontiguousarray(array, kinds[name]).reshape(-1)
-            values[name] = flat if flat.flags.writeable else flat.copy()
+        kinds = self.code.kinds.items()
+        values = {
+            name: _flat(array, dtype)
+            for (name, dtype), array in zip(kinds, batch.arrays, strict=True)
+        }
         for name, make in self.code.per_call.items():
             values[name] = make(n)
         return values
 
-    def call(self, name: str, n: int, values: dict[str, Any]) -> Any:
-        """Call a function with what it takes of `values` and of the bound arrays."""
-        given, bound = self._arguments[name]
-        arrays = self._bound
-        return self._run(name, n, *[values[g] for g in given], *[arrays[b] for b in bound])
+    def call(self, name: str, n: int, values: dict[str, Any], numbers: Sequence[float] = ()) -> Any:
+        """Call a function with what it takes of `values`, with `numbers`, and the bound arrays."""
+        given = [values[name] for name in self._arguments[name][0]]
+        return self._run(name, n, *given, *numbers, *self._bound[name])
+
+
+class Watch:
+    """Attributes of objects, and the values that they had: a quick test for changes."""
+
+    def __init__(self, entries: Iterable[tuple[Any, str, Any]]) -> None:
+        entries = list(entries)
+        self._owners = [owner for owner, _, _ in entries]
+        self._names = [name for _, name, _ in entries]
+        self._values = [value for _, _, value in entries]
+
+    def are_equal(self) -> bool:
+        """Whether all attributes are equal to what they were."""
+        return list(map(getattr, self._owners, self._names)) == self._values
+
+    def are_same(self) -> bool:
+        """Whether all attributes are the same objects."""
+        return all(map(operator.is_, map(getattr, self._owners, self._names), self._values))
 
 
 class ModelProgram(Program):
-    """The functions ``forward``, ``backward`` and ``backward_parameters`` of a model.
+    """The functions ``predict``, ``forward``, ``backward`` and ``backward_parameters`` of a model.
 
     Attributes
     ----------
@@ -141,13 +208,12 @@ class ModelProgram(Program):
         grads = self.grad_names = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
         input_grads = code.write_backward(outputs, grads, inputs)
         self.carried = carried(code.forward, code.backward)
-        results = [y.name for y in outputs] + self.carried
-        self.define(
-            "forward",
-            given,
-            [*code.forward, *code.commits, _returned(results)],
-            "Return the output, and what backward needs.",
-        )
+        results = [y.name for y in outputs]
+        lines = [*code.forward, *code.commits]
+        self.define("predict", given, [*lines, _returned(results)], "Return the output.")
+        results += self.carried
+        doc = "Return the output, and what backward needs."
+        self.define("forward", given, [*lines, _returned(results)], doc)
         given = [*grads, *given, *self.carried]
         lines = [*code.backward, _returned(input_grads)]
         self.define("backward", given, lines, "Return dL/d(input), for dL/d(output).")
@@ -178,7 +244,7 @@ class LossProgram(Program):
             )
         code.apply_loss(loss, outputs[0], *_values(code, batch, n)[len(inputs) :])
         code.write_backward([], [], [])
-        self._assemble(model, loss, list(batch.named()))
+        self._assemble(model, loss, batch.names)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
         code = self.code
@@ -209,7 +275,6 @@ class StepProgram(LossProgram):
     ) -> None:
         self.optimizer = optimizer
         self._max_norm = max_norm
-        self._steps: list[int] = []
         super().__init__(model, loss, batch, n, free, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
@@ -217,8 +282,8 @@ class StepProgram(LossProgram):
         self._gather()
         update = code.resolved("\n".join(self.update.lines))
         lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
-        given = [*given, *self.update.scalars()]
-        self.define("step", given, lines, "Make a training step, and return the loss before it.")
+        doc = "Make a training step, and return the loss before it."
+        self.define("step", given, lines, doc, self.update.names)
         kind = type(self.optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
@@ -227,42 +292,34 @@ class StepProgram(LossProgram):
         self.optimizer.zero_grad()
         for parameter in self.code.trained.values():
             parameter.accumulate(np.zeros_like(parameter.data))
-        self.update = Update(self.optimizer, self.optimizer.runs(), self._max_norm)
-        self._steps = self.optimizer.step_counts()
+        self.update = Update(self.optimizer, self._max_norm)
+
+    def is_current(self) -> bool:
+        return (
+            super().is_current()
+            and changes.gradients is self._gradients
+            and self.update.fits()
+            and not self.update.is_overtaken()
+        )
 
     def fits(self) -> bool:
-        return super().fits() and self.update.fits()
+        self._gradients = changes.gradients
+        return self.update.fits() and super().fits()
 
     def bindings(self) -> dict[str, Any]:
         grads = {name: parameter.grad for name, parameter in self.code.trained.items()}
         return grads | self.update.arrays
 
+    def places(self) -> list[tuple[Any, str]]:
+        return [*super().places(), *((p, "grad") for p in self.code.trained.values())]
+
     def bind(self) -> None:
-        bound = self._bound
-        for name, parameter in self.code.trained.items():
-            if not bound or parameter.grad is not bound[name]:
-                return self._bind_anew()
-        if self.optimizer.step_counts() != self._steps:
-            return self._bind_anew()
-        return super().bind()
-
-    def _bind_anew(self) -> None:
-        lines = self.update.lines
-        self._gather()
-        if self.update.lines != lines:
-            raise _OutdatedError
-        self._bound = {}
-        super().bind()
-
-    def advance(self) -> None:
-        """Let the optimizer count the step."""
-        self.optimizer.advance()
-        self.update.advance(self.optimizer)
-        self._steps = self.optimizer.step_counts()
-
-
-class _OutdatedError(Exception):
-    """Parameters have moved apart: the optimizer's flat arrays are in other pieces."""
+        if not self._arrays.are_same() or self.update.is_overtaken():
+            lines = self.update.lines
+            self._gather()
+            if self.update.lines != lines:  # the optimizer's flat arrays are in other pieces
+                raise OutdatedError
+            self.bind_anew()
 
 
 class Programs:
@@ -272,45 +329,67 @@ class Programs:
         self._build = build
         self._programs: dict[Any, list[Program]] = {}
         self._fixed: set[Any] = set()
-        self.source = ""
+        self._latest: Program | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Programs, (self._build,)  # a copy is of another model, and builds its own
 
+    @property
+    def source(self) -> str:
+        """The source of the program that was found last."""
+        return self._latest.source if self._latest else ""
+
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
-        arrays = batch.named().values()
-        n = next((len(array) for array in arrays if array.ndim), 0)
-        key: Any = (
-            len(batch.inputs),
-            *[(array.dtype.char, _free(array.shape, n)) for array in arrays],
-        )
+        key, n = _kind(batch.inputs, *[(array.dtype, array.shape) for array in batch.arrays])
         if key in self._fixed:
             key = n, key
-        for program in self._programs.get(key, ()):
-            if program.fits():
-                try:
-                    program.bind()
-                except _OutdatedError:
-                    self._programs[key].remove(program)
-                    break
-                self.source = program.source
-                return program, n
+        programs = self._programs.setdefault(key, [])
+        self._latest = self._fitting(programs) or self._built(batch, n, key)
+        return self._latest, n
+
+    def _fitting(self, programs: list[Program]) -> Program | None:
+        for program in programs:
+            if program.is_current():
+                return program
+        for program in programs.copy():
+            try:
+                if program.fits():
+                    return program
+            except OutdatedError:  # noqa: PERF203 - there are hardly ever more than two
+                programs.remove(program)
+        return None
+
+    def _built(self, batch: Batch, n: int, key: Any) -> Program:
         try:
             program = self._build(batch, n, key not in self._fixed and n > 0)
         except FixedBatchError:
             self._fixed.add(key)
             key = n, key
             program = self._build(batch, n, False)
-        program.bind()
+        program.bind_anew()
         self._programs.setdefault(key, []).append(program)
-        self.source = program.source
-        return program, n
+        return program
+
+
+@functools.lru_cache
+def _kind(inputs: int, *arrays: tuple[np.dtype[Any], tuple[int, ...]]) -> tuple[Any, int]:
+    """Return what the programs of batches have in common, and the size of this one."""
+    n = next((shape[0] for _, shape in arrays if shape), 0)
+    return (inputs, *[(dtype, _free(shape, n)) for dtype, shape in arrays]), n
 
 
 def _free(shape: tuple[int, ...], n: int) -> Shape:
     """Return the shape, with the batch size by its name."""
     return (BATCH, *shape[1:]) if shape[:1] == (n,) else shape
+
+
+def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Return the array with one axis, as machine code takes it: contiguous and writable."""
+    if array.dtype is dtype and array.flags.carray:
+        return array.reshape(-1)
+    flat = np.ascontiguousarray(array, dtype).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy()
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
@@ -320,14 +399,14 @@ def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
         raise TypeError("compile: the parameters are of several dtypes; use model.astype")
     if dtypes:
         return dtypes.pop()
-    floats = [array.dtype.itemsize for array in batch.inputs if array.dtype.kind == "f"]
+    floats = [array.dtype.itemsize for array in batch.arrays if array.dtype.kind == "f"]
     return FLOATS[bool(floats) and min(floats) >= 8]
 
 
 def _values(code: Code, batch: Batch, n: int) -> list[Value]:
     """Return what a call is given as values of the source."""
     values = []
-    for name, array in batch.named().items():
+    for name, array in zip(batch.names, batch.arrays, strict=True):
         code.kinds[name] = np.dtype(np.int64) if array.dtype.kind in "iu" else code.dtype
         values.append(Value(name, _free(array.shape, n) if code.n_is_free else array.shape))
     return values
@@ -338,7 +417,7 @@ def _forward(
 ) -> tuple[Code, list[Value], list[Value]]:
     """Write the forward of a model; return the code, the inputs and the outputs."""
     code = Code(_dtype_of(model, batch), free)
-    inputs = _values(code, Batch(batch.inputs), n)
+    inputs = _values(code, Batch(batch.arrays[: batch.inputs], batch.inputs), n)
     if input_grads:
         inputs = [Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs]
     output = code.apply(model, "", *inputs)

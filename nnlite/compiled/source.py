@@ -12,7 +12,6 @@ import builtins
 import contextlib
 import inspect
 import math
-import operator
 import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,6 @@ import numpy as np
 
 import nnlite as nn
 
-from ..engine.arrays import Array
 from ..parameter import Parameter
 from . import functions
 from .forms import backward_of, form_of
@@ -151,16 +149,15 @@ class Code:
         self.forward: list[str] = []
         self.backward: list[str] = []
         self.commits: list[str] = []
-        # The current arrays of parameters and buffers, and the parameters of gradients, by name.
-        self.arrays: dict[str, Callable[[], Array]] = {}
+        # By name: the owner and the attribute of each parameter's value and each buffer, and the
+        # parameters of gradients.
+        self.arrays: dict[str, tuple[Any, str]] = {}
         self.trained: dict[str, Parameter] = {}
-        self.frozen: list[Parameter] = []
         self.per_call: dict[str, Callable[[int], Any]] = {}
-        # The dtype of each array that a call is given.
+        # The dtype of each array that a call is given, in their order.
         self.kinds: dict[str, np.dtype[Any]] = {}
-        self.modes: list[tuple[nn.Layer, bool]] = []
-        # Options that the source holds for: what returns them, given the layer.
-        self.options: list[tuple[Callable[[Any], Any], nn.Layer, Any]] = []
+        # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
+        self.options: list[tuple[Any, str, Any]] = []
         self._lines = self.forward
         self._tape: list[tuple[str, tuple[Value, ...], Backward]] = []
         self._gradients: dict[str, Value] = {}
@@ -200,18 +197,17 @@ class Code:
         if value is None:
             value = Value(self.name(stem), parameter.shape, parameter.requires_grad)
             self._parameters[id(parameter)] = value
-            self.arrays[value.name] = lambda: parameter.data
+            self.arrays[value.name] = parameter, "data"
+            self.options.append((parameter, "requires_grad", parameter.requires_grad))
             if parameter.requires_grad:
                 grad = self._parameter_grads[value.name] = self._unique(f"d_{value.name!s}")
                 self.trained[grad] = parameter
-            else:
-                self.frozen.append(parameter)
         return value
 
     def buffer(self, layer: nn.Layer, attribute: str, stem: str = "") -> Name:
         """Return the name of a buffer of the layer, which statements may change `at_end`."""
         name = self.name(stem or attribute)
-        self.arrays[name] = lambda: getattr(layer, attribute)
+        self.arrays[name] = layer, attribute
         return name
 
     def constant(self, number: float) -> Value:
@@ -228,7 +224,7 @@ class Code:
 
     def is_training(self, layer: nn.Layer) -> bool:
         """Return whether the layer is in training mode; the source holds for this mode alone."""
-        self.modes.append((layer, layer.training))
+        self.options.append((layer, "training", layer.training))
         return layer.training
 
     def fail_if(self, condition: str, message: str) -> None:
@@ -382,15 +378,10 @@ class Code:
         return Name(unique)
 
     def _record_options(self, layer: nn.Layer) -> None:
-        names = [
-            name
-            for name in inspect.signature(type(layer).__init__).parameters
-            if isinstance(getattr(layer, name, ()), (int, float, str, tuple, type(None)))
-            and hasattr(layer, name)
-        ]
-        if names:
-            options = operator.attrgetter(*names)
-            self.options.append((options, layer, options(layer)))
+        for name in inspect.signature(type(layer).__init__).parameters:
+            value = getattr(layer, name, ...)
+            if isinstance(value, (int, float, str, tuple, type(None))):
+                self.options.append((layer, name, value))
 
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:

@@ -113,6 +113,9 @@ class Optimizer:
     processes: Processes = ALONE
     _synchronized = False
 
+    # Replaced when steps have been counted, or loaded.
+    latest_step: object = None
+
     # Options of PyTorch's that have one value here.
     _implied: Mapping[str, Any] = {}
 
@@ -158,7 +161,7 @@ class Optimizer:
         >>> [group["lr"] for group in optimizer.param_groups]
         [0.001, 0.0001]
         """
-        self._check_groups()
+        self.checked_groups()
         self._add([self._group(param_group)])
 
     def _group(self, item: Any) -> dict[str, Any]:
@@ -196,7 +199,7 @@ class Optimizer:
             raise ValueError(f"{self._name}: a parameter is given more than once")
         for group in groups:
             self.param_groups.append(group)
-            self._checked.append(_copied(group))
+            self._checked = [*self._checked, _copied(group)]
             self._blocks.append([self._block(members) for members in by_dtype(group["params"])])
 
     def _block(self, parameters: list[Parameter]) -> FlatBlock:
@@ -257,7 +260,7 @@ class Optimizer:
 
     def runs(self) -> list[Run]:
         """Return the stretches of the flat arrays that `step` moves, having checked all groups."""
-        self._check_groups()
+        self.checked_groups()
         for blocks in self._blocks:
             blocks[:] = [part for block in blocks for part in block.gathered()]
         return [
@@ -280,16 +283,16 @@ class Optimizer:
                 for block in blocks:
                     block.count()
         self._synchronized = False
+        self.latest_step = object()
 
-    def step_counts(self) -> list[int]:
-        """Return the number of steps of each parameter, in the order of the flat arrays."""
-        return [step for block in self._all_blocks() for step in block.steps]
+    def checked_groups(self) -> list[dict[str, Any]]:
+        """Return copies of the groups, having checked changes made by hand since the last step.
 
-    def _check_groups(self) -> None:
-        """Check what may have been changed in `param_groups` since the last step."""
+        While nothing is changed, it is the same list.
+        """
         try:
             if self.param_groups == self._checked:
-                return
+                return self._checked
         except ValueError:  # an option is an array, which does not compare to one bool
             pass
         if len(self.param_groups) != len(self._checked):
@@ -300,6 +303,7 @@ class Optimizer:
         for place, group in enumerate(self.param_groups):
             self._check_group(place, group)
         self._checked = [_copied(group) for group in self.param_groups]
+        return self._checked
 
     def _check_group(self, place: int, group: dict[str, Any]) -> None:
         if group.get("params") != self._checked[place]["params"]:
@@ -360,7 +364,7 @@ class Optimizer:
         >>> optimizer.state_dict()["state"]
         {0: {'step': 1, 'momentum_buffer': array([ 1., -1.], dtype=float32)}}
         """
-        self._check_groups()
+        self.checked_groups()
         index = {id(parameter): place for place, parameter in enumerate(self._parameters())}
         state = {}
         for block in self._all_blocks():
@@ -396,7 +400,7 @@ class Optimizer:
             If it is not the state of such an optimizer with the same number of parameters, of the
             same shapes and in the same groups. Nothing is changed then.
         """
-        self._check_groups()
+        self.checked_groups()
         groups, indices = checked_groups(self, state_dict)
         states = checked_states(self, state_dict["state"], indices)
         for group, options in zip(self.param_groups, groups, strict=True):
@@ -409,6 +413,7 @@ class Optimizer:
                 block.steps[place], arrays = states[id(parameter)]
                 for flat, array in zip(block.state, arrays, strict=True):
                     flat[start:stop] = 0 if array is None else array.reshape(-1)
+        self.latest_step = object()
 
     def _parameters(self) -> list[Parameter]:
         return [parameter for group in self.param_groups for parameter in group["params"]]

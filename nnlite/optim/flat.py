@@ -105,7 +105,7 @@ class FlatBlock:
         for parameter, (start, stop), step in zip(
             self.parameters, self.bounds, self.steps, strict=True
         ):
-            if parameter.grad is None or not parameter.requires_grad:
+            if not parameter.is_moving:
                 continue
             if run is not None and run[0] == step and run[2] == start:
                 run = (step, run[1], stop)
@@ -120,7 +120,7 @@ class FlatBlock:
         """Count a step of every parameter that has a gradient."""
         steps = self.steps
         for index, parameter in enumerate(self.parameters):
-            if parameter.grad is not None and parameter.requires_grad:
+            if parameter.is_moving:
                 steps[index] += 1
                 if steps[index] % _STEPS_TO_FLUSH == 0:
                     self._flush_subnormals(*self.bounds[index])

@@ -121,6 +121,31 @@ def test_options_of_the_optimizer_and_modes_hold_from_the_next_step_on():
     assert_same_state(model, twin)
 
 
+def test_arrays_that_were_replaced_hold_from_the_next_step_on():
+    model, compiled, twin, plain = both(OPTIMIZERS["SGD with momentum"])
+    for index, (inputs, targets) in enumerate(batches(6)):
+        for one in (model, twin):
+            if index == 1:
+                one[1].weight.data = one[1].weight.data / 2
+            if index == 2:
+                one[2].running_mean = one[2].running_mean + 1
+            if index == 3:
+                one[5].weight.zero_grad()
+            if index == 4:
+                one[2].eps = 0.1
+        assert compiled(inputs, targets) == pytest.approx(plain(inputs, targets))
+    assert_same_state(model, twin)
+
+
+def test_an_option_of_the_optimizer_out_of_range_is_an_error():
+    _, compiled, *_ = both(OPTIMIZERS["SGD"])
+    batch = next(batches(1))
+    compiled(*batch)
+    compiled.optimizer.param_groups[0]["lr"] = -1.0
+    with pytest.raises(ValueError, match="lr must be"):
+        compiled(*batch)
+
+
 def test_groups_tied_and_frozen_parameters():
     def make():
         nn.seed(0)
