@@ -77,6 +77,58 @@ WORDS = {
         "More probability for one class is less for the others, so that every input has a part in "
         "the gradient of every output.",
     ),
+    "BatchNorm1d": (
+        "Each feature is shifted and scaled to mean 0 and variance 1 over the batch.",
+        "A change that all samples share is subtracted again by the mean, so that the gradients of "
+        "a feature sum to 0 over the batch.",
+    ),
+    "GlobalAvgPool2d": (
+        "Of each channel the mean over all pixels is kept.",
+        "Every pixel gets the same part of the gradient: 1 / (number of pixels).",
+    ),
+    "Add": (
+        "The inputs are added.",
+        "A change of either input changes the sum as much: the gradient is copied to both.",
+    ),
+    "Subtract": (
+        "The second input is subtracted from the first.",
+        "The first input gets the gradient as it is, the second with the other sign.",
+    ),
+    "Multiply": (
+        "The inputs are multiplied.",
+        "Each input gets the gradient times the other input.",
+    ),
+    "Divide": (
+        "The first input is divided by the second.",
+        "The larger the divisor, the smaller the gradient that passes.",
+    ),
+    "MatMul": (
+        "Each output is a sum of products of a row and a column.",
+        "Each matrix gets the gradient times the other matrix, transposed.",
+    ),
+    "Square": ("Every input is squared.", "The gradient is multiplied by the slope 2x."),
+    "Log": (
+        "The natural logarithm of every input.",
+        "The gradient is divided by the input: it is large where the input is near 0.",
+    ),
+    "Exp": (
+        "The exponential of every input.",
+        "The slope of the exponential is itself: the gradient is multiplied by the output.",
+    ),
+    "Sum": (
+        "All inputs are added.",
+        "Every input gets the whole gradient of the sum.",
+    ),
+    "Mean": (
+        "The mean of the inputs.",
+        "Every input gets the gradient, divided by their number.",
+    ),
+    "BinaryCrossEntropy": (
+        "The score becomes a probability; the loss is minus the logarithm of that of the right "
+        "answer, averaged.",
+        "Backpropagation begins here: the gradient of each score is its probability minus the "
+        "target, divided by the number of scores.",
+    ),
     "CrossEntropy": (
         "The logits become probabilities; the loss is minus the logarithm of that of the right "
         "class, averaged over the batch.",

@@ -65,9 +65,15 @@ def test_the_relu_says_what_it_stops(chromium, tmp_path):
         page.locator("#slider").fill("2")
         assert page.locator("#facts").text_content() == "Here 1 of 2 numbers become 0."
         page.locator("#slider").fill("7")
-        assert "1 of 2 gradients that arrive end" in page.locator("#facts").text_content()
+        assert "1 of 2 gradients that arrive is stopped" in page.locator("#facts").text_content()
         assert page.locator("#formula").text_content() == "dL/dx = dL/dy · [y > 0]"
-        cells = page.locator(".numbers").nth(1).locator("td")
+        rows = page.locator(".numbers").first.locator("tr")
+        assert rows.locator("th").all_inner_texts() == ["x", "y", "dL/dy", "dL/dx"]
+        assert rows.nth(0).locator("td").all_inner_texts() == ["3", "-8"]
+        assert rows.nth(1).locator("td").all_inner_texts() == ["3", "0"]
+        assert rows.nth(3).locator("td").nth(1).get_attribute("class") == "stopped"
+        assert page.locator(".stopped").count() == 1
+        cells = page.locator(".numbers").nth(2).locator("td")
         assert cells.nth(1).inner_text().split() == ["0", "≈", "0"]
         page.locator("#sample").select_option("1")  # which gives (-2, 4)
         assert cells.first.inner_text().split() == ["0", "≈", "0"]
@@ -133,7 +139,7 @@ def test_nan_is_shown(chromium, tmp_path):
     nn.trace(model, np.array([[1, -1]], np.float32)).to_html(tmp_path / "nan.html")
     with opened(chromium, tmp_path / "nan.html") as page:
         page.locator("#slider").fill("1")
-        assert "NaN" in page.locator(".numbers").nth(1).inner_text()
+        assert "NaN" in page.locator(".numbers").first.inner_text()
         assert "1 NaN" in page.locator("#marks").text_content()
 
 
