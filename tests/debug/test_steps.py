@@ -156,6 +156,18 @@ def test_a_large_trace_is_cut_and_says_so(chromium, tmp_path):
         assert "(400, 300)" in cards.nth(1).text_content()
 
 
+def test_a_trace_of_many_megabytes_is_a_small_page(chromium, tmp_path):
+    x = np.random.default_rng(0).normal(size=(1000, 4000)).astype(np.float32)
+    trace = nn.trace(nn.Sequential(nn.ReLU(), nn.Tanh(), nn.ReLU()), x)
+    assert sum(entry.value.nbytes + entry.grad.nbytes for entry in trace.values()) > 1e8
+    document = trace.to_html(tmp_path / "huge.html")
+    assert len(str(document)) < 2_000_000
+    with opened(chromium, tmp_path / "huge.html") as page:
+        assert re.search(r"The first \d+ of 1000 samples", page.locator("#notes").text_content())
+        page.locator("#slider").fill("1")
+        assert "50 % zeros" in page.locator("#arrays .card").nth(1).text_content()
+
+
 def test_names_never_become_code(chromium, tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     graph = nn.Graph({evil: (nn.ReLU(), "x")})
