@@ -23,6 +23,7 @@ extensions = [
     "sphinx-mathjax-offline",  # formulas show without a network
     "numpydoc",
     "myst_nb",
+    "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
 
@@ -48,6 +49,10 @@ nb_render_markdown_format = "myst"
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+
+# The copy button leaves out prompts, and the output of commands.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 
 # What follows a `::` is a formula; code says what language it is in.
 highlight_language = "text"

@@ -177,7 +177,7 @@ def one_of(value: Any, choices: tuple[str, ...], what: str) -> str:
 
 
 def class_indices(
-    target: ArrayLike, scores: Array, ignore_index: int, owner: Labelled | str
+    target: ArrayLike, scores: Array, ignore_index: int | None, owner: Labelled | str
 ) -> tuple[Array, bool]:
     """Return `target` as class indices for `scores`, and whether any of them is ignored.
 
@@ -224,8 +224,9 @@ def class_indices(
     # As an unsigned integer a negative label is large, so one comparison finds both errors.
     unsigned = indices.view(np.uintp)
     if unsigned.item(unsigned.argmax()) < classes:
-        return indices, 0 <= ignore_index < classes and ignore_index in labels
-    counted = labels[labels != ignore_index]
+        is_class = ignore_index is not None and 0 <= ignore_index < classes
+        return indices, is_class and ignore_index in labels
+    counted = labels if ignore_index is None else labels[labels != ignore_index]
     wrong = counted[(counted < 0) | (counted >= classes)]
     if wrong.size:
         raise ValueError(

@@ -324,6 +324,18 @@ def _labels(classes: int, *shape: int) -> Draw:
     return lambda rng, batch: rng.integers(classes, size=(batch, *shape))
 
 
+def _signs(*shape: int) -> Draw:
+    return lambda rng, batch: rng.choice([-1.0, 1.0], size=(batch, *shape))
+
+
+def _distributions_over_the_last(*shape: int) -> Draw:
+    def draw(rng: np.random.Generator, batch: int) -> Array:
+        p = rng.uniform(0.1, 1, size=(batch, *shape))
+        return p / p.sum(axis=-1, keepdims=True)
+
+    return draw
+
+
 def _labels_but_the_last(classes: int) -> Draw:
     def draw(rng: np.random.Generator, batch: int) -> Array:
         labels = rng.integers(classes, size=batch)
@@ -392,6 +404,51 @@ LOSSES = [
     ),
     LossCase("Huber", lambda: nn.Huber(delta=0.5), _numbers(3), _numbers(3)),
     LossCase("Huber, sum", lambda: nn.Huber("sum", delta=2.0), _numbers(3), _numbers(3)),
+    LossCase(
+        "CrossEntropy of sequences", lambda: nn.CrossEntropy(dim=-1), _numbers(2, 5), _labels(5, 2)
+    ),
+    LossCase(
+        "CrossEntropy of sequences against probabilities, none",
+        lambda: nn.CrossEntropy("none", dim=-1),
+        _numbers(2, 5),
+        _distributions_over_the_last(2, 5),
+    ),
+    LossCase("Focal", nn.Focal, _numbers(5), _labels(5)),
+    LossCase(
+        "Focal of sequences with class weights, none",
+        lambda: nn.Focal("none", gamma=0.5, weight=CLASS_WEIGHTS, dim=-1),
+        _numbers(2, 5),
+        _labels(5, 2),
+    ),
+    LossCase(
+        "Focal with class weights and ignored labels",
+        lambda: nn.Focal(weight=CLASS_WEIGHTS),
+        _numbers(5),
+        _labels_but_the_last(5),
+        weight=lambda target: CLASS_WEIGHTS[target[target >= 0]].sum(),
+    ),
+    LossCase("MultiMargin", nn.MultiMargin, _numbers(5), _labels(5), weight=len),
+    LossCase(
+        "MultiMargin of squares with class weights, sum",
+        lambda: nn.MultiMargin("sum", p=2, margin=0.5, weight=CLASS_WEIGHTS),
+        _numbers(5),
+        _labels(5),
+    ),
+    LossCase("MultiMargin, none", lambda: nn.MultiMargin("none"), _numbers(5), _labels(5)),
+    LossCase("KLDivergence", nn.KLDivergence, _log_distributions(5), _distributions(5)),
+    LossCase(
+        "KLDivergence of sequences, batchmean",
+        lambda: nn.KLDivergence("batchmean"),
+        _log_distributions(5, 2),
+        _distributions_over_the_last(5, 2),
+        weight=len,
+    ),
+    LossCase(
+        "KLDivergence of logarithms, none",
+        lambda: nn.KLDivergence("none", log_target=True),
+        _log_distributions(6),
+        _log_distributions(6),
+    ),
     LossCase("BinaryCrossEntropy", nn.BinaryCrossEntropy, _numbers(3), _fractions(3)),
     LossCase(
         "BinaryCrossEntropy of probabilities",
@@ -404,5 +461,25 @@ LOSSES = [
         lambda: nn.BinaryCrossEntropy("none", pos_weight=3.0),
         _numbers(3),
         _labels(2, 3),
+    ),
+    LossCase(
+        "BinaryCrossEntropy with weights of each output",
+        lambda: nn.BinaryCrossEntropy(weight=[1.0, 0.5, 0.0], pos_weight=[3.0, 1.0, 0.5]),
+        _numbers(2, 3),
+        _labels(2, 2, 3),
+    ),
+    LossCase("Hinge", nn.Hinge, _numbers(3), _signs(3)),
+    LossCase("Hinge, squared, sum", lambda: nn.Hinge("sum", 0.5, p=2), _numbers(3), _signs(3)),
+    LossCase("SmoothL1", lambda: nn.SmoothL1(beta=0.5), _numbers(3), _numbers(3)),
+    LossCase(
+        "SmoothL1 of 0, none", lambda: nn.SmoothL1("none", beta=0.0), _numbers(3), _numbers(3)
+    ),
+    LossCase("Quantile", lambda: nn.Quantile(quantile=0.9), _numbers(3), _numbers(3)),
+    LossCase("PoissonNLL", nn.PoissonNLL, _numbers(3), _labels(5, 3)),
+    LossCase(
+        "PoissonNLL of rates, full, none",
+        lambda: nn.PoissonNLL("none", log_input=False, full=True),
+        _fractions(3),
+        _labels(5, 3),
     ),
 ]

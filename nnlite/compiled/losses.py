@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from collections.abc import Callable
@@ -45,17 +46,74 @@ Formulas = Callable[[Any, Code], tuple[str, str]]
 
 
 def _binary(loss: nn.BinaryCrossEntropy, code: Code) -> tuple[str, str]:
-    yes, tiny = f"real({loss.pos_weight!r}) * t", f"real({float(np.finfo(code.dtype).tiny)!r})"
+    tiny = f"real({float(np.finfo(code.dtype).tiny)!r})"
+    yes, no = f"{_output_weight(loss, 'pos_weight', code)} * t", "(real(1) - t)"
+    if loss.weight is not None:
+        weight = _output_weight(loss, "weight", code)
+        yes, no = f"{weight} * {yes}", f"{weight} * {no}"
     if loss.from_logits:
         return (
-            f"{yes} * log1p_exp(-x) + (real(1) - t) * log1p_exp(x)",
-            f"(real(1) - t) * sigmoid(x) - {yes} * sigmoid(-x)",
+            f"{yes} * log1p_exp(-x) + {no} * log1p_exp(x)",
+            f"{no} * sigmoid(x) - {yes} * sigmoid(-x)",
         )
     p, q = f"max(x, {tiny})", f"max(real(1) - x, {tiny})"
+    return f"-({yes} * math.log({p}) + {no} * math.log({q}))", f"{no} / {q} - {yes} / {p}"
+
+
+def _output_weight(loss: nn.BinaryCrossEntropy, name: str, code: Code) -> str:
+    """Return a weight of the loss with index i: one number, or one for each output."""
+    weight = getattr(loss, name)
+    if isinstance(weight, float):
+        return f"real({weight!r})"
+    if weight.ndim != 1:
+        raise TypeError(
+            f"compile: {loss.label} has a {name} of shape {weight.shape}; in a compiled step it is "
+            f"one number, or one for each output"
+        )
+    return f"real({code.buffer(loss, name)}[i % {weight.size}])"
+
+
+def _smooth_l1(loss: nn.SmoothL1, code: Code) -> tuple[str, str]:
+    if not loss.beta:
+        return "abs(x - t)", "np.sign(x - t)"
+    beta = f"real({loss.beta!r})"
+    near = f"min(abs(x - t), {beta})"
     return (
-        f"-({yes} * math.log({p}) + (real(1) - t) * math.log({q}))",
-        f"(real(1) - t) / {q} - {yes} / {p}",
+        f"{near} / {beta} * (abs(x - t) - {near} / real(2))",
+        f"min(max((x - t) / {beta}, real(-1)), real(1))",
     )
+
+
+def _quantile(loss: nn.Quantile, code: Code) -> tuple[str, str]:
+    low, high = f"real({loss.quantile!r})", f"real({1 - loss.quantile!r})"
+    return (
+        f"max({low} * (t - x), {high} * (x - t))",
+        f"({high} if x > t else (-{low} if x < t else real(0)))",
+    )
+
+
+def _poisson(loss: nn.PoissonNLL, code: Code) -> tuple[str, str]:
+    eps = f"real({loss.eps!r})"
+    formula, slope = f"x - t * real(math.log(x + {eps}))", f"real(1) - t / (x + {eps})"
+    if loss.log_input:
+        formula, slope = "exp(x) - t * x", "exp(x) - t"
+    if loss.full:
+        stirling = f"t * math.log(t) - t + 0.5 * math.log({2 * math.pi!r} * t)"
+        formula += f" + ({stirling} if t > real(1) else 0.0)"
+    return formula, slope
+
+
+def _hinge(loss: nn.Hinge, code: Code) -> tuple[str, str]:
+    z = f"max(real({loss.margin!r}) - t * x, real(0))"
+    if loss.p == 1:
+        return z, f"-t * np.sign({z})"
+    return f"{z} * {z}", f"real(-2) * t * {z}"
+
+
+def _divergence(loss: nn.KLDivergence, code: Code) -> tuple[str, str]:
+    if loss.log_target:
+        return "exp(t) * (t - x)", "-exp(t)"
+    return "(t * (math.log(t) - x) if t > real(0) else 0.0)", "-t"
 
 
 FORMULAS: dict[type, Formulas] = {
@@ -67,6 +125,21 @@ FORMULAS: dict[type, Formulas] = {
         f"min(max(x - t, real({-loss.delta!r})), real({loss.delta!r}))",
     ),
     nn.BinaryCrossEntropy: _binary,
+    nn.SmoothL1: _smooth_l1,
+    nn.Quantile: _quantile,
+    nn.PoissonNLL: _poisson,
+    nn.Hinge: _hinge,
+    nn.KLDivergence: _divergence,
+}
+
+# What a prediction x and a target t of a loss have to fulfil.
+DOMAINS: dict[type, Callable[[Any], str]] = {
+    nn.BinaryCrossEntropy: lambda loss: (
+        "real(0) <= t <= real(1)" + ("" if loss.from_logits else " and real(0) <= x <= real(1)")
+    ),
+    nn.PoissonNLL: lambda loss: "t >= real(0)" + ("" if loss.log_input else " and x >= real(0)"),
+    nn.Hinge: lambda loss: "abs(t) == real(1)",
+    nn.KLDivergence: lambda loss: "t <= real(0.001)" if loss.log_target else "t >= real(0)",
 }
 
 
@@ -87,25 +160,26 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
             valid &= abs({target}[i]) < math.inf
     """)
     code.fail_if("not valid", "the targets are not finite")
-    if isinstance(loss, nn.BinaryCrossEntropy):
-        for array in (target,) if loss.from_logits else (target, prediction):
-            code(f"""
-                valid = True
-                for i in range({array.size}):
-                    valid &= real(0) <= {array}[i] <= real(1)
-            """)
-            code.fail_if("not valid", "targets and probabilities must be in [0, 1]")
+    if type(loss) in DOMAINS:
+        code(f"""
+            valid = True
+            for i in range({target.size}):
+                valid &= {at(DOMAINS[type(loss)](loss))}
+        """)
+        code.fail_if("not valid", "targets or predictions are out of range")
+    if isinstance(loss, nn.KLDivergence):
+        _check_divergence_targets(loss, code, target)
     places = product(prediction.shape[1:])
     factor = ""
     if weight:
         code.kinds[weight[0].name] = code.dtype
         _weights(code, weight[0])
         factor = f"{weight[0]}[i // ({places})] * "
-    is_mean = loss.reduction == "mean"
-    count = f"total * ({places})" if weight else prediction.size
+    samples = "total" if weight else f"{prediction.shape[0]}"
+    count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
     norm = code.name("norm")
     code(f"""
-        {norm} = {f"1 / ({count})" if is_mean else "1.0"}
+        {norm} = 1 / ({count[loss.reduction]})
         loss = 0.0
         for i in range({prediction.size}):
             loss += {factor}({at(formula)})
@@ -121,6 +195,27 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
                 """)
 
     return backward
+
+
+def _check_divergence_targets(loss: nn.KLDivergence, code: Code, target: Value) -> None:
+    """Write the check that the targets sum to 1 over axis 1, or over the last one."""
+    shape = target.shape
+    axes = (1, len(shape) - 1) if len(shape) > 1 else (0,)
+    t = "exp(a[i, j, k])" if loss.log_target else "a[i, j, k]"
+    for axis, valid in zip(axes, ("first", "last"), strict=False):
+        sizes = product(shape[:axis]), shape[axis], product(shape[axis + 1 :])
+        code(f"a, {valid} = {target.view(*sizes)}, True")
+        body = f"""
+            total = 0.0
+            for j in range({sizes[1]}):
+                total += {t}
+            {valid} &= abs(total - 1) <= 1e-3
+        """
+        code(nest({"i": sizes[0], "k": sizes[2]}, body))
+    code.fail_if(
+        "not (first or last)" if len(axes) > 1 else "not first",
+        "the targets must be probabilities with a sum of 1 over the classes",
+    )
 
 
 # ---- scores against labels ----
@@ -139,18 +234,11 @@ def cross_entropy(
     For target probabilities y, q_j = c_j ((1 - ε) y_j + ε / C). Of logits dℓ/dx_j = p_j Σ_k q_k -
     q_j; of probabilities -q_j / p_j; of their logarithms -q_j.
     """
-    classes = scores.shape[1]
-    assert isinstance(classes, int)
-    places = product(scores.shape[2:])  # labels of each sample
-    loops: dict[str, Size] = {"i": scores.shape[0]} | ({"k": places} if places != "1" else {})
-    sizes = [scores.shape[0], classes, places][: 1 + len(loops)]
+    classes, places, loops, sizes, at = _layout(loss, scores)
     has_labels = code.kinds[labels.name].kind == "i"
     log_scores = not isinstance(loss, nn.CrossEntropy)
     logits = isinstance(loss, nn.CrossEntropy) and loss.from_logits
     smoothing = loss.label_smoothing
-
-    def at(j: str) -> str:
-        return f"[i, {j}, k]" if "k" in loops else f"[i, {j}]"
 
     # Logits and log-probabilities of -inf mask their class.
     code(f"""
@@ -162,14 +250,7 @@ def cross_entropy(
     if not log_scores and not logits:
         _check_distributions(code, scores.view(*sizes), classes, loops, at)
 
-    class_weight = "1.0"
-    if loss.weight is not None:
-        class_weight = f"{code.buffer(loss, 'weight', 'class_weight')}[{{}}]"
-    of_sample = "1.0"
-    if weight:
-        code.kinds[weight[0].name] = code.dtype
-        _weights(code, weight[0])
-        of_sample = f"{weight[0]}[i]"
+    class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
 
     if has_labels:
         _check_labels(code, labels, classes, loss.ignore_index)
@@ -266,12 +347,169 @@ def cross_entropy(
     return backward
 
 
-def _check_labels(code: Code, labels: Value, classes: int, ignored: int) -> None:
+At = Callable[[str], str]
+
+
+def _layout(loss: Any, scores: Value) -> tuple[int, str, dict[str, Size], list[Size], At]:
+    """Return how the scores of a batch are indexed.
+
+    Returns
+    -------
+    classes : int
+    places : str
+        The number of labels of each sample.
+    loops : dict
+        The variables, and their sizes, of the loops over labels.
+    sizes : list
+        The shape of the scores in which ``at(j)`` indexes the score of class j.
+    at : callable
+    """
+    dim = 1 if loss.dim == 1 else len(scores.shape) - 1
+    classes = scores.shape[dim]
+    assert isinstance(classes, int)
+    places = product((*scores.shape[1:dim], *scores.shape[dim + 1 :]))
+    if places == "1":
+        return classes, places, {"i": scores.shape[0]}, [scores.shape[0], classes], "[i, {}]".format
+    loops: dict[str, Size] = {"i": scores.shape[0], "k": places}
+    if dim == 1:
+        return classes, places, loops, [scores.shape[0], classes, places], "[i, {}, k]".format
+    return classes, places, loops, [scores.shape[0], places, classes], "[i, k, {}]".format
+
+
+def _class_weight(loss: Any, code: Code) -> str:
+    """Return the weight of a class, whose index is to be formatted into it."""
+    if loss.weight is None:
+        return "1.0"
+    return f"{code.buffer(loss, 'weight', 'class_weight')}[{{}}]"
+
+
+def _sample_weight(code: Code, *weight: Value) -> str:
+    """Write the check of sample weights, if there are any; return the weight of sample i."""
+    if not weight:
+        return "1.0"
+    code.kinds[weight[0].name] = code.dtype
+    _weights(code, weight[0])
+    return f"{weight[0]}[i]"
+
+
+@form(nn.Focal)
+def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Value) -> Any:
+    """ℓ = -w (1 - q)^γ log q for the probability q of the label; dx_j = s (p_j - [j = t])."""
+    classes, places, loops, sizes, at = _layout(loss, scores)
+    code(f"""
+        valid = True
+        for i in range({scores.size}):
+            valid &= {scores}[i] < math.inf
+    """)
+    code.fail_if("not valid", "the predictions are not finite")
+    class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
+    _check_labels(code, labels, classes, loss.ignore_index)
+    p, slopes = code.new(scores.shape, "p"), code.new(labels.shape, "slopes")
+    norm = code.name("norm")
+    label = "i" if places == "1" else f"i * {places} + k"
+    code(f"a, b = {scores.view(*sizes)}, {p.view(*sizes)}\nloss, {norm} = 0.0, 0.0")
+    code(nest(loops, f"""
+        t = {labels}[{label}]
+        if t == {loss.ignore_index}:
+            {slopes}[{label}] = 0
+            for j in range({classes}):
+                b{at("j")} = 0
+            continue
+        top = a{at("0")}
+        for j in range({classes}):
+            top = max(top, a{at("j")})
+        total = real(0)
+        for j in range({classes}):
+            b{at("j")} = exp(a{at("j")} - top)
+            total += b{at("j")}
+        for j in range({classes}):
+            b{at("j")} /= total
+        log_q = float(a{at("t")} - top) - math.log(total)
+        rest = -math.expm1(log_q)
+        w = {of_sample} * {class_weight.format("t")}
+        hardness = w * rest ** {loss.gamma!r}
+        ratio = -math.exp(log_q) * log_q / rest if rest > 0 else 1.0
+        loss -= hardness * log_q
+        {norm} += w
+        {slopes}[{label}] = hardness * (1 + {loss.gamma!r} * ratio)
+    """))  # fmt: skip
+    if loss.reduction == "mean":
+        code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
+        code(f"loss /= {norm}")
+
+    def backward() -> None:
+        if not scores.needs_grad:
+            return
+        divisor = f" / real({norm})" if loss.reduction == "mean" else ""
+        with code.gradient(scores) as dx:
+            code(f"b, c = {p.view(*sizes)}, {dx.view(*sizes)}")
+            code(nest(loops, f"""
+                slope = {slopes}[{label}]{divisor}
+                for j in range({classes}):
+                    c{at("j")} = slope * b{at("j")}
+                t = {labels}[{label}]
+                if t != {loss.ignore_index}:
+                    c{at("t")} -= slope
+            """))  # fmt: skip
+
+    return backward
+
+
+@form(nn.MultiMargin)
+def multi_margin(
+    loss: nn.MultiMargin, code: Code, scores: Value, labels: Value, *weight: Value
+) -> Any:
+    """ℓ = w Σ_{j≠t} max(margin - x_t + x_j, 0)^p / C."""
+    n, classes = scores.shape
+    assert isinstance(classes, int)
+    _finite(code, scores)
+    _check_labels(code, labels, classes, None)
+    class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
+    norm = code.name("norm")
+    code(f"""
+        a = {scores.view(n, classes)}
+        loss, {norm} = 0.0, 0.0
+        for i in range({n}):
+            t = {labels}[i]
+            excess = 0.0
+            for j in range({classes}):
+                if j != t:
+                    excess += max(real({loss.margin!r}) + a[i, j] - a[i, t], real(0)) ** {loss.p}
+            loss += {of_sample} * {class_weight.format("t")} * excess / {classes}
+            {norm} += {of_sample}
+    """)
+    if loss.reduction == "mean":
+        code(f"loss /= {norm}")
+
+    def backward() -> None:
+        if not scores.needs_grad:
+            return
+        divisor = f" / {norm}" if loss.reduction == "mean" else ""
+        slope = "scale" if loss.p == 1 else "scale * real(2) * z"
+        with code.gradient(scores) as dx:
+            code(f"""
+                a, c = {scores.view(n, classes)}, {dx.view(n, classes)}
+                for i in range({n}):
+                    t = {labels}[i]
+                    scale = real({of_sample} * {class_weight.format("t")}{divisor} / {classes})
+                    total = real(0)
+                    for j in range({classes}):
+                        z = max(real({loss.margin!r}) + a[i, j] - a[i, t], real(0))
+                        c[i, j] = {slope} if z > 0 and j != t else real(0)
+                        total += c[i, j]
+                    c[i, t] = -total
+            """)
+
+    return backward
+
+
+def _check_labels(code: Code, labels: Value, classes: int, ignored: int | None) -> None:
+    is_ignored = "" if ignored is None else f" or t == {ignored}"
     code(f"""
         valid = True
         for i in range({labels.size}):
             t = {labels}[i]
-            valid &= (0 <= t < {classes}) or t == {ignored}
+            valid &= (0 <= t < {classes}){is_ignored}
     """)
     code.fail_if("not valid", f"labels must be in [0, {classes})")
 

@@ -5,20 +5,45 @@ to the prediction, which is the argument of ``model.backward``.
 """
 
 from .base import ElementwiseLoss, Loss
-from .binary import BinaryCrossEntropy, are_sigmoids
-from .classification import CrossEntropy, NegativeLogLikelihood
-from .regression import Huber, MeanAbsoluteError, MeanSquaredError
+from .binary import BinaryCrossEntropy, Hinge, are_sigmoids
+from .classification import (
+    CrossEntropy,
+    Focal,
+    KLDivergence,
+    MultiMargin,
+    NegativeLogLikelihood,
+)
+from .regression import (
+    GaussianNLL,
+    Huber,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    PoissonNLL,
+    Quantile,
+    SmoothL1,
+)
 from .scores import class_weights
+from .similarity import CosineEmbedding, TripletMargin
 
 __all__ = [
     "BinaryCrossEntropy",
+    "CosineEmbedding",
     "CrossEntropy",
     "ElementwiseLoss",
+    "Focal",
+    "GaussianNLL",
+    "Hinge",
     "Huber",
+    "KLDivergence",
     "Loss",
     "MeanAbsoluteError",
     "MeanSquaredError",
+    "MultiMargin",
     "NegativeLogLikelihood",
+    "PoissonNLL",
+    "Quantile",
+    "SmoothL1",
+    "TripletMargin",
     "are_sigmoids",
     "class_weights",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import as_floats, as_output_grad, check_is_array, number, one_of
+from ..checks import as_floats, as_output_grad, check_is_array, integer, number, one_of
 from ..engine.arrays import Array
 from ..layer import Layer
 
@@ -49,10 +49,11 @@ class Loss(Layer):
     """
 
     reduction: str
+    _reductions: tuple[str, ...] = REDUCTIONS
     _warned = False
 
     def __init__(self, reduction: str = "mean") -> None:
-        self.reduction = one_of(reduction, REDUCTIONS, f"{type(self).__name__}: reduction")
+        self.reduction = one_of(reduction, self._reductions, f"{type(self).__name__}: reduction")
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
@@ -73,24 +74,45 @@ class Loss(Layer):
         """Return dL/d(prediction) for `grad` = dL/d(loss), a number or, with "none", an array."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
-    def _as_prediction(self, prediction: ArrayLike) -> Array:
-        prediction = as_floats(self, prediction, name="predictions")
+    def _as_prediction(
+        self, prediction: ArrayLike, dtype: Any = None, name: str = "predictions"
+    ) -> Array:
+        prediction = as_floats(self, prediction, dtype, name)
         flat = prediction.ravel(order="K")
         # If there is a NaN, it is both the minimum and the maximum. For a small batch, argmax takes
         # a fifth of the time of max.
         lowest, highest = flat.item(flat.argmin()), flat.item(flat.argmax())
         if not (math.isfinite(lowest) and math.isfinite(highest)):
-            self._refuse(prediction, ~np.isfinite(prediction))
+            self._refuse(prediction, ~np.isfinite(prediction), name)
         return prediction
 
-    def _refuse(self, prediction: Array, faults: Array) -> None:
+    def _refuse(self, prediction: Array, faults: Array, name: str) -> None:
         """Raise a ValueError that names the first prediction for which `faults` is True."""
         place = tuple(np.argwhere(faults)[0].tolist())
         value = "NaN" if np.isnan(prediction[place]) else prediction[place]
         raise ValueError(
-            f"{self.label}: the predictions contain {value} at {place}, in sample {place[0]}; "
+            f"{self.label}: the {name} contain {value} at {place}, in sample {place[0]}; "
             f"training has diverged (try a smaller learning rate), or the input was not finite"
         )
+
+    def _as_target(
+        self, target: ArrayLike, shape: tuple[int, ...], dtype: Any, name: str = "targets"
+    ) -> Array:
+        """Return finite numbers of `shape`, as an array of `dtype`."""
+        check_is_array(target, self.label)
+        wanted = np.asarray(target)
+        if wanted.dtype.kind not in "fiu":
+            cure = "; convert them with .astype(float)" if wanted.dtype.kind == "b" else ""
+            raise TypeError(f"{self.label}: {name} must be numbers, got dtype {wanted.dtype}{cure}")
+        if wanted.shape != shape:
+            raise ValueError(
+                f"{self.label}: predictions of shape {shape} need {name} of the same "
+                f"shape, got {wanted.shape}; broadcasting is not applied here, as it hides mistakes"
+            )
+        wanted = wanted.astype(dtype, copy=False)
+        if not np.isfinite(wanted).all():
+            raise ValueError(f"{self.label}: the {name} are not finite")
+        return wanted
 
     def _doubt(self, prediction: Array) -> str | None:
         """Return a warning if the predictions look unlike those that the loss expects."""
@@ -119,7 +141,7 @@ class Loss(Layer):
             raise ValueError(
                 f"{self.label}: expected sample weights of shape {shape[:1]}, got {weights.shape}"
             )
-        positive = weights.max() > 0 or self.reduction != "mean"
+        positive = weights.max() > 0 or self.reduction in ("sum", "none")
         if not (np.isfinite(weights).all() and weights.min() >= 0 and positive):
             raise ValueError(
                 f"{self.label}: sample weights must be finite, not negative and, for a mean, not "
@@ -185,21 +207,7 @@ class ElementwiseLoss(Loss):
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
     ) -> Any:
         prediction = self._as_prediction(prediction)
-        check_is_array(target, self.label)
-        wanted = np.asarray(target)
-        if wanted.dtype.kind not in "fiu":
-            cure = "; convert them with .astype(float)" if wanted.dtype.kind == "b" else ""
-            raise TypeError(
-                f"{self.label}: targets must be numbers, got dtype {wanted.dtype}{cure}"
-            )
-        if wanted.shape != prediction.shape:
-            raise ValueError(
-                f"{self.label}: predictions of shape {prediction.shape} need targets of the same "
-                f"shape, got {wanted.shape}; broadcasting is not applied here, as it hides mistakes"
-            )
-        wanted = wanted.astype(prediction.dtype, copy=False)
-        if not np.isfinite(wanted).all():
-            raise ValueError(f"{self.label}: the targets are not finite")
+        wanted = self._as_target(target, prediction.shape, prediction.dtype)
         self._check(prediction, wanted)
         self._warn_at_first(prediction)
         weights = self._as_weights(sample_weight, prediction.shape, prediction.dtype)
@@ -211,6 +219,14 @@ class ElementwiseLoss(Loss):
         prediction, target, factor = self.cached()
         factor = self._factor(grad, factor, prediction.shape, prediction.dtype)
         return self.slopes(prediction, target) * factor if input_grad else None
+
+
+def as_power(value: Any, what: str) -> int:
+    """Return an exponent that is 1 or 2, or raise an error that names it `what`."""
+    power = integer(value, what)
+    if power > 2:
+        raise ValueError(f"{what} must be 1 or 2, got {power}")
+    return power
 
 
 def bounded(values: Array) -> Array:

@@ -23,13 +23,17 @@ class ClassLoss(Loss):
 
     weight: Array | None
     ignore_index: int
+    dim: int
     label_smoothing: float = 0.0
 
-    def __init__(self, reduction: str, weight: Any, ignore_index: int) -> None:
+    def __init__(self, reduction: str, weight: Any, ignore_index: int, dim: int) -> None:
         super().__init__(reduction)
         name = type(self).__name__
         self.weight = as_class_weight(weight, name)
         self.ignore_index = integer(ignore_index, f"{name}: ignore_index", minimum=-math.inf)
+        self.dim = integer(dim, f"{name}: dim", minimum=-1)
+        if self.dim not in (1, -1):
+            raise ValueError(f"{name}: dim must be 1 or -1, got {dim}")
 
     @property
     def _takes_masks(self) -> bool:
@@ -37,28 +41,35 @@ class ClassLoss(Loss):
         return True
 
     def _as_scores(self, prediction: ArrayLike) -> Array:
+        """Return the scores as (N, C, d₁, …)."""
         prediction = self._as_prediction(prediction)
         if prediction.ndim < 2:
             raise ValueError(
                 f"{self.label}: expected predictions of shape (N, classes, ...), "
                 f"got {prediction.shape}"
             )
-        classes = prediction.shape[1]
-        if self.weight is not None and len(self.weight) != classes:
-            raise ValueError(
-                f"{self.label}: {len(self.weight)} class weights do not fit {classes} classes"
-            )
+        prediction = prediction if self.dim == 1 else np.moveaxis(prediction, self.dim, 1)
+        if self.weight is not None:
+            check_class_weight(self, self.weight, prediction.shape[1])
         return prediction
 
-    def _refuse(self, prediction: Array, faults: Array) -> None:
+    def _refuse(self, prediction: Array, faults: Array, name: str) -> None:
         """Accept logits of -inf, which mask a class, unless all classes of a label are masked."""
         masked = (prediction == -math.inf) & self._takes_masks
         faults = faults & ~masked
         if faults.any():
-            super()._refuse(prediction, faults)
-        if prediction.ndim > 1 and masked.all(axis=1).any():
-            sample = int(np.argwhere(masked.all(axis=1))[0][0])
+            super()._refuse(prediction, faults, name)
+        if prediction.ndim > 1 and masked.all(axis=self.dim).any():
+            sample = int(np.argwhere(masked.all(axis=self.dim))[0][0])
             raise ValueError(f"{self.label}: all classes are masked (-inf) in sample {sample}")
+
+    def _doubt(self, scores: Array) -> str | None:
+        if len(scores) > 1:
+            return None
+        return (
+            "has got the scores of a single class, whose loss is always 0; for one yes-or-no "
+            "score use BinaryCrossEntropy"
+        )
 
     def _finish(self, target: Target, losses: Array) -> tuple[Any, Any]:
         """Reduce the losses of the labels; return the value and its derivative for each."""
@@ -81,6 +92,11 @@ class ClassLoss(Loss):
             factor = factor.reshape(shape)
         factor = self._factor(grad, factor, shape, target.dtype)
         return factor if isinstance(factor, float) else factor.reshape(-1)
+
+    def _from_columns(self, columns: Array, shape: tuple[int, ...]) -> Array:
+        """Return a matrix (C, M) in the layout of the prediction, for scores of `shape`."""
+        scores = from_columns(columns, shape)
+        return scores if self.dim == 1 else np.moveaxis(scores, 1, self.dim)
 
 
 class Target:
@@ -146,11 +162,13 @@ class Labels(Target):
         # Position of each label's score in the flattened matrix.
         self.places = labels * labels.size + np.arange(labels.size)
 
+    def chosen(self, logs: Array) -> Array:
+        """Return the value of each label; 0 where its weight is 0, since it may be -inf there."""
+        values: Array = logs.take(self.places)
+        return values if isinstance(self.weights, float) else np.where(self.weights, values, 0)
+
     def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
-        chosen = logs.take(self.places)
-        if not isinstance(self.weights, float):
-            chosen = np.where(self.weights, chosen, 0)  # the score of an ignored label may be -inf
-        losses: Array = (log_sums - chosen) * self.peaks
+        losses: Array = (log_sums - self.chosen(logs)) * self.peaks
         if self.smooth:
             losses += ((log_sums - logs) * self.floors).sum(axis=0)
         return losses
@@ -171,6 +189,8 @@ class Probabilities(Target):
         self, loss: ClassLoss, prediction: Array, target: Array, sample_weight: ArrayLike | None
     ) -> None:
         super().__init__(loss, prediction, sample_weight)
+        if loss.dim != 1 and target.ndim == prediction.ndim:
+            target = np.moveaxis(target, loss.dim, 1)
         if target.shape != prediction.shape:
             raise ValueError(
                 f"{loss.label}: predictions of shape {prediction.shape} need labels of shape "
@@ -298,3 +318,9 @@ def as_class_weight(weight: ArrayLike | Mapping[int, float] | None, name: str) -
     if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
         raise ValueError(f"{name}: weight must be a finite, non-negative number for each class")
     return weights
+
+
+def check_class_weight(loss: Loss, weight: Array, classes: int) -> None:
+    """Raise a ValueError unless there is a weight for each class."""
+    if len(weight) != classes:
+        raise ValueError(f"{loss.label}: {len(weight)} class weights do not fit {classes} classes")

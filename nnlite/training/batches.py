@@ -11,6 +11,7 @@ import numpy as np
 from ..data.loader import DataLoader
 from ..engine.arrays import Array
 from ..layer import Layer
+from ..losses.scores import ClassLoss
 from ..processes import ALONE, Processes
 from .safeguards import NotFiniteError, NotFiniteInputError
 
@@ -92,9 +93,7 @@ def _weight_and_count(loss: Layer, targets: Any, sample_weight: Any = None) -> t
     """
     targets = np.asarray(targets)
     labelled = targets.dtype.kind in "iu"
-    class_weight = getattr(loss, "weight", None)
-    if not labelled or not isinstance(class_weight, np.ndarray):  # and not a Parameter
-        class_weight = None
+    class_weight = loss.weight if labelled and isinstance(loss, ClassLoss) else None
     ignored = getattr(loss, "ignore_index", None) if labelled else None
     count = targets.size if ignored is None else int(np.count_nonzero(targets != ignored))
     if sample_weight is None and class_weight is None:

@@ -35,9 +35,14 @@ def compiled(layer):
     return CompiledLoss(layer) if isinstance(layer, nn.Loss) else nn.compile(layer, native=False)
 
 
+SEVERAL_INPUTS = nn.CosineEmbedding, nn.GaussianNLL, nn.TripletMargin
+
+
 def gives_one_number(case):
-    """Whether the case is no loss of several numbers, which has no compiled form."""
-    return getattr(case.layer(), "reduction", None) != "none"
+    """Whether the case is no loss of several predictions or numbers, which has no compiled form."""
+    layer = case.layer()
+    is_loss = isinstance(layer, nn.Loss)
+    return not (is_loss and (layer.reduction == "none" or isinstance(layer, SEVERAL_INPUTS)))
 
 
 CASES = [
