@@ -184,6 +184,11 @@ def test_a_notebook_shows_it_in_a_frame():
     assert "<script>" not in shown
 
 
+def test_elsewhere_it_says_how_to_see_it():
+    shown = repr(small_trace().to_html())
+    assert re.fullmatch(r"<HTML page of [\d,]+ characters; save it with .save\(path\)>", shown)
+
+
 def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         small_trace().to_html(tmp_path / "nowhere" / "steps.html")
