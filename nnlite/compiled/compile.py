@@ -15,6 +15,7 @@ from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
     containers,
+    convolution,
     layers,
     losses,
     normalization,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import inspect
 import os
 import stat
 import sys
@@ -26,6 +27,9 @@ Function = Callable[..., Any]
 # Sums may be reordered, so that they become vector instructions, and products contracted; NaN
 # and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz"}
+
+# Parameters of glibc's mallopt: the freed memory that is kept, and the largest array within it.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 _warned = False
 
@@ -135,8 +139,21 @@ def _register() -> None:
     for name in functions.HELPERS:
         # Not with reordered sums: the polynomials depend on their order.
         register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
+    for module in _routines():
+        for function in vars(module).values():
+            if inspect.isfunction(function):
+                register_jitable(error_model="numpy", fastmath=_FAST)(function)
     _use_one_blas_thread()
+    _keep_freed_memory()
     _registered = True
+
+
+def _routines() -> list[types.ModuleType]:
+    """Return the modules whose functions a source may call."""
+    from . import functions
+
+    names = dict.fromkeys(functions.ROUTINES.values())
+    return [importlib.import_module(f".{name}", __package__) for name in names]
 
 
 def _cached_file(source: str) -> str | None:
@@ -145,8 +162,11 @@ def _cached_file(source: str) -> str | None:
 
     folder = cache_folder()
     try:
-        with open(functions.__file__, "rb") as file:
-            digest = hashlib.sha256(source.encode() + file.read()).hexdigest()
+        called = b""
+        for module in (functions, *_routines()):
+            with open(str(module.__file__), "rb") as file:
+                called += file.read()
+        digest = hashlib.sha256(source.encode() + called).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)
         path = os.path.join(folder, f"nnlite_{digest[:24]}.py")
@@ -212,3 +232,17 @@ def _use_one_blas_thread() -> None:
             if setter is not None:
                 setter(1)
                 return
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep the memory of a step's arrays for the next step, if it is glibc.
+
+    Else it returns the memory to the system, and the page faults of new memory take longer than
+    the arithmetic of many layers.
+    """
+    import ctypes
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is not None:
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
+        mallopt(_MMAP_THRESHOLD, 1 << 25)

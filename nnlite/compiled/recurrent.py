@@ -23,7 +23,7 @@ from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
 from .layers import dropped
-from .source import Code, Name, Value, fixed, nest, product, used
+from .source import Code, Name, Value, fixed, joined, nest, product, used
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
 # The first block, the first gate, and the number of both.
@@ -309,7 +309,7 @@ class _Run:
         if self.truncate:
             zeros = "\n".join(f"    {array}[:] = 0" for array in carried.values())
             step.append(f"if t and ({self.length} - t) % {self.truncate} == 0:\n{zeros}")
-        steps = textwrap.indent(_joined(step), "    ")
+        steps = textwrap.indent(joined(*step), "    ")
         code(f"for t in range({self.length - 1}, -1, -1):\n{steps}")
         self._gradients(carried)
 
@@ -320,10 +320,10 @@ class _Run:
         """
         gates = f"{self.sums}[t, b].reshape({len(self.cell.sums)}, {self.size})"
         before = {f"{name}_before_line": f"{array}[t, b]" for name, array in self.states.items()}
-        text = _joined(body)
+        text = joined(*body)
         lines = lines | {name: before[name] for name in used(before, [text])} | {"gates": gates}
         starts = [f"{name} = {line}" for name, line in lines.items()]
-        return nest({"b": self.batch}, _joined([*starts, nest({"k": self.size}, text)]))
+        return nest({"b": self.batch}, joined(*starts, nest({"k": self.size}, text)))
 
     def _gradients(self, carried: dict[str, str]) -> None:
         """Write the gradients of weights, inputs and initial states."""
@@ -382,7 +382,3 @@ class _Run:
         """Return statements that load the states before the step which the formulas read."""
         names = used([f"{name}_before" for name in self.states], [textwrap.dedent(formulas)])
         return [f"{name} = {name}_line[k]" for name in names]
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return "\n".join(textwrap.dedent(part).strip("\n") for part in parts if part)

@@ -46,7 +46,7 @@ _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
     r"n|x\d*|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
-    + "|".join(functions.NAMES)
+    + "|".join((*functions.NAMES, *functions.ROUTINES))
 )
 
 
@@ -79,6 +79,11 @@ def nest(sizes: dict[str, Size], body: str) -> str:
     for variable, size in reversed(sizes.items()):
         text = f"for {variable} in range({size}):\n{textwrap.indent(text, '    ')}"
     return text
+
+
+def joined(*parts: str) -> str:
+    """Return the statements of all parts, one after the other."""
+    return "\n".join(textwrap.dedent(part).strip("\n") for part in parts if part)
 
 
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
@@ -393,7 +398,11 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         for name, (of_single, of_double) in functions.NAMES.items()
         if name in used
     ]
-    line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}\n" if imports else ""
+    line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
+    for name, module in functions.ROUTINES.items():
+        if name in used:
+            line += f"\nfrom nnlite.compiled.{module} import {name}"
+    line += "\n" if line else ""
     return _HEADER.format(title=title, functions=line, dtype=dtype.name)
 
 

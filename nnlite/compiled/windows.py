@@ -1,4 +1,4 @@
-"""Convolution and pooling, of sequences and of images: what the window meets is a nest of loops."""
+"""Pooling, of sequences and of images, and the loops over windows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import nnlite as nn
 
 from ..engine.windows import Axes, Axis
 from .forms import form
-from .source import Code, Value, fixed, nest, product
+from .source import Code, Value, fixed, joined, nest, product
 
-Conv = nn.Conv1d | nn.Conv2d
 Pool = nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d
 
 
@@ -40,7 +39,7 @@ def slide(axes: Axes, inputs: dict[str, str], outputs: dict[str, str], body: str
     taps, rows, places = letters_of(axes)
     column, left = axes[-1], _offset(taps[-1], axes[-1])
     first, end = _bounds(column, left)
-    start = left if first == "0" else _sum(_times("first", column.stride), left)
+    start = left if first == "0" else plus(times("first", column.stride), left)
     step = "" if column.stride == 1 else f":{column.stride}"
     lines = [f"start = {start}"]
     lines += [
@@ -57,7 +56,7 @@ def slide(axes: Axes, inputs: dict[str, str], outputs: dict[str, str], body: str
         top = _offset(tap, axis)
         above, below = _bounds(axis, top)
         span = below if above == "0" else f"{above}, {below}"
-        text = f"{place} = {_sum(_times(row, axis.stride), top)}\n{text}"
+        text = f"{place} = {plus(times(row, axis.stride), top)}\n{text}"
         text = nest({row: span}, text)
     if first != "0":
         text = f"first, end = {first}, {end}\n{text}"
@@ -66,7 +65,7 @@ def slide(axes: Axes, inputs: dict[str, str], outputs: dict[str, str], body: str
 
 def _offset(tap: str, axis: Axis) -> str:
     """Return the input that the first output meets at a tap; it may lie in the padding."""
-    return _sum(_times(tap, axis.dilation), -axis.padding)
+    return plus(times(tap, axis.dilation), -axis.padding)
 
 
 def _bounds(axis: Axis, offset: str) -> tuple[str, str]:
@@ -77,136 +76,30 @@ def _bounds(axis: Axis, offset: str) -> tuple[str, str]:
     return first, f"min({axis.outputs}, ({axis.inputs - 1} - ({offset})) // {axis.stride} + 1)"
 
 
-def _times(name: str, factor: int) -> str:
+def times(name: str, factor: int) -> str:
+    """Return the product as text."""
     return name if factor == 1 else f"{name} * {factor}"
 
 
-def _sum(first: str, second: str | int) -> str:
+def plus(first: str, second: str | int) -> str:
+    """Return the sum as text."""
     if isinstance(second, str):
         return f"{first} + {second}"
     return f"{first} - {-second}" if second < 0 else f"{first} + {second}" if second else first
 
 
-def flat(letters: tuple[str, ...], sizes: tuple[int, ...]) -> str:
-    """Return the expression for the place of an element in a flat array of these sizes."""
-    steps = [math.prod(sizes[index + 1 :]) for index in range(len(sizes))]
-    return " + ".join(map(_times, letters, steps))
+def flat(
+    letters: tuple[str, ...], sizes: tuple[int, ...], strides: tuple[int, ...] = (1, 1)
+) -> str:
+    """Return the expression for the place of an element in a flat array of these sizes.
 
-
-# ---- convolution ----
-
-
-@form(nn.Conv1d, nn.Conv2d)
-def convolution(layer: Conv, code: Code, x: Value) -> Any:
-    """Y = W X + b with the windows of a sample as the columns of X; dW = dY Xᵀ, dX = Wᵀ dY.
-
-    An input gets the sum of dX over the windows that it lies in.
+    Each letter counts steps of this many elements along its axis.
     """
-    axes = layer.axes(fixed(x.shape, 1))
-    letters = letters_of(axes)
-    batch, channels = x.shape[0], layer.in_channels
-    outputs = tuple(axis.outputs for axis in axes)
-    taps = tuple(axis.taps for axis in axes)
-    rows, places = channels * math.prod(taps), math.prod(outputs)
-    # The padded image, in which no window reaches beyond an end.
-    padded = tuple(axis.inputs + 2 * axis.padding for axis in axes)
-    if layer.padding == "same":
-        padded = tuple(axis.inputs + axis.span - 1 for axis in axes)
-    loops = tuple(
-        axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
-    )
-    interior = ", ".join(f"{axis.padding}:{axis.padding + axis.inputs}" for axis in axes)
-    is_padded = padded != tuple(x.shape[2:])
-    is_copied = any(axis.taps > 1 or axis.stride > 1 for axis in axes) or is_padded
-    by_tap = f"reshape({', '.join(map(str, (channels, *taps, *outputs)))})"
-    at_tap = ", ".join(("c", *letters.taps))
-
-    weight = code.parameter(layer.weight, "weight")
-    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
-    y = code.new((batch, layer.out_channels, *outputs))
-    kernels = f"{weight}.reshape({layer.out_channels}, {rows})"
-    images = x.view(*x.shape)
-    columns = f"{x.view(batch, rows, places)}[b]"
-    if is_copied:
-        columns = "columns"
-
-    def windows() -> str:
-        """Write the columns of sample b."""
-        if not is_copied:
-            return ""
-        image = "image = images[b]"
-        if is_padded:
-            image = f"image[:, {interior}] = images[b]"
-        lines = {"pixels": "image[c]"}, {"line": f"column[{at_tap}]"}
-        copy = slide(loops, *lines, "line[j] = pixels[j]")
-        return f"{image}\n{nest({'c': channels}, copy)}"
-
-    def buffers() -> str:
-        """Write the arrays that `windows` fills."""
-        if not is_copied:
-            return ""
-        lines = [f"images = {images}", f"columns = np.empty(({rows}, {places}), real)"]
-        lines.append(f"column = columns.{by_tap}")
-        if is_padded:
-            lines.append(f"image = np.zeros(({channels}, {', '.join(map(str, padded))}), real)")
-        return "\n".join(lines)
-
-    def each_sample(*parts: str) -> None:
-        code(nest({"b": batch}, "\n".join(part for part in parts if part)))
-
-    def out(value: Value) -> str:
-        return value.view(batch, layer.out_channels, places)
-
-    add_bias = ""
-    if bias is not None:
-        body = f"out[b, o, p] += {bias}[o]"
-        add_bias = nest({"o": layer.out_channels, "p": places}, body)
-    code(f"{buffers()}\nkernels, out = {kernels}, {out(y)}")
-    each_sample(windows(), f"np.dot(kernels, {columns}, out[b])", add_bias)
-
-    def backward(dy: Value) -> None:
-        if bias is not None and bias.needs_grad:
-            with code.gradient(bias) as db:
-                code(f"""
-                    grads = {out(dy)}
-                    {db}[:] = 0
-                    for b in range({batch}):
-                        for o in range({layer.out_channels}):
-                            total = real(0)
-                            for p in range({places}):
-                                total += grads[b, o, p]
-                            {db}[o] += total
-                """)
-        if weight.needs_grad:
-            with code.gradient(weight) as dw:
-                code(f"""
-                    grads, total = {out(dy)}, {dw}.reshape({layer.out_channels}, {rows})
-                    part = np.empty_like(total)
-                    total[:] = 0
-                """)
-                code(buffers())
-                each_sample(windows(), f"np.dot(grads[b], {columns}.T, part)\ntotal += part")
-        if x.needs_grad:
-            with code.gradient(x) as dx:
-                code(f"grads, kernels, d_images = {out(dy)}, {kernels}, {dx.view(*x.shape)}")
-                if not is_copied:
-                    target = f"{dx.view(batch, rows, places)}[b]"
-                    each_sample(f"np.dot(kernels.T, grads[b], {target})")
-                    return
-                code(f"""
-                    d_columns = np.empty(({rows}, {places}), real)
-                    d_image = np.empty(({channels}, {", ".join(map(str, padded))}), real)
-                """)
-                code(f"d_column = d_columns.{by_tap}")
-                lines = {"pixels": "d_image[c]"}, {"line": f"d_column[{at_tap}]"}
-                add = slide(loops, *lines, "pixels[j] += line[j]")
-                each_sample(
-                    "np.dot(kernels.T, grads[b], d_columns)\nd_image[:] = 0",
-                    nest({"c": channels}, add),
-                    f"d_images[b] = d_image[:, {interior}]",
-                )
-
-    return y, backward
+    steps = [
+        math.prod(sizes[index + 1 :]) * stride
+        for index, stride in zip(range(len(sizes)), strides, strict=False)
+    ]
+    return " + ".join(map(times, letters, steps))
 
 
 # ---- pooling ----
@@ -219,7 +112,6 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
     NaN counts as larger than every number.
     """
     axes = layer.axes(fixed(x.shape, 1))
-    inputs = letters_of(axes).inputs
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
     y = code.new((*x.shape[:2], *sizes))
@@ -227,9 +119,51 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
     code(f"""
         a, out = {x.view(planes, *x.shape[2:])}, {y.view(planes, *sizes)}
         places = {place.view(planes, *sizes)}
-        {y}[:] = -math.inf
-        {place}[:] = -1
     """)
+    write = _maxima_of_padded if any(axis.is_padded for axis in axes) else _maxima
+    code(nest({"plane": planes}, write(axes)))
+    return y, lambda dy: _to_maxima(code, x, dy, place)
+
+
+def _maxima(axes: Axes) -> str:
+    """Return loops over the windows of a plane, and over the inputs of each."""
+    taps, outputs, inputs = letters_of(axes)
+    at = ", ".join(outputs)
+    starts = [
+        f"{place} = {times(output, axis.stride)}"
+        for axis, output, place in zip(axes, outputs, inputs, strict=True)
+    ]
+    places = [
+        plus(place, times(tap, axis.dilation))
+        for axis, tap, place in zip(axes, taps, inputs, strict=True)
+    ]
+    index = flat(tuple(inputs), tuple(axis.inputs for axis in axes))
+    step = flat(
+        tuple(taps),
+        tuple(axis.inputs for axis in axes),
+        tuple(axis.dilation for axis in axes),
+    )
+    within = nest(
+        dict(zip(taps, (axis.taps for axis in axes), strict=True)),
+        f"""
+        value = image[{", ".join(places)}]
+        is_larger = not value <= top and top == top
+        top, spot = value if is_larger else top, {step} if is_larger else spot
+        """,
+    )
+    body = joined(
+        *starts,
+        f"top, spot = image[{', '.join(inputs)}], 0",
+        within,
+        f"maxima[{at}], spots[{at}] = top, {index} + spot",
+    )
+    loops = nest(dict(zip(outputs, (axis.outputs for axis in axes), strict=True)), body)
+    return f"image, maxima, spots = a[plane], out[plane], places[plane]\n{loops}"
+
+
+def _maxima_of_padded(axes: Axes) -> str:
+    """Return loops over the inputs that each tap meets, of a plane; a window may meet none."""
+    inputs = letters_of(axes).inputs
     line = ("start + j" if axes[-1].stride == 1 else f"start + j * {axes[-1].stride}",)
     index = flat((*inputs[:-1], *line), tuple(axis.inputs for axis in axes))
     body = f"""
@@ -239,8 +173,8 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
         spots[j] = {index} if is_larger else spots[j]
     """
     lines = {"pixels": "a[plane]"}, {"maxima": "out[plane]", "spots": "places[plane]"}
-    code(nest({"plane": planes}, slide(axes, *lines, body)))
-    return y, lambda dy: _to_maxima(code, x, dy, place)
+    fill = "out[plane] = -math.inf\nplaces[plane] = -1"
+    return f"{fill}\n{slide(axes, *lines, body)}"
 
 
 def _to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
@@ -301,8 +235,8 @@ def _counts(layer: Any, axes: Axes, letters: tuple[str, ...]) -> Iterator[str]:
             yield f"{axis.taps}"
             continue
         around = axis.padding if layer.count_include_pad else 0
-        start = _sum(_times(letter, axis.stride), -axis.padding)
-        end = f"min({_sum(start, axis.taps)}, {axis.inputs + around})"
+        start = plus(times(letter, axis.stride), -axis.padding)
+        end = f"min({plus(start, axis.taps)}, {axis.inputs + around})"
         yield f"({end} - max({start}, {-around}))"
 
 

@@ -1,0 +1,100 @@
+"""Compiled convolution, in each of its ways, and max pooling agree with the layers."""
+
+import copy
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+import nnlite as nn
+
+SIZES = st.integers(6, 11)
+BATCHES = st.integers(1, 3)
+
+
+@st.composite
+def narrow(draw):
+    """A convolution of few channels, by loops."""
+    rank = draw(st.integers(1, 2))
+    kind = (nn.Conv1d, nn.Conv2d)[rank - 1]
+    layer = kind(
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 4)),
+        draw(st.integers(2, 4)),
+        padding=draw(st.sampled_from([0, 1, "same"])),
+        dilation=draw(st.integers(1, 2)),
+        bias=draw(st.booleans()),
+    )
+    return layer, (draw(BATCHES), layer.in_channels, *[draw(SIZES) for _ in range(rank)])
+
+
+@st.composite
+def wide(draw):
+    """A convolution of many channels, by Winograd's algorithm."""
+    layer = nn.Conv2d(
+        draw(st.integers(16, 18)),
+        draw(st.integers(16, 18)),
+        3,
+        padding=draw(st.integers(0, 2)),
+        bias=draw(st.booleans()),
+    )
+    return layer, (draw(BATCHES), layer.in_channels, draw(st.integers(3, 7)), draw(SIZES))
+
+
+@st.composite
+def pooling(draw):
+    """Max pooling, with windows beyond the ends or without."""
+    kind = draw(st.sampled_from([nn.MaxPool1d, nn.MaxPool2d]))
+    layer = kind(
+        draw(st.integers(2, 3)),
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 1)),
+        dilation=draw(st.integers(1, 2)),
+        ceil_mode=draw(st.booleans()),
+    )
+    return layer, (draw(BATCHES), 2, *[draw(SIZES) for _ in range(layer.rank)])
+
+
+@pytest.mark.parametrize("drawn", [narrow, wide, pooling], ids=lambda drawn: drawn.__name__)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 99))
+def test_it_agrees_with_the_layer(drawn, data, seed):
+    nn.seed(seed)
+    layer, shape = data.draw(drawn())
+    layer.astype(np.float64)
+    compiled = nn.compile(copy.deepcopy(layer), native=False)
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-9, 9, shape) + rng.normal(size=shape) * data.draw(st.integers(0, 1))
+    y = layer(x)
+    grad = rng.normal(size=y.shape)
+    assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
+    assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
+    for one, other in zip(compiled.parameters(), layer.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_convolutions_of_several_ways_as_machine_code():
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    nn.seed(0)
+    layers = nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 17, 3, padding=1), nn.MaxPool2d(2)
+    model = nn.Sequential(*layers)
+    compiled = nn.compile(copy.deepcopy(model))
+    x = np.random.default_rng(0).normal(size=(3, 2, 9, 8)).astype(np.float32)
+    y = model(x)
+    assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
+    assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)
+    for one, other in zip(compiled.parameters(), model.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
+
+
+def test_a_nan_is_the_maximum_of_its_windows():
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    x[0, 0, 1, 2] = np.nan
+    layer = nn.MaxPool2d(2, stride=1)
+    compiled = nn.compile(layer, native=False)
+    y = compiled(x)
+    assert_allclose(np.isnan(y[0, 0]), [[0, 1, 1], [0, 1, 1], [0, 0, 0]])
+    assert compiled.backward(np.ones_like(y))[0, 0, 1, 2] == 4
