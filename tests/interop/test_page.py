@@ -458,7 +458,7 @@ class Unlike(nn.ReLU):
         (lambda: nn.Sequential(nn.Linear(2, 2), Unlike()), r"no form for 1 \(Unlike"),
         (lambda: nn.Sequential(nn.BatchNorm1d(28, track_running_stats=False), nn.Flatten()),
          r"0 \(BatchNorm1d.*\) cannot be shown: it has no running statistics"),
-        (lambda: nn.Sequential(nn.Softmax(0), nn.Flatten()), "normalises over the batch"),
+        (lambda: nn.Sequential(nn.Softmax(0), nn.Flatten()), "works along the batch"),
         (lambda: nn.Sequential(nn.ReLU()), r"vector for each sample, got the shape \(28, 28\)"),
         (lambda: nn.Sequential(), "no layers"),
     ],
