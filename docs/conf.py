@@ -68,7 +68,7 @@ numpydoc_show_class_members = False
 html_theme = "furo"
 html_title = f"nnlite {release}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["tables.css", "figures.css"]
 
 
 def list_references(

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .changes import changes
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
+from .hints import Hinted
 from .modes import current
 from .parameter import Parameter
 
@@ -26,9 +27,29 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="Layer")
 Member = TypeVar("Member")
 
-# Identifies one forward of one layer: a new list for each, holding the thread that it ran in and
-# the other threads whose forwards it replaced.
-Token = list[int | None]
+
+class _Cache:
+    """The values that a layer's latest `forward` cached, if they are not dropped, and its origin.
+
+    One object for all forwards of a layer: its slots are set several times as fast as attributes of
+    the layer, which `Layer.__setattr__` checks.
+    """
+
+    __slots__ = ("forwards", "replaced", "thread", "values")
+
+    def __init__(self) -> None:
+        self.values: tuple[Any, ...] | None = None
+        self.forwards = 0  # the number of forwards that cached values
+        self.thread: int | None = None  # the thread of the latest one
+        self.replaced: tuple[int | None, ...] = ()  # the threads whose latest forwards it replaced
+
+    def begin_in(self, thread: int) -> None:
+        """Note that `thread` replaces the values of another thread, or of none."""
+        others = {self.thread, *self.replaced} - {thread, None}
+        self.thread, self.replaced = thread, tuple(others)
+
+
+_NONE = _Cache()  # of all layers that have cached nothing yet; never changed
 
 
 class IncompatibleKeys(NamedTuple):
@@ -38,7 +59,7 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Layer:
+class Layer(Hinted):
     """Base class of all layers and losses: everything with a `forward` and a `backward`.
 
     Your own layer defines these two methods. `forward` stores values for `backward` with `cache`;
@@ -82,9 +103,11 @@ class Layer:
     """
 
     _training: bool = True
-    _cache: tuple[Any, ...] | None = None
-    _token: Token = [None]  # noqa: RUF012 - never changed; of the cached forward
+    _cache: _Cache = _NONE
     _buffer_names: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        """Do nothing; layers without options need no ``__init__`` of their own."""
 
     # ---- the methods that every layer defines ----
 
@@ -133,14 +156,14 @@ class Layer:
         thread = current.caching
         if thread is None:
             self.drop_cache()
-        else:
-            attributes = self.__dict__  # faster than through __setattr__
-            attributes["_cache"] = values
-            last = self._token
-            if len(last) == 1 and last[0] == thread:
-                attributes["_token"] = [thread]
-            else:
-                attributes["_token"] = [thread, *(t for t in last if t not in (thread, None))]
+            return
+        cache = self._cache
+        if cache is _NONE:
+            cache = self._cache = _Cache()
+        if cache.thread != thread:
+            cache.begin_in(thread)
+        cache.values = values
+        cache.forwards += 1
 
     def cached(self) -> tuple[Any, ...]:
         """Return the values that `forward` cached; raise a RuntimeError if there are none.
@@ -148,28 +171,28 @@ class Layer:
         It is also an error if another thread's `forward` replaced that of this thread. A thread
         without a `forward` of its own gets the values of the latest one.
         """
-        if self._cache is None:
+        cache = self._cache
+        if cache.values is None:
             raise RuntimeError(
                 f"{self.label}: backward needs what forward hands to self.cache(...), and there is "
                 f"nothing; call forward before it, outside of no_grad"
             )
-        if len(self._token) > 1 and current.thread in self._token[1:]:
+        if cache.replaced and current.thread in cache.replaced:
             raise RuntimeError(
                 f"{self.label}: another thread called the layer after this thread's forward, and a "
                 f"layer keeps the cache of its latest call only; call layer.tied() for each "
                 f"thread, or use no_grad in the thread that does not train"
             )
-        return self._cache
+        return cache.values
 
     def drop_cache(self) -> None:
         """Delete the values that `forward` cached in this thread."""
-        if self._token[0] == current.thread:
-            self.__dict__["_cache"] = None
+        cache = self._cache
+        if cache.values is not None and cache.thread == current.thread:
+            cache.values = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            name: value for name, value in vars(self).items() if name not in ("_cache", "_token")
-        }
+        return {name: value for name, value in vars(self).items() if name != "_cache"}
 
     # ---- attributes ----
 
@@ -325,11 +348,11 @@ class Layer:
                 return True
         return any(child.trainable() for child in self.children())
 
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters to None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradients of all parameters to None, or with ``set_to_none=False`` to zero."""
         for layer in self.layers():
             for _, parameter in layer._own_parameters():
-                parameter.zero_grad()
+                parameter.zero_grad(set_to_none)
 
     # ---- state ----
 
@@ -435,7 +458,7 @@ class Layer:
                     new = converted.setdefault(id(buffer), buffer.astype(wanted, copy=False))
                     converted[id(new)] = new
                     setattr(layer, name, new)
-            vars(layer)["_cache"] = None
+            layer._cache.values = None
         return self
 
     def float(self: Self) -> Self:
@@ -558,6 +581,11 @@ class Layer:
         text = repr(self)
         return text if len(text) <= 80 and "\n" not in text else type(self).__name__
 
+    def _repr_html_(self) -> str | None:
+        from .diagrams import picture
+
+        return picture(self)
+
     def __repr__(self) -> str:
         """Return the constructor call, with all options that differ from their defaults."""
         arguments = []
@@ -634,15 +662,15 @@ def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
         raise TypeError(f"{kind}: {name!r} is a method of every layer; {cure}")
 
 
-def latest_forwards(layers: Iterable[Layer]) -> list[Token]:
-    """Return a token of the latest forward of each layer, to recognise a later one."""
-    return [layer._token for layer in layers]
+def latest_forwards(layers: Iterable[Layer]) -> list[int]:
+    """Return the number of forwards of each layer so far, to recognise a later one."""
+    return [layer._cache.forwards for layer in layers]
 
 
-def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[Token]) -> None:
+def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[int]) -> None:
     """Raise a RuntimeError if a layer of `container` was called after one of the `forwards`."""
     for layer, forward in zip(layers, forwards, strict=True):
-        if layer._token is not forward:
+        if layer._cache.forwards != forward:
             name = next(name for name, child in container.named_children() if child is layer)
             raise RuntimeError(
                 f"{container.label}: layer {name!r}, {layer.label}, was called again after this "

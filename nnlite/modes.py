@@ -30,9 +30,14 @@ class _Mode(threading.local):
 
     def leave(self, context: no_grad) -> None:
         thread = vars(self)
-        if all(entered is not context for entered, _ in self.contexts):
+        contexts = self.contexts
+        if contexts and contexts[-1][0] is context:
+            contexts.pop()
+            _update(thread)
+            return
+        if all(entered is not context for entered, _ in contexts):
             thread = context.entered_in  # a generator may be closed in another thread
-        contexts = thread["contexts"]
+            contexts = thread["contexts"]
         # Contexts in generators may end in any order, even after the context around them.
         for index, (entered, trained) in reversed([*enumerate(contexts)]):
             if entered is context:
@@ -45,8 +50,10 @@ class _Mode(threading.local):
 def _update(thread: dict[str, Any]) -> None:
     """Set the effect of the contexts of a thread, given by its attributes of `_Mode`."""
     thread["caching"] = None if thread["contexts"] else thread["thread"]
-    lists = [trained for _, trained in thread["contexts"] if trained is not None]
-    thread["trained"] = lists[-1] if lists else None
+    thread["trained"] = None
+    for _, trained in thread["contexts"]:
+        if trained is not None:
+            thread["trained"] = trained
 
 
 current = _Mode()

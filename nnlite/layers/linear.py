@@ -82,12 +82,13 @@ class Linear(Layer):
             init.default_(self.bias, self.in_features, rng=rng)
 
     def forward(self, x: Array) -> Array:
-        x = as_floats(self, x, self.weight.dtype)
+        weight = self.weight.data
+        x = as_floats(self, x, weight.dtype)
         if x.ndim < 2 or x.shape[-1] != self.in_features:
             raise ValueError(self._shape_fault(x.shape))
         rows = as_rows(x)
         self.cache(rows, x.shape)
-        y = affine(rows, self.weight.data, None if self.bias is None else self.bias.data)
+        y = affine(rows, weight, None if self.bias is None else self.bias.data)
         return y if x.ndim == 2 else y.reshape(*x.shape[:-1], self.out_features)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:

@@ -166,7 +166,7 @@ class CrossEntropy(ClassLoss):
 
     def _target(self, prediction: Array, target: Any, sample_weight: Any) -> Target:
         if np.ndim(target) != 1 and np.asarray(target).dtype.kind == "f":
-            check_is_array(target, self.label)
+            check_is_array(target, self)
             return Probabilities(self, prediction, np.asarray(target), sample_weight)
         return Labels(self, prediction, target, sample_weight)
 

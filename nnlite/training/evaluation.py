@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ..checks import integer
 from ..data.loader import DataLoader, as_array
 from ..engine.arrays import Array
+from ..hints import explained
 from ..layer import Layer
 from ..losses import Loss
 from ..modes import evaluating
@@ -23,6 +24,7 @@ from .tally import Tally
 BATCH_SIZE = 256
 
 
+@explained
 def evaluate(
     model: Layer,
     loss: Loss,
@@ -107,6 +109,7 @@ def evaluate(
     return tally.figures()
 
 
+@explained
 def predict(
     model: Layer, inputs: ArrayLike | tuple[ArrayLike, ...], batch_size: int = BATCH_SIZE
 ) -> Array:
@@ -175,12 +178,12 @@ def _as_inputs(inputs: Any) -> list[Array]:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     arrays = [as_array(array, "predict") for array in given]
     lengths = {array.shape[:1] for array in arrays}
+    if len(lengths) == 1 and lengths.isdisjoint([(), (0,)]):
+        return arrays
     shapes = " and ".join(str(array.shape) for array in arrays)
     if not lengths or () in lengths or (0,) in lengths:
         raise ValueError(f"predict: expected at least one input, got shape {shapes or '()'}")
-    if len(lengths) > 1:
-        raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
-    return arrays
+    raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
 
 
 def _outputs(model: Layer, inputs: list[Array]) -> Array:

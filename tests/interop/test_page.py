@@ -73,8 +73,14 @@ def with_statistics(layer):
     rng = np.random.default_rng(2)
     layer.running_mean[...] = rng.normal(size=layer.num_features)
     layer.running_var[...] = rng.uniform(0.5, 2, layer.num_features)
-    layer.weight.data[...] = rng.normal(size=layer.num_features)
-    layer.bias.data[...] = rng.normal(size=layer.num_features)
+    return varied(layer)
+
+
+def varied(layer):
+    """Return the layer with other parameters than the initial ones."""
+    rng = np.random.default_rng(3)
+    for parameter in layer.parameters():
+        parameter.data[...] = rng.normal(size=parameter.shape)
     return layer
 
 
@@ -93,6 +99,10 @@ CASES = {
         [nn.Conv2d(1, 2, 3, padding="valid", bias=False, rng=0), nn.Flatten()],
         (1, 6, 7),
     ),
+    "Conv2d in groups": ([nn.Conv2d(4, 6, 3, groups=2, rng=0), nn.Flatten()], (4, 5, 4)),
+    "AvgPool2d with a divisor": ([nn.AvgPool2d(2, divisor_override=3), nn.Flatten()], (2, 4, 5)),
+    "GlobalAvgPool1d": ([nn.GlobalAvgPool1d()], (3, 5)),
+    "GlobalMaxPool1d": ([nn.GlobalMaxPool1d()], (3, 5)),
     "MaxPool1d": ([nn.MaxPool1d(3, 2, padding=1, ceil_mode=True), nn.Flatten()], (2, 10)),
     "MaxPool2d": (
         [nn.MaxPool2d((3, 2), (2, 1), (1, 1), (1, 2), ceil_mode=True), nn.Flatten()],
@@ -110,6 +120,13 @@ CASES = {
     "BatchNorm1d of sequences": ([with_statistics(nn.BatchNorm1d(2)), nn.Flatten()], (2, 6)),
     "BatchNorm2d": ([with_statistics(nn.BatchNorm2d(2)), nn.Flatten()], (2, 3, 4)),
     "LayerNorm": ([nn.LayerNorm((3, 4)), nn.Flatten()], (2, 3, 4)),
+    "GroupNorm": ([varied(nn.GroupNorm(2, 6)), nn.Flatten()], (6, 3, 2)),
+    "GroupNorm of features": ([nn.GroupNorm(2, 6, affine=False)], (6,)),
+    "InstanceNorm1d": ([varied(nn.InstanceNorm1d(2, affine=True)), nn.Flatten()], (2, 5)),
+    "InstanceNorm2d": (
+        [with_statistics(nn.InstanceNorm2d(2, 1e-5, 0.1, True, True)), nn.Flatten()],
+        (2, 3, 4),
+    ),
     "ReLU": ([nn.ReLU()], (20,)),
     "LeakyReLU": ([nn.LeakyReLU(0.2)], (20,)),
     "ELU": ([nn.ELU(0.7)], (20,)),
@@ -139,6 +156,8 @@ CASES = {
     "Reshape": ([nn.Reshape(6), nn.Linear(6, 2, rng=0)], (2, 3)),
     "Identity": ([nn.Identity()], (3,)),
     "Dropout": ([nn.Dropout(0.5)], (9,)),
+    "Dropout1d": ([nn.Dropout1d(0.5), nn.Flatten()], (2, 3)),
+    "Dropout2d": ([nn.Dropout2d(0.5), nn.Flatten()], (2, 3, 2)),
     "Residual": (
         [nn.Residual(nn.Linear(5, 5, rng=0), nn.Residual(nn.Tanh()), nn.Linear(5, 5, rng=1))],
         (5,),

@@ -1,4 +1,7 @@
-"""Pictures of models as SVG: ``plot_model``.
+"""Pictures of models as SVG, for notebooks and web pages.
+
+`plot_model` takes a `Graph` or a `Sequential`; with a trace of it, a picture has the values and the
+gradients too.
 
 The layout is the usual one for layered graphs: a column for each step of the computation, its boxes
 sorted so that few arrows cross, and then moved as near to their neighbours as that order allows.
@@ -15,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from . import Graph, Sequential, Weight
-from .files.atomic import replacing
-from .files.reading import as_path
 from .layer import Layer
+from .layers.arithmetic import Weight
+from .layers.containers import Sequential
+from .layers.graph import Graph
 
 # In pixels at full size; a figure that is wider than the page is scaled down.
 SIZE, SMALL_SIZE = 14.0, 12.0
@@ -28,22 +31,14 @@ GAP_X, GAP_Y = 36.0, 16.0
 ARROW = 6.0
 MARGIN = 2.0
 
-# The colours of the theme of nnlite's documentation, or else those of the page around the figure.
-TEXT = "var(--color-foreground-primary, currentColor)"
-MUTED = "var(--color-foreground-muted, #7d828a)"
-LINE = "var(--color-foreground-border, #878787)"
-PAPER = "var(--color-background-secondary, #8882)"
-VALUE = "var(--color-brand-content, #4a78e0)"
-GRADIENT = "color-mix(in srgb, #e8590c 82%, var(--color-foreground-primary, #1f2328))"
-# Those in a file, which may be opened by programs that know no variables.
-IN_FILES = {
-    GRADIENT: "#c34f11",
-    TEXT: "#1f2328",
-    MUTED: "#6b6f76",
-    LINE: "#878787",
-    PAPER: "#f8f9fb",
-    VALUE: "#2757dd",
-}
+# The colours of the page (nnlite's documentation) or of the notebook (JupyterLab), so that figures
+# follow a light and a dark mode; otherwise those of a light page.
+TEXT = "var(--color-foreground-primary, var(--jp-content-font-color1, #1f2328))"
+MUTED = "var(--color-foreground-muted, var(--jp-content-font-color2, #6b6f76))"
+LINE = "var(--color-foreground-border, var(--jp-border-color1, #878787))"
+PAPER = "var(--color-background-secondary, var(--jp-layout-color2, #f8f9fb))"
+VALUE = "var(--color-brand-content, var(--jp-content-link-color, #2757dd))"
+GRADIENT = f"color-mix(in srgb, #e8590c 82%, {TEXT})"
 
 # How an operation is written; a layer that is not here is written as its constructor's call.
 SIGNS = {
@@ -64,39 +59,32 @@ SIGNS = {
     "Weight": "",
 }
 
+# Up to this many layers a notebook shows a model as a picture; longer ones are text.
+_SMALL = 10
+
 Edges = list[tuple[str, str]]
 Links = list[tuple[Any, Any]]  # between items of neighbouring columns
 Point = tuple[float, float]
 
 
-class Drawing:
-    """A picture as SVG, which shows itself in a notebook."""
+class Diagram:
+    """A picture that a notebook shows.
+
+    Attributes
+    ----------
+    svg : str
+    """
 
     def __init__(self, svg: str) -> None:
-        self._svg = svg
-
-    def __str__(self) -> str:
-        return self._svg
-
-    def __repr__(self) -> str:
-        return f"<SVG picture of {len(self._svg):,} characters; save it with .save('model.svg')>"
-
-    def _repr_html_(self) -> str:
-        return f'<div style="overflow-x: auto">{self._svg}</div>'
+        self.svg = svg
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the picture to a file, which is replaced in one step.
+        """Write the picture to an SVG file."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.svg)
 
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-        """
-        text = self._svg
-        for colour, plain in IN_FILES.items():
-            text = text.replace(colour, plain)
-        with replacing(as_path(path, "save")) as file:
-            file.write(text.encode())
+    def _repr_html_(self) -> str:
+        return f'<div style="overflow-x: auto">{self.svg}</div>'
 
 
 @dataclass
@@ -135,52 +123,56 @@ class Box:
 
 
 def plot_model(
-    model: Layer,
+    model: Graph | Sequential,
     trace: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
-    *,
     title: str = "Computation graph",
-) -> Drawing:
+) -> Diagram:
     """Draw a `Graph`, or a `Sequential` as a row of layers with their parameters below.
 
     Parameters
     ----------
     model : Graph or Sequential
-    trace : Trace, optional
-        The result of `trace` for this model. Of a number the value and the gradient are shown, of
-        an array the shape.
+    trace : mapping, optional
+        The `trace` of the model, or a mapping of the names of inputs and nodes to what has their
+        ``value`` and ``grad``. Of a number both are shown, of an array the shape.
     names : sequence of str, optional
         Names of the input and of the outputs of the layers of a `Sequential`.
     title : str
-        The text for screen readers.
+        Alternative text for a screen reader.
 
     Returns
     -------
-    Drawing
-        A notebook shows it; ``save("model.svg")`` writes it.
+    Diagram
+        A notebook shows it; `save` writes it to an SVG file.
 
     Raises
     ------
     TypeError
-        If `model` is another layer.
+        If the model is neither a `Graph` nor a `Sequential`.
 
     Examples
     --------
     >>> import nnlite as nn
-    >>> product = nn.Graph({"s": (nn.Add(), "x", "y"), "p": (nn.Multiply(), "s", "y")}, ("x", "y"))
-    >>> drawing = nn.plot_model(product, nn.trace(product, 2.0, 3.0))
-    >>> "∂ 8" in str(drawing)  # dp/dy = s + y
-    True
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
+    >>> nn.plot_model(model).svg[:4]
+    '<svg'
     """
     if not isinstance(model, (Graph, Sequential)):
-        got = model.label if isinstance(model, Layer) else type(model).__name__
-        raise TypeError(f"plot_model: expected a Graph or Sequential, got {got}")
+        raise TypeError(f"plot_model: expected a Graph or a Sequential, got {type(model).__name__}")
     boxes, edges = _graph(model) if isinstance(model, Graph) else _row(model, names)
     for name, box in boxes.items():
         if trace is not None and name in trace:
             box.value, box.grad = trace[name].value, trace[name].grad
     place = _place_in_columns if isinstance(model, Graph) else _place_in_a_row
-    return Drawing(_svg(boxes, place(boxes, edges), title))
+    return Diagram(_svg(boxes, place(boxes, edges), title))
+
+
+def picture(model: Layer) -> str | None:
+    """Return the HTML of a picture of a small `Graph` or `Sequential`, otherwise None."""
+    if isinstance(model, (Graph, Sequential)) and 0 < len(model) <= _SMALL:
+        return plot_model(model)._repr_html_()
+    return None
 
 
 # ---- what there is to draw ----
@@ -201,8 +193,7 @@ def _graph(graph: Graph) -> tuple[dict[str, Box], Edges]:
 
 def _row(model: Sequential, names: Sequence[str]) -> tuple[dict[str, Box], Edges]:
     """Return a box for the input, each layer and each parameter; for a shared parameter one."""
-    children = [name for name, _ in model.named_children()]
-    ids = ["input[0]" if "input" in children else "input", *children]
+    ids = ["input", *map(str, range(len(model)))]
     titles = [*names, *ids[len(names) :]]
     boxes = {ids[0]: Box(titles[0], is_given=True)}
     edges = list(itertools.pairwise(ids))

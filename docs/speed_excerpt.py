@@ -1,0 +1,48 @@
+"""Print the table of the README, rows of ``speed_table.txt``: ``python docs/speed_excerpt.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TABLE = Path(__file__).with_name("speed_table.txt")
+ROWS = {
+    "MLP 784-32-10, train, batch 1": "MLP 784-32-10, batch 1",
+    "MLP 784-32-10, train, batch 32": "MLP 784-32-10, batch 32",
+    "MLP 784-128-10, train, batch 32": "MLP 784-128-10, batch 32",
+    "MLP 784-128-10, train with Adam, batch 32": "the same with Adam",
+    "MLP 784-256-128-10, train, batch 128": "MLP 784-256-128-10, batch 128",
+    "MLP 784-1024-1024-10, train, batch 512": "MLP 784-1024-1024-10, batch 512",
+    "RNN 28x28-128-10, train, batch 64": "RNN of 28 steps, hidden 128, batch 64",
+    "LSTM 28x28-128-10, train, batch 64": "LSTM of the same size",
+    "LeNet, train, batch 64": "LeNet, batch 64",
+    "PyTorch example CNN, train, batch 64": "PyTorch's example CNN, batch 64",
+    "MLP 784-128-10, predict, batch 1": "MLP 784-128-10, `predict` of one sample",
+    "MLP 784-256-128-10, predict, batch 256": "MLP 784-256-128-10, `predict` of 256 samples",
+    "LSTM 28x28-128-10, predict, batch 1": "the LSTM, `predict` of one sample",
+    "import, whole process": "`import`, as a whole process",
+    "first MNIST epoch, whole process, with tensors": "first epoch of MNIST, as a whole process",
+}
+
+
+def excerpt() -> str:
+    """Return the table in Markdown, with the rows in which PyTorch is faster marked."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line)
+    # The ratio of the floor has the same title, and comes later.
+    columns = [header.index(title) for title in ("case", "nnlite", "PyTorch", "ratio")]
+    measured = {}
+    for row in rows:
+        name, *times, speed_up = (row[column] for column in columns)
+        nnlite, torch = (time.partition(" ±")[0] for time in times)
+        measured[name] = f"| {nnlite} | {torch} | {speed_up} |"
+        if speed_up.replace(".", "").isdigit() and float(speed_up) < 1:
+            measured[name] = f"| {nnlite} | {torch} | *{speed_up}*, PyTorch is faster |"
+    table = [
+        "| training step, or as stated | nnlite | PyTorch | speed-up |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    return "\n".join([*table, *(f"| {title} {measured[case]}" for case, title in ROWS.items())])
+
+
+if __name__ == "__main__":
+    print(excerpt())
