@@ -38,7 +38,8 @@ def run(options):
         if options.silent:
             return status
 
-    print(f"test accuracy {nn.accuracy(nn.predict(model, images), labels):.2%}")
+    predict = nn.compile(model) if options.compile else model
+    print(f"test accuracy {nn.accuracy(nn.predict(predict, images), labels):.2%}")
     write_results(model, history, images, labels, options)
     return status
 
@@ -77,6 +78,7 @@ def fit(model, train, validation, history, options):
         max_grad_norm=1.0 if options.model == "rnn" else None,  # gradients through 28 steps
         checkpoint=options.checkpoint and nn.Checkpoint(options.checkpoint, every_batches=100),
         resume=options.resume,
+        compile=options.compile,
         history=history,
         progress=not options.quiet,
     )
@@ -323,6 +325,7 @@ def build_parser():
     add("--distributed", action="store_true",
         help="train with all processes that mpiexec has started; each takes its part of every "
         "batch")  # fmt: skip
+    add("--compile", action="store_true", help="compile the training steps to machine code")
     add("--checkpoint", type=Path, metavar="FILE",
         help="save the state of the run every 100 batches (.npz)")  # fmt: skip
     add("--resume", action="store_true",

@@ -179,6 +179,24 @@ class TransposedCNN(Network):
         )  # fmt: skip
 
 
+class RowTransformer(Network):
+    """A layer of a transformer over the rows of an image, four heads of 32 features."""
+
+    name = "Transformer layer 28x128"
+    input_shape = (28, 128)
+    has_jax = False
+
+    def nnlite(self, nn: Any) -> Any:
+        return self._model(nn, nn.TransformerEncoderLayer(128, 4, 256, dropout=0.0))
+
+    def torch(self, nn: Any) -> Any:
+        layer = nn.TransformerEncoderLayer(128, 4, 256, dropout=0.0, batch_first=True)
+        return self._model(nn, layer)
+
+    def _model(self, nn: Any, layer: Any) -> Any:
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(28 * 128, 10))
+
+
 class _OfRows(Network):
     """A recurrent network that reads an image row by row and classifies the last state."""
 

@@ -166,8 +166,32 @@ def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
     return needed
 
 
+def _of_transformer(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return those of the four linear maps, and of attention: two forward, four backward."""
+    samples, steps, width = given
+    rows, heads, hidden = samples * steps, samples * layer.nhead, layer.dim_feedforward
+    size = width // layer.nhead
+    first, *others = (
+        _of_linear(None, (rows, inputs), (rows, outputs))
+        for inputs, outputs in (
+            (width, 3 * width), (width, width), (width, hidden), (hidden, width)
+        )
+    )  # fmt: skip
+    needed = _LayerProducts(first.forward, first.backward, first.input_grad)
+    for linear in others:
+        needed.forward.extend(linear.forward)
+        needed.backward.extend(linear.backward + linear.input_grad)
+    scores = Product(steps, size, steps, right_transposed=True, times=heads)
+    read = Product(steps, steps, size, times=heads)
+    transposed = Product(steps, steps, size, left_transposed=True, times=heads)
+    needed.forward.extend([scores, read])
+    needed.backward.extend([transposed, scores, read, transposed])
+    return needed
+
+
 _LAYERS = {
     "Linear": _of_linear,
+    "TransformerEncoderLayer": _of_transformer,
     "Conv2d": _of_convolution,
     "ConvTranspose2d": _of_transposed_convolution,
     "RNN": _of_recurrent,

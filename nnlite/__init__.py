@@ -64,11 +64,12 @@ from .layers.arithmetic import (
     Sum,
     Weight,
 )
+from .layers.attention import MultiheadAttention
 from .layers.cells import GRUCell, LSTMCell, RNNCell
 from .layers.containers import Residual, Sequential
 from .layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from .layers.dropout import Dropout, Dropout1d, Dropout2d
-from .layers.embedding import Embedding
+from .layers.embedding import Embedding, LearnedPositions, SinusoidalPositions
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
@@ -79,6 +80,7 @@ from .layers.normalization import (
     InstanceNorm1d,
     InstanceNorm2d,
     LayerNorm,
+    RMSNorm,
 )
 from .layers.padding import (
     CircularPad1d,
@@ -108,7 +110,20 @@ from .layers.pooling import (
 )
 from .layers.recurrent import GRU, LSTM, RNN
 from .layers.resampling import PixelShuffle, Upsample
-from .layers.shape import Flatten, Identity, Reshape
+from .layers.shape import (
+    Concatenate,
+    Flatten,
+    Identity,
+    Permute,
+    Reshape,
+    Slice,
+    Split,
+    Squeeze,
+    Stack,
+    Unflatten,
+    Unsqueeze,
+)
+from .layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from .losses import (
     BinaryCrossEntropy,
     CosineEmbedding,
@@ -130,15 +145,23 @@ from .losses import (
     class_weights,
 )
 from .modes import is_grad_enabled, no_grad
+from .optim.adaptive import Lion, NAdam, RAdam
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, RMSprop
+from .optim.lbfgs import LBFGS
+from .optim.muon import Muon
+from .optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .optim.schedules import (
+    ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
     MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     ReduceLROnPlateau,
     Schedule,
     SequentialLR,
@@ -155,6 +178,7 @@ from .plots import (
     plot_weights,
 )
 from .random import seed
+from .training.averaging import EMA, SWA, AveragedModel, update_bn
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
 from .training.fit import fit
@@ -177,14 +201,18 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ELU",
+    "EMA",
     "GELU",
     "GLU",
     "GRU",
+    "LBFGS",
     "LSTM",
     "RNN",
     "SELU",
     "SGD",
+    "SWA",
     "Abs",
+    "Adagrad",
     "Adam",
     "AdamW",
     "AdaptiveAvgPool1d",
@@ -192,6 +220,7 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "Add",
+    "AveragedModel",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm1d",
@@ -203,6 +232,8 @@ __all__ = [
     "CircularPad1d",
     "CircularPad2d",
     "Compose",
+    "Concatenate",
+    "ConstantLR",
     "ConstantPad1d",
     "ConstantPad2d",
     "Conv1d",
@@ -210,8 +241,10 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "CosineEmbedding",
     "CrossEntropy",
+    "CyclicLR",
     "DataLoader",
     "Divide",
     "Dropout",
@@ -246,11 +279,14 @@ __all__ = [
     "KLDivergence",
     "LSTMCell",
     "Lambda",
+    "LambdaLR",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LinearLR",
+    "Lion",
     "LivePlot",
     "Log",
     "LogSigmoid",
@@ -268,17 +304,24 @@ __all__ = [
     "MixUp",
     "MultiMargin",
     "MultiStepLR",
+    "MultiheadAttention",
     "Multiply",
+    "Muon",
+    "NAdam",
     "Negative",
     "NegativeLogLikelihood",
     "OneCycleLR",
     "Optimizer",
     "PReLU",
     "Parameter",
+    "Permute",
     "PixelShuffle",
     "PoissonNLL",
+    "PolynomialLR",
     "Power",
     "Quantile",
+    "RAdam",
+    "RMSNorm",
     "RMSprop",
     "RNNCell",
     "RandomAffine",
@@ -300,18 +343,27 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
+    "Slice",
     "SmoothL1",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Split",
     "Sqrt",
     "Square",
+    "Squeeze",
+    "Stack",
     "StepLR",
     "Subtract",
     "Sum",
     "Tanh",
     "Training",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
     "TripletMargin",
+    "Unflatten",
+    "Unsqueeze",
     "Upsample",
     "Weight",
     "WeightedRandomSampler",
@@ -341,6 +393,7 @@ __all__ = [
     "plot_heatmaps",
     "plot_histograms",
     "plot_mistakes",
+    "plot_model",
     "plot_report",
     "plot_weights",
     "precision_score",
@@ -355,6 +408,7 @@ __all__ = [
     "to_html",
     "top_k_accuracy",
     "trace",
+    "update_bn",
 ]
 
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
@@ -370,6 +424,7 @@ _ON_FIRST_USE = {
     "from_torch": ".interop.torch",
     "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "plot_model": ".diagrams",
     "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",

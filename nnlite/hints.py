@@ -13,20 +13,21 @@ Call = TypeVar("Call", bound=Callable[..., Any])
 # Names in the module, and what stands for them here.
 RENAMED = {
     "Activation": "ReLU() or another activation, which is a layer of its own",
-    "AdaptiveAvgPool2d": "GlobalAvgPool2d",
-    "AdaptiveMaxPool2d": "GlobalMaxPool2d",
     "AveragePooling1D": "AvgPool1d",
     "AveragePooling2D": "AvgPool2d",
     "BCELoss": "BinaryCrossEntropy(from_logits=False)",
     "BCEWithLogitsLoss": "BinaryCrossEntropy",
     "BatchNormalization": "BatchNorm1d or nnlite.BatchNorm2d",
     "CategoricalCrossentropy": "CrossEntropy",
+    "CosineEmbeddingLoss": "CosineEmbedding",
     "CrossEntropyLoss": "CrossEntropy",
     "Dataset": "DataLoader(inputs, targets)",
     "Dense": "Linear(in_features, out_features)",
+    "GaussianNLLLoss": "GaussianNLL",
     "GlobalAveragePooling2D": "GlobalAvgPool2d",
     "GlobalMaxPooling2D": "GlobalMaxPool2d",
     "HuberLoss": "Huber",
+    "KLDivLoss": "KLDivergence",
     "L1Loss": "MeanAbsoluteError",
     "LRScheduler": "Schedule",
     "LayerNormalization": "LayerNorm",
@@ -37,12 +38,15 @@ RENAMED = {
     "Model": "Layer, nnlite.Sequential or nnlite.Graph",
     "ModelCheckpoint": "Checkpoint",
     "Module": "Layer",
+    "MultiMarginLoss": "MultiMargin",
     "NLLLoss": "NegativeLogLikelihood",
+    "PoissonNLLLoss": "PoissonNLL",
     "SimpleRNN": "RNN",
-    "SmoothL1Loss": "Huber",
+    "SmoothL1Loss": "SmoothL1",
     "SparseCategoricalCrossentropy": "CrossEntropy",
     "Swish": "SiLU",
     "TensorDataset": "DataLoader(inputs, targets)",
+    "TripletMarginLoss": "TripletMargin",
     "categorical_accuracy": "accuracy",
     "clip_grad_norm_": "clip_grad_norm",
     "clip_grad_value_": "clip_grad_value",
@@ -186,6 +190,13 @@ def attribute_error(message: str, name: str) -> AttributeError:
     """Return the error of a missing attribute, with what to use instead if that is known."""
     cure = ATTRIBUTES.get(name)
     return AttributeError(f"{message}; {cure}" if cure else message)
+
+
+def call_of(owner: object) -> str:
+    """Return the constructor's call, with the options that `owner` has as attributes."""
+    names = inspect.signature(type(owner).__init__).parameters
+    options = [f"{name}={vars(owner)[name]!r}" for name in names if name in vars(owner)]
+    return f"{type(owner).__name__}({', '.join(options)})"
 
 
 def explained(call: Call) -> Call:

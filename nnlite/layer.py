@@ -581,6 +581,11 @@ class Layer(Hinted):
         text = repr(self)
         return text if len(text) <= 80 and "\n" not in text else type(self).__name__
 
+    def _repr_html_(self) -> str | None:
+        from .diagrams import picture
+
+        return picture(self)
+
     def __repr__(self) -> str:
         """Return the constructor call, with all options that differ from their defaults."""
         arguments = []

@@ -169,8 +169,14 @@ class Parameter(Hinted):
             self._set_grad(None if self._grad is None else self._grad.astype(dtype))
             self._storage = None
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+    def __repr__(self) -> str:
+        """Return the value too, with dots if it is large."""
+        value = np.array2string(self._data, separator=", ", prefix="Parameter(")
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter({value}, dtype={self.dtype}{frozen})"
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # The memory for the next gradient may be part of a flat array, which a copy does not use.

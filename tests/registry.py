@@ -147,6 +147,26 @@ LAYERS = [
         normal((2, 3)),
     ),
     LayerCase("Reshape", lambda: nn.Reshape(3, -1), normal((2, 6)), hands_on_views=True),
+    LayerCase("Unflatten", lambda: nn.Unflatten(1, (3, -1)), normal((6, 2)), hands_on_views=True),
+    LayerCase("Squeeze", lambda: nn.Squeeze(-1), normal((3, 1)), hands_on_views=True),
+    LayerCase("Unsqueeze", lambda: nn.Unsqueeze(1), normal((3,)), hands_on_views=True),
+    LayerCase("Permute", lambda: nn.Permute(0, 3, 1, 2), normal((2, 3, 4)), hands_on_views=True),
+    LayerCase(
+        "Slice",
+        lambda: nn.Slice(1, -1, 2, dim=2),
+        normal((3, 6)),
+        hands_on_views=True,
+        spreads_nan=False,
+    ),
+    LayerCase("Concatenate", nn.Concatenate, normal((3, 2), (1, 2), (2, 2)), hands_on_views=True),
+    LayerCase("Stack", lambda: nn.Stack(-1), normal((3,), (3,)), hands_on_views=True),
+    LayerCase(
+        "Split in a Graph",
+        lambda: nn.Graph(
+            {"parts": (nn.Split(2), "x"), "y": (nn.Subtract(), "parts.0", "parts.1")},
+        ),
+        normal((4, 3)),
+    ),
     LayerCase("Identity", nn.Identity, normal((2, 3)), hands_on_views=True),
     LayerCase(
         "BatchNorm1d of sequences", lambda: nn.BatchNorm1d(2), normal((2, 4)), per_sample=False
@@ -189,6 +209,12 @@ LAYERS = [
         "LayerNorm without parameters",
         lambda: nn.LayerNorm(4, elementwise_affine=False),
         normal((4,)),
+    ),
+    LayerCase("RMSNorm", lambda: nn.RMSNorm(4), normal((4,))),
+    LayerCase(
+        "RMSNorm of two axes",
+        lambda: nn.RMSNorm((2, 3), 0.1, elementwise_affine=False),
+        normal((5, 2, 3)),
     ),
     LayerCase(
         "Dropout",
@@ -310,6 +336,35 @@ LAYERS = [
         normal((4, 3)),
     ),
     LayerCase("GRU", lambda: nn.GRU(3, 4, rng=0), normal((5, 3))),
+    LayerCase("MultiheadAttention", lambda: nn.MultiheadAttention(4, 2, rng=0), normal((3, 4))),
+    LayerCase(
+        "MultiheadAttention of three inputs",
+        lambda: nn.MultiheadAttention(4, 2, bias=False, kdim=3, vdim=2, rng=0),
+        normal((3, 4), (5, 3), (5, 2)),
+    ),
+    LayerCase(
+        "TransformerEncoderLayer",
+        lambda: nn.TransformerEncoderLayer(4, 2, 6, 0.0, "gelu", rng=0),
+        normal((3, 4)),
+    ),
+    LayerCase(
+        "TransformerEncoderLayer with norm_first",
+        lambda: nn.TransformerEncoderLayer(4, 1, 6, 0.0, norm_first=True, is_causal=True, rng=0),
+        normal((3, 4)),
+        spreads_nan=False,
+    ),
+    LayerCase(
+        "TransformerDecoderLayer",
+        lambda: nn.TransformerDecoderLayer(4, 2, 6, 0.0, "gelu", bias=False, rng=0),
+        normal((3, 4), (5, 4)),
+    ),
+    LayerCase("SinusoidalPositions", nn.SinusoidalPositions, normal((3, 5)), hands_on_views=True),
+    LayerCase(
+        "LearnedPositions",
+        lambda: nn.LearnedPositions(3, 5, rng=0),
+        normal((3, 5)),
+        hands_on_views=True,
+    ),
     LayerCase("RNNCell", lambda: nn.RNNCell(3, 4, rng=0), normal((3,))),
     LayerCase("GRUCell with a state", lambda: nn.GRUCell(3, 4, rng=0), normal((3,), (4,))),
     LayerCase("Lambda", lambda: nn.Lambda(np.sin, np.cos), normal((2, 3))),

@@ -1,9 +1,11 @@
-"""BatchNorm, LayerNorm, GroupNorm and InstanceNorm."""
+"""BatchNorm, LayerNorm, RMSNorm, GroupNorm and InstanceNorm."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+import numpy as np
 
 import nnlite as nn
 
@@ -260,3 +262,59 @@ def _track_mean(layer: Any, code: Code, mean: Value, variance: Value, count: str
             {running_mean}[j] += {momentum} * ({mean}{part} - {running_mean}[j])
             {running_var}[j] += {momentum} * (unbiased - {running_var}[j])
     """)
+
+
+@form(nn.RMSNorm)
+def rms_norm(layer: nn.RMSNorm, code: Code, x: Value) -> Any:
+    """Y = weight x̂ with x̂ = x / √(Σ x² / M + eps) over the last axes of each sample.
+
+    dx = (h - x̂ Σ h x̂ / M) / √(Σ x² / M + eps) with h = weight dy.
+    """
+    rank = len(layer.normalized_shape)
+    count = math.prod(layer.normalized_shape)
+    rows = product(x.shape[:-rank])
+    eps = float(np.finfo(code.dtype).eps) if layer.eps is None else layer.eps
+    weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
+    y = code.new(x.shape)
+    scale = code.new(x.shape[:-rank], "scale")
+    w = code.name("w")
+    if weight:
+        code(f"{w} = {weight}.reshape(-1)")
+    factor = f" * {w}[j]" if weight else ""
+    code(f"""
+        rows, out = {x.view(rows, count)}, {y.view(rows, count)}
+        for i in range({rows}):
+            squares = real(0)
+            for j in range({count}):
+                squares += rows[i, j] * rows[i, j]
+            {scale}[i] = real(1) / math.sqrt(squares / real({count}) + real({eps!r}))
+            for j in range({count}):
+                out[i, j] = rows[i, j] * {scale}[i]{factor}
+    """)
+
+    def backward(dy: Value) -> None:
+        code(f"grads, rows = {dy.view(rows, count)}, {x.view(rows, count)}")
+        if weight is not None and weight.needs_grad:
+            with code.gradient(weight) as part:
+                code(f"""
+                    total = {part}.reshape(-1)
+                    total[:] = 0
+                    for i in range({rows}):
+                        for j in range({count}):
+                            total[j] += grads[i, j] * rows[i, j] * {scale}[i]
+                """)
+        if not x.needs_grad:
+            return
+        with code.gradient(x) as dx:
+            code(f"""
+                out = {dx.view(rows, count)}
+                for i in range({rows}):
+                    product = real(0)
+                    for j in range({count}):
+                        product += grads[i, j]{factor} * rows[i, j]
+                    product *= {scale}[i] * {scale}[i] / real({count})
+                    for j in range({count}):
+                        out[i, j] = (grads[i, j]{factor} - rows[i, j] * product) * {scale}[i]
+            """)
+
+    return y, backward

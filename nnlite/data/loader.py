@@ -196,6 +196,11 @@ class DataLoader(Hinted):
             "every process loads the whole data set",
         )
 
+    def __repr__(self) -> str:
+        shapes = " and ".join(f"{array.shape} of {array.dtype}" for array in self.arrays)
+        options = f"batch_size={self.batch_size}" + ", shuffle=True" * self.shuffle
+        return f"DataLoader({shapes}, {options}: {len(self)} batches)"
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         samples = self._drawn()

@@ -129,6 +129,11 @@ def one_thread(multiply_adds: int) -> contextlib.AbstractContextManager[object]:
 _has_shared = False
 
 
+def threads_of_products() -> int:
+    """Return the number of threads that the caller may use: that of BLAS."""
+    return 1 if threads.is_busy() else _one_thread.threads()
+
+
 def share(
     work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
 ) -> None:
@@ -228,6 +233,20 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
 
     by_rows = rows > columns
     share(of_rows if by_rows else of_columns, max(rows, columns), result.nbytes, multiply_adds)
+    return result
+
+
+def stacked_product(a: Array, b: Array) -> Array:
+    """Return the products of the matrices of two stacks (N, …, n, k) and (N, …, k, m).
+
+    Each product is too small for BLAS's threads; large stacks are shared among ours.
+    """
+    result = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+
+    def compute(start: int, stop: int) -> None:
+        np.matmul(a[start:stop], b[start:stop], out=result[start:stop])
+
+    share(compute, len(a), result.nbytes, a.size * b.shape[-1])
     return result
 
 

@@ -54,7 +54,9 @@ def moments(x: Array) -> tuple[Mean, Array]:
     rest, squares = _sums_of_centred(lines, near) / count
     for _ in range(_CORRECTIONS):
         # Once the rest is small compared to the deviation, the variance below is accurate.
-        if not np.any(rest * rest > squares / 64) or np.array_equal(near + rest, near):
+        # Squares that overflow may be those of the error of a mean that is very large.
+        is_off = (rest * rest > squares / 64) | np.isinf(squares)
+        if not np.any(is_off) or np.array_equal(near + rest, near):
             break
         near = near + rest
         rest, squares = _sums_of_centred(lines, near) / count

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
+from ..engine.blas import column_sums
 from ..engine.elementwise import multiply
 from ..engine.memory import empty_like
 from ..engine.moments import (
@@ -252,7 +253,35 @@ class BatchNorm2d(_BatchNorm):
     _expected = "(N, C, H, W)"
 
 
-class LayerNorm(Layer):
+class _SampleNorm(Layer):
+    """Base of `LayerNorm` and `RMSNorm`: the shape over which a sample is normalised."""
+
+    normalized_shape: tuple[int, ...]
+    eps: float | None
+    elementwise_affine: bool
+    weight: Parameter | None
+
+    def _sizes(self, normalized_shape: int | tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape as a tuple, checked."""
+        name = type(self).__name__
+        sizes = (
+            normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        )
+        if not sizes:
+            raise ValueError(f"{name}: normalized_shape must have one size at least")
+        return tuple(integer(size, f"{name}: normalized_shape") for size in sizes)
+
+    def _rows(self, x: Array) -> tuple[Array, Array]:
+        """Return the input as floats, and as a matrix with one row for each sample."""
+        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
+        rank = len(self.normalized_shape)
+        if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
+            sizes = ", ".join(str(size) for size in self.normalized_shape)
+            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
+        return x, x.reshape(-1, math.prod(self.normalized_shape))
+
+
+class LayerNorm(_SampleNorm):
     """Normalise each sample over its last axes.
 
     Parameters
@@ -298,10 +327,7 @@ class LayerNorm(Layer):
     array([[-1.,  1.]], dtype=float32)
     """
 
-    normalized_shape: tuple[int, ...]
     eps: float
-    elementwise_affine: bool
-    weight: Parameter | None
     bias: Parameter | None
 
     def __init__(
@@ -311,12 +337,7 @@ class LayerNorm(Layer):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        sizes = (
-            normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-        )
-        self.normalized_shape = tuple(integer(s, "LayerNorm: normalized_shape") for s in sizes)
-        if not self.normalized_shape:
-            raise ValueError("LayerNorm: normalized_shape must have one size at least")
+        self.normalized_shape = self._sizes(normalized_shape)
         self.eps = number(eps, "LayerNorm: eps", minimum=0)
         self.elementwise_affine = boolean(elementwise_affine, "LayerNorm: elementwise_affine")
         self.weight, self.bias = _weight_and_bias(
@@ -324,12 +345,7 @@ class LayerNorm(Layer):
         )
 
     def forward(self, x: Array) -> Array:
-        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
-        rank = len(self.normalized_shape)
-        if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
-            sizes = ", ".join(str(size) for size in self.normalized_shape)
-            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
-        rows = x.reshape(-1, math.prod(self.normalized_shape))  # one per sample
+        x, rows = self._rows(x)
         normalized, scale = standardize(rows, self.eps)
         self.cache(normalized, scale, x.shape)
         if self.weight is None:
@@ -631,3 +647,92 @@ class InstanceNorm2d(_InstanceNorm):
 
     _ranks = (4,)
     _expected = "(N, C, H, W)"
+
+
+class RMSNorm(_SampleNorm):
+    """Divide each sample by its root mean square over the last axes.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        Sizes of the last axes, which are normalised together.
+    eps : float, optional
+        Added to the mean square to avoid division by zero; by default the machine epsilon of the
+        input's dtype, as in PyTorch.
+    elementwise_affine : bool, default True
+        Whether to learn a `weight` of shape `normalized_shape`.
+
+    Attributes
+    ----------
+    weight : Parameter of shape `normalized_shape`, or None
+        Initially 1.
+
+    Raises
+    ------
+    ValueError
+        If the last axes of the input have other sizes.
+
+    Notes
+    -----
+    Shapes: x and y ``(N, …, *normalized_shape)``. Unlike `LayerNorm`, it does not subtract the
+    mean. For the M values of a sample, with G = dL/dy and H = G · weight::
+
+        x̂ = x / √((Σ x²) / M + eps)        y = weight · x̂
+
+        dL/dweight = Σ_n G x̂
+        dL/dx = (H - x̂ (Σ H x̂) / M) / √((Σ x²) / M + eps)
+
+    References
+    ----------
+    B. Zhang, R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.RMSNorm(2)(np.array([[3.0, 4.0]], dtype=np.float32)).round(3)
+    array([[0.849, 1.131]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+    ) -> None:
+        self.normalized_shape = self._sizes(normalized_shape)
+        self.eps = None if eps is None else number(eps, "RMSNorm: eps", minimum=0)
+        self.elementwise_affine = boolean(elementwise_affine, "RMSNorm: elementwise_affine")
+        self.weight = None
+        if elementwise_affine:
+            self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
+
+    def forward(self, x: Array) -> Array:
+        x, rows = self._rows(x)
+        eps = np.finfo(x.dtype).eps if self.eps is None else x.dtype.type(self.eps)
+        scale = 1 / np.sqrt(_mean_products(rows, rows) + eps)
+        normalized = multiply(rows, scale)
+        self.cache(normalized, scale, x.shape)
+        if self.weight is None:
+            return normalized.reshape(x.shape)
+        return multiply(normalized, self.weight.data.reshape(-1)).reshape(x.shape)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        normalized, scale, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, normalized.dtype).reshape(normalized.shape)
+        if self.weight is not None:
+            d_weight = column_sums(multiply(grad, normalized))
+            self.weight.accumulate(d_weight.reshape(self.normalized_shape))
+            grad = multiply(grad, self.weight.data.reshape(-1))
+        if not input_grad:
+            return None
+        dx = multiply(normalized, -_mean_products(grad, normalized))
+        dx += grad
+        dx *= scale
+        return dx.reshape(shape)
+
+
+def _mean_products(a: Array, b: Array) -> Array:
+    """Return (Σ_j a_ij b_ij) / M for each row i of M elements, as a column."""
+    means: Array = np.einsum("ij,ij->i", a, b)[:, None] / a.shape[1]
+    return means

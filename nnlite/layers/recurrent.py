@@ -165,7 +165,8 @@ class _Recurrent(Layer):
             `last_state`. Zero by default.
         mask : array_like of bool, shape (N, L), optional
             False where a shorter sequence is padded. There the state does not change, the output
-            is 0 and the input is ignored.
+            is 0 and the input is ignored. A `Graph` passes it as ``{"mask": "name"}``, so that it
+            can be an input of a model that `fit` trains.
 
         Returns
         -------

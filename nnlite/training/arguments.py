@@ -53,6 +53,11 @@ def checked_parameters(model: Layer, loss: Loss, optimizer: Any) -> list[Paramet
         raise TypeError(
             f"fit: expected an optimizer such as SGD(model.parameters()), got {got:.80}"
         )
+    if optimizer.needs_closure:
+        raise TypeError(
+            f"fit: {type(optimizer).__name__} evaluates each batch several times, which fit does "
+            f"not; call optimizer.step(closure) in a loop of your own"
+        )
     known = {id(parameter) for layer in (model, loss) for parameter in layer.parameters()}
     moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     foreign = [parameter for parameter in moved if id(parameter) not in known]

@@ -16,7 +16,7 @@ from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..files.checkpoint import load_checkpoint, save_checkpoint
 from ..files.state import checked_path
-from ..hints import Hinted
+from ..hints import Hinted, call_of
 from ..layer import Layer
 from .state import HOOKS, Training, is_function
 from .together import keep_generators, load_generators
@@ -146,6 +146,9 @@ class EarlyStopping(Callback):
         # The weights of the best epoch; while the model has them, those of the last epoch.
         self._weights: dict[str, Array] | None = None
         self._swapped = False
+
+    def __repr__(self) -> str:
+        return call_of(self)
 
     def on_fit_begin(self, training: Training) -> None:
         check_monitor(self.monitor, training.names, "EarlyStopping")

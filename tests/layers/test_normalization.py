@@ -101,6 +101,17 @@ def test_what_is_added_to_a_feature_or_multiplied_with_it_gets_no_gradient(
     assert_allclose((x_grad * x).sum(axis=axes), 0, atol=1e-10 * scale)
 
 
+@pytest.mark.parametrize("value", [1.3e25, 1e30, 1.1e30])
+@pytest.mark.parametrize("batch", [3, 7, 1000])
+def test_a_large_constant_has_no_deviation(batch: int, value: float) -> None:
+    layer = nn.BatchNorm1d(2, momentum=1.0)
+    x = np.full((batch, 2), value, np.float32)
+    with np.errstate(over="ignore"):
+        assert_array_equal(layer(x), 0)
+    assert_array_equal(layer.running_mean, np.float32(value))
+    assert_array_equal(layer.running_var, 0)
+
+
 def test_images_are_normalised_as_all_their_pixels_are(rng: np.random.Generator) -> None:
     images = with_values(nn.BatchNorm2d(3))
     pixels = with_values(nn.BatchNorm1d(3))

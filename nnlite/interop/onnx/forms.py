@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ from onnx import TensorProto
 
 import nnlite as nn
 
+from ...layers.embedding import sinusoids
+from ...layers.graph import computing_order, split_arguments
 from .write import Scope, Value
 
 Form = Callable[..., Any]
@@ -39,9 +40,9 @@ def form(*layers: type[nn.Layer]) -> Callable[[Form], Form]:
 
     def enter(function: Form) -> Form:
         @functools.wraps(function)
-        def write(scope: Scope, layer: Any, *inputs: Value) -> Value:
-            sample = scope.evaluate(layer, *inputs)
-            return Value(function(scope, layer, *inputs), sample)
+        def write(scope: Scope, layer: Any, *inputs: Value, **by_keyword: Value) -> Value:
+            sample = scope.evaluate(layer, *inputs, **by_keyword)
+            return Value(function(scope, layer, *inputs, **by_keyword), sample)
 
         LAYERS.update(dict.fromkeys(layers, write))
         return function
@@ -90,13 +91,14 @@ def _graph(scope: Scope, layer: nn.Graph, *inputs: Value) -> Any:
         named = isinstance(child, nn.Graph) and item in child.outputs
         return values[node][child.outputs.index(item) if named else int(item)]
 
-    needs = {
-        node: {source.partition(".")[0] for source in sources if isinstance(source, str)}
-        for node, sources in layer.arguments.items()
-    }
-    for node in TopologicalSorter(needs).static_order():
-        if node not in values:
-            values[node] = scope.child(node, layer[node], *map(value, layer.arguments[node]))
+    for node in computing_order(layer.arguments):
+        positional, by_keyword = split_arguments(layer.arguments[node])
+        values[node] = scope.child(
+            node,
+            layer[node],
+            *map(value, positional),
+            **{keyword: value(source) for keyword, source in by_keyword.items()},
+        )
     results = tuple(value(output) for output in layer.outputs)
     return results[0] if len(results) == 1 else results
 
@@ -117,8 +119,7 @@ def _linear(scope: Scope, layer: nn.Linear, x: Value) -> str:
     bias = None if layer.bias is None else scope.parameter("bias")
     if x.sample.ndim == 2:
         return scope.add("Gemm", x, weight, *([bias] if bias else []), transB=1)
-    product = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
-    return scope.add("Add", product, bias) if bias else product
+    return _affine(scope, x, weight, bias)
 
 
 @form(nn.Embedding)
@@ -320,6 +321,72 @@ def _reshape(scope: Scope, layer: nn.Reshape, x: Value) -> str:
     return scope.add("Reshape", x, scope.constant([0, *layer.shape]))
 
 
+@form(nn.Unflatten)
+def _unflatten(scope: Scope, layer: nn.Unflatten, x: Value) -> str:
+    axis = layer.dim % x.sample.ndim
+    sizes = [0] * axis + [*layer.unflattened_size] + list(x.sample.shape[axis + 1 :])
+    return scope.add("Reshape", x, scope.constant(sizes))
+
+
+@form(nn.Squeeze)
+def _squeeze(scope: Scope, layer: nn.Squeeze, x: Value) -> str:
+    return scope.add("Squeeze", x, scope.constant([layer.dim]))
+
+
+@form(nn.Unsqueeze)
+def _unsqueeze(scope: Scope, layer: nn.Unsqueeze, x: Value) -> str:
+    return scope.add("Unsqueeze", x, scope.constant([layer.dim]))
+
+
+@form(nn.Permute)
+def _permute(scope: Scope, layer: nn.Permute, x: Value) -> str:
+    return scope.add("Transpose", x, perm=[dim % x.sample.ndim for dim in layer.dims])
+
+
+@form(nn.Slice)
+def _slice(scope: Scope, layer: nn.Slice, x: Value) -> str:
+    start = 0 if layer.start is None else layer.start
+    stop = np.iinfo(np.int64).max if layer.stop is None else layer.stop
+    limits = (start, stop, layer.dim, layer.step)
+    return scope.add("Slice", x, *(scope.constant([each]) for each in limits))
+
+
+@container(nn.Split)
+def _split(scope: Scope, layer: nn.Split, x: Value) -> tuple[Value, ...]:
+    samples = scope.evaluate(layer, x)
+    sizes = scope.constant(layer.sections(x.sample.shape[layer.dim]))
+    names = scope.add("Split", x, sizes, outputs=len(samples), axis=layer.dim)
+    names = names if isinstance(names, tuple) else (names,)
+    return tuple(Value(name, sample) for name, sample in zip(names, samples, strict=True))
+
+
+@form(nn.Concatenate)
+def _concatenate(scope: Scope, layer: nn.Concatenate, *inputs: Value) -> str:
+    return scope.add("Concat", *_of_one_dtype(scope, *inputs), axis=layer.dim)
+
+
+@form(nn.Stack)
+def _stack(scope: Scope, layer: nn.Stack, *inputs: Value) -> str:
+    axis = layer.dim % (inputs[0].sample.ndim + 1)
+    place = scope.constant([axis])
+    parts = [scope.add("Unsqueeze", x, place) for x in _of_one_dtype(scope, *inputs)]
+    return scope.add("Concat", *parts, axis=axis)
+
+
+@form(nn.SinusoidalPositions)
+def _sinusoidal_positions(scope: Scope, layer: nn.SinusoidalPositions, x: Value) -> str:
+    table = sinusoids(*x.sample.shape[1:], x.sample.dtype)
+    return scope.add("Add", x, scope.constant(table))
+
+
+@form(nn.LearnedPositions)
+def _learned_positions(scope: Scope, layer: nn.LearnedPositions, x: Value) -> str:
+    weight, steps = scope.parameter("weight"), x.sample.shape[1]
+    if steps < layer.max_len:
+        weight = scope.add("Slice", weight, *(scope.constant([each]) for each in (0, steps, 0)))
+    return scope.add("Add", x, weight)
+
+
 # ---- normalisation ----
 
 
@@ -390,6 +457,165 @@ def _scale_and_shift(
         for name, value in (("weight", 1), ("bias", 0))
     )
     return scale, shift
+
+
+@form(nn.RMSNorm)
+def _rms_norm(scope: Scope, layer: nn.RMSNorm, x: Value) -> str:
+    dtype = x.sample.dtype
+    eps = np.finfo(dtype).eps if layer.eps is None else layer.eps
+    axes = scope.constant(range(-len(layer.normalized_shape), 0))
+    mean = scope.add("ReduceMean", scope.add("Mul", x, x), axes)
+    root = scope.add("Sqrt", scope.add("Add", mean, scope.constant(eps, dtype)))
+    normalized: str = scope.add("Div", x, root)
+    if layer.weight is None:
+        return normalized
+    return scope.add("Mul", normalized, scope.parameter("weight"))
+
+
+# ---- attention ----
+
+
+@container(nn.MultiheadAttention)
+def _attention(
+    scope: Scope,
+    layer: nn.MultiheadAttention,
+    query: Value,
+    key: Value | None = None,
+    value: Value | None = None,
+    key_padding_mask: Value | None = None,
+    attn_mask: Value | None = None,
+) -> Any:
+    key = query if key is None else key
+    value = key if value is None else value
+    dtype, (_, length, width) = query.sample.dtype, query.sample.shape
+    steps, size = key.sample.shape[1], width // layer.num_heads
+    heads = scope.constant([0, 0, layer.num_heads, size])
+    q, k, v = (
+        scope.add("Transpose", scope.add("Reshape", rows, heads), perm=perm)
+        for rows, perm in zip(
+            _projections(scope, layer, [query, key, value]),
+            ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]),
+            strict=True,
+        )
+    )
+    factor = scope.constant(1 / np.sqrt(size), dtype)
+    scores = scope.add("Mul", scope.add("MatMul", q, k), factor)
+    hidden = []
+    for mask, shape in (
+        (key_padding_mask, [-1, 1, 1, steps]),
+        (attn_mask, [1, 1, length, steps] if attn_mask is None or attn_mask.sample.ndim == 2
+         else [-1, layer.num_heads, length, steps]),
+    ):  # fmt: skip
+        if mask is not None:
+            name = scope.add("Reshape", mask, scope.constant(shape))
+            if mask.sample.dtype == np.bool_:
+                hidden.append(name)
+            else:
+                scores = scope.add("Add", scores, name)
+    if layer.is_causal:
+        later = np.triu(np.full((length, steps), -np.inf, dtype), 1)
+        scores = scope.add("Add", scores, scope.constant(later))
+    for name in hidden:
+        scores = scope.add("Where", name, scope.constant(-np.inf, dtype), scores)
+    weights = scope.add("Softmax", scores, axis=-1)
+    for name in hidden:  # a row in which all is masked is NaN until here
+        weights = scope.add("Where", name, scope.constant(0, dtype), weights)
+    if layer.dropout:
+        weights = scope.add("Dropout", weights, scope.constant(layer.dropout, np.float32))
+    read = scope.add("Transpose", scope.add("MatMul", weights, v), perm=[0, 2, 1, 3])
+    merged = scope.add("Reshape", read, scope.constant([0, 0, width]))
+    return scope.child("out_proj", layer.out_proj, Value(merged, np.ones_like(query.sample)))
+
+
+def _projections(scope: Scope, layer: nn.MultiheadAttention, inputs: list[Value]) -> list[str]:
+    """Return Q, K and V, of all heads side by side."""
+    is_packed = layer.in_proj_weight is not None
+    bias = None if layer.in_proj_bias is None else scope.parameter("in_proj_bias")
+    if is_packed and len({x.name for x in inputs}) == 1:
+        product = _affine(scope, inputs[0], scope.parameter("in_proj_weight"), bias)
+        return list(scope.add("Split", product, outputs=3, axis=2, num_outputs=3))
+    weights = [f"{letter}_proj_weight" for letter in "qkv"]
+    if is_packed:
+        packed = scope.parameter("in_proj_weight")
+        weights = scope.add("Split", packed, outputs=3, axis=0, num_outputs=3)
+    else:
+        weights = [scope.parameter(name) for name in weights]
+    biases = [None] * 3
+    if bias is not None:
+        biases = scope.add("Split", bias, outputs=3, axis=0, num_outputs=3)
+    return [
+        _affine(scope, x, weight, part)
+        for x, weight, part in zip(inputs, weights, biases, strict=True)
+    ]
+
+
+def _affine(scope: Scope, x: Value, weight: str, bias: str | None) -> str:
+    """Return x Wᵀ + b for an input of more than two axes."""
+    product: str = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
+    return scope.add("Add", product, bias) if bias else product
+
+
+@container(nn.TransformerEncoderLayer)
+def _encoder_layer(
+    scope: Scope,
+    layer: nn.TransformerEncoderLayer,
+    src: Value,
+    src_mask: Value | None = None,
+    src_key_padding_mask: Value | None = None,
+) -> Value:
+    masks = _given(attn_mask=src_mask, key_padding_mask=src_key_padding_mask)
+    x = _around(
+        scope, layer, 1, src, lambda x: scope.child("self_attn", layer.self_attn, x, **masks)
+    )
+    return _around(scope, layer, 2, x, lambda x: _feed_forward(scope, layer, x))
+
+
+@container(nn.TransformerDecoderLayer)
+def _decoder_layer(
+    scope: Scope,
+    layer: nn.TransformerDecoderLayer,
+    tgt: Value,
+    memory: Value,
+    tgt_mask: Value | None = None,
+    memory_mask: Value | None = None,
+    tgt_key_padding_mask: Value | None = None,
+    memory_key_padding_mask: Value | None = None,
+) -> Value:
+    own = _given(attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask)
+    others = _given(attn_mask=memory_mask, key_padding_mask=memory_key_padding_mask)
+    x = _around(scope, layer, 1, tgt, lambda x: scope.child("self_attn", layer.self_attn, x, **own))
+    x = _around(
+        scope, layer, 2, x,
+        lambda x: scope.child("multihead_attn", layer.multihead_attn, x, memory, **others),
+    )  # fmt: skip
+    return _around(scope, layer, 3, x, lambda x: _feed_forward(scope, layer, x))
+
+
+def _given(**masks: Value | None) -> dict[str, Value]:
+    return {name: mask for name, mask in masks.items() if mask is not None}
+
+
+def _around(
+    scope: Scope, layer: Any, index: int, x: Value, part: Callable[[Value], Value]
+) -> Value:
+    """Write a part of a layer of a transformer with its normalization, dropout and shortcut."""
+
+    def child(name: str, x: Value) -> Value:
+        y: Value = scope.child(name, getattr(layer, name), x)
+        return y
+
+    y = part(child(f"norm{index}", x) if layer.norm_first else x)
+    if layer.dropout:
+        y = child(f"dropout{index}", y)
+    y = Value(scope.add("Add", x, y), x.sample)
+    return y if layer.norm_first else child(f"norm{index}", y)
+
+
+def _feed_forward(scope: Scope, layer: Any, x: Value) -> Value:
+    names = ["linear1", "hidden_activation", "hidden_dropout", "linear2"]
+    for name in names if layer.dropout else [name for name in names if "dropout" not in name]:
+        x = scope.child(name, getattr(layer, name), x)
+    return x
 
 
 # ---- windows ----

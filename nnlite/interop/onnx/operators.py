@@ -648,9 +648,29 @@ def _unsqueeze(node: Node) -> Any:
 def _concat(node: Node) -> Any:
     found, axis = node.inputs(), node.option("axis", 0)
     if not all(isinstance(each, Constant) for each in found):
-        return node.add(functions.Concatenate(axis), *map(node.source, found))
+        return node.add(nn.Concatenate(axis), *map(node.source, found))
     array = np.concatenate([each.array for each in found], axis)
     return Constant(array, any(each.trained for each in found))
+
+
+@operator("Split")
+def _split(node: Node) -> Any:
+    x, axis, sizes = node.input(0), node.option("axis", 0), node.integers(1, "split")
+    if sizes is None:
+        shape, parts = node.shape(0), node.outputs
+        if shape is None or not isinstance(shape[axis], int):
+            raise node.refusal("the size of the axis that it splits is not known")
+        size = -(-shape[axis] // parts)
+        sizes = [size] * (parts - 1) + [shape[axis] - size * (parts - 1)]
+    ends = np.cumsum(sizes).tolist()
+    found: list[Value | Constant] = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        part = functions.Slice({axis: slice(start, end)})
+        if isinstance(x, Constant):
+            found.append(Constant(part(x.array), x.trained))
+        else:
+            found.append(node.function(part))
+    return tuple(found)
 
 
 @operator("Slice")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..case import Case, OptimizerCase
 from . import (
     activations,
+    attention,
     containers,
     convolution,
     convolution1d,
@@ -21,6 +22,7 @@ from . import (
     recurrent,
     resampling,
     shape,
+    transformer,
 )
 
 LAYERS: dict[str, list[Case]] = {
@@ -34,6 +36,8 @@ LAYERS: dict[str, list[Case]] = {
     "recurrent": recurrent.CASES,
     "normalization": normalization.CASES,
     "embedding": embedding.CASES,
+    "attention": attention.CASES,
+    "transformer": transformer.CASES,
     "containers": containers.CASES,
     "losses": losses.CASES,
 }
@@ -54,6 +58,8 @@ DRAWN_LAYERS = {
     "recurrent": recurrent.drawn(),
     "normalization": normalization.drawn(),
     "embedding": embedding.drawn(),
+    "attention": attention.drawn(),
+    "transformer": transformer.drawn(),
     "containers": containers.drawn(),
     "losses": losses.drawn(),
 }

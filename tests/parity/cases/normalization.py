@@ -69,6 +69,19 @@ def layer_norm(
     )
 
 
+def rms_norm(shape: tuple[int, ...], rank: int, dtype: str = "float64", **options: Any) -> Case:
+    """Compare on an input of `shape`, normalised over its last `rank` axes."""
+    sizes = shape[-rank:]
+    listed = "".join(f", {key}={value}" for key, value in options.items())
+    return Case(
+        f"RMSNorm {shape} over {sizes}{listed}, {dtype}",
+        layer=lambda: nn.RMSNorm(sizes, **options),
+        module=lambda torch: torch.nn.RMSNorm(sizes, **options),
+        inputs=lambda rng: (rng.normal(size=shape),),
+        dtype=dtype,
+    )
+
+
 def group_norm(
     shape: tuple[int, ...], groups: int, offset: float = 1.0, dtype: str = "float64", **options: Any
 ) -> Case:
@@ -132,6 +145,10 @@ CASES = [
     layer_norm((3, 4), 1, offset=1000.0),
     layer_norm((3, 4), 1, dtype="float32"),
     layer_norm((2, 3, 4), 2, dtype="float32"),
+    rms_norm((3, 4), 1),
+    rms_norm((2, 3, 4), 2, eps=0.5),
+    rms_norm((3, 4), 1, elementwise_affine=False),
+    rms_norm((2, 3, 4), 1, dtype="float32"),
 ]
 
 _sizes = st.integers(1, 5)
@@ -207,6 +224,24 @@ def _drawn_instance_norm(draw: st.DrawFn) -> Case:
     )
 
 
+@st.composite
+def _drawn_rms_norm(draw: st.DrawFn) -> Case:
+    shape = tuple(draw(st.lists(_sizes, min_size=2, max_size=4)))
+    return rms_norm(
+        shape,
+        draw(st.integers(1, len(shape) - 1)),
+        dtype=draw(_dtypes),
+        eps=draw(_eps),
+        elementwise_affine=draw(st.booleans()),
+    )
+
+
 def drawn() -> st.SearchStrategy[Case]:
     """Draw a normalisation of any shape and options."""
-    return _drawn_batch_norm() | _drawn_layer_norm() | _drawn_group_norm() | _drawn_instance_norm()
+    return st.one_of(
+        _drawn_batch_norm(),
+        _drawn_layer_norm(),
+        _drawn_rms_norm(),
+        _drawn_group_norm(),
+        _drawn_instance_norm(),
+    )
