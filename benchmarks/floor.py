@@ -215,6 +215,12 @@ def _of_batch_norm(layer: Any, given: Shape, output: Shape) -> Calls:
     return both, [*both, partial(np.add, y, y, y)]
 
 
+def _of_group_norm(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the same, with a channel for each group of each sample."""
+    groups = output[0] * layer.num_groups
+    return _of_batch_norm(layer, given, (1, groups, math.prod(output) // groups))
+
+
 def _of_flatten(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return nothing: it is another view of the same memory."""
     return [], []
@@ -259,6 +265,8 @@ _LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
     "MaxPool2d": _of_pooling,
     "Flatten": _of_flatten,
     "BatchNorm2d": _of_batch_norm,
+    "ConvTranspose2d": _of_convolution,
+    "GroupNorm": _of_group_norm,
     "RNN": _of_recurrent,
     "LSTM": _of_lstm,
     "TransformerEncoderLayer": _of_transformer,
