@@ -41,7 +41,7 @@ def test_a_figure_is_displayed_once_and_then_closed(monkeypatch: pytest.MonkeyPa
 def test_a_bar_is_shown_in_a_notebook(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "_is_notebook", lambda: True)
+    monkeypatch.setattr(progress, "is_notebook", lambda: True)
     model = nn.Linear(1, 1)
     loader = nn.DataLoader(np.ones((4, 1), np.float32), np.ones((4, 1), np.float32))
     nn.fit(model, nn.MeanSquaredError(), nn.SGD(model.parameters()), loader)

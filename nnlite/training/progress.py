@@ -27,7 +27,7 @@ class Progress:
     def epoch(self) -> Iterator[None]:
         """Context of an epoch, with a bar on a terminal or in a notebook."""
         self._begun = time.perf_counter()
-        notebook = _is_notebook()
+        notebook = is_notebook()
         if not self._shown or not (notebook or (sys.stderr is not None and sys.stderr.isatty())):
             yield
             return
@@ -63,7 +63,7 @@ class Progress:
             print(self._training.describe_nothing(), flush=True)
 
 
-def _is_notebook() -> bool:
+def is_notebook() -> bool:
     """Whether the code runs in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
