@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
+
+import pytest
 
 NEEDED = {
     "nnlite/interop/onnx/*": ["onnx"],
@@ -23,3 +27,11 @@ NEEDED = {
 collect_ignore_glob = [
     path for path, packages in NEEDED.items() if not all(map(find_spec, packages))
 ]
+
+
+@pytest.fixture(autouse=True)
+def _figures_closed() -> Iterator[None]:
+    """Close the figures of every test and example, which pyplot keeps."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")

@@ -1,10 +1,12 @@
-"""Train a network on the MNIST digits and report its accuracy on the test images."""
+"""Train a network to read handwritten digits, and test it on images that it has not seen."""
 
 import argparse
 import importlib.util
 import sys
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
 
 import nnlite as nn
 
@@ -14,26 +16,41 @@ import nnlite as nn
 def run(options):
     """Train and test a network as the options say; return the exit status."""
     nn.seed(options.seed)
-    train, test = nn.datasets.mnist(options.data_dir, download=options.download)
     model = NETWORKS[options.model](options)
     parameters = sum(parameter.size for parameter in model.parameters())
-    say(options, f"{model}\n{parameters:,} parameters, {len(train[0]):,} training images")
-
     status, history = 0, nn.History()
-    try:
-        fit(model, train, test, history, options)
-    except KeyboardInterrupt:
-        status = report_interrupt(options)
-    if options.silent:
+    if options.load:
+        model.load_state_dict(nn.load_state(options.load))
+        say(options, f"{model}\n{parameters:,} parameters from {options.load}")
+    if options.load and options.read:
+        read(model, options.read)
         return status
 
-    images, labels = test
-    print(f"test accuracy {nn.accuracy(nn.predict(model, images), labels):.2%}")
+    train, (images, labels) = nn.datasets.mnist(options.data_dir, download=options.download)
+    if not options.load:
+        train, validation = split(train)
+        sizes = f"{len(train[0]):,} training images, {len(validation[0]):,} for validation"
+        say(options, f"{model}\n{parameters:,} parameters, {sizes}")
+        try:
+            fit(model, train, validation, history, options)
+        except KeyboardInterrupt:
+            status = report_interrupt(options)
+        if options.silent:
+            return status
+
+    predict = nn.compile(model) if options.compile else model
+    print(f"test accuracy {nn.accuracy(nn.predict(predict, images), labels):.2%}")
     write_results(model, history, images, labels, options)
     return status
 
 
-def fit(model, train, test, history, options):
+def split(train):
+    """Return the training set without its last twelfth, 5,000 images of MNIST, and this part."""
+    held_out = len(train[0]) // 12
+    return [array[:-held_out] for array in train], tuple(array[-held_out:] for array in train)
+
+
+def fit(model, train, validation, history, options):
     """Train the model; the figures of each epoch go into the history."""
     augmentation = nn.RandomAffine(degrees=10, shift=2, fill=train[0].min())  # black background
     optimizer = OPTIMIZERS[options.optimizer](model.parameters(), options)
@@ -53,7 +70,7 @@ def fit(model, train, test, history, options):
         nn.CrossEntropy(),
         optimizer,
         loader,
-        validation=test,
+        validation=validation,
         metrics=[nn.accuracy],
         epochs=options.epochs,
         schedule=SCHEDULES[options.schedule](optimizer, options.epochs * len(loader)),
@@ -61,6 +78,7 @@ def fit(model, train, test, history, options):
         max_grad_norm=1.0 if options.model == "rnn" else None,  # gradients through 28 steps
         checkpoint=options.checkpoint and nn.Checkpoint(options.checkpoint, every_batches=100),
         resume=options.resume,
+        compile=options.compile,
         history=history,
         progress=not options.quiet,
     )
@@ -121,6 +139,11 @@ DEFAULTS = {
     "cnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
     "rnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
 }
+# Options that a network has no use for that is loaded and not trained.
+TRAINING = (
+    "optimizer", "schedule", "augment", "epochs", "batch_size", "lr", "momentum", "weight_decay",
+    "seed", "distributed", "checkpoint", "resume", "plot",
+)  # fmt: skip
 LEARNING_RATES = {"sgd": 0.1, "adam": 0.003, "adamw": 0.003, "rmsprop": 0.001}
 
 
@@ -154,7 +177,7 @@ def report_interrupt(options):
 
 
 def write_results(model, history, images, labels, options):
-    """Write the files that the options ask for."""
+    """Write the files that the options ask for, and read the image that they name."""
     if options.save:
         nn.save(model, options.save)
         say(options, f"parameters saved to {options.save}")
@@ -164,6 +187,74 @@ def write_results(model, history, images, labels, options):
     if options.page:
         nn.to_html(model, options.page, input_shape=images.shape[1:])
         say(options, f"page saved to {options.page}; open it in a browser and draw")
+    if options.read:
+        read(model, options.read)
+    if not (options.load or options.save or options.plot or options.page or options.read):
+        say(options, "add --plot run.png to see how it went, or --save model.npz to keep it")
+
+
+# ---- an image of one's own ----
+
+
+def read(model, path):
+    """Print which digit the model sees in an image file."""
+    image = (as_mnist(path) - 0.1307) / 0.3081  # as nn.datasets.mnist standardises images
+    logits = nn.predict(model, image[None, None].astype(np.float32))
+    (probabilities,) = nn.Softmax()(logits)
+    first, second = probabilities.argsort()[:-3:-1]
+    print(f"{path}: {first} ({probabilities[first]:.1%}), "
+          f"or else {second} ({probabilities[second]:.1%})")  # fmt: skip
+
+
+def as_mnist(path):
+    """Return the image of a digit as MNIST has them: white on black, 20 pixels high, centred."""
+    from matplotlib.image import imread
+
+    try:
+        image = np.asarray(imread(path), np.float64)
+    except SyntaxError as error:  # of a damaged file
+        raise ValueError(f"{path}: {error}") from None
+    image /= 1 if image.max() <= 1 else 255
+    grey = image if image.ndim == 2 else image[..., :3].mean(axis=2)
+    if image.ndim == 3 and image.shape[2] in (2, 4):  # transparent is white
+        grey = 1 - image[..., -1] * (1 - grey)
+    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ink = np.abs(grey - np.median(edge))
+    if ink.max() < 0.1:
+        raise ValueError(f"{path}: the image is blank")
+    ink[ink < 0.2 * ink.max()] = 0
+    rows, columns = (np.flatnonzero(ink.any(axis=axis)) for axis in (1, 0))
+    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] / ink.max()
+    scale = 20 / max(ink.shape)
+    height, width = (max(1, round(scale * length)) for length in ink.shape)
+    small = averages(ink.shape[0], height) @ ink @ averages(ink.shape[1], width).T
+    # MNIST's digits have their centre of mass in the middle of pixel 14.
+    top, left = (
+        int(np.clip(round(14.5 - place), 0, 28 - length))
+        for place, length in zip(centre_of_mass(small), small.shape, strict=True)
+    )
+    digit = np.zeros((28, 28))
+    digit[top : top + height, left : left + width] = small
+    return digit
+
+
+def averages(length, parts):
+    """Return the matrix (parts, length) that averages a line over equal parts."""
+    edges = np.linspace(0, length, parts + 1)[:, None]
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return np.maximum(overlap, 0) * parts / length
+
+
+def centre_of_mass(image):
+    """Return the row and the column."""
+    return [
+        np.average(np.arange(length) + 0.5, weights=image.sum(axis=1 - axis))
+        for axis, length in enumerate(image.shape)
+    ]
+
+
+# ---- the options ----
 
 
 def parse_arguments():
@@ -171,15 +262,15 @@ def parse_arguments():
     parser = build_parser()
     options = parser.parse_args()
     check_options(parser, options)
-    if options.hidden is None:
-        options.hidden = [256, 128]
-    for name, default in DEFAULTS[options.model].items():
-        if getattr(options, name) is None:
-            setattr(options, name, default)
-    if options.lr is None:
-        options.lr = LEARNING_RATES[options.optimizer]
-    if options.weight_decay is None:
-        options.weight_decay = 0.01 if options.optimizer == "adamw" else 0.0
+    if options.resume and options.seed is not None and options.checkpoint.exists():
+        print(f"--seed: the random numbers are those of the run in {options.checkpoint}")
+    fill_in(options, **DEFAULTS[options.model], hidden=[256, 128], batch_size=128, seed=0)
+    fill_in(
+        options,
+        lr=LEARNING_RATES[options.optimizer],
+        momentum=0.9,
+        weight_decay=0.01 if options.optimizer == "adamw" else 0.0,
+    )
     options.silent = False  # whether another process prints
     if options.distributed:
         from nnlite.interop import mpi
@@ -188,47 +279,69 @@ def parse_arguments():
     return options
 
 
+def fill_in(options, **defaults):
+    """Set the options that the command line does not have."""
+    for name, default in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+
+
 def build_parser():
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Defaults of --optimizer, --schedule and --epochs: "
+        epilog="Without options, a perceptron trains for 5 epochs. Defaults of --optimizer, "
+        "--schedule and --epochs: "
         + "; ".join(
             f"{model}: {given['optimizer']}, {given['schedule']}, {given['epochs']} epochs"
             for model, given in DEFAULTS.items()
         ),
     )
-    group = parser.add_argument_group("network and training")
+    group = parser.add_argument_group("network")
     add = group.add_argument
     add("--model", choices=NETWORKS, default="mlp",
-        help="multilayer perceptron, convolutional network, or LSTM that reads an image row by "
-        "row (mlp)")  # fmt: skip
+        help="mlp: fully connected layers (default); cnn: convolutions; rnn: an LSTM that reads "
+        "an image row by row")  # fmt: skip
     add("--hidden", type=at_least(1), nargs="*", metavar="SIZE",
-        help="sizes of the hidden layers of the mlp; no size makes a linear classifier "
-        "(256 128)")  # fmt: skip
-    add("--optimizer", choices=OPTIMIZERS, help="optimizer")
-    add("--schedule", choices=SCHEDULES, help="learning-rate schedule over the steps of the run")
-    add("--augment", action="store_true", help="augment with small random rotations and shifts")
-    add_number(group, "--epochs", 1, None, "number of passes over the training images")
-    add_number(group, "--batch-size", 1, 128, "number of images in a step")
+        help="sizes of the hidden layers of the mlp, such as 256 128 (default); no size makes a "
+        "linear classifier")  # fmt: skip
+    group = parser.add_argument_group("training")
+    add = group.add_argument
+    add("--optimizer", choices=OPTIMIZERS, help="rule that updates the weights")
+    add("--schedule", choices=SCHEDULES, help="how the learning rate changes during the run")
+    add(
+        "--augment",
+        action="store_const",
+        const=True,
+        help="rotate and shift the images a little, at random",
+    )
+    add_number(group, "--epochs", 1, "number of passes over the training images")
+    add_number(group, "--batch-size", 1, "number of images in a step (128)")
     rates = ", ".join(f"{name} {lr:g}" for name, lr in LEARNING_RATES.items())
-    add_number(group, "--lr", 0.0, None, f"highest learning rate ({rates})")
-    add_number(group, "--momentum", 0.0, 0.9, "momentum factor of sgd")
-    add_number(group, "--weight-decay", 0.0, None, "weight decay (adamw 0.01, others 0)")
-    add_number(group, "--seed", 0, 0, "random seed; the same seed gives the same result")
+    add_number(group, "--lr", 0.0, f"highest learning rate ({rates})")
+    add_number(group, "--momentum", 0.0, "momentum factor of sgd (0.9)")
+    add_number(group, "--weight-decay", 0.0, "pull of the weights towards 0 (adamw 0.01, others 0)")
+    add_number(group, "--seed", 0, "random seed; the same seed gives the same result (0)")
     add("--distributed", action="store_true",
         help="train with all processes that mpiexec has started; each takes its part of every "
         "batch")  # fmt: skip
+    add("--compile", action="store_true", help="compile the training steps to machine code")
+    add("--checkpoint", type=Path, metavar="FILE",
+        help="save the state of the run every 100 batches (.npz)")  # fmt: skip
+    add("--resume", action="store_true",
+        help="continue from the checkpoint, if the file exists")  # fmt: skip
     group = parser.add_argument_group("files and output")
     add = group.add_argument
+    add("--load", type=Path, metavar="FILE",
+        help="test the network that --save has saved instead of training one")  # fmt: skip
+    add("--read", type=Path, metavar="FILE",
+        help="say which digit an image file shows (.png and others)")  # fmt: skip
+    add("--save", type=Path, metavar="FILE", help="save the parameters (.npz, .safetensors)")
+    add("--plot", type=Path, metavar="FILE",
+        help="draw learning curves, mistakes and weights (.png, .svg, .pdf)")  # fmt: skip
+    add("--page", type=Path, metavar="FILE", help="write the network as a web page (.html)")
     add("--data-dir", metavar="DIR", help="folder of MNIST, in place of the bundled files")
     add("--download", action="store_true", help="download MNIST to --data-dir with torchvision")
-    add("--checkpoint", type=Path, metavar="FILE",
-        help="save a checkpoint every 100 batches (.npz)")  # fmt: skip
-    add("--resume", action="store_true", help="continue from the checkpoint, if the file exists")
-    add("--save", type=Path, metavar="FILE", help="save the parameters (.npz, .safetensors)")
-    add("--plot", type=Path, metavar="FILE", help="plot the training run (.png, .svg, .pdf)")
-    add("--page", type=Path, metavar="FILE", help="write the network as a web page (.html)")
     add("--quiet", action="store_true", help="print only the test accuracy")
     return parser
 
@@ -237,20 +350,36 @@ def check_options(parser, options):
     """Exit with a line that says what is wrong if some options do not fit together."""
     if options.download and not options.data_dir:
         parser.error("--download needs --data-dir")
+    for name in TRAINING:
+        if options.load and getattr(options, name) not in (None, False):
+            parser.error(f"--{name.replace('_', '-')} is for training; --load does not train")
     if options.resume and not options.checkpoint:
         parser.error("--resume needs --checkpoint")
+    if options.checkpoint and options.checkpoint.exists() and not options.resume:
+        parser.error(
+            f"--checkpoint: {options.checkpoint} exists already; add --resume to continue that "
+            f"run, or name another file"
+        )
     if options.hidden is not None and options.model != "mlp":
         parser.error(f"--hidden is for --model mlp, not {options.model}")
+    optimizer = options.optimizer or DEFAULTS[options.model]["optimizer"]
+    if options.momentum is not None and optimizer != "sgd":
+        parser.error(f"--momentum is for --optimizer sgd, not {optimizer}")
     if options.page and options.model == "rnn":
         parser.error("--page is for --model mlp or cnn: the page has no form for an LSTM")
     check_file(parser, "--checkpoint", options.checkpoint, ".npz")
     check_file(parser, "--save", options.save, ".npz", ".safetensors")
     check_file(parser, "--plot", options.plot, ".png", ".svg", ".pdf")
     check_file(parser, "--page", options.page, ".html")
-    if options.save and options.save.suffix == ".safetensors":
-        check_package(parser, "--save to .safetensors", "safetensors")
-    if options.plot:
-        check_package(parser, "--plot", "matplotlib")
+    for name, path in (("--load", options.load), ("--read", options.read)):
+        if path and not path.is_file():
+            parser.error(f"{name}: there is no file {path}")
+    for name, path in (("--save to", options.save), ("--load from", options.load)):
+        if path and path.suffix == ".safetensors":
+            check_package(parser, f"{name} .safetensors", "safetensors")
+    for name in ("plot", "read"):
+        if getattr(options, name):
+            check_package(parser, f"--{name}", "matplotlib")
     if options.distributed:
         check_package(parser, "--distributed", "mpi4py")
 
@@ -270,11 +399,9 @@ def check_package(parser, option, package):
         parser.error(f"{option} needs {package}; install it with: pip install {package}")
 
 
-def add_number(group, name, minimum, default, text):
+def add_number(group, name, minimum, text):
     """Add an option that takes a number of at least `minimum`, of the same type."""
-    if default is not None:
-        text += f" ({default})"
-    group.add_argument(name, type=at_least(minimum), default=default, metavar="N", help=text)
+    group.add_argument(name, type=at_least(minimum), metavar="N", help=text)
 
 
 def at_least(minimum):

@@ -15,7 +15,16 @@ from pathlib import Path
 
 from .case import Case
 from .cases import select
-from .harness import ROOT, CaseError, Measurement, Options, Participant, Session
+from .harness import (
+    BUSY,
+    BUSY_ONE_THREAD,
+    ROOT,
+    CaseError,
+    Measurement,
+    Options,
+    Participant,
+    Session,
+)
 from .report import Table, print_head, print_notes, write_json
 
 
@@ -116,15 +125,18 @@ def parse_arguments() -> argparse.Namespace:
     add("--memory", action="store_true", help="measure the peak memory too")
     add("--json", type=Path, metavar="FILE", help="write every round of every case there")
     group = parser.add_argument_group("more sides")
-    for side, what in (
-        ("torch.compile", "PyTorch's model compiled"),
-        ("jax", "JAX, with the whole step under jit"),
-        ("sklearn", "scikit-learn's MLPClassifier"),
-        ("floor", "the NumPy calls alone that a step cannot do without"),
+    for option, side, what in (
+        ("--compiled", Participant.of("nnlite.compile"), "nnlite with the whole step compiled"),
+        ("--torch-compile", Participant.of("torch.compile"), "PyTorch's model compiled"),
+        ("--jax", Participant.of("jax"), "JAX, with the whole step under jit"),
+        ("--sklearn", Participant.of("sklearn"), "scikit-learn's MLPClassifier"),
+        ("--floor", Participant.of("floor"), "the NumPy calls that a step cannot do without"),
+        ("--busy", BUSY, "nnlite beside another busy process"),
+        ("--busy-one-thread", BUSY_ONE_THREAD, "the same with one thread"),
     ):
         group.add_argument(
-            f"--{side.removeprefix('torch.')}", dest="extras", action="append_const", const=side,
-            default=[], help=f"a column for {what}",
+            option, dest="extras", action="append_const", const=side, default=[],
+            help=f"a column for {what}",
         )  # fmt: skip
     group.add_argument(
         "--torchvision-python", default=sys.executable, metavar="PATH",

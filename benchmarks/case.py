@@ -71,12 +71,13 @@ class Case(ABC):
     ----------
     rival : str
         The side that nnlite is compared with.
-    goal : float or None
-        Target for the rival's time over nnlite's.
+    goal, compiled_goal : float or None
+        Targets for the rival's time over nnlite's, and over that of nnlite compiled.
     """
 
     rival: str = "torch"
     goal: float | None
+    compiled_goal: float | None
 
     @property
     @abstractmethod

@@ -215,9 +215,45 @@ def _of_batch_norm(layer: Any, given: Shape, output: Shape) -> Calls:
     return both, [*both, partial(np.add, y, y, y)]
 
 
+def _of_group_norm(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the same, with a channel for each group of each sample."""
+    groups = output[0] * layer.num_groups
+    return _of_batch_norm(layer, given, (1, groups, math.prod(output) // groups))
+
+
 def _of_flatten(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return nothing: it is another view of the same memory."""
     return [], []
+
+
+def _of_transformer(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return the softmax, ReLU, both sums with a shortcut and both normalizations."""
+    samples, steps, width = given
+    scores = _array(samples * layer.nhead * steps, steps)
+    totals, column = _array(len(scores)), _array(len(scores), 1)
+    hidden, x = _array(samples * steps, layer.dim_feedforward), _array(samples * steps, width)
+    sums, scale = _array(len(x)), _array(len(x), 1)
+    softmax: list[Call] = [
+        partial(np.einsum, "ij->i", scores, out=totals),
+        partial(np.multiply, scores, column, scores),
+    ]
+    each: list[Call] = [
+        partial(np.add, x, x, x),
+        partial(np.einsum, "ij,ij->i", x, x, out=sums),
+        partial(np.multiply, x, scale, x),
+        partial(np.multiply, x, x[0], x),
+    ]
+    forward = [
+        partial(np.exp, scores, scores),
+        *softmax,
+        partial(np.maximum, hidden, 0, out=hidden),
+    ]
+    backward = [
+        *softmax,
+        partial(np.multiply, scores, scores, scores),
+        partial(np.multiply, hidden, hidden, hidden),
+    ]
+    return [*forward, *each * 2], [*backward, *each * 2]
 
 
 _LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
@@ -229,8 +265,11 @@ _LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
     "MaxPool2d": _of_pooling,
     "Flatten": _of_flatten,
     "BatchNorm2d": _of_batch_norm,
+    "ConvTranspose2d": _of_convolution,
+    "GroupNorm": _of_group_norm,
     "RNN": _of_recurrent,
     "LSTM": _of_lstm,
+    "TransformerEncoderLayer": _of_transformer,
 }
 
 

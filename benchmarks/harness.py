@@ -8,12 +8,13 @@ about a given total duration; it is recorded as the time of one step.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -54,17 +55,27 @@ class Participant:
         The interpreter.
     root : Path
         The working folder, from which nnlite is imported.
+    threads : int or None
+        The number of threads, if not that of all sides.
+    beside : bool
+        Whether another process is busy meanwhile.
     """
 
     title: str
     side: str
     python: str = sys.executable
     root: Path = ROOT
+    threads: int | None = None
+    beside: bool = False
 
     @classmethod
     def of(cls, side: str, **options: Any) -> Participant:
         """Return a side under its own title."""
         return cls(SIDES[side].title, side, **options)
+
+
+BUSY = Participant("busy", "nnlite", beside=True)
+BUSY_ONE_THREAD = Participant("busy, one thread", "nnlite", threads=1, beside=True)
 
 
 @dataclass(frozen=True)
@@ -119,10 +130,10 @@ class Measurement:
         """Return the lower quartile, the median and the upper quartile of a step's time."""
         return _quartiles(self.times[title])
 
-    def ratio(self, title: str) -> tuple[float, float, float] | None:
-        """Return the quartiles of another side's time over nnlite's, computed for each round."""
-        others = self.times.get(title)
-        return None if others is None else _quartiles(others / self.times["nnlite"])
+    def ratio(self, title: str, of: str = "nnlite") -> tuple[float, float, float] | None:
+        """Return the quartiles of a side's time over that of another, computed for each round."""
+        others, own = self.times.get(title), self.times.get(of)
+        return None if others is None or own is None else _quartiles(others / own)
 
     def blas_share(self) -> float | None:
         """Return the time of the matrix products as a fraction of nnlite's step."""
@@ -140,6 +151,7 @@ class Worker:
 
     def __init__(self, participant: Participant, threads: int) -> None:
         self.participant = participant
+        threads = participant.threads or threads
         environment = {f"{library}_NUM_THREADS": str(threads) for library in THREADED}
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -196,8 +208,8 @@ class Session:
         The interpreter of the side "torchvision".
     against : Participant, optional
         Compare nnlite with this participant instead of the rival of each case.
-    extras : sequence of str
-        Further sides, each a key of `SIDES`.
+    extras : sequence of Participant
+        Further columns.
 
     Attributes
     ----------
@@ -212,11 +224,11 @@ class Session:
         options: Options,
         torchvision_python: str = sys.executable,
         against: Participant | None = None,
-        extras: Sequence[str] = (),
+        extras: Sequence[Participant] = (),
     ) -> None:
         self.options = options
         self.against = against
-        self.extras = [Participant.of(side) for side in extras]
+        self.extras = list(extras)
         self.versions: dict[str, dict[str, str]] = {}
         self.missing: dict[str, str] = {}
         self._torchvision_python = torchvision_python
@@ -306,14 +318,18 @@ class Session:
     def _time(self, workers: list[Worker]) -> dict[str, NDArray[np.float64]]:
         """Return the seconds per step of each round, by the title of the participant."""
         options = self.options
-        length = sum(worker("warm_up", options.seconds) + _PAUSE for worker in workers)
+        length = 0.0
+        for worker in workers:
+            with _busy_process(worker.participant.beside):
+                length += worker("warm_up", options.seconds) + _PAUSE
         rounds = min(options.rounds, max(3, int(options.limit / length)))
         times = {worker.participant.title: np.empty(rounds) for worker in workers}
         for number in range(rounds):
             # Reverse the order in each round, so that a steady drift of the machine favours none.
             for worker in workers if number % 2 == 0 else reversed(workers):
                 time.sleep(_PAUSE)
-                times[worker.participant.title][number] = worker("run_round")
+                with _busy_process(worker.participant.beside):
+                    times[worker.participant.title][number] = worker("run_round")
         return times
 
     def _memory(
@@ -329,6 +345,21 @@ class Session:
             return measured
         finally:
             worker.close()
+
+
+@contextlib.contextmanager
+def _busy_process(wanted: bool) -> Iterator[None]:
+    """Context in which another process uses a core, if `wanted`."""
+    if not wanted:
+        yield
+        return
+    process = subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
+    try:
+        time.sleep(_PAUSE)
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def check_agreement(workers: Sequence[Worker], dtype: str) -> None:

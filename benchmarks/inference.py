@@ -22,6 +22,7 @@ class Inference(Case):
     network: Network
     batch_size: int
     goal: float | None = None
+    compiled_goal: float | None = None
 
     @property
     def name(self) -> str:
@@ -31,8 +32,9 @@ class Inference(Case):
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
         runners: dict[str, Callable[[Any], Runner]] = {
             "nnlite": NnliteInference,
+            "nnlite.compile": CompiledInference,
             "torch": TorchInference,
-            "torch.compile": CompiledInference,
+            "torch.compile": TorchCompiledInference,
             "blas": BlasRunner,
             "floor": FloorRunner,
         }
@@ -77,6 +79,20 @@ class NnliteInference(NnliteRunner, InferenceRunner):
         return self.predict(self.model, x)
 
 
+class CompiledInference(NnliteInference):
+    """nnlite: ``predict`` of the compiled model."""
+
+    def __init__(self, case: Inference) -> None:
+        import nnlite as nn
+
+        super().__init__(case)
+        self.compiled = nn.compile(self.model)
+
+    def step(self, *batch: Any) -> Any:
+        (x,) = batch
+        return self.predict(self.compiled, x)
+
+
 class TorchInference(TorchRunner, InferenceRunner):
     """PyTorch in evaluation mode, within ``inference_mode``."""
 
@@ -93,7 +109,7 @@ class TorchInference(TorchRunner, InferenceRunner):
             return self.forward(x)
 
 
-class CompiledInference(TorchInference):
+class TorchCompiledInference(TorchInference):
     """PyTorch with the model compiled by ``torch.compile``."""
 
     def __init__(self, case: Inference) -> None:

@@ -29,6 +29,7 @@ class Import(Case):
     """Start Python and import the library."""
 
     goal: float | None = None
+    compiled_goal: float | None = None
 
     @property
     def name(self) -> str:
@@ -73,6 +74,7 @@ class Epoch(Case):
     rival: str
     whole_process: bool = False
     goal: float | None = None
+    compiled_goal: float | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +91,11 @@ class Epoch(Case):
             "torch": TorchEpoch,
             "torchvision": TorchvisionEpoch,
         }
-        runners = {"nnlite": NnliteEpoch, self.rival: rivals[self.rival]}
+        runners = {
+            "nnlite": NnliteEpoch,
+            "nnlite.compile": CompiledEpoch,
+            self.rival: rivals[self.rival],
+        }
         return runners if self.whole_process else runners | {"floor": EpochFloor}
 
 
@@ -128,6 +134,13 @@ class NnliteEpoch(EpochRunner, NnliteRunner):
 
     def __init__(self, case: Epoch) -> None:
         super().__init__(case, "mnist_nnlite")
+
+
+class CompiledEpoch(EpochRunner, NnliteRunner):
+    """nnlite with the training step compiled."""
+
+    def __init__(self, case: Epoch) -> None:
+        super().__init__(case, "mnist_nnlite_compiled")
 
 
 class EpochFloor(Runner):

@@ -131,6 +131,72 @@ class NormalizedCNN(Network):
         )  # fmt: skip
 
 
+class GroupNormalizedCNN(NormalizedCNN):
+    """The same network with group normalisation, in groups of eight channels."""
+
+    name = "PyTorch example CNN with group norm"
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, bias=False), nn.GroupNorm(4, 32), nn.ReLU(),
+            nn.Conv2d(32, 64, 3, bias=False), nn.GroupNorm(8, 64), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Linear(128, 10),
+        )  # fmt: skip
+
+
+class SeparableCNN(Network):
+    """Two depthwise convolutions, each followed by a convolution of single pixels, as in MobileNet.
+
+    After A. Howard et al., "MobileNets: efficient convolutional neural networks for mobile vision
+    applications", arXiv:1704.04861.
+    """
+
+    name = "CNN of depthwise convolutions"
+    input_shape = (1, 28, 28)
+    has_jax = False
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(32, 32, 3, padding=1, groups=32), nn.Conv2d(32, 64, 1), nn.ReLU(),
+            nn.Conv2d(64, 64, 3, 2, 1, groups=64), nn.Conv2d(64, 64, 1), nn.ReLU(),
+            nn.Flatten(), nn.Linear(3136, 10),
+        )  # fmt: skip
+
+
+class TransposedCNN(Network):
+    """A convolution that halves the image, and a transposed one that doubles it again."""
+
+    name = "CNN with a transposed convolution"
+    input_shape = (1, 28, 28)
+    has_jax = False
+
+    def build(self, nn: Any) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(1, 32, 4, stride=2, padding=1), nn.ReLU(),
+            nn.ConvTranspose2d(32, 16, 4, stride=2, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(3136, 10),
+        )  # fmt: skip
+
+
+class RowTransformer(Network):
+    """A layer of a transformer over the rows of an image, four heads of 32 features."""
+
+    name = "Transformer layer 28x128"
+    input_shape = (28, 128)
+    has_jax = False
+
+    def nnlite(self, nn: Any) -> Any:
+        return self._model(nn, nn.TransformerEncoderLayer(128, 4, 256, dropout=0.0))
+
+    def torch(self, nn: Any) -> Any:
+        layer = nn.TransformerEncoderLayer(128, 4, 256, dropout=0.0, batch_first=True)
+        return self._model(nn, layer)
+
+    def _model(self, nn: Any, layer: Any) -> Any:
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(28 * 128, 10))
+
+
 class _OfRows(Network):
     """A recurrent network that reads an image row by row and classifies the last state."""
 

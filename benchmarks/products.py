@@ -128,11 +128,18 @@ def _of_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
     samples, channels, rows, columns = output
     in_channels, height, width = layer.weight.shape[1:]
     window, places = in_channels * height * width, samples * columns
+    channels, groups = channels // layer.groups, layer.groups
     return _LayerProducts(
-        [Product(channels, window, places, times=rows)],
-        [Product(window, places, channels, right_transposed=True, times=rows)],
-        [Product(in_channels * width, channels * height, places, times=given[2])],
+        [Product(channels, window, places, times=rows * groups)],
+        [Product(window, places, channels, right_transposed=True, times=rows * groups)],
+        [Product(in_channels * width, channels * height, places, times=given[2] * groups)],
     )
+
+
+def _of_transposed_convolution(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return those of the convolution of the output, of which this is the input gradient."""
+    convolution = _of_convolution(layer, output, given)
+    return _LayerProducts(convolution.input_grad, convolution.backward, convolution.forward)
 
 
 def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
@@ -159,9 +166,34 @@ def _of_recurrent(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
     return needed
 
 
+def _of_transformer(layer: Any, given: Shape, output: Shape) -> _LayerProducts:
+    """Return those of the four linear maps, and of attention: two forward, four backward."""
+    samples, steps, width = given
+    rows, heads, hidden = samples * steps, samples * layer.nhead, layer.dim_feedforward
+    size = width // layer.nhead
+    first, *others = (
+        _of_linear(None, (rows, inputs), (rows, outputs))
+        for inputs, outputs in (
+            (width, 3 * width), (width, width), (width, hidden), (hidden, width)
+        )
+    )  # fmt: skip
+    needed = _LayerProducts(first.forward, first.backward, first.input_grad)
+    for linear in others:
+        needed.forward.extend(linear.forward)
+        needed.backward.extend(linear.backward + linear.input_grad)
+    scores = Product(steps, size, steps, right_transposed=True, times=heads)
+    read = Product(steps, steps, size, times=heads)
+    transposed = Product(steps, steps, size, left_transposed=True, times=heads)
+    needed.forward.extend([scores, read])
+    needed.backward.extend([transposed, scores, read, transposed])
+    return needed
+
+
 _LAYERS = {
     "Linear": _of_linear,
+    "TransformerEncoderLayer": _of_transformer,
     "Conv2d": _of_convolution,
+    "ConvTranspose2d": _of_transposed_convolution,
     "RNN": _of_recurrent,
     "LSTM": _of_recurrent,
     "GRU": _of_recurrent,

@@ -13,14 +13,17 @@ from typing import Any
 
 from .case import Case
 from .harness import Measurement, Session
+from .sides import SIDES
 
 LEGEND = """\
 Times are per step: the median of the rounds ± half the interquartile range. The ratio is the other
 side's time over nnlite's: median and quartiles over pairs of rounds. BLAS is the time of the step's
-matrix products alone, in NumPy, as a fraction of nnlite's step."""
+matrix products alone, in NumPy, as a fraction of nnlite's step. Behind "nnlite compiled", the ratio
+is the first other side's time over it."""
 MEMORY_LEGEND = """\
 MiB: peak memory added by the case to a new process; in brackets, the peak of the whole process."""
 
+_COMPILED = SIDES["nnlite.compile"].title
 _QUARTILES = ("lower_quartile", "median", "upper_quartile")
 _NONE = "–"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -59,6 +62,9 @@ class Table:
         for extra in extras:
             head += [extra, "ratio"]
             widths += [13, 5]
+            if extra == _COMPILED and goals:
+                head.append("goal")
+                widths.append(5)
         if memory:
             head += ["nnlite, MiB", f"{rival}, MiB"]
             widths += [14, 14]
@@ -76,11 +82,16 @@ class Table:
             _step(measurement, measurement.rival),
             _middle(ratio),
             f"{ratio[0]:.2f} – {ratio[2]:.2f}" if ratio else _NONE,
-            f"{case.goal:.1f}" if case.goal and self._goals else _NONE,
+            _goal(case.goal if self._goals else None),
             f"{share:.0%}" if share else _NONE,
         ]
         for extra in self._extras:
-            cells += [_step(measurement, extra), _middle(measurement.ratio(extra))]
+            if extra == _COMPILED:
+                ratio = measurement.ratio(measurement.rival, of=extra)
+                cells += [_step(measurement, extra), _middle(ratio)]
+                cells += [_goal(case.compiled_goal)] if self._goals else []
+            else:
+                cells += [_step(measurement, extra), _middle(measurement.ratio(extra))]
         if self._memory:
             cells += [_mebibytes(measurement, title) for title in ("nnlite", measurement.rival)]
         self._print(cells)
@@ -89,6 +100,10 @@ class Table:
         first, *others = zip(cells, self._widths, strict=True)
         padded = [first[0].ljust(first[1]), *[cell.rjust(width) for cell, width in others]]
         print(f"| {' | '.join(padded)} |", flush=True)
+
+
+def _goal(goal: float | None) -> str:
+    return f"{goal:.2f}".removesuffix("0") if goal else _NONE
 
 
 def _step(measurement: Measurement, title: str) -> str:

@@ -29,6 +29,7 @@ class SigmoidGradient(Case):
     """Forward and backward, including the gradient of the input."""
 
     goal: float | None = None
+    compiled_goal: float | None = None
 
     @property
     def name(self) -> str:
@@ -38,6 +39,7 @@ class SigmoidGradient(Case):
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
         return {
             "nnlite": NnliteGradient,
+            "nnlite.compile": CompiledGradient,
             "torch": TorchGradient,
             "blas": BlasRunner,
             "floor": FloorRunner,
@@ -78,6 +80,16 @@ class NnliteGradient(Runner):
         value = self.step()
         grads = {name: parameter.grad for name, parameter in self.model.named_parameters()}
         return _named(value, self.x_grad, *grads.values())
+
+
+class CompiledGradient(NnliteGradient):
+    """nnlite with forward and backward compiled."""
+
+    def __init__(self, case: SigmoidGradient) -> None:
+        import nnlite as nn
+
+        super().__init__(case)
+        self.model = nn.compile(self.model)
 
 
 class TorchGradient(Runner):

@@ -31,6 +31,7 @@ class Training(Case):
     batch_size: int
     optimizer: str = "SGD"
     goal: float | None = None
+    compiled_goal: float | None = None
 
     @property
     def name(self) -> str:
@@ -41,8 +42,9 @@ class Training(Case):
     def runners(self) -> Mapping[str, Callable[[Any], Runner]]:
         runners: dict[str, Callable[[Any], Runner]] = {
             "nnlite": NnliteTraining,
+            "nnlite.compile": CompiledTraining,
             "torch": TorchTraining,
-            "torch.compile": CompiledTraining,
+            "torch.compile": TorchCompiledTraining,
             "blas": BlasRunner,
             "floor": FloorRunner,
         }
@@ -121,6 +123,19 @@ class NnliteTraining(NnliteRunner, TrainingRunner):
         return {name: parameter.grad for name, parameter in self.model.named_parameters()}
 
 
+class CompiledTraining(NnliteTraining):
+    """nnlite with the whole step compiled."""
+
+    def __init__(self, case: Training) -> None:
+        import nnlite as nn
+
+        super().__init__(case)
+        self.compiled = nn.compile(self.model, self.loss, self.optimizer)
+
+    def step(self, *batch: Any) -> Any:
+        return self.compiled(*batch)
+
+
 class TorchTraining(TorchRunner, TrainingRunner):
     """PyTorch."""
 
@@ -146,7 +161,7 @@ class TorchTraining(TorchRunner, TrainingRunner):
         return {name: weight.grad.numpy() for name, weight in self.model.named_parameters()}
 
 
-class CompiledTraining(TorchTraining):
+class TorchCompiledTraining(TorchTraining):
     """PyTorch with the model compiled by ``torch.compile``."""
 
     def __init__(self, case: Training) -> None:

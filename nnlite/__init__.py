@@ -1,9 +1,10 @@
 """nnlite: a layer-based neural-network framework in NumPy."""
 
+import sys as _sys
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-from . import datasets, init
+from . import data, datasets, init, layers, optim, training
 from .data.augmentation import (
     Compose,
     GaussianNoise,
@@ -19,6 +20,7 @@ from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
 from .files.state import load_state, save
+from .hints import hint as _hint
 from .layer import Layer
 from .layers.activations import (
     ELU,
@@ -62,24 +64,66 @@ from .layers.arithmetic import (
     Sum,
     Weight,
 )
+from .layers.attention import MultiheadAttention
+from .layers.cells import GRUCell, LSTMCell, RNNCell
 from .layers.containers import Residual, Sequential
-from .layers.convolution import Conv1d, Conv2d
-from .layers.dropout import Dropout
-from .layers.embedding import Embedding
+from .layers.convolution import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from .layers.dropout import Dropout, Dropout1d, Dropout2d
+from .layers.embedding import Embedding, LearnedPositions, SinusoidalPositions
 from .layers.function import Lambda
 from .layers.graph import Graph
 from .layers.linear import Linear
-from .layers.normalization import BatchNorm1d, BatchNorm2d, LayerNorm
+from .layers.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    LayerNorm,
+    RMSNorm,
+)
+from .layers.padding import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
 from .layers.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
     AvgPool1d,
     AvgPool2d,
+    GlobalAvgPool1d,
     GlobalAvgPool2d,
+    GlobalMaxPool1d,
     GlobalMaxPool2d,
     MaxPool1d,
     MaxPool2d,
 )
 from .layers.recurrent import GRU, LSTM, RNN
-from .layers.shape import Flatten, Identity, Reshape
+from .layers.resampling import PixelShuffle, Upsample
+from .layers.shape import (
+    Concatenate,
+    Flatten,
+    Identity,
+    Permute,
+    Reshape,
+    Slice,
+    Split,
+    Squeeze,
+    Stack,
+    Unflatten,
+    Unsqueeze,
+)
+from .layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from .losses import (
     BinaryCrossEntropy,
     CosineEmbedding,
@@ -101,15 +145,23 @@ from .losses import (
     class_weights,
 )
 from .modes import is_grad_enabled, no_grad
+from .optim.adaptive import Lion, NAdam, RAdam
 from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
-from .optim.optimizers import SGD, Adam, AdamW, RMSprop
+from .optim.lbfgs import LBFGS
+from .optim.muon import Muon
+from .optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from .optim.schedules import (
+    ConstantLR,
     CosineAnnealingLR,
+    CosineAnnealingWarmRestarts,
+    CyclicLR,
     ExponentialLR,
+    LambdaLR,
     LinearLR,
     MultiStepLR,
     OneCycleLR,
+    PolynomialLR,
     ReduceLROnPlateau,
     Schedule,
     SequentialLR,
@@ -126,6 +178,7 @@ from .plots import (
     plot_weights,
 )
 from .random import seed
+from .training.averaging import EMA, SWA, AveragedModel, update_bn
 from .training.callbacks import Callback, Checkpoint, EarlyStopping
 from .training.evaluation import evaluate, predict
 from .training.fit import fit
@@ -135,6 +188,10 @@ from .training.metrics import (
     accuracy,
     binary_accuracy,
     confusion_matrix,
+    f1_score,
+    precision_score,
+    r2_score,
+    recall_score,
     top_k_accuracy,
 )
 from .training.state import Training
@@ -144,17 +201,26 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ELU",
+    "EMA",
     "GELU",
     "GLU",
     "GRU",
+    "LBFGS",
     "LSTM",
     "RNN",
     "SELU",
     "SGD",
+    "SWA",
     "Abs",
+    "Adagrad",
     "Adam",
     "AdamW",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
     "Add",
+    "AveragedModel",
     "AvgPool1d",
     "AvgPool2d",
     "BatchNorm1d",
@@ -163,15 +229,27 @@ __all__ = [
     "CSVLogger",
     "Callback",
     "Checkpoint",
+    "CircularPad1d",
+    "CircularPad2d",
     "Compose",
+    "Concatenate",
+    "ConstantLR",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
     "CosineEmbedding",
     "CrossEntropy",
+    "CyclicLR",
     "DataLoader",
     "Divide",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
     "EarlyStopping",
     "Embedding",
     "EpochMetric",
@@ -179,11 +257,15 @@ __all__ = [
     "ExponentialLR",
     "Flatten",
     "Focal",
+    "GRUCell",
     "GaussianNLL",
     "GaussianNoise",
+    "GlobalAvgPool1d",
     "GlobalAvgPool2d",
+    "GlobalMaxPool1d",
     "GlobalMaxPool2d",
     "Graph",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
@@ -192,13 +274,19 @@ __all__ = [
     "History",
     "Huber",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "KLDivergence",
+    "LSTMCell",
     "Lambda",
+    "LambdaLR",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositions",
     "Linear",
     "LinearLR",
+    "Lion",
     "LivePlot",
     "Log",
     "LogSigmoid",
@@ -216,17 +304,26 @@ __all__ = [
     "MixUp",
     "MultiMargin",
     "MultiStepLR",
+    "MultiheadAttention",
     "Multiply",
+    "Muon",
+    "NAdam",
     "Negative",
     "NegativeLogLikelihood",
     "OneCycleLR",
     "Optimizer",
     "PReLU",
     "Parameter",
+    "Permute",
+    "PixelShuffle",
     "PoissonNLL",
+    "PolynomialLR",
     "Power",
     "Quantile",
+    "RAdam",
+    "RMSNorm",
     "RMSprop",
+    "RNNCell",
     "RandomAffine",
     "RandomCrop",
     "RandomErasing",
@@ -235,6 +332,10 @@ __all__ = [
     "ReLU6",
     "Reciprocal",
     "ReduceLROnPlateau",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Reshape",
     "Residual",
     "Schedule",
@@ -242,20 +343,32 @@ __all__ = [
     "SequentialLR",
     "SiLU",
     "Sigmoid",
+    "SinusoidalPositions",
+    "Slice",
     "SmoothL1",
     "Softmax",
     "Softplus",
     "Softsign",
+    "Split",
     "Sqrt",
     "Square",
+    "Squeeze",
+    "Stack",
     "StepLR",
     "Subtract",
     "Sum",
     "Tanh",
     "Training",
+    "TransformerDecoderLayer",
+    "TransformerEncoderLayer",
     "TripletMargin",
+    "Unflatten",
+    "Unsqueeze",
+    "Upsample",
     "Weight",
     "WeightedRandomSampler",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "accuracy",
     "binary_accuracy",
     "class_weights",
@@ -265,6 +378,7 @@ __all__ = [
     "datasets",
     "diagnose",
     "evaluate",
+    "f1_score",
     "fit",
     "grad_cam",
     "gradcheck",
@@ -279,9 +393,13 @@ __all__ = [
     "plot_heatmaps",
     "plot_histograms",
     "plot_mistakes",
+    "plot_model",
     "plot_report",
     "plot_weights",
+    "precision_score",
     "predict",
+    "r2_score",
+    "recall_score",
     "saliency",
     "save",
     "save_checkpoint",
@@ -290,6 +408,7 @@ __all__ = [
     "to_html",
     "top_k_accuracy",
     "trace",
+    "update_bn",
 ]
 
 # Loaded on first use, so that `import nnlite` stays fast. Names that need an optional package are
@@ -305,6 +424,7 @@ _ON_FIRST_USE = {
     "from_torch": ".interop.torch",
     "grad_cam": ".debug.saliency",
     "load_model": ".files.model",
+    "plot_model": ".diagrams",
     "saliency": ".debug.saliency",
     "save_model": ".files.model",
     "to_html": ".interop.page",
@@ -314,11 +434,28 @@ _ON_FIRST_USE = {
 
 
 def __getattr__(name: str) -> _Any:
+    if name in __all__ and name not in _ON_FIRST_USE:  # of nnlite.optim and the like, see below
+        return globals()[name]
     if name not in _ON_FIRST_USE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        cure = _hint(name, __all__)
+        message = f"nnlite has no {name!r}" + (f"; {cure}" if cure else "")
+        if cure and _sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            # `from nnlite import name` would replace the message of an AttributeError.
+            raise ImportError(message)
+        raise AttributeError(message, name=name, obj=_sys.modules[__name__])
     try:
         return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
     except ModuleNotFoundError as error:
         raise ImportError(
             f"nnlite.{name} needs {error.name}; install it with: pip install {error.name}"
         ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_ON_FIRST_USE, "__version__"})
+
+
+# The folders' names are guessed for the names in them: nnlite.optim.SGD is nnlite.SGD.
+for _folder in (data, layers, optim, training):
+    _folder.__getattr__ = __getattr__  # type: ignore[method-assign]
+init.__getattr__ = __getattr__  # type: ignore[method-assign]

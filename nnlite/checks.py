@@ -59,6 +59,22 @@ def as_floats(
     return array.astype(dtype, copy=False)
 
 
+def floats_of_one_dtype(layer: Labelled, *operands: ArrayLike) -> list[Array]:
+    """Return `operands` as float32 arrays, or as float64 if all of them are float64.
+
+    Raises
+    ------
+    TypeError
+        If there are none, or one is not of floats.
+    """
+    if not operands:
+        raise TypeError(f"{layer.label}: expected one input or more, got none")
+    arrays = [as_floats(layer, operand) for operand in operands]
+    if any(array.dtype != arrays[0].dtype for array in arrays):
+        return [array.astype(np.float32, copy=False) for array in arrays]
+    return arrays
+
+
 def check_is_array(values: Any, owner: Labelled | str) -> None:
     """Raise a TypeError for a masked or sparse array, whose mask or values NumPy would lose.
 

@@ -85,6 +85,44 @@ def normal_(
     return parameter
 
 
+def trunc_normal_(
+    parameter: Parameter,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    *,
+    rng: RandomState = None,
+) -> Parameter:
+    """Fill with values from the normal distribution, drawn again until they lie in [a, b].
+
+    As in PyTorch, `a` and `b` are values and no multiples of `std`.
+
+    Raises
+    ------
+    ValueError
+        If less than a thousandth of the distribution lies in [a, b].
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> weight = nn.init.trunc_normal_(nn.Linear(100, 50).weight, std=0.02, a=-0.04, b=0.04, rng=0)
+    >>> bool(abs(weight.data).max() <= 0.04)
+    True
+    """
+    low, high = ((bound - mean) / (std * math.sqrt(2)) for bound in (a, b))
+    if not math.erf(high) - math.erf(low) > 0.002:  # twice the probability
+        raise ValueError(
+            f"trunc_normal_: too few values of mean {mean} and std {std} lie in [{a}, {b}]"
+        )
+    rng = generator(rng)
+    normal_(parameter, mean, std, rng=rng)
+    values = parameter.data
+    while (outside := (values < a) | (values > b)).any():
+        values[outside] = rng.normal(mean, std, np.count_nonzero(outside))
+    return parameter
+
+
 def xavier_uniform_(
     parameter: Parameter, gain: float = 1.0, *, rng: RandomState = None
 ) -> Parameter:

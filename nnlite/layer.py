@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .changes import changes
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
+from .hints import Hinted
 from .modes import current
 from .parameter import Parameter
 
@@ -58,7 +59,7 @@ class IncompatibleKeys(NamedTuple):
     unexpected_keys: list[str]
 
 
-class Layer:
+class Layer(Hinted):
     """Base class of all layers and losses: everything with a `forward` and a `backward`.
 
     Your own layer defines these two methods. `forward` stores values for `backward` with `cache`;
@@ -104,6 +105,9 @@ class Layer:
     _training: bool = True
     _cache: _Cache = _NONE
     _buffer_names: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        """Do nothing; layers without options need no ``__init__`` of their own."""
 
     # ---- the methods that every layer defines ----
 
@@ -344,11 +348,11 @@ class Layer:
                 return True
         return any(child.trainable() for child in self.children())
 
-    def zero_grad(self) -> None:
-        """Set the gradients of all parameters to None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set the gradients of all parameters to None, or with ``set_to_none=False`` to zero."""
         for layer in self.layers():
             for _, parameter in layer._own_parameters():
-                parameter.zero_grad()
+                parameter.zero_grad(set_to_none)
 
     # ---- state ----
 
@@ -576,6 +580,11 @@ class Layer:
         """The name of the layer in error messages: the constructor call, or the class if long."""
         text = repr(self)
         return text if len(text) <= 80 and "\n" not in text else type(self).__name__
+
+    def _repr_html_(self) -> str | None:
+        from .diagrams import picture
+
+        return picture(self)
 
     def __repr__(self) -> str:
         """Return the constructor call, with all options that differ from their defaults."""

@@ -13,9 +13,10 @@ from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
 from .engine.memory import is_held
+from .hints import Hinted
 
 
-class Parameter:
+class Parameter(Hinted):
     """A trainable array, and the gradient of the loss with respect to it.
 
     Parameters
@@ -126,9 +127,23 @@ class Parameter:
         """The dtype of `data` and `grad`: float32 or float64."""
         return self._data.dtype
 
-    def zero_grad(self) -> None:
-        """Set `grad` to None until the next backward."""
-        self._set_grad(None)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Set `grad` to None until the next backward, or with ``set_to_none=False`` to zero."""
+        if self._grad is None:
+            return
+        if set_to_none:
+            self._set_grad(None)
+        else:
+            self._grad[...] = 0
+
+    def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        """Set `requires_grad`; return the parameter."""
+        self.requires_grad = requires_grad
+        return self
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """Return the value, as ``numpy.asarray(parameter)`` does."""
+        return np.array(self._data, dtype, copy=copy)
 
     def accumulate(self, grad: ArrayLike) -> None:
         """Add `grad`, of the parameter's shape, to the gradient."""
@@ -154,8 +169,14 @@ class Parameter:
             self._set_grad(None if self._grad is None else self._grad.astype(dtype))
             self._storage = None
 
-    def __repr__(self) -> str:
+    def __str__(self) -> str:
         return f"Parameter(shape={self.shape}, dtype={self.dtype})"
+
+    def __repr__(self) -> str:
+        """Return the value too, with dots if it is large."""
+        value = np.array2string(self._data, separator=", ", prefix="Parameter(")
+        frozen = "" if self.requires_grad else ", requires_grad=False"
+        return f"Parameter({value}, dtype={self.dtype}{frozen})"
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # The memory for the next gradient may be part of a flat array, which a copy does not use.

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from .checks import integer
 from .engine.arrays import Array
+from .figures import new_figure
 from .layer import Layer
 from .training.evaluation import predict
 from .training.history import History
@@ -616,14 +617,8 @@ def _scaled(tiles: Array) -> Array:
 
 
 def _figure(figure: Any, size: tuple[float, float], who: str) -> Any:
-    """Return `figure`, or a new figure that is not shown in a window."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"{who} needs matplotlib; install it with: pip install matplotlib"
-        ) from error
-    return Figure(figsize=size, layout="constrained") if figure is None else figure
+    """Return `figure`, or a new one."""
+    return new_figure(size, who) if figure is None else figure
 
 
 def _as_images(images: ArrayLike, who: str) -> Array:

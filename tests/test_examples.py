@@ -108,14 +108,15 @@ def test_regression_ends_at_the_noise() -> None:
     assert Path("regression.svg").stat().st_size > 0
 
 
+@pytest.mark.parametrize("name", ["sonnets.py", "transformer.py"])
 def test_sonnets_are_read_better_than_by_any_model_of_pairs(
-    capsys: pytest.CaptureFixture[str],
+    name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = run("sonnets.py")
+    names = run(name)
     text = (EXAMPLES / "sonnets.txt").read_text(encoding="ascii")
     printed = re.split(r"--- epoch \d+, test loss ([\d.]+) ---\n", capsys.readouterr().out)[1:]
     losses, samples = [float(value) for value in printed[::2]], printed[1::2]
-    assert losses[0] == pytest.approx(np.log(len(set(text))), abs=0.1)  # it knows nothing
+    assert losses[0] == pytest.approx(np.log(len(set(text))), abs=0.25)  # it knows nothing
     # No model that looks at the last character alone is below the conditional entropy of a
     # character given the last one, H(pair) - H(last), even if it was fitted to the test text.
     tested = text[86_000:]

@@ -47,7 +47,7 @@ def test_a_reduced_loss_is_a_python_float(case: LossCase) -> None:
     if loss.reduction == "none":
         assert isinstance(value, np.ndarray)
     else:
-        assert type(value) is float
+        assert isinstance(value, float)
 
 
 @every_loss

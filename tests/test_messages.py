@@ -12,7 +12,7 @@ import nnlite
 ROOT = Path(nnlite.__file__).parent
 
 # Their strings are shown in figures and in web pages.
-SHOWN = {"plots.py", "debug/steps.py"}
+SHOWN = {"diagrams.py", "plots.py", "debug/steps.py"}
 NO_BREAK_SPACE = "\u00a0"  # in the HTML of a table
 
 MODULES = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pytest
 import nnlite as nn
 
 matplotlib.use("Agg")
+
+ROOT = Path(__file__).parents[1]
 
 
 def texts(axes: Any) -> list[str]:
@@ -274,3 +278,23 @@ class TestHeatmaps:
             nn.plot_heatmaps(np.ones((2, 1, 4, 4)), np.ones((2, 4, 5)))
         with pytest.raises(ValueError, match="expected 2 titles, got 1"):
             nn.plot_heatmaps(np.ones((2, 1, 4, 4)), np.ones((2, 4, 4)), titles=["a"])
+
+
+def test_plots_need_no_display(tmp_path: Path) -> None:
+    script = """
+import numpy as np
+import nnlite as nn
+x = np.ones((4, 1, 5, 5), np.float32)
+model, loss = nn.Sequential(nn.Flatten(), nn.Linear(25, 2)), nn.CrossEntropy()
+histograms = nn.Histograms(x)
+history = nn.fit(
+    model, loss, nn.SGD(model.parameters(), lr=0.1), [(x, np.arange(4) % 2)],
+    callbacks=[histograms], progress=False,
+)
+for figure in (history.plot(), nn.plot_weights(model), nn.plot_gradients(model),
+               nn.plot_histograms(histograms), nn.plot_heatmaps(x, nn.saliency(model, x)),
+               nn.diagnose(model, loss, (x, np.arange(4) % 2)).plot()):
+    figure.savefig("figure.png")
+"""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,27 @@ from ..modes import evaluating, is_grad_enabled
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
+    attention,
     containers,
     convolution,
+    kernels,
     layers,
     losses,
     normalization,
     recurrent,
+    shapes,
     windows,
 )
 from .forms import form_of
-from .programs import Batch, LossProgram, ModelProgram, Program, Programs, StepProgram
+from .programs import (
+    Batch,
+    DividedStepProgram,
+    LossProgram,
+    ModelProgram,
+    Program,
+    Programs,
+    StepProgram,
+)
 from .source import fixed
 
 
@@ -46,7 +56,7 @@ def compile(
     loss : Loss, optional
         With the reduction "mean" or "sum".
     optimizer : Optimizer, optional
-        SGD, Adam, AdamW or RMSprop, of parameters of the model.
+        Of parameters of the model: any of nnlite but `Muon` and `LBFGS`.
     max_grad_norm : float, optional
         Gradients that are longer are scaled to it: see `clip_grad_norm`. Of a step alone.
     native : bool, default True
@@ -228,20 +238,18 @@ class Gradients:
         sample_weight : array_like of shape (N,), optional
             As the loss takes them.
         """
-        batch = _as_batch(inputs, target, sample_weight)
-        program, n = self._programs.find(batch)
-        value = self._call("gradients", program, batch, n)
-        program.accumulate()
-        return value
+        return self.passes(_as_batch(inputs, target, sample_weight))[0]
 
-    def _call(
-        self, name: str, program: Program, batch: Batch, n: int, numbers: Sequence[float] = ()
-    ) -> float:
+    def passes(self, batch: Batch, scale: float = 1.0) -> tuple[float, Any]:
+        """Return the loss and the output, and add the gradients times `scale`."""
+        program, n = self._programs.find(batch)
         try:
-            return float(program.call(name, n, program.values(batch, n), numbers))
+            loss, output = program.compute(batch, n)
         except ValueError:
             _check(batch, self.model, self.loss)
             raise
+        program.accumulate(scale)
+        return loss, output
 
 
 class Step(Gradients):
@@ -268,9 +276,12 @@ class Step(Gradients):
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
         _check(batch, self.model, self.loss)
-        return StepProgram(
-            self.model, self.loss, batch, n, free, self._native, self.optimizer, self._max_norm
+        arguments = (
+            *(self.model, self.loss, batch, n, free, self._native),
+            *(self.optimizer, self._max_norm),
         )
+        divided = DividedStepProgram(*arguments)
+        return divided if len(divided.bounds(n)) > 1 else StepProgram(*arguments)
 
     def __call__(self, inputs: Any, target: Any, sample_weight: Any = None) -> float:
         """Make a step, and return the loss before it.
@@ -284,9 +295,11 @@ class Step(Gradients):
         """
         batch = _as_batch(inputs, target, sample_weight)
         program, n = self._programs.find(batch)
-        value = self._call("step", program, batch, n, program.update.numbers())
-        program.update.advance()
-        return value
+        try:
+            return float(program.step(batch, n))
+        except ValueError:
+            _check(batch, self.model, self.loss)
+            raise
 
 
 def _as_batch(inputs: Any, *others: Any) -> Batch:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from graphlib import TopologicalSorter
 from typing import Any
 
 import nnlite as nn
 
+from ..layers.graph import computing_order, split_arguments
 from .forms import form
 from .source import Code, Value
 
@@ -66,13 +66,13 @@ def graph(layer: nn.Graph, code: Code, *inputs: Value) -> Any:
         chosen: Value = values[node][place]
         return chosen
 
-    parents = {
-        name: {source.partition(".")[0] for source in sources if isinstance(source, str)}
-        for name, sources in layer.arguments.items()
-    }
-    for name in TopologicalSorter(parents).static_order():
-        if name in layer:
-            arguments = [value(source) for source in layer.arguments[name]]
-            values[name] = code.apply(layer[name], _joined(path, name), *arguments)
+    for name in computing_order(layer.arguments):
+        positional, by_keyword = split_arguments(layer.arguments[name])
+        values[name] = code.apply(
+            layer[name],
+            _joined(path, name),
+            *map(value, positional),
+            **{keyword: value(source) for keyword, source in by_keyword.items()},
+        )
     outputs = tuple(value(name) for name in layer.outputs)
     return outputs[0] if len(outputs) == 1 else outputs

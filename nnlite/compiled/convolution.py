@@ -9,6 +9,7 @@ import nnlite as nn
 
 from ..engine.windows import Axes, Axis
 from .forms import form
+from .kernels import grouped_convolution
 from .source import Code, Value, fixed, joined, nest, product
 from .windows import letters_of, plus, slide, times
 
@@ -27,6 +28,8 @@ _ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 @form(nn.Conv1d, nn.Conv2d)
 def convolution(layer: Conv, code: Code, x: Value) -> Any:
     """Y = W X + b with the windows of a sample as the columns of X; dW = dY Xᵀ, dX = Wᵀ dY."""
+    if layer.groups > 1 or layer.padding_mode != "zeros":
+        return grouped_convolution(layer, code, x)
     axes = layer.axes(fixed(x.shape, 1))
     channels = layer.in_channels, layer.out_channels
     # The other ways compute dX as a convolution of dY, padded, with the turned kernels.

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 Form = Callable[..., Any]
 Function = TypeVar("Function", bound=Form)
 
-_forms: dict[type, Form] = {}
+FORMS: dict[type, Form] = {}
+"""The form of each class that has one, after ``compile`` has been imported."""
 
 
 def form(*kinds: type) -> Callable[[Function], Function]:
@@ -54,7 +55,7 @@ def form(*kinds: type) -> Callable[[Function], Function]:
 
     def register(function: Function) -> Function:
         for kind in kinds:
-            _forms[kind] = function
+            FORMS[kind] = function
         return function
 
     return register
@@ -62,7 +63,7 @@ def form(*kinds: type) -> Callable[[Function], Function]:
 
 def form_of(layer: Any, path: str = "") -> Form:
     """Return the form of a layer, loss or optimizer, or raise a TypeError that names it."""
-    found = _forms.get(type(layer))
+    found = FORMS.get(type(layer))
     if found is None:
         where = f" ({path!r} in the model)" if path else ""
         label = getattr(layer, "label", type(layer).__name__)

@@ -91,13 +91,19 @@ def embedding(layer: nn.Embedding, code: Code, x: Value) -> Any:
     return y, backward
 
 
-@form(nn.Dropout)
+@form(nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 def dropout(layer: nn.Dropout, code: Code, x: Value) -> Any:
     """Y = x m / (1 - p) with a mask m of zeros and ones, drawn before each call."""
     if not code.is_training(layer) or not layer.p:
         return x
     rng = next(iter(own_generators(layer).values()), None)
-    return dropped(code, x, layer.p, lambda n: generator(rng).random(fixed(x.shape, n), np.float32))
+
+    def draw(n: int) -> Array:
+        shape = fixed(x.shape, n)
+        noise = generator(rng).random(layer.mask_shape(shape), np.float32)
+        return np.broadcast_to(noise, shape)
+
+    return dropped(code, x, layer.p, draw)
 
 
 def dropped(code: Code, x: Value, p: float, draw: Callable[[int], Array]) -> Any:

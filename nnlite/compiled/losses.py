@@ -177,6 +177,8 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
         factor = f"{weight[0]}[i // ({places})] * "
     samples = "total" if weight else f"{prediction.shape[0]}"
     count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
+    if loss.reduction != "sum":
+        code.divisor = code.resolved(count[loss.reduction])
     norm = code.name("norm")
     code(f"""
         {norm} = 1 / ({count[loss.reduction]})
@@ -305,6 +307,7 @@ def cross_entropy(
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")
+        code.divisor = str(norm)
 
     def backward() -> None:
         if not scores.needs_grad:

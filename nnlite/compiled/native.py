@@ -8,6 +8,7 @@ folder at once: files appear under their names only when they are complete.
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import inspect
@@ -15,6 +16,7 @@ import os
 import stat
 import sys
 import tempfile
+import time
 import types
 import warnings
 from collections.abc import Callable
@@ -27,6 +29,9 @@ Function = Callable[..., Any]
 # Sums may be reordered, so that they become vector instructions, and products contracted; NaN
 # and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz"}
+
+# Seconds after which a temporary file is one that nobody writes any more.
+_STALE = 3600
 
 # Parameters of glibc's mallopt: the freed memory that is kept, and the largest array within it.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -173,6 +178,7 @@ def _cached_file(source: str) -> str | None:
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
             if file.read() == source:
                 return path
+        _sweep(folder)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
         try:
             with open(handle, "w", encoding="utf-8") as file:
@@ -185,6 +191,14 @@ def _cached_file(source: str) -> str | None:
     except OSError as error:
         _warn(error)
         return None
+
+
+def _sweep(folder: str) -> None:
+    """Delete the temporary files of processes that were killed, of Numba's own too."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "**", "*.tmp*"), recursive=True):
+        with contextlib.suppress(OSError):  # another process may sweep too
+            if time.time() - os.path.getmtime(path) > _STALE:
+                os.unlink(path)
 
 
 def _check_owner(folder: str) -> None:

@@ -1,9 +1,11 @@
-"""BatchNorm and LayerNorm."""
+"""BatchNorm, LayerNorm, RMSNorm, GroupNorm and InstanceNorm."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
+
+import numpy as np
 
 import nnlite as nn
 
@@ -12,7 +14,7 @@ from .source import Code, Size, Value, nest, product
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
-def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, code: Code, x: Value) -> Any:
+def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps); μ and σ² are the batch's in training.
 
     dx = weight / √(σ² + eps) (dy - Σ dy / M - x̂ Σ dy x̂ / M), without the sums in evaluation.
@@ -151,6 +153,168 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
                     for j in range({count}):
                         centred = rows[i, j]{factor} - mean - normal[i, j] * product
                         out[i, j] = centred * {scale}[i]
+            """)
+
+    return y, backward
+
+
+@form(nn.InstanceNorm1d, nn.InstanceNorm2d)
+def instance_norm(layer: nn.InstanceNorm1d | nn.InstanceNorm2d, code: Code, x: Value) -> Any:
+    """Normalise a group for each channel, or with running statistics as a batch norm does."""
+    if not code.is_training(layer) and layer.running_mean is not None:
+        return batch_norm(layer, code, x)
+    return _group_norm(layer, layer.num_features, code, x)
+
+
+@form(nn.GroupNorm)
+def group_norm(layer: nn.GroupNorm, code: Code, x: Value) -> Any:
+    """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps) over groups of a sample's channels."""
+    return _group_norm(layer, layer.num_groups, code, x)
+
+
+def _group_norm(layer: Any, groups: int, code: Code, x: Value) -> Any:
+    """Dx = (h - Σ h / M - x̂ Σ h x̂ / M) / √(σ² + eps) with h = weight dy; M is a group's size."""
+    channels, places = int(x.shape[1]) // groups, product(x.shape[2:])
+    rows = product((x.shape[0], groups))
+    view = rows, channels, places
+    count = f"({channels} * {places})"
+    weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
+    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
+    factor, shift = f" * {weight}[c]" if weight else "", f" + {bias}[c]" if bias else ""
+    y, normalized = code.new(x.shape), code.new(x.shape, "normalized")
+    mean, variance, scale = (
+        code.new((x.shape[0], groups), stem) for stem in ("mean", "variance", "scale")
+    )
+    code(f"""
+        values, out, normal = {x.view(*view)}, {y.view(*view)}, {normalized.view(*view)}
+        for i in range({rows}):
+            total = real(0)
+            for j in range({channels}):
+                for k in range({places}):
+                    total += values[i, j, k]
+            {mean}[i] = total / real({count})
+            total = real(0)
+            for j in range({channels}):
+                for k in range({places}):
+                    total += (values[i, j, k] - {mean}[i]) * (values[i, j, k] - {mean}[i])
+            {variance}[i] = total / real({count})
+            {scale}[i] = real(1) / math.sqrt({variance}[i] + real({layer.eps!r}))
+            for j in range({channels}):
+                c = i % {groups} * {channels} + j
+                for k in range({places}):
+                    normal[i, j, k] = (values[i, j, k] - {mean}[i]) * {scale}[i]
+                    out[i, j, k] = normal[i, j, k]{factor}{shift}
+    """)
+    if code.is_training(layer) and getattr(layer, "running_mean", None) is not None:
+        _track_mean(layer, code, mean, variance, count)
+
+    def backward(dy: Value) -> None:
+        code(f"flow, normal = {dy.view(*view)}, {normalized.view(*view)}")
+        for parameter, term in (
+            (weight, "flow[i, j, k] * normal[i, j, k]"),
+            (bias, "flow[i, j, k]"),
+        ):
+            if parameter is not None and parameter.needs_grad:
+                with code.gradient(parameter) as part:
+                    code(f"""
+                        {part}[:] = 0
+                        for i in range({rows}):
+                            for j in range({channels}):
+                                total = real(0)
+                                for k in range({places}):
+                                    total += {term}
+                                {part}[i % {groups} * {channels} + j] += total
+                    """)
+        if not x.needs_grad:
+            return
+        with code.gradient(x) as dx:
+            code(f"""
+                out = {dx.view(*view)}
+                for i in range({rows}):
+                    average = real(0)
+                    slope = real(0)
+                    for j in range({channels}):
+                        c = i % {groups} * {channels} + j
+                        for k in range({places}):
+                            average += flow[i, j, k]{factor}
+                            slope += flow[i, j, k]{factor} * normal[i, j, k]
+                    average /= real({count})
+                    slope /= real({count})
+                    for j in range({channels}):
+                        c = i % {groups} * {channels} + j
+                        for k in range({places}):
+                            centred = flow[i, j, k]{factor} - average - normal[i, j, k] * slope
+                            out[i, j, k] = centred * {scale}[i]
+            """)
+
+    return y, backward
+
+
+def _track_mean(layer: Any, code: Code, mean: Value, variance: Value, count: str) -> None:
+    """Write the change of the running statistics towards the means of those of the samples."""
+    running_mean, running_var = (
+        code.buffer(layer, name) for name in ("running_mean", "running_var")
+    )
+    momentum, part = repr(layer.momentum), f"[j::{layer.num_features}].mean()"
+    code.at_end(f"""
+        for j in range({layer.num_features}):
+            unbiased = {variance}{part} * {count} / ({count} - 1)
+            {running_mean}[j] += {momentum} * ({mean}{part} - {running_mean}[j])
+            {running_var}[j] += {momentum} * (unbiased - {running_var}[j])
+    """)
+
+
+@form(nn.RMSNorm)
+def rms_norm(layer: nn.RMSNorm, code: Code, x: Value) -> Any:
+    """Y = weight x̂ with x̂ = x / √(Σ x² / M + eps) over the last axes of each sample.
+
+    dx = (h - x̂ Σ h x̂ / M) / √(Σ x² / M + eps) with h = weight dy.
+    """
+    rank = len(layer.normalized_shape)
+    count = math.prod(layer.normalized_shape)
+    rows = product(x.shape[:-rank])
+    eps = float(np.finfo(code.dtype).eps) if layer.eps is None else layer.eps
+    weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
+    y = code.new(x.shape)
+    scale = code.new(x.shape[:-rank], "scale")
+    w = code.name("w")
+    if weight:
+        code(f"{w} = {weight}.reshape(-1)")
+    factor = f" * {w}[j]" if weight else ""
+    code(f"""
+        rows, out = {x.view(rows, count)}, {y.view(rows, count)}
+        for i in range({rows}):
+            squares = real(0)
+            for j in range({count}):
+                squares += rows[i, j] * rows[i, j]
+            {scale}[i] = real(1) / math.sqrt(squares / real({count}) + real({eps!r}))
+            for j in range({count}):
+                out[i, j] = rows[i, j] * {scale}[i]{factor}
+    """)
+
+    def backward(dy: Value) -> None:
+        code(f"grads, rows = {dy.view(rows, count)}, {x.view(rows, count)}")
+        if weight is not None and weight.needs_grad:
+            with code.gradient(weight) as part:
+                code(f"""
+                    total = {part}.reshape(-1)
+                    total[:] = 0
+                    for i in range({rows}):
+                        for j in range({count}):
+                            total[j] += grads[i, j] * rows[i, j] * {scale}[i]
+                """)
+        if not x.needs_grad:
+            return
+        with code.gradient(x) as dx:
+            code(f"""
+                out = {dx.view(rows, count)}
+                for i in range({rows}):
+                    product = real(0)
+                    for j in range({count}):
+                        product += grads[i, j]{factor} * rows[i, j]
+                    product *= {scale}[i] * {scale}[i] / real({count})
+                    for j in range({count}):
+                        out[i, j] = (grads[i, j]{factor} - rows[i, j] * product) * {scale}[i]
             """)
 
     return y, backward

@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
+from ..optim.adaptive import nadam_rates, radam_rates
+from ..optim.base import Run
 from .forms import form, form_of
+from .native import Native, Plain
+from .source import Code, function, header
 
 Options = dict[str, Any]
 
@@ -47,41 +51,44 @@ class Update:
         The arrays of the source.
     """
 
-    def __init__(self, optimizer: nn.Optimizer, max_norm: float | None) -> None:
+    def __init__(self, optimizer: nn.Optimizer, runs: list[Run], max_norm: float | None) -> None:
         self._optimizer = optimizer
         self._rule: Rule = form_of(optimizer)()
-        self._runs = optimizer.runs()
+        self._runs = runs
         self._groups = optimizer.checked_groups()
-        self._flags = _flags(self._groups)
-        self._steps = [run.step for run in self._runs]
+        self._flags = [_flags(group) for group in self._groups]
+        self._steps = [run.step for run in runs]
         self._latest_step = optimizer.latest_step
         self._used: list[list[str]] = []
         self._numbers: list[float] | None = None  # until they are asked for
         self.names: list[str] = []
-        self.arrays: dict[str, Any] = {}
-        self.lines = [] if max_norm is None else _clipping(len(self._runs), max_norm)
+        self.arrays = _arrays(optimizer, runs)
+        self.lines = [] if max_norm is None else _clipping(len(runs), max_norm)
         title = f"\n# {type(optimizer).__name__}"
-        for index, run in enumerate(self._runs):
-            arrays = dict(zip(optimizer.state_names, run.state, strict=True))
-            arrays |= {"value": run.value, "grad": run.grad}
-            self.arrays |= {f"group{index}_{name}": array for name, array in arrays.items()}
+        for index, run in enumerate(runs):
+            arrays = [*optimizer.state_names, "value", "grad"]
             text = self._rule.text(run.group)
             read = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
             numbers = [name for name in self._rule.scalars(run.group, run.step) if name in read]
             self._used.append(numbers)
             self.names += [f"group{index}_{name}" for name in numbers]
-            self.lines.append(title if len(self._runs) == 1 else f"{title}: group {index}")
+            self.lines.append(title if len(runs) == 1 else f"{title}: group {index}")
             self.lines += [f"{name} = group{index}_{name}" for name in arrays if name in read]
             self.lines += [f"{name} = real(group{index}_{name})" for name in numbers]
             self.lines.append(f"for i in range(value.size):\n{textwrap.indent(text, '    ')}")
 
+    def numbers_of(self, groups: list[Options], steps: list[int]) -> list[float]:
+        """Return the numbers, in the order of `names`, for groups after so many steps."""
+        numbers = []
+        for group, step, used in zip(groups, steps, self._used, strict=True):
+            scalars = self._rule.scalars(group, step)
+            numbers += [float(scalars[name]) for name in used]
+        return numbers
+
     def numbers(self) -> list[float]:
         """Return the numbers of the next step, in the order of `names`."""
         if self._numbers is None:
-            self._numbers = []
-            for run, step, used in zip(self._runs, self._steps, self._used, strict=True):
-                scalars = self._rule.scalars(run.group, step)
-                self._numbers += [float(scalars[name]) for name in used]
+            self._numbers = self.numbers_of([run.group for run in self._runs], self._steps)
         return self._numbers
 
     def advance(self) -> None:
@@ -101,18 +108,66 @@ class Update:
     def fits(self) -> bool:
         """Whether the same options are 0 as when the text was written."""
         groups = self._optimizer.checked_groups()
-        if groups is not self._groups and _flags(groups) == self._flags:
+        if groups is not self._groups and [_flags(group) for group in groups] == self._flags:
             self._groups, self._numbers = groups, None
         return groups is self._groups
 
 
-def _flags(groups: list[Options]) -> list[bool]:
-    return [
-        bool(value)
-        for group in groups
-        for name, value in group.items()
-        if name not in ("params", "lr")
-    ]
+class CompiledUpdate:
+    """The ``step`` of an optimizer as a native function.
+
+    Attributes
+    ----------
+    source : str
+        The source of the function that was written last.
+    """
+
+    def __init__(self, optimizer: nn.Optimizer, native: bool) -> None:
+        form_of(optimizer)
+        self._optimizer = optimizer
+        self._module = Native if native else Plain
+        # By the options that are 0 in each run: the update, and what calls its function.
+        self._written: dict[Any, tuple[Update, Callable[..., Any]]] = {}
+        self.source = ""
+
+    def __call__(self) -> None:
+        """Move every parameter that has a gradient."""
+        optimizer = self._optimizer
+        runs = optimizer.runs()
+        if runs:
+            key = tuple(tuple(_flags(run.group)) for run in runs)
+            if key not in self._written:
+                self._written[key] = self._write(runs)
+            update, call = self._written[key]
+            numbers = update.numbers_of([run.group for run in runs], [run.step for run in runs])
+            call("update", *numbers, *_arrays(optimizer, runs).values())
+        optimizer.advance()
+
+    def _write(self, runs: list[Run]) -> tuple[Update, Callable[..., Any]]:
+        update, dtype = Update(self._optimizer, runs, None), runs[0].value.dtype
+        lines = [Code(dtype, False).resolved("\n".join(update.lines))]
+        doc = "Move the parameters."
+        body = function("update", [*update.names, *update.arrays], lines, doc)
+        title = f"Step of {type(self._optimizer).__name__}"
+        self.source = f"{header(title, dtype, body)}\n\n{body}"
+        return update, self._module(self.source).call
+
+
+def _arrays(optimizer: nn.Optimizer, runs: list[Run]) -> dict[str, Any]:
+    """Return the arrays of the update by their names in the source."""
+    return {
+        f"group{index}_{name}": array
+        for index, run in enumerate(runs)
+        for name, array in zip(
+            [*optimizer.state_names, "value", "grad"],
+            [*run.state, run.value, run.grad],
+            strict=True,
+        )
+    }
+
+
+def _flags(group: Options) -> list[bool]:
+    return [bool(value) for name, value in group.items() if name not in ("params", "lr")]
 
 
 def _clipping(runs: int, max_norm: float) -> list[str]:
@@ -134,8 +189,20 @@ def _clipping(runs: int, max_norm: float) -> list[str]:
     return lines
 
 
+def _ascent(group: Options) -> str:
+    """Return the gradient, of the sign of a descent."""
+    return "-grad[i]" if group["maximize"] else "grad[i]"
+
+
 def _gradient(group: Options) -> str:
-    return "grad[i] + weight_decay * value[i]" if group["weight_decay"] else "grad[i]"
+    """Return the gradient with that of the penalty on the weights."""
+    return _ascent(group) + (" + weight_decay * value[i]" if group["weight_decay"] else "")
+
+
+def _decoupled(group: Options) -> str:
+    """Return the statements of a weight decay that is no part of the gradient, and g."""
+    decay = "value[i] *= real(1) - lr * weight_decay\n" if group["weight_decay"] else ""
+    return f"{decay}g = {_ascent(group)}"
 
 
 @form(nn.SGD)
@@ -168,10 +235,18 @@ mean = exp_avg[i] + rest1 * (g - exp_avg[i])
 square = beta2 * exp_avg_sq[i] + rest2 * g * g
 exp_avg[i] = mean
 exp_avg_sq[i] = square
-value[i] -= rate * mean / (math.sqrt(square) * correction + eps)"""
+"""
 
 
-def _moment_scalars(group: Options, step: int) -> dict[str, float]:
+def _adam(group: Options) -> str:
+    largest = ""
+    if group["amsgrad"]:
+        largest = "square = max(max_exp_avg_sq[i], square)\nmax_exp_avg_sq[i] = square\n"
+    move = "value[i] -= rate * mean / (math.sqrt(square) * correction + eps)"
+    return f"{_MOMENTS}{largest}{move}"
+
+
+def _moment_scalars(group: Options) -> dict[str, float]:
     first, second = group["betas"]
     return {
         "lr": group["lr"],
@@ -180,6 +255,12 @@ def _moment_scalars(group: Options, step: int) -> dict[str, float]:
         "beta2": second,
         "rest2": 1 - second,
         "eps": group["eps"],
+    }
+
+
+def _adam_scalars(group: Options, step: int) -> dict[str, float]:
+    first, second = group["betas"]
+    return _moment_scalars(group) | {
         "rate": group["lr"] / (1 - first ** (step + 1)),
         "correction": 1 / math.sqrt(1 - second ** (step + 1)),
     }
@@ -188,7 +269,11 @@ def _moment_scalars(group: Options, step: int) -> dict[str, float]:
 @form(nn.Adam)
 def adam() -> Rule:
     """M and v are the decayed means of g and g²; θ ← θ - rate m / (√v correction + eps)."""
-    return Rule(lambda group: f"g = {_gradient(group)}\n{_MOMENTS}", _moment_scalars, settled=None)
+
+    def text(group: Options) -> str:
+        return f"g = {_gradient(group)}\n{_adam(group)}"
+
+    return Rule(text, _adam_scalars, settled=None)
 
 
 @form(nn.AdamW)
@@ -196,10 +281,9 @@ def adamw() -> Rule:
     """As Adam, after θ ← θ - lr · weight_decay · θ."""
 
     def text(group: Options) -> str:
-        decay = "value[i] *= real(1) - lr * weight_decay\n" if group["weight_decay"] else ""
-        return f"{decay}g = grad[i]\n{_MOMENTS}"
+        return f"{_decoupled(group)}\n{_adam(group)}"
 
-    return Rule(text, _moment_scalars, settled=None)
+    return Rule(text, _adam_scalars, settled=None)
 
 
 @form(nn.RMSprop)
@@ -226,6 +310,88 @@ def rmsprop() -> Rule:
             "eps": group["eps"],
             "weight_decay": group["weight_decay"],
             "momentum": group["momentum"],
+        }
+
+    return Rule(text, scalars)
+
+
+@form(nn.Adagrad)
+def adagrad() -> Rule:
+    """S is the sum of all g²; θ ← θ - lr g / (√s + eps)."""
+
+    def text(group: Options) -> str:
+        return f"""\
+g = {_gradient(group)}
+total = keep * sum[i] + begin + g * g
+sum[i] = total
+value[i] -= rate * g / (math.sqrt(total) + eps)"""
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        return {
+            "rate": group["lr"] / (1 + step * group["lr_decay"]),
+            "keep": float(step > 0),
+            "begin": 0.0 if step else group["initial_accumulator_value"],
+            "eps": group["eps"],
+            "weight_decay": group["weight_decay"],
+        }
+
+    return Rule(text, scalars, settled=None)
+
+
+def _of_either_decay(group: Options) -> str:
+    return _decoupled(group) if group["decoupled_weight_decay"] else f"g = {_gradient(group)}"
+
+
+@form(nn.NAdam)
+def nadam() -> Rule:
+    """As Adam, with a part of the next step's momentum."""
+
+    def text(group: Options) -> str:
+        move = "(of_grad * g + of_mean * mean) / (math.sqrt(square) * correction + eps)"
+        return f"{_of_either_decay(group)}\n{_MOMENTS}value[i] -= {move}"
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        return _moment_scalars(group) | nadam_rates(group, step)._asdict()
+
+    return Rule(text, scalars, settled=None)
+
+
+@form(nn.RAdam)
+def radam() -> Rule:
+    """As Adam; and by the mean alone while `rectified` is 0."""
+
+    def text(group: Options) -> str:
+        return f"""\
+{_of_either_decay(group)}
+{_MOMENTS}scale = rectified / (math.sqrt(square) + eps) if rectified > 0 else real(1)
+value[i] -= rate * mean * scale"""
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        rate, rectified = radam_rates(group, step)
+        return _moment_scalars(group) | {"rate": rate, "rectified": rectified}
+
+    return Rule(text, scalars, settled=None)
+
+
+@form(nn.Lion)
+def lion() -> Rule:
+    """θ ← θ - lr sign(β₁ m + (1 - β₁) g); m is the decayed mean of g."""
+
+    def text(group: Options) -> str:
+        return f"""\
+{_decoupled(group)}
+value[i] -= lr * np.sign(beta1 * exp_avg[i] + rest1 * g)
+exp_avg[i] = beta2 * exp_avg[i] + rest2 * g"""
+
+    def scalars(group: Options, step: int) -> dict[str, float]:
+        first, second = group["betas"]
+        return {
+            "lr": group["lr"],
+            "weight_decay": group["weight_decay"],
+            "beta1": first,
+            "rest1": 1 - first,
+            "beta2": second,
+            "rest2": 1 - second,
         }
 
     return Rule(text, scalars)

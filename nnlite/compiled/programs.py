@@ -12,12 +12,27 @@ import numpy as np
 import nnlite as nn
 
 from ..changes import changes
+from ..engine import threads
 from ..engine.arrays import FLOATS, Array
+from ..engine.memory import lay_out
 from ..modes import current
+from ..optim.clipping import clip_grad_norm
 from ..parameter import Parameter
 from .native import Native, Plain
-from .optimizers import Update
-from .source import BATCH, Code, FixedBatchError, Shape, Value, carried, function, header, used
+from .optimizers import CompiledUpdate, Update
+from .source import (
+    BATCH,
+    Code,
+    FixedBatchError,
+    Shape,
+    Value,
+    carried,
+    fixed,
+    function,
+    header,
+    used,
+)
+from .split import bounds_of_parts, is_separable
 
 
 class Batch(NamedTuple):
@@ -66,6 +81,8 @@ class Program:
         self._attributes: object = object()  # of `changes`, when `fits` was true
         self._evaluates: bool | None = None
         self._arrays = Watch([])
+        self._gradients: dict[str, Any] = {}
+        self._is_compiled = not native
         self._bound: dict[str, tuple[Any, ...]] = {}
 
     # ---- assembly ----
@@ -92,6 +109,11 @@ class Program:
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
         self._run = (Native if self._native else Plain)(self.source).call
+
+    @property
+    def full_source(self) -> str:
+        """The source, with that of other functions that are called beside it."""
+        return self.source
 
     # ---- the arrays ----
 
@@ -136,9 +158,9 @@ class Program:
             if isinstance(owner, Parameter)
         ):
             raise OutdatedError
-        self.gradients = self.bindings()
+        self._gradients = self.bindings()
         self._arrays = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
-        arrays = self.gradients | {name: getattr(*place) for name, place in places.items()}
+        arrays = self._gradients | {name: getattr(*place) for name, place in places.items()}
         self._bound = {
             function: tuple(arrays[name] for name in bound)
             for function, (_, bound) in self._arguments.items()
@@ -148,10 +170,11 @@ class Program:
         """Return owners and attributes of the arrays that must stay the same between two calls."""
         return list(self.code.arrays.values())
 
-    def accumulate(self) -> None:
-        """Add the gradients that a call has computed to those of the parameters."""
+    def accumulate(self, scale: float = 1.0) -> None:
+        """Add the gradients that a call has computed, times `scale`, to those of the parameters."""
         for name, parameter in self.code.trained.items():
-            parameter.accumulate(self.gradients[name])
+            grad = self._gradients[name]
+            parameter.accumulate(grad if scale == 1 else grad * self.code.dtype.type(scale))
 
     # ---- calls ----
 
@@ -224,8 +247,13 @@ class ModelProgram(Program):
         self.finish(f"Compiled {model.label}")
 
 
+_ADDITION = """\
+for i in range(total.size):
+    total[i] = real(factor) * total[i] + real(weight) * part[i]"""
+
+
 class LossProgram(Program):
-    """The function ``gradients`` of a model with its loss, or ``step`` with an optimizer too."""
+    """The function ``gradients`` of a model with its loss."""
 
     def __init__(
         self,
@@ -242,25 +270,90 @@ class LossProgram(Program):
             raise ValueError(
                 f"compile: {loss.label} takes one output, the model has {len(outputs)}"
             )
-        code.apply_loss(loss, outputs[0], *_values(code, batch, n)[len(inputs) :])
+        self.output = outputs[0]
+        others = _values(code, batch, n)[len(inputs) :]
+        code.apply_loss(loss, self.output, *others)
         code.write_backward([], [], [])
+        self._averages = bool(code.divisor)
+        self._can_split = is_separable(model, loss, code, [*inputs, *others, self.output])
+        # For each thread: its gradients, in one flat array and by name.
+        self._gradients_of_parts: list[tuple[Array, dict[str, Array]]] = []
         self._assemble(model, loss, batch.names)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
         code = self.code
-        lines = [*code.forward, *code.backward, *code.commits, "return loss"]
-        self.define("gradients", given, lines, "Return the loss, and compute the gradients.")
+        result = f"return loss, float({code.divisor or 1}), {self.output.name!s}"
+        lines = [*code.forward, *code.backward, *code.commits, result]
+        doc = "Compute the gradients; return the loss, its divisor and the output."
+        self.define("gradients", given, lines, doc)
+        if self._can_split:
+            doc = "Add the gradients of a part of the batch to those of others."
+            arguments = ["total", "factor", "part", "weight"]
+            self._texts.append(function("add", arguments, [_ADDITION], doc))
         self.finish(f"Compiled {model.label} with {loss.label}")
 
+    def bindings(self) -> dict[str, Any]:
+        self._gradients_of_parts = [self._new_gradients()]
+        return self._gradients_of_parts[0][1]
 
-class StepProgram(LossProgram):
-    """The function ``step`` of a model, its loss and its optimizer.
+    def _new_gradients(self) -> tuple[Array, dict[str, Array]]:
+        shapes = [parameter.shape for parameter in self.code.trained.values()]
+        flat, arrays = lay_out(shapes, self.code.dtype)
+        return flat, dict(zip(self.code.trained, arrays, strict=True))
 
-    Attributes
-    ----------
-    update : Update
-        The part of the optimizer.
-    """
+    def bounds(self, n: int) -> list[tuple[int, int]]:
+        """Return the bounds of the parts that threads compute of a batch of n samples."""
+        return bounds_of_parts(self.code, n) if self._can_split else [(0, n)]
+
+    def compute(self, batch: Batch, n: int) -> tuple[float, Array]:
+        """Compute the gradients, for `accumulate`; return the loss and the output."""
+        values, bounds = self.values(batch, n), self.bounds(n)
+        if len(bounds) > 1:
+            try:
+                return self._compute_parts(values, n, bounds)
+            except ValueError:  # labels of a part may all be ignored, where those of all are not
+                pass
+        loss, _, output = self.call("gradients", n, values)
+        return float(loss), output.reshape(fixed(self.output.shape, n))
+
+    def _compute_parts(
+        self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
+    ) -> tuple[float, Array]:
+        """Let each thread compute the gradients of a part, and add them."""
+        while len(self._gradients_of_parts) < len(bounds):
+            self._gradients_of_parts.append(self._new_gradients())
+        given, bound = self._arguments["gradients"]
+        results: list[Any] = [None] * len(bounds)
+
+        def compute(part: int) -> None:
+            start, stop = bounds[part]
+            gradients = self._gradients_of_parts[part][1]
+            arrays = zip(bound, self._bound["gradients"], strict=True)
+            rows = [values[name].reshape(n, -1)[start:stop].ravel() for name in given]
+            results[part] = self._run(
+                "gradients", stop - start, *rows, *[gradients.get(name, a) for name, a in arrays]
+            )
+
+        calls = [functools.partial(compute, part) for part in range(len(bounds))]
+        if self._is_compiled:
+            threads.run(calls)
+        else:  # one thread compiles for all
+            for call in calls:
+                call()
+            self._is_compiled = True
+        losses, divisors, outputs = zip(*results, strict=True)
+        weights = [1.0] * len(bounds)
+        if self._averages:
+            weights = [divisor / sum(divisors) for divisor in divisors]
+        flats = [flat for flat, _ in self._gradients_of_parts]
+        for part in range(1, len(bounds)):
+            self._run("add", flats[0], weights[0] if part == 1 else 1.0, flats[part], weights[part])
+        loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
+        return loss, np.concatenate(outputs).reshape(fixed(self.output.shape, n))
+
+
+class DividedStepProgram(LossProgram):
+    """A step whose gradients are computed by several threads, each for a part of the batch."""
 
     def __init__(
         self,
@@ -273,53 +366,92 @@ class StepProgram(LossProgram):
         optimizer: nn.Optimizer,
         max_norm: float | None,
     ) -> None:
-        self.optimizer = optimizer
+        super().__init__(model, loss, batch, n, free, native)
+        self._optimizer, self._max_norm = optimizer, max_norm
+        self._update = CompiledUpdate(optimizer, native)
+
+    @property
+    def full_source(self) -> str:
+        return f"{self.source}\n\n{self._update.source}"
+
+    def step(self, batch: Batch, n: int) -> float:
+        """Make a step; return the loss before it."""
+        loss, _ = self.compute(batch, n)
+        self._optimizer.zero_grad()
+        self.accumulate()
+        if self._max_norm is not None:
+            clip_grad_norm(self.code.trained.values(), self._max_norm)
+        self._update()
+        return loss
+
+
+class StepProgram(LossProgram):
+    """The function ``step`` of a model, its loss and its optimizer."""
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        loss: nn.Layer,
+        batch: Batch,
+        n: int,
+        free: bool,
+        native: bool,
+        optimizer: nn.Optimizer,
+        max_norm: float | None,
+    ) -> None:
+        self._optimizer = optimizer
         self._max_norm = max_norm
         super().__init__(model, loss, batch, n, free, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
         code = self.code
         self._gather()
-        update = code.resolved("\n".join(self.update.lines))
+        update = "\n" + code.resolved("\n".join(self._update.lines))
         lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
         doc = "Make a training step, and return the loss before it."
-        self.define("step", given, lines, doc, self.update.names)
-        kind = type(self.optimizer).__name__
+        self.define("step", given, lines, doc, self._update.names)
+        kind = type(self._optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
     def _gather(self) -> None:
         """Make a gradient for each parameter, and write the update of all that have one."""
-        self.optimizer.zero_grad()
+        self._optimizer.zero_grad()
         for parameter in self.code.trained.values():
             parameter.accumulate(np.zeros_like(parameter.data))
-        self.update = Update(self.optimizer, self._max_norm)
+        self._update = Update(self._optimizer, self._optimizer.runs(), self._max_norm)
 
     def is_current(self) -> bool:
         return (
             super().is_current()
-            and changes.gradients is self._gradients
-            and self.update.fits()
-            and not self.update.is_overtaken()
+            and changes.gradients is self._seen_gradients
+            and self._update.fits()
+            and not self._update.is_overtaken()
         )
 
     def fits(self) -> bool:
-        self._gradients = changes.gradients
-        return self.update.fits() and super().fits()
+        self._seen_gradients = changes.gradients
+        return self._update.fits() and super().fits()
 
     def bindings(self) -> dict[str, Any]:
         grads = {name: parameter.grad for name, parameter in self.code.trained.items()}
-        return grads | self.update.arrays
+        return grads | self._update.arrays
 
     def places(self) -> list[tuple[Any, str]]:
         return [*super().places(), *((p, "grad") for p in self.code.trained.values())]
 
     def bind(self) -> None:
-        if not self._arrays.are_same() or self.update.is_overtaken():
-            lines = self.update.lines
+        if not self._arrays.are_same() or self._update.is_overtaken():
+            lines = self._update.lines
             self._gather()
-            if self.update.lines != lines:  # the optimizer's flat arrays are in other pieces
+            if self._update.lines != lines:  # the optimizer's flat arrays are in other pieces
                 raise OutdatedError
             self.bind_anew()
+
+    def step(self, batch: Batch, n: int) -> float:
+        """Make a step; return the loss before it."""
+        loss = self.call("step", n, self.values(batch, n), self._update.numbers())
+        self._update.advance()
+        return float(loss)
 
 
 class Programs:
@@ -337,7 +469,7 @@ class Programs:
     @property
     def source(self) -> str:
         """The source of the program that was found last."""
-        return self._latest.source if self._latest else ""
+        return self._latest.full_source if self._latest else ""
 
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
@@ -387,8 +519,8 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
 def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array with one axis, as machine code takes it: contiguous and writable."""
     if array.dtype is dtype and array.flags.carray:
-        return array.reshape(-1)
-    flat = np.ascontiguousarray(array, dtype).reshape(-1)
+        return array.ravel()
+    flat = np.ascontiguousarray(array, dtype).ravel()
     return flat if flat.flags.writeable else flat.copy()
 
 
@@ -406,8 +538,9 @@ def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
 def _values(code: Code, batch: Batch, n: int) -> list[Value]:
     """Return what a call is given as values of the source."""
     values = []
+    kinds = {"i": np.dtype(np.int64), "u": np.dtype(np.int64), "b": np.dtype(np.bool_)}
     for name, array in zip(batch.names, batch.arrays, strict=True):
-        code.kinds[name] = np.dtype(np.int64) if array.dtype.kind in "iu" else code.dtype
+        code.kinds[name] = kinds.get(array.dtype.kind, code.dtype)
         values.append(Value(name, _free(array.shape, n) if code.n_is_free else array.shape))
     return values
 

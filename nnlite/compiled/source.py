@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import functools
 import inspect
 import math
 import re
@@ -86,6 +87,7 @@ def joined(*parts: str) -> str:
     return "\n".join(textwrap.dedent(part).strip("\n") for part in parts if part)
 
 
+@functools.lru_cache(1024)
 def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     """Return the shape for the batch size `n`."""
     return tuple(size if isinstance(size, int) else _number(size, n) for size in shape)
@@ -163,6 +165,9 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
+        # The divisor of a loss that is a mean, if its form has set it.
+        self.divisor = ""
+        self.multiply_adds = 0  # in forward, of one sample
         self._lines = self.forward
         self._tape: list[tuple[str, tuple[Value, ...], Backward]] = []
         self._gradients: dict[str, Value] = {}
@@ -287,16 +292,22 @@ class Code:
             title = f"{self._path}: {self.label}" if self._path else self.label
             self._tape.append((title, outputs, backward))
 
-    def apply(self, layer: nn.Layer, path: str, *inputs: Value) -> Any:
+    def apply(self, layer: nn.Layer, path: str, *inputs: Value, **by_keyword: Value) -> Any:
         """Write the forward of a layer, and keep its backward; return its output."""
         before = self._path, self.label, self._needs_grad, self._renamed
         self._path, self.label, self._renamed = path, layer.label, {}
         self._needs_grad = layer.trainable() or any(x.needs_grad for x in inputs)
         form = form_of(layer, path)
+        for name in by_keyword:
+            if name not in inspect.signature(form).parameters:
+                raise TypeError(f"compile: {layer.label} has no compiled form with {name}=")
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
-        output, backward = backward_of(form(layer, self, *inputs))
+        output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
+        if isinstance(output, Value):
+            shapes = tuple(fixed(x.shape, 1) for x in inputs)
+            self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))
         if backward is not None:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before

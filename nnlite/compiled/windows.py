@@ -111,6 +111,8 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
 
     NaN counts as larger than every number.
     """
+    if layer.return_indices:
+        raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
     axes = layer.axes(fixed(x.shape, 1))
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
@@ -122,7 +124,7 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
     """)
     write = _maxima_of_padded if any(axis.is_padded for axis in axes) else _maxima
     code(nest({"plane": planes}, write(axes)))
-    return y, lambda dy: _to_maxima(code, x, dy, place)
+    return y, lambda dy: to_maxima(code, x, dy, place)
 
 
 def _maxima(axes: Axes) -> str:
@@ -177,7 +179,7 @@ def _maxima_of_padded(axes: Axes) -> str:
     return f"{fill}\n{slide(axes, *lines, body)}"
 
 
-def _to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
+def to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
     """Write dx, which is dy at the places of the maxima: -1 for none."""
     inputs, outputs = product(x.shape[2:]), product(dy.shape[2:])
     planes = product(x.shape[:2])
@@ -203,7 +205,7 @@ def avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d, code: Code, x: Value) -> Any:
     y = code.new((*x.shape[:2], *sizes))
     at = ", ".join(("plane", *outputs))
     loops = {"plane": planes} | dict(zip(outputs, sizes, strict=True))
-    area = f"real({' * '.join(_counts(layer, axes, outputs))})"
+    area = f"real({layer.divisor_override or ' * '.join(_counts(layer, axes, outputs))})"
 
     code(f"a, out = {x.view(planes, *x.shape[2:])}, {y.view(planes, *sizes)}\nout[:] = 0")
     code(
@@ -240,8 +242,8 @@ def _counts(layer: Any, axes: Axes, letters: tuple[str, ...]) -> Iterator[str]:
         yield f"({end} - max({start}, {-around}))"
 
 
-@form(nn.GlobalAvgPool2d)
-def global_avg_pool(layer: nn.GlobalAvgPool2d, code: Code, x: Value) -> Any:
+@form(nn.GlobalAvgPool1d, nn.GlobalAvgPool2d)
+def global_avg_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
     """Y = Σ x / M over the M places of a channel; dx = dy / M."""
     planes, count = product(x.shape[:2]), product(x.shape[2:])
     y = code.new(x.shape[:2])
@@ -265,8 +267,8 @@ def global_avg_pool(layer: nn.GlobalAvgPool2d, code: Code, x: Value) -> Any:
     return y, backward
 
 
-@form(nn.GlobalMaxPool2d)
-def global_max_pool(layer: nn.GlobalMaxPool2d, code: Code, x: Value) -> Any:
+@form(nn.GlobalMaxPool1d, nn.GlobalMaxPool2d)
+def global_max_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
     """Y = the largest place of a channel; dx = dy at the first maximum. NaN counts as largest."""
     planes, count = product(x.shape[:2]), product(x.shape[2:])
     y = code.new(x.shape[:2])
@@ -280,4 +282,4 @@ def global_max_pool(layer: nn.GlobalMaxPool2d, code: Code, x: Value) -> Any:
                     top, first = rows[i, j], j
             {y}[i], {place}[i] = top, first
     """)
-    return y, lambda dy: _to_maxima(code, x, dy, place)
+    return y, lambda dy: to_maxima(code, x, dy, place)

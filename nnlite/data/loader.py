@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import boolean, check_is_array, integer
 from ..engine.arrays import Array
+from ..hints import Hinted
 from ..processes import ALONE, Processes
 from ..random import (
     RandomState,
@@ -29,13 +30,14 @@ class Sampler(Protocol):
     def __iter__(self) -> Iterator[int]: ...
 
 
-class DataLoader:
+class DataLoader(Hinted):
     """Iterate over arrays in batches along their first axis.
 
     Parameters
     ----------
     *arrays : array_like
-        One or more arrays of the same length, such as images and labels.
+        One or more arrays of the same length, such as images and labels. The first of several may
+        be a tuple of arrays, the inputs of a model with several; a batch has them as a tuple too.
     batch_size : int, default 1
         Number of samples in a batch.
     shuffle : bool, default False
@@ -147,7 +149,11 @@ class DataLoader:
                 "DataLoader: expected arrays, got a list of arrays; write DataLoader(*arrays), or "
                 "numpy.stack(arrays) if each of them is a sample"
             )
-        self.arrays = tuple(_as_samples(array) for array in arrays)
+        first: Any = arrays[0]
+        is_group = len(arrays) > 1 and _is_tuple_of_arrays(first)
+        self._inputs = len(first) if is_group else 0  # 0: no tuple
+        flat = (*first, *arrays[1:]) if is_group else arrays
+        self.arrays = tuple(_as_samples(array) for array in flat)
         self.batch_size = integer(batch_size, "DataLoader: batch_size")
         self.shuffle = boolean(shuffle, "DataLoader: shuffle")
         self.drop_last = boolean(drop_last, "DataLoader: drop_last")
@@ -190,6 +196,11 @@ class DataLoader:
             "every process loads the whole data set",
         )
 
+    def __repr__(self) -> str:
+        shapes = " and ".join(f"{array.shape} of {array.dtype}" for array in self.arrays)
+        options = f"batch_size={self.batch_size}" + ", shuffle=True" * self.shuffle
+        return f"DataLoader({shapes}, {options}: {len(self)} batches)"
+
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         samples = self._drawn()
@@ -216,17 +227,26 @@ class DataLoader:
                 part = self.shard.part(start, min(start + size, self._drawn()))
                 picked = part if order is None else order[part]
                 arrays = tuple([source[picked] for source in sources])
-                batch: Any = arrays if len(arrays) > 1 else arrays[0]
+                batch: Any = self.grouped(arrays)
                 if part.start == part.stop:
                     batch = ()
                 elif self.transform is not None:
-                    batch = self.transform(*arrays)
+                    batch = self.transform(*batch) if len(arrays) > 1 else self.transform(batch)
                 running.batches += 1
                 yield batch
         finally:
             if self._running is running:
                 self._running = None
                 self.epoch += 1
+
+    def grouped(self, arrays: tuple[Array, ...]) -> Any:
+        """Return arrays in the order of `arrays` as a batch has them.
+
+        :meta private:
+        """
+        if self._inputs:
+            return arrays[: self._inputs], *arrays[self._inputs :]
+        return arrays if len(arrays) > 1 else arrays[0]
 
     def _new_epoch(self) -> _Epoch:
         samples = len(self.arrays[0])
@@ -404,7 +424,7 @@ def as_array(values: ArrayLike, who: str) -> Array:
 
 
 def _as_samples(values: ArrayLike) -> Array:
-    if isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values):
+    if _is_tuple_of_arrays(values):
         raise TypeError(
             "DataLoader: expected arrays, got a tuple of arrays; write DataLoader(*arrays)"
         )
@@ -418,6 +438,10 @@ def _read_only(array: Array) -> Array:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def _is_tuple_of_arrays(values: Any) -> bool:
+    return isinstance(values, tuple) and all(isinstance(item, np.ndarray) for item in values)
 
 
 def _is_list_of_arrays(values: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..engine.arrays import Array
+from ..figures import new_figure
 from ..layer import Layer
 from ..losses import (
     BinaryCrossEntropy,
@@ -143,15 +144,9 @@ class Diagnosis:
         ValueError
             If there was no range test, since the loss is not finite.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise ImportError(
-                "Diagnosis.plot needs matplotlib; install it with: pip install matplotlib"
-            ) from error
         if not self.rates.size:
             raise ValueError("Diagnosis.plot: there was no range test, as the loss is not finite")
-        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        figure = new_figure((6, 3.4), "Diagnosis.plot")
         axes = figure.add_subplot()
         axes.plot(self.rates, self.losses)
         if self.lr is not None:

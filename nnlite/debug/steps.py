@@ -77,6 +77,58 @@ WORDS = {
         "More probability for one class is less for the others, so that every input has a part in "
         "the gradient of every output.",
     ),
+    "BatchNorm1d": (
+        "Each feature is shifted and scaled to mean 0 and variance 1 over the batch.",
+        "A change that all samples share is subtracted again by the mean, so that the gradients of "
+        "a feature sum to 0 over the batch.",
+    ),
+    "GlobalAvgPool2d": (
+        "Of each channel the mean over all pixels is kept.",
+        "Every pixel gets the same part of the gradient: 1 / (number of pixels).",
+    ),
+    "Add": (
+        "The inputs are added.",
+        "A change of either input changes the sum as much: the gradient is copied to both.",
+    ),
+    "Subtract": (
+        "The second input is subtracted from the first.",
+        "The first input gets the gradient as it is, the second with the other sign.",
+    ),
+    "Multiply": (
+        "The inputs are multiplied.",
+        "Each input gets the gradient times the other input.",
+    ),
+    "Divide": (
+        "The first input is divided by the second.",
+        "The larger the divisor, the smaller the gradient that passes.",
+    ),
+    "MatMul": (
+        "Each output is a sum of products of a row and a column.",
+        "Each matrix gets the gradient times the other matrix, transposed.",
+    ),
+    "Square": ("Every input is squared.", "The gradient is multiplied by the slope 2x."),
+    "Log": (
+        "The natural logarithm of every input.",
+        "The gradient is divided by the input: it is large where the input is near 0.",
+    ),
+    "Exp": (
+        "The exponential of every input.",
+        "The slope of the exponential is itself: the gradient is multiplied by the output.",
+    ),
+    "Sum": (
+        "All inputs are added.",
+        "Every input gets the whole gradient of the sum.",
+    ),
+    "Mean": (
+        "The mean of the inputs.",
+        "Every input gets the gradient, divided by their number.",
+    ),
+    "BinaryCrossEntropy": (
+        "The score becomes a probability; the loss is minus the logarithm of that of the right "
+        "answer, averaged.",
+        "Backpropagation begins here: the gradient of each score is its probability minus the "
+        "target, divided by the number of scores.",
+    ),
     "CrossEntropy": (
         "The logits become probabilities; the loss is minus the logarithm of that of the right "
         "class, averaged over the batch.",
@@ -111,7 +163,7 @@ def steps(trace: Trace, run: Run, replay: Replay, title: str) -> Document:
     batch = _batch_size(trace)
     weights = {entry.name for _, own, _ in layers for entry in own}
     writer = _Writer(entries, batch, weights)
-    numeric = replay.differences(writer.places())
+    numeric = replay.differences(writer.places)
     classes = {entry.name: kind for entry, _, kind in layers}
     if trace.loss is not None and run.loss_class is not None:
         classes[trace.loss.name] = run.loss_class
@@ -157,13 +209,14 @@ class _Writer:
 
     def __init__(self, entries: list[TraceEntry], batch: int | None, parameters: set[str]) -> None:
         self._batch, self._parameters = batch, parameters
-        self._entries = entries
         arrays = [array for entry in entries for array in _arrays(entry.value)]
         self._limit = min(_NUMBERS_EACH, _NUMBERS // (2 * max(len(arrays), 1)))
         total = sum(array.size for array in arrays)
-        counts = [len(places) for places in self._all_places(_DIFFERENCES).values()]
+        movable = [entry for entry in entries if _is_movable(entry)]
+        counts = [min(_arrays(entry.grad)[0].size, _DIFFERENCES) for entry in movable]
         runs = _WORK // max(2 * total, 1)
-        self._differences = _DIFFERENCES if sum(counts) <= runs else runs // max(len(counts), 1)
+        most = _DIFFERENCES if sum(counts) <= runs else runs // max(len(counts), 1)
+        self.places = {entry.name: self._places(entry, most) for entry in movable if most}
         sizes = [
             array.size // len(array)
             for entry in entries
@@ -179,26 +232,23 @@ class _Writer:
         is_sample = entry.name not in self._parameters and self._batch is not None
         return is_sample and array.ndim > 0 and len(array) == self._batch
 
-    def places(self) -> dict[str, list[tuple[int, ...]]]:
-        """Return the places in each value at which a finite difference is wanted."""
-        return self._all_places(self._differences)
+    def _places(self, entry: TraceEntry, most: int) -> list[tuple[int, ...]]:
+        """Return the places at which a finite difference is wanted.
 
-    def _all_places(self, most: int) -> dict[str, list[tuple[int, ...]]]:
-        found: dict[str, list[tuple[int, ...]]] = {}
-        for entry in self._entries:
-            grads = _arrays(entry.grad)
-            if len(grads) != 1 or isinstance(entry.value, tuple):
-                continue
-            # The first samples, and in each the largest gradients.
-            sizes = np.abs(grads[0])
-            rows = sizes.reshape(len(sizes) if self._has_samples(entry, sizes) else 1, -1)
-            order = np.argsort(-rows, axis=1, kind="stable")[: most // rows.shape[1] + 1]
-            flat = (order + rows.shape[1] * np.arange(len(order))[:, None]).reshape(-1)[:most]
-            found[entry.name] = [
-                tuple(map(int, np.unravel_index(index, sizes.shape))) if sizes.ndim else ()
-                for index in flat
-            ]
-        return found
+        They are those of the first samples, and in each of the largest gradients.
+        """
+        sizes = np.abs(_arrays(entry.grad)[0])
+        rows = sizes.reshape(len(sizes) if self._has_samples(entry, sizes) else 1, -1)
+        width = rows.shape[1]
+        rows = rows[: most // width + 1]
+        order = np.argpartition(-rows, min(most, width) - 1, axis=1)[:, :most]
+        ranks = np.argsort(-np.take_along_axis(rows, order, axis=1), axis=1, kind="stable")
+        order = np.take_along_axis(order, ranks, axis=1)
+        flat = (order + width * np.arange(len(order))[:, None]).reshape(-1)[:most]
+        return [
+            tuple(map(int, np.unravel_index(index, sizes.shape))) if sizes.ndim else ()
+            for index in flat
+        ]
 
     def arrays(self, entry: TraceEntry, numeric: list[float]) -> list[dict[str, Any]]:
         """Return what the page shows of an entry: its values, and their gradients."""
@@ -207,7 +257,7 @@ class _Writer:
         if len(grads) != len(values):
             grads = [None] * len(values)
         found = [self._array(entry, value, grad) for value, grad in zip(values, grads, strict=True)]
-        places = self.places().get(entry.name, [])
+        places = self.places.get(entry.name, [])
         if len(found) == 1 and len(numeric) == len(places):
             kept = found[0]["value"]["shape"]
             pairs = zip(places, numeric, strict=True)
@@ -238,6 +288,11 @@ class _Writer:
                 "grad": None if grad is None else _statistics(grad),
             },
         }
+
+
+def _is_movable(entry: TraceEntry) -> bool:
+    """Whether the value is one array with a gradient, so that finite differences say something."""
+    return len(_arrays(entry.grad)) == 1 and not isinstance(entry.value, tuple)
 
 
 def _arrays(values: Any) -> list[Array]:

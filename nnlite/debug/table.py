@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+# Of verdicts in a notebook, on light and on dark paper.
+_COLOURS = {
+    "ok": "; color: #2da44e",
+    "FAIL": "; color: #e5534b; font-weight: bold",
+    "kink": "; color: #bf8700",
+}
+
 
 class Table:
     """Rows of cells under a header, with lines of text above and below.
@@ -56,7 +63,8 @@ class Table:
 
         def row_of(tag: str, cells: Sequence[str]) -> str:
             return "".join(
-                f'<{tag} style="text-align: {align}">{html.escape(cell)}</{tag}>'
+                f'<{tag} style="text-align: {align}{_COLOURS.get(cell, "")}">'
+                f"{html.escape(cell)}</{tag}>"
                 for align, cell in zip(aligns, cells, strict=True)
             )
 

@@ -148,7 +148,7 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any]:
         return np.empty_like(array)
     if array.flags.c_contiguous:
         return empty(array.shape, array.dtype, for_threads)
-    order, back = _orders(array.strides)
+    order, back = orders(array.strides)
     shape = tuple(array.shape[axis] for axis in order)
     return empty(shape, array.dtype, for_threads).transpose(back)
 
@@ -170,7 +170,7 @@ def reshape(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 @functools.lru_cache(maxsize=256)
-def _orders(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def orders(strides: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the memory order of the axes, and its inverse."""
     order = sorted(range(len(strides)), key=lambda axis: -abs(strides[axis]))
     return tuple(order), tuple(sorted(range(len(order)), key=order.__getitem__))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,9 @@ def moments(x: Array) -> tuple[Mean, Array]:
     rest, squares = _sums_of_centred(lines, near) / count
     for _ in range(_CORRECTIONS):
         # Once the rest is small compared to the deviation, the variance below is accurate.
-        if not np.any(rest * rest > squares / 64) or np.array_equal(near + rest, near):
+        # Squares that overflow may be those of the error of a mean that is very large.
+        is_off = (rest * rest > squares / 64) | np.isinf(squares)
+        if not np.any(is_off) or np.array_equal(near + rest, near):
             break
         near = near + rest
         rest, squares = _sums_of_centred(lines, near) / count
@@ -151,6 +153,54 @@ def standardize(rows: Array, eps: float) -> tuple[Array, Array]:
     scale = 1 / np.sqrt(variance + rows.dtype.type(eps))[:, None]
     centred *= scale
     return centred, scale
+
+
+def centre_groups(x: Array, groups: int) -> tuple[Array, Array, Array]:
+    """Return x minus the mean of its group, with the means and the biased variances.
+
+    A group is one of `groups` equal parts of the channels of a sample, with all positions.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, C, …)
+    groups : int
+        A divisor of C.
+
+    Returns
+    -------
+    ndarray of shape (N, C, …), ndarray of shape (N, groups), ndarray of shape (N, groups)
+    """
+    count = x[0].size // groups
+    centred = empty_like(x)
+    parts = as_groups(centred, groups)
+    first: tuple[Any, ...] = (slice(None), slice(None), *[0] * (x.ndim - 1))
+    near = as_groups(x, groups)[first]
+    np.subtract(as_groups(x, groups), per_group(near, x), out=parts)
+    rest = group_sums(centred, groups) / count
+    parts -= per_group(rest, x)
+    variance = group_sums(np.square(centred, out=empty_like(x)), groups) / count
+    return centred, near + rest, variance
+
+
+def group_sums(x: Array, groups: int) -> Array:
+    """Return the sum of each group of channels of each sample, (N, groups)."""
+    if not _is_batch_last(x):
+        rows = x.reshape(len(x), groups, -1)
+        sums: Array = rows @ np.ones(rows.shape[2], x.dtype)
+        return sums
+    lines = np.moveaxis(x, (2, 1, 0), (0, 1, -1)).reshape(x.shape[2], groups, -1, len(x))
+    columns: Array = (np.ones((1, lines.shape[2]), x.dtype) @ lines).sum(axis=0)[:, 0]
+    return columns.T
+
+
+def as_groups(x: Array, groups: int) -> Array:
+    """Return x (N, C, …) as (N, groups, C / groups, …), a view."""
+    return x.reshape(len(x), groups, -1, *x.shape[2:])
+
+
+def per_group(values: Array, x: Array) -> Array:
+    """Return values (N, groups) with axes to be broadcast with `as_groups` of x."""
+    return values.reshape(*values.shape, *[1] * (x.ndim - 1))
 
 
 # ---- lines ----

@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .arrays import Array
+from .blas import one_thread
 from .memory import empty
 
 # Elements of the gates in a block of steps: half a megabyte with their local derivatives.
@@ -197,19 +198,20 @@ def scan(
         zip(*steps.after, strict=True),
         strict=False,
     )
-    for t, (column, rows, gates, before, after) in enumerate(arrays):
-        multiply(column, rows)
-        if factor is not None:
-            squashed = sums[t, active]
-            np.tanh(squashed, out=squashed)
-            squashed *= factor
-            squashed += shift
-        if absent is None:
-            cell.step(gates, before, after)
-        else:
-            unchanged = [array.copy() for array in before]
-            cell.step(gates, before, after)
-            _restore(after[: layout.states], unchanged, absent[t])
+    with one_thread(sums[0].size * columns.shape[1]):
+        for t, (column, rows, gates, before, after) in enumerate(arrays):
+            multiply(column, rows)
+            if factor is not None:
+                squashed = sums[t, active]
+                np.tanh(squashed, out=squashed)
+                squashed *= factor
+                squashed += shift
+            if absent is None:
+                cell.step(gates, before, after)
+            else:
+                unchanged = [array.copy() for array in before]
+                cell.step(gates, before, after)
+                _restore(after[: layout.states], unchanged, absent[t])
     return steps
 
 
@@ -261,9 +263,10 @@ def scan_back(
     count = max(1, _CHUNK // steps.sums[0].size)
     for stop in range(length, 0, -count):
         chunk = slice(max(stop - count, 0), stop)
-        d_sums, d_state = _chunk_back(
-            cell, of_state, steps, chunk, grads, d_state, truncate, start_grad
-        )
+        with one_thread(gates * size * batch):
+            d_sums, d_state = _chunk_back(
+                cell, of_state, steps, chunk, grads, d_state, truncate, start_grad
+            )
         d_rows, terms = _side_by_side(d_sums), _side_by_side(columns[chunk])
         d_u = d_rows[-gates:]
         accumulate(

@@ -75,7 +75,7 @@ class Axis(NamedTuple):
     @property
     def is_identity(self) -> bool:
         """Whether each window covers exactly the input at the position of its output."""
-        return self.taps == self.stride == 1 and not self.is_padded
+        return self.taps == self.stride == 1 and self.inputs == self.outputs and not self.is_padded
 
     @property
     def is_tiled(self) -> bool:
@@ -132,45 +132,62 @@ def arrange(x: Array) -> Array:
     return x if _is_arranged(x) else _as_given(_by_rows(x), x.ndim)
 
 
-def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes) -> Array:
+def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes, groups: int = 1) -> Array:
     """Return the cross-correlation of `x` with the kernels of `weight`, plus `bias`.
 
     Parameters
     ----------
     x : ndarray of shape (N, C, H, W) or (N, C, L)
-    weight : ndarray of shape (O, C, kH, kW) or (O, C, k)
+    weight : ndarray of shape (O, C / groups, kH, kW) or (O, C / groups, k)
     bias : ndarray of shape (O,), or None
     axes : tuple of Axis
+    groups : int
+        Number of equal parts of the channels and of the kernels; each part of the kernels is
+        applied to its part of the channels alone.
 
     Returns
     -------
     ndarray of shape (N, O, H', W') or (N, O, L')
     """
     image, kernels, (rows, columns) = _by_rows(x), _with_rows(weight), _row_and_column(axes)
-    out_channels, channels = weight.shape[:2]
-    y = empty((rows.outputs, out_channels, columns.outputs, len(x)), x.dtype, for_threads=True)
-    if _suits_winograd(rows, columns, channels, len(x)):
-        padding = rows.padding, columns.padding
-        winograd.convolve(
-            image.swapaxes(1, 2), kernels.transpose(2, 0, 3, 1), bias, padding, y.swapaxes(1, 2)
-        )
-    else:
-        _convolve(image, kernels, bias, rows, columns, y)
+    y = empty((rows.outputs, len(weight), columns.outputs, len(x)), x.dtype, for_threads=True)
+    for channels, outputs in _groups(image.shape[1], len(weight), groups):
+        shift = None if bias is None else bias[outputs]
+        _convolve(image[:, channels], kernels[outputs], shift, rows, columns, y[:, outputs])
     return _as_given(y, x.ndim)
 
 
-def correlate_weight(x: Array, grad: Array, axes: Axes) -> Array:
+def correlate_weight(x: Array, grad: Array, axes: Axes, groups: int = 1) -> Array:
     """Return the gradient of `weight` in `correlate`, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
-    weight_grad = _weight_grad(_by_rows(x), _lines(grad), rows, columns)
+    image, lines = _by_rows(x), _lines(grad)
+    parts = [
+        _weight_grad(image[:, channels], lines[:, outputs], rows, columns)
+        for channels, outputs in _groups(image.shape[1], lines.shape[1], groups)
+    ]
+    weight_grad = parts[0] if groups == 1 else np.concatenate(parts)
     return weight_grad if x.ndim == 4 else weight_grad[:, :, 0]
 
 
-def correlate_input(grad: Array, weight: Array, axes: Axes) -> Array:
+def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> Array:
     """Return the gradient of `x` in `correlate`, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
-    shape = rows.inputs, weight.shape[1], columns.inputs, len(grad)
-    return _as_given(_input_grad(_lines(grad), _with_rows(weight), shape, rows, columns), grad.ndim)
+    lines, kernels = _lines(grad), _with_rows(weight)
+    channels = weight.shape[1] * groups
+    dx = empty((rows.inputs, channels, columns.inputs, len(grad)), grad.dtype, for_threads=True)
+    for inputs, outputs in _groups(channels, len(weight), groups):
+        _input_grad(lines[:, outputs], kernels[outputs], dx[:, inputs], rows, columns)
+    return _as_given(dx, grad.ndim)
+
+
+def _groups(in_channels: int, out_channels: int, groups: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the input and the output channels of each group."""
+    step_in, step_out = in_channels // groups, out_channels // groups
+    for group in range(groups):
+        yield (
+            slice(group * step_in, (group + 1) * step_in),
+            slice(group * step_out, (group + 1) * step_out),
+        )
 
 
 def channel_sums(grad: Array) -> Array:
@@ -207,6 +224,17 @@ def spread_max(x: Array, y: Array, grad: Array, axes: Axes) -> Array:
 
     _share_windows(spread, rows, result.nbytes)
     return _as_given(result, x.ndim)
+
+
+def places_of_maxima(x: Array, y: Array, axes: Axes) -> Array:
+    """Return where each window has its first maximum: the position in the image, row by row."""
+    rows, columns = _row_and_column(axes)
+    image = _by_rows(x)
+    positions = np.arange(rows.inputs * columns.inputs).reshape(rows.inputs, 1, columns.inputs, 1)
+    places = np.zeros((rows.outputs, image.shape[1], columns.outputs, len(x)), np.int64)
+    for (i, h), (j, w), found in _first_maxima(image, _by_rows(y), rows, columns):
+        places[i, :, j] += positions[h, :, w] * found
+    return _as_given(places, x.ndim)
 
 
 def spread_sum(grad: Array, axes: Axes) -> Array:
@@ -274,6 +302,12 @@ def _convolve(
     image: Array, weight: Array, bias: Array | None, rows: Axis, columns: Axis, y: Array
 ) -> None:
     """Write the convolution of `image` (H, C, W, N) into `y` (H', O, W', N)."""
+    if _suits_winograd(rows, columns, image.shape[1], image.shape[3]):
+        padding = rows.padding, columns.padding
+        winograd.convolve(
+            image.swapaxes(1, 2), weight.transpose(2, 0, 3, 1), bias, padding, y.swapaxes(1, 2)
+        )
+        return
     out_channels = len(weight)
     lines = y.reshape(rows.outputs, out_channels, -1)
     kernels = weight.transpose(0, 2, 1, 3).reshape(out_channels, -1)
@@ -348,23 +382,19 @@ def _windows(
         yield slice(start, stop), windows.reshape(stop - start, -1, windows.shape[3])
 
 
-def _input_grad(
-    lines: Array, weight: Array, shape: tuple[int, ...], rows: Axis, columns: Axis
-) -> Array:
-    """Return dL/dx as (H, C, W, N), given the lines (H', O, W'·N) of the output gradient."""
-    height, channels, _, batch = shape
+def _input_grad(lines: Array, weight: Array, grad: Array, rows: Axis, columns: Axis) -> None:
+    """Write dL/dx into `grad` (H, C, W, N), given the lines (H', O, W'·N) of dL/dy."""
+    height, channels, _, batch = grad.shape
     lines = np.ascontiguousarray(lines)
     if _suits_winograd(rows, columns, lines.shape[1], batch):
         # The convolution of the output gradient with the kernels rotated by 180°.
         by_pixel = lines.reshape(rows.outputs, -1, columns.outputs, batch).swapaxes(1, 2)
         turned = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0)
         padding = 2 - rows.padding, columns.taps - 1 - columns.padding
-        grad = empty(shape, lines.dtype, for_threads=True)
         winograd.convolve(by_pixel, turned, None, padding, grad.swapaxes(1, 2))
-        return grad
+        return
     # (kW·C, kH, O), with the kernel's rows in reverse order.
     kernels = weight[:, :, ::-1].transpose(3, 1, 2, 0).reshape(-1, rows.taps, lines.shape[1])
-    grad = empty(shape, lines.dtype, for_threads=True)
     line = (columns.taps, channels, columns.outputs, batch)
 
     def spread(first_row: int, last_row: int) -> None:
@@ -382,7 +412,6 @@ def _input_grad(
                 block[:, :, inputs] += shifted[: len(block), tap, :, outputs]
 
     share(spread, height, grad.nbytes, lines.size * len(kernels) * rows.taps)
-    return grad
 
 
 # ---- pooling ----
@@ -441,12 +470,28 @@ def _spread_to_maxima(
     image: Array, y: Array, grad: Array, result: Array, rows: Axis, columns: Axis
 ) -> None:
     """Write the gradient of each window to its first maximum in `result`, and 0 elsewhere."""
-    y, grad = np.ascontiguousarray(y), np.ascontiguousarray(grad)
-    pending = np.ones(y.shape, bool)  # windows whose maximum has not been found yet
-    with_nan = np.isnan(y).any()
+    grad = np.ascontiguousarray(grad)
     tiled = rows.is_tiled and columns.is_tiled
     if not tiled:
         result.fill(0)
+    for (i, h), (j, w), found in _first_maxima(image, y, rows, columns):
+        if tiled:
+            where(found, grad[i, :, j], out=result[h, :, w])
+        else:
+            result[h, :, w] += where(found, grad[i, :, j])
+
+
+def _first_maxima(
+    image: Array, y: Array, rows: Axis, columns: Axis
+) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice], Array]]:
+    """Yield for each tap its outputs and inputs on both axes, and the windows with a maximum there.
+
+    Only the first maximum of a window counts.
+    """
+    y = np.ascontiguousarray(y)
+    pending = np.ones(y.shape, bool)  # windows whose maximum has not been found yet
+    with_nan = np.isnan(y).any()
+    tiled = rows.is_tiled and columns.is_tiled
     last = rows.taps * columns.taps - 1
     taps = itertools.product(_by_tap(rows), _by_tap(columns))
     for index, ((i, h), (j, w)) in enumerate(taps):
@@ -458,7 +503,4 @@ def _spread_to_maxima(
                 found |= np.isnan(image[h, :, w])
             found &= pending[i, :, j]
             pending[i, :, j] ^= found
-        if tiled:
-            where(found, grad[i, :, j], out=result[h, :, w])
-        else:
-            result[h, :, w] += where(found, grad[i, :, j])
+        yield (i, h), (j, w), found

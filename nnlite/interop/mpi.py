@@ -163,6 +163,11 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
             f"DistributedOptimizer: expected an optimizer such as SGD(model.parameters(), lr=0.1), "
             f"got {optimizer!r:.80}"
         )
+    if optimizer.needs_closure:
+        raise TypeError(
+            f"DistributedOptimizer: {type(optimizer).__name__} evaluates losses within a step, "
+            f"which processes cannot do together; use SGD, Adam or another that steps once"
+        )
     processes = shard()
     parameters = _parameters(optimizer)
     facts = {"the optimizer": repr(optimizer), "the number of parameters": len(parameters)}

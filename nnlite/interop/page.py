@@ -21,13 +21,20 @@ from .. import (
     Conv1d,
     Conv2d,
     Dropout,
+    Dropout1d,
+    Dropout2d,
     Flatten,
+    GlobalAvgPool1d,
     GlobalAvgPool2d,
+    GlobalMaxPool1d,
     GlobalMaxPool2d,
+    GroupNorm,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
     Identity,
+    InstanceNorm1d,
+    InstanceNorm2d,
     LayerNorm,
     LeakyReLU,
     Linear,
@@ -233,7 +240,12 @@ def _linear(layer: Linear, x: Array, y: Array) -> Form:
 
 
 def _conv(layer: Conv1d | Conv2d, x: Array, y: Array) -> Form:
-    return {"kind": "Conv", "weight": layer.weight, "bias": layer.bias, **_window(layer, x, y)}
+    if layer.padding_mode != "zeros":
+        raise ValueError("the page pads with zeros; put a padding layer before it")
+    return {
+        "kind": "Conv", "weight": layer.weight, "bias": layer.bias, "groups": layer.groups,
+        **_window(layer, x, y),
+    }  # fmt: skip
 
 
 def _max_pool(layer: MaxPool1d | MaxPool2d, x: Array, y: Array) -> Form:
@@ -243,14 +255,17 @@ def _max_pool(layer: MaxPool1d | MaxPool2d, x: Array, y: Array) -> Form:
 def _avg_pool(layer: AvgPool1d | AvgPool2d, x: Array, y: Array) -> Form:
     window = _window(layer, x, y)
     counts = [_counts(axis, layer.count_include_pad) for axis in window.values()]
-    return {"kind": "AvgPool", "areas": np.outer(*counts), **window}
+    areas = np.outer(*counts)
+    if layer.divisor_override is not None:
+        areas[...] = layer.divisor_override
+    return {"kind": "AvgPool", "areas": areas, **window}
 
 
 def _global_pool(layer: Layer, x: Array, y: Array) -> Form:
-    height, width = x.shape[2:]
+    height, width = x.shape[2:] if x.ndim == 4 else (1, x.shape[2])
     whole = {"stride": 1, "dilation": 1, "padding": 0, "outputs": 1}
     form: Form = {
-        "kind": "MaxPool" if type(layer) is GlobalMaxPool2d else "AvgPool",
+        "kind": "MaxPool" if type(layer) in (GlobalMaxPool1d, GlobalMaxPool2d) else "AvgPool",
         "rows": {"inputs": height, "taps": height, **whole},
         "columns": {"inputs": width, "taps": width, **whole},
     }
@@ -259,7 +274,7 @@ def _global_pool(layer: Layer, x: Array, y: Array) -> Form:
     return form
 
 
-def _batch_norm(layer: BatchNorm1d | BatchNorm2d, x: Array, y: Array) -> Form:
+def _batch_norm(layer: Any, x: Array, y: Array) -> Form:
     if layer.running_mean is None or layer.running_var is None:
         raise ValueError("it has no running statistics; use track_running_stats=True")
     factor = 1 / np.sqrt(layer.running_var + layer.eps)
@@ -275,7 +290,25 @@ def _layer_norm(layer: LayerNorm, x: Array, y: Array) -> Form:
     count = int(np.prod(layer.normalized_shape))
     return {
         "kind": "LayerNorm", "weight": layer.weight, "bias": layer.bias, "eps": layer.eps,
-        "count": count,
+        "count": count, "area": 1,
+    }  # fmt: skip
+
+
+def _group_norm(layer: GroupNorm, x: Array, y: Array) -> Form:
+    return _normalized_groups(layer, layer.num_groups, x)
+
+
+def _instance_norm(layer: InstanceNorm1d | InstanceNorm2d, x: Array, y: Array) -> Form:
+    if layer.running_mean is not None:
+        return _batch_norm(layer, x, y)
+    return _normalized_groups(layer, layer.num_features, x)
+
+
+def _normalized_groups(layer: Any, groups: int, x: Array) -> Form:
+    """Return the form of a normalisation with one weight per channel, which has an area."""
+    return {
+        "kind": "LayerNorm", "weight": layer.weight, "bias": layer.bias, "eps": layer.eps,
+        "count": x[0].size // groups, "area": x[0, 0].size,
     }  # fmt: skip
 
 
@@ -302,11 +335,16 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     MaxPool2d: _max_pool,
     AvgPool1d: _avg_pool,
     AvgPool2d: _avg_pool,
+    GlobalAvgPool1d: _global_pool,
     GlobalAvgPool2d: _global_pool,
+    GlobalMaxPool1d: _global_pool,
     GlobalMaxPool2d: _global_pool,
     BatchNorm1d: _batch_norm,
     BatchNorm2d: _batch_norm,
     LayerNorm: _layer_norm,
+    GroupNorm: _group_norm,
+    InstanceNorm1d: _instance_norm,
+    InstanceNorm2d: _instance_norm,
     ReLU: _elementwise(),
     LeakyReLU: _elementwise("negative_slope"),
     ELU: _elementwise("alpha"),
@@ -331,6 +369,8 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     Reshape: _reshape,
     Identity: _reshape,
     Dropout: _reshape,
+    Dropout1d: _reshape,
+    Dropout2d: _reshape,
 }
 
 
@@ -390,6 +430,8 @@ class _Chain:
         if type(layer) not in FORMS:
             known = ", ".join(sorted(kind.__name__ for kind in (*FORMS, Residual, Sequential)))
             raise ValueError(f"to_html: the page has no form for {title}; it shows {known}")
+        if getattr(layer, "return_indices", False):
+            raise ValueError(f"to_html: {title} cannot be shown: the page has no indices")
         with evaluating():
             y = layer(x)
         try:

@@ -11,7 +11,6 @@ import functools
 import operator
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
-from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,8 @@ from torch.nn import functional
 import nnlite as nn
 
 from ..files.model import replace, sequential_arguments, shared
+from ..layers.embedding import sinusoids
+from ..layers.graph import computing_order, split_arguments
 
 Options = dict[str, Any]
 
@@ -61,6 +62,64 @@ def _outputs(module: Any, returned: Any) -> Any:
     return torch.cat(tuple(hidden[-2 if module.bidirectional else -1 :]), dim=1)
 
 
+class MultiheadAttention(torch.nn.MultiheadAttention):
+    """Attention that takes the inputs, and returns the output, of nnlite's layer."""
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Any,
+        key: Any = None,
+        value: Any = None,
+        key_padding_mask: Any = None,
+        attn_mask: Any = None,
+    ) -> Any:
+        key = query if key is None else key
+        value = key if value is None else value
+        attn_mask = causal_mask(self, query, attn_mask, key.shape[1])
+        return super().forward(query, key, value, key_padding_mask, False, attn_mask)[0]
+
+
+class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
+    """A layer that can see earlier steps alone, without a mask."""
+
+    def forward(self, src: Any, src_mask: Any = None, src_key_padding_mask: Any = None) -> Any:  # type: ignore[override]
+        src_mask = causal_mask(self, src, src_mask)
+        return super().forward(src, src_mask, src_key_padding_mask)
+
+
+class TransformerDecoderLayer(torch.nn.TransformerDecoderLayer):
+    """A layer that can see earlier steps alone, without a mask."""
+
+    def forward(
+        self, tgt: Any, memory: Any, tgt_mask: Any = None, *masks: Any, **options: Any
+    ) -> Any:
+        tgt_mask = causal_mask(self, tgt, tgt_mask)
+        return super().forward(tgt, memory, tgt_mask, *masks, **options)
+
+
+def causal_mask(module: Any, query: Any, mask: Any, steps: int | None = None) -> Any:
+    """Return `mask`, with later steps masked too if the module is causal."""
+    if not getattr(module, "is_causal", False):
+        return mask
+    shape = query.shape[1], query.shape[1] if steps is None else steps
+    later = torch.ones(shape, dtype=torch.bool, device=query.device).triu(1)
+    if mask is None:
+        return later
+    return mask | later if mask.dtype == torch.bool else mask.masked_fill(later, -torch.inf)
+
+
+class LearnedPositions(torch.nn.Module):
+    """A learned vector that is added at each position."""
+
+    def __init__(self, max_len: int, embed_dim: int) -> None:
+        super().__init__()
+        self.max_len, self.embed_dim = max_len, embed_dim
+        self.weight = torch.nn.Parameter(torch.empty(max_len, embed_dim))
+
+    def forward(self, x: Any) -> Any:
+        return x + self.weight[: x.shape[1]]
+
+
 class Pair(NamedTuple):
     """A layer of nnlite and the module that it equals.
 
@@ -87,13 +146,31 @@ def _bias(either: Any) -> Options:
     return {"bias": either.bias is not None}
 
 
+def _no_bias(either: Any) -> Options:
+    """Return ``bias=False`` where there is a weight alone: an option of newer PyTorch."""
+    return {} if (either.weight is None) == (either.bias is None) else {"bias": False}
+
+
+def _has_scale_alone(module: Any) -> str:
+    return "bias=False" if _no_bias(module) else ""
+
+
 def _window(module: Any) -> Options:
     """Return the options of a convolution, one number where it is the same for all axes."""
-    options = {name: getattr(module, name) for name in ("stride", *_WINDOW.split())}
+    names = ("stride", *_WINDOW.split(), "output_padding")
+    is_transposed = isinstance(module, (torch.nn.ConvTranspose1d, torch.nn.ConvTranspose2d))
     return _bias(module) | {
-        name: size[0] if isinstance(size, tuple) and len(set(size)) == 1 else size
-        for name, size in options.items()
+        name: _one_if_alike(getattr(module, name)) for name in names[: 4 + is_transposed]
     }
+
+
+def _one_if_alike(sizes: Any) -> Any:
+    """Return one number for several that are the same."""
+    return sizes[0] if isinstance(sizes, tuple) and len(set(sizes)) == 1 else sizes
+
+
+def _border(module: Any) -> Options:
+    return {"padding": _one_if_alike(module.padding)}
 
 
 def _stride_of_module(layer: Any) -> Options:
@@ -122,13 +199,11 @@ def _dim_is_given(module: Any) -> str:
 
 
 _WINDOW = "kernel_size padding dilation"
-_CONVOLUTION = f"in_channels out_channels stride {_WINDOW}"
+_CONVOLUTION = f"in_channels out_channels stride {_WINDOW} groups"
+_AVERAGE = "kernel_size padding ceil_mode count_include_pad"
 _CELL = "input_size hidden_size num_layers bias dropout bidirectional"
 _NORM = "num_features eps momentum affine track_running_stats"
 
-_is_plain = _unless(groups=1, padding_mode="zeros")
-_has_no_indices = _unless(return_indices=False)
-_divides_plainly = _unless(divisor_override=None)
 _is_plain_cell = _unless(batch_first=True, proj_size=0)
 
 
@@ -136,8 +211,8 @@ def _cell(layer: type[nn.Layer], module: type[torch.nn.Module], options: str = _
     return Pair(layer, module, options, lambda layer: {"batch_first": True}, fault=_is_plain_cell)
 
 
-def _pool(layer: type[nn.Layer], module: type[torch.nn.Module], options: str, fault: Any) -> Pair:
-    return Pair(layer, module, options, _stride_of_module, _stride_of_layer, fault)
+def _pool(layer: type[nn.Layer], module: type[torch.nn.Module], options: str) -> Pair:
+    return Pair(layer, module, options, _stride_of_module, _stride_of_layer)
 
 
 PAIRS = [
@@ -146,25 +221,56 @@ PAIRS = [
         nn.Embedding, torch.nn.Embedding, "num_embeddings embedding_dim padding_idx",
         fault=_unless(max_norm=None, scale_grad_by_freq=False),
     ),
-    Pair(nn.Conv1d, torch.nn.Conv1d, _CONVOLUTION, _bias, _window, _is_plain),
-    Pair(nn.Conv2d, torch.nn.Conv2d, _CONVOLUTION, _bias, _window, _is_plain),
-    _pool(nn.MaxPool1d, torch.nn.MaxPool1d, f"{_WINDOW} ceil_mode", _has_no_indices),
-    _pool(nn.MaxPool2d, torch.nn.MaxPool2d, f"{_WINDOW} ceil_mode", _has_no_indices),
     *(
-        _pool(layer, module, "kernel_size padding ceil_mode count_include_pad", _divides_plainly)
-        for layer, module in (
-            (nn.AvgPool1d, torch.nn.AvgPool1d),
-            (nn.AvgPool2d, torch.nn.AvgPool2d),
+        Pair(getattr(nn, kind), getattr(torch.nn, kind), options, _bias, _window)
+        for rank in (1, 2)
+        for kind, options in (
+            (f"Conv{rank}d", f"{_CONVOLUTION} padding_mode"),
+            (f"ConvTranspose{rank}d", f"{_CONVOLUTION} output_padding"),
         )
     ),
-    Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM),
-    Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM),
+    _pool(nn.MaxPool1d, torch.nn.MaxPool1d, f"{_WINDOW} return_indices ceil_mode"),
+    _pool(nn.MaxPool2d, torch.nn.MaxPool2d, f"{_WINDOW} return_indices ceil_mode"),
+    _pool(nn.AvgPool1d, torch.nn.AvgPool1d, _AVERAGE),
+    _pool(nn.AvgPool2d, torch.nn.AvgPool2d, f"{_AVERAGE} divisor_override"),
+    Pair(nn.AdaptiveAvgPool1d, torch.nn.AdaptiveAvgPool1d, "output_size"),
+    Pair(nn.AdaptiveAvgPool2d, torch.nn.AdaptiveAvgPool2d, "output_size"),
+    Pair(nn.AdaptiveMaxPool1d, torch.nn.AdaptiveMaxPool1d, "output_size return_indices"),
+    Pair(nn.AdaptiveMaxPool2d, torch.nn.AdaptiveMaxPool2d, "output_size return_indices"),
+    Pair(
+        nn.Upsample, torch.nn.Upsample, "size scale_factor mode align_corners",
+        fault=_unless(recompute_scale_factor=None),
+    ),
+    Pair(nn.PixelShuffle, torch.nn.PixelShuffle, "upscale_factor"),
+    *(
+        Pair(getattr(nn, kind), getattr(torch.nn, kind), options, to_layer=_border)
+        for rank in (1, 2)
+        for kind, options in (
+            (f"ConstantPad{rank}d", "padding value"),
+            *((f"{name}Pad{rank}d", "padding")
+              for name in ("Zero", "Reflection", "Replication", "Circular")),
+        )
+    ),
+    Pair(nn.BatchNorm1d, torch.nn.BatchNorm1d, _NORM, _no_bias, _no_bias),
+    Pair(nn.BatchNorm2d, torch.nn.BatchNorm2d, _NORM, _no_bias, _no_bias),
+    Pair(nn.InstanceNorm1d, torch.nn.InstanceNorm1d, _NORM, fault=_has_scale_alone),
+    Pair(nn.InstanceNorm2d, torch.nn.InstanceNorm2d, _NORM, fault=_has_scale_alone),
+    Pair(
+        nn.GroupNorm, torch.nn.GroupNorm, "num_groups num_channels eps affine", _no_bias, _no_bias
+    ),
     Pair(nn.LayerNorm, torch.nn.LayerNorm, "normalized_shape eps elementwise_affine", _bias, _bias),
+    Pair(nn.RMSNorm, torch.nn.RMSNorm, "normalized_shape eps elementwise_affine"),
     Pair(nn.Dropout, torch.nn.Dropout, "p"),
+    Pair(nn.Dropout1d, torch.nn.Dropout1d, "p"),
+    Pair(nn.Dropout2d, torch.nn.Dropout2d, "p"),
     _cell(nn.RNN, RNN, f"{_CELL} nonlinearity"),
     _cell(nn.LSTM, LSTM),
     _cell(nn.GRU, GRU),
+    Pair(nn.RNNCell, torch.nn.RNNCell, "input_size hidden_size bias nonlinearity"),
+    Pair(nn.LSTMCell, torch.nn.LSTMCell, "input_size hidden_size bias"),
+    Pair(nn.GRUCell, torch.nn.GRUCell, "input_size hidden_size bias"),
     Pair(nn.Flatten, torch.nn.Flatten, "start_dim end_dim"),
+    Pair(nn.Unflatten, torch.nn.Unflatten, "dim unflattened_size"),
     Pair(nn.Identity, torch.nn.Identity),
     Pair(nn.ReLU, torch.nn.ReLU),
     Pair(nn.LeakyReLU, torch.nn.LeakyReLU, "negative_slope"),
@@ -188,9 +294,69 @@ PAIRS = [
     Pair(nn.LogSoftmax, torch.nn.LogSoftmax, "dim", fault=_dim_is_given),
 ]  # fmt: skip
 
+_attention = Pair(
+    nn.MultiheadAttention, MultiheadAttention, "embed_dim num_heads dropout",
+    lambda layer: {
+        "bias": layer.bias, "kdim": layer.kdim, "vdim": layer.vdim, "batch_first": True
+    },
+    lambda module: {
+        "bias": module.in_proj_bias is not None,
+        "kdim": None if module.kdim == module.embed_dim else module.kdim,
+        "vdim": None if module.vdim == module.embed_dim else module.vdim,
+        "is_causal": getattr(module, "is_causal", False),
+    },
+    _unless(batch_first=True, bias_k=None, add_zero_attn=False),
+)  # fmt: skip
+
+
+def _transformer(layer: type[nn.Layer], module: type[torch.nn.Module]) -> Pair:
+    def to_module(layer: Any) -> Options:
+        names = "d_model nhead dim_feedforward dropout activation layer_norm_eps norm_first bias"
+        return {name: getattr(layer, name) for name in names.split()} | {"batch_first": True}
+
+    def to_layer(module: Any) -> Options:
+        return {
+            "d_model": module.self_attn.embed_dim,
+            "nhead": module.self_attn.num_heads,
+            "dim_feedforward": module.linear1.out_features,
+            "dropout": module.dropout.p,
+            "activation": _activation(module),
+            "layer_norm_eps": module.norm1.eps,
+            "norm_first": module.norm_first,
+            "bias": module.linear1.bias is not None,
+            "is_causal": getattr(module, "is_causal", False),
+        }
+
+    def fault(module: Any) -> str:
+        if not module.self_attn.batch_first:
+            return "batch_first=False"
+        return "" if _activation(module) else "an activation other than relu and gelu"
+
+    return Pair(layer, module, "", to_module, to_layer, fault)
+
+
+def _activation(module: Any) -> str:
+    """Return the name of the activation of a layer of a transformer, empty for any other."""
+    found = module.activation
+    for name, function, kind in (
+        ("relu", functional.relu, torch.nn.ReLU),
+        ("gelu", functional.gelu, torch.nn.GELU),
+    ):
+        if found is function or type(found) is kind:
+            return name
+    return ""
+
+
+PAIRS += [
+    Pair(nn.LearnedPositions, LearnedPositions, "max_len embed_dim"),
+    _attention,
+    _transformer(nn.TransformerEncoderLayer, TransformerEncoderLayer),
+    _transformer(nn.TransformerDecoderLayer, TransformerDecoderLayer),
+]
+
 _BY_LAYER = {pair.layer: pair for pair in PAIRS}
 _BY_MODULE = {pair.module: pair for pair in PAIRS} | {
-    getattr(torch.nn, pair.module.__name__): pair for pair in PAIRS
+    getattr(torch.nn, pair.module.__name__, pair.module): pair for pair in PAIRS
 }
 
 # Functions of a layer without parameters and of its inputs.
@@ -199,7 +365,9 @@ FUNCTIONS: dict[type[nn.Layer], Callable[..., Any]] = {
     nn.Add: lambda layer, *inputs: functools.reduce(operator.add, inputs),
     nn.Divide: lambda layer, a, b: a / b,
     nn.Exp: lambda layer, x: torch.exp(x),
+    nn.GlobalAvgPool1d: lambda layer, x: x.mean(2),
     nn.GlobalAvgPool2d: lambda layer, x: x.mean((2, 3)),
+    nn.GlobalMaxPool1d: lambda layer, x: functional.adaptive_max_pool1d(x, 1).flatten(1),
     nn.GlobalMaxPool2d: lambda layer, x: functional.adaptive_max_pool2d(x, 1).flatten(1),
     nn.Log: lambda layer, x: torch.log(x),
     nn.MatMul: lambda layer, a, b: torch.matmul(a, b),
@@ -213,9 +381,23 @@ FUNCTIONS: dict[type[nn.Layer], Callable[..., Any]] = {
     nn.Reshape: lambda layer, x: x.reshape(len(x), *layer.shape),
     nn.Sqrt: lambda layer, x: torch.sqrt(x),
     nn.Square: lambda layer, x: torch.square(x),
+    nn.Concatenate: lambda layer, *inputs: torch.cat(inputs, layer.dim),
+    nn.Permute: lambda layer, x: x.permute(layer.dims),
+    nn.SinusoidalPositions: lambda layer, x: x + torch.tensor(_sinusoids(x), device=x.device),
+    nn.Slice: lambda layer, x: x[
+        (slice(None),) * (layer.dim % x.ndim) + (slice(layer.start, layer.stop, layer.step),)
+    ],
+    nn.Split: lambda layer, x: x.split(layer.split_size_or_sections, layer.dim),
+    nn.Squeeze: lambda layer, x: x.squeeze(layer.dim),
+    nn.Stack: lambda layer, *inputs: torch.stack(inputs, layer.dim),
+    nn.Unsqueeze: lambda layer, x: x.unsqueeze(layer.dim),
     nn.Subtract: lambda layer, a, b: a - b,
     nn.Sum: lambda layer, x: x.sum(layer.dim, layer.keepdim),
 }
+
+
+def _sinusoids(x: Any) -> Any:
+    return sinusoids(*x.shape[1:], np.dtype(str(x.dtype).removeprefix("torch.")))
 
 
 class Function(torch.nn.Module):
@@ -262,11 +444,7 @@ class Graph(torch.nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
         self.inputs, self.outputs, self.arguments = graph.inputs, graph.outputs, graph.arguments
-        needs = {
-            node: {source.partition(".")[0] for source in sources if isinstance(source, str)}
-            for node, sources in graph.arguments.items()
-        }
-        self._order = [name for name in TopologicalSorter(needs).static_order() if name in needs]
+        self._order = computing_order(graph.arguments)
 
     def forward(self, *inputs: Any) -> Any:
         values = dict(zip(self.inputs, inputs, strict=True))
@@ -283,12 +461,19 @@ class Graph(torch.nn.Module):
             return values[node][child.outputs.index(item) if named else int(item)]
 
         for name in self._order:
-            values[name] = self.get_submodule(name)(*map(value, self.arguments[name]))
+            positional, by_keyword = split_arguments(self.arguments[name])
+            values[name] = self.get_submodule(name)(
+                *map(value, positional),
+                **{keyword: value(source) for keyword, source in by_keyword.items()},
+            )
         results = tuple(value(output) for output in self.outputs)
         return results[0] if len(results) == 1 else results
 
 
 # ---- from PyTorch ----
+
+# A list of layers, of one input, and a normalization.
+_STACKS = (torch.nn.TransformerEncoder,)
 
 
 def from_torch(module: torch.nn.Module) -> nn.Layer:
@@ -354,7 +539,9 @@ def from_torch(module: torch.nn.Module) -> nn.Layer:
         parameter.requires_grad = trained[name].requires_grad
     modes = {name: each.training for name, each in module.named_modules(remove_duplicate=False)}
     for name, layer in model.named_layers():
-        layer.training = modes.get(name, module.training)
+        while name not in modes:  # a part of a layer that PyTorch has as one module
+            name = name.rpartition(".")[0]
+        layer.training = modes[name]
     return model
 
 
@@ -364,10 +551,11 @@ def _layer(module: Any, path: str, seen: dict[int, nn.Layer]) -> nn.Layer:
         return seen[id(module)].tied()
     kind = type(module)
     layer: nn.Layer
-    if kind is torch.nn.Sequential:
+    if kind in (torch.nn.Sequential, torch.nn.ModuleList, *_STACKS):
         children = {
             name: _layer(child, f"{path}.{name}".lstrip("."), seen)
             for name, child in module._modules.items()
+            if child is not None
         }
         layer = nn.Sequential(*sequential_arguments(children))
     elif kind is Residual:
@@ -385,11 +573,6 @@ def _layer(module: Any, path: str, seen: dict[int, nn.Layer]) -> nn.Layer:
         layer = module.layer.tied()
     elif kind is Weight:
         layer = nn.Weight(np.empty(module.weight.shape, np.float32))
-    elif kind in (torch.nn.AdaptiveAvgPool2d, torch.nn.AdaptiveMaxPool2d):
-        if module.output_size not in (1, (1, 1)):
-            raise ValueError(_unknown(path, f"{kind.__name__}({module.output_size!r})"))
-        pool = nn.GlobalAvgPool2d if kind is torch.nn.AdaptiveAvgPool2d else nn.GlobalMaxPool2d
-        layer = nn.Sequential(pool(), nn.Reshape(-1, 1, 1))
     else:
         layer = _paired_layer(module, path)
     seen[id(module)] = layer
@@ -503,4 +686,6 @@ def _module(layer: Any, path: str) -> torch.nn.Module:
     module: Any = pair.module(**options | pair.to_module(layer))
     if isinstance(module, (RNN, LSTM, GRU)):
         module.outputs = layer.outputs
+    if getattr(layer, "is_causal", False):
+        module.is_causal = True
     return module

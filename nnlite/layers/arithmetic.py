@@ -19,7 +19,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..checks import as_floats, as_output_grad, boolean, integer, number
+from ..checks import as_floats, as_output_grad, boolean, floats_of_one_dtype, integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..parameter import Parameter
@@ -402,7 +402,7 @@ class MatMul(Layer):
     """
 
     def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
-        a, b = _floats_of_one_dtype(self, a, b)
+        a, b = floats_of_one_dtype(self, a, b)
         try:
             y: Array = np.matmul(a, b)
         except ValueError:
@@ -812,19 +812,11 @@ class Mean(_Reduction):
 # ---- helpers ----
 
 
-def _floats_of_one_dtype(layer: Layer, *operands: ArrayLike) -> list[Array]:
-    """Return `operands` as float32 arrays, or as float64 if all of them are float64."""
-    arrays = [as_floats(layer, operand) for operand in operands]
-    if any(array.dtype != arrays[0].dtype for array in arrays):
-        return [array.astype(np.float32, copy=False) for array in arrays]
-    return arrays
-
-
 def _broadcastable(layer: Layer, *operands: ArrayLike) -> list[Array]:
     """Return two or more `operands` as arrays of one float dtype; check that they broadcast."""
     if len(operands) < 2:
         raise TypeError(f"{layer.label}: expected two operands or more, got {len(operands)}")
-    arrays = _floats_of_one_dtype(layer, *operands)
+    arrays = floats_of_one_dtype(layer, *operands)
     if any(array.shape != arrays[0].shape for array in arrays):
         try:
             np.broadcast_shapes(*(array.shape for array in arrays))

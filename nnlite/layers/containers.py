@@ -10,6 +10,7 @@ import numpy as np
 
 from ..checks import as_output_grad
 from ..engine.arrays import Array
+from ..hints import attribute_error
 from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
 
 
@@ -181,7 +182,7 @@ class Sequential(Layer):
         names = vars(self).get("_names", [])
         if name in names:
             return self._layers[names.index(name)]
-        raise AttributeError(f"{type(self).__name__} has no attribute or layer {name!r}")
+        raise attribute_error(f"{type(self).__name__} has no attribute or layer {name!r}", name)
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield each layer with its name, or with its position as a string."""

@@ -36,7 +36,8 @@ class Graph(Layer):
         The nodes, in any order. Each input is the name of a node, the name of an input of the
         graph, or a number. A layer without inputs, such as `Weight`, needs no tuple. If a node
         returns a tuple, ``"name.0"`` is its first item; if that node is a `Graph`, its outputs
-        can also be named, as in ``"encoder.mean"``.
+        can also be named, as in ``"encoder.mean"``. A dictionary as the last item has inputs that
+        `forward` takes by keyword, such as ``{"mask": "mask"}``; they get no gradient.
     inputs : str or sequence of str, default "x"
         The names of the arguments of `forward`, in order; () if there are none.
     outputs : str or sequence of str, optional
@@ -80,8 +81,9 @@ class Graph(Layer):
     - The message of an error raised inside a node starts with the name of the node. After a
       `forward` that failed, `backward` raises an error until a `forward` succeeds.
 
-    ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` lists its inputs,
-    names and constants. `len`, ``in`` and iteration work as for the dictionary of nodes.
+    ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` lists its inputs as
+    they were given: names, constants, and the dictionary of those by keyword. `len`, ``in`` and
+    iteration work as for the dictionary of nodes.
 
     References
     ----------
@@ -121,11 +123,23 @@ class Graph(Layer):
     1.545644884107
     >>> [round(float(gradient), 12) for gradient in f.backward()]
     [2.059569795572, 1.592232751484]
+
+    Sequences of different lengths, with the mask as a second input:
+
+    >>> model = nn.Graph({
+    ...     "h": (nn.LSTM(3, 8, outputs="last"), "x", {"mask": "present"}),
+    ...     "y": (nn.Linear(8, 2), "h"),
+    ... }, inputs=("x", "present"))
+    >>> lengths = np.array([4, 2])
+    >>> model(np.ones((2, 4, 3), np.float32), np.arange(4) < lengths[:, None]).shape
+    (2, 2)
+
+    `fit` takes batches ``((x, present), targets)`` for it.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    arguments: dict[str, tuple[_Source, ...]]
+    arguments: dict[str, tuple[Any, ...]]
 
     def __init__(
         self,
@@ -151,14 +165,16 @@ class Graph(Layer):
         # The tuple hides the parameter: as an attribute it would be one of the graph itself.
         self._first_parameter = tuple(itertools.islice(self.parameters(), 1))
 
-        # As `arguments`, with items by position: "encoder.0" for "encoder.mean".
-        self._sources = {
-            name: tuple(
+        self._keywords = {}
+        # All inputs of a node, with items by position: "encoder.0" for "encoder.mean".
+        self._sources = {}
+        for name, arguments in self.arguments.items():
+            positional, by_keyword = split_arguments(arguments)
+            self._keywords[name] = tuple(by_keyword)
+            self._sources[name] = tuple(
                 argument if isinstance(argument, float) else self._resolved(argument, name)
-                for argument in arguments
+                for argument in (*positional, *by_keyword.values())
             )
-            for name, arguments in self.arguments.items()
-        }
         self._parents = {
             name: {_node(source) for source in sources if isinstance(source, str)}
             for name, sources in self._sources.items()
@@ -187,12 +203,17 @@ class Graph(Layer):
         name = self._order[0]
         try:
             for name in self._order:
-                output = self._layers[name](
-                    *[
-                        source if isinstance(source, float) else self._value(source, values, specs)
-                        for source in self._sources[name]
-                    ]
-                )
+                given = [
+                    source if isinstance(source, float) else self._value(source, values, specs)
+                    for source in self._sources[name]
+                ]
+                keywords = self._keywords[name]
+                if keywords:
+                    count = len(given) - len(keywords)
+                    options = dict(zip(keywords, given[count:], strict=True))
+                    output = self._layers[name](*given[:count], **options)
+                else:
+                    output = self._layers[name](*given)
                 if isinstance(output, tuple):
                     item_counts[name] = len(output)
                     for item, value in enumerate(output):
@@ -322,6 +343,7 @@ class Graph(Layer):
             )
         parts = found if isinstance(found, tuple) else (found,)
         sources = self._sources[name]
+        sources = sources[: len(sources) - len(self._keywords[name])]
         if len(parts) > len(sources):
             raise RuntimeError(
                 f"{self._layers[name].label}: backward returned {len(parts)} gradients "
@@ -512,7 +534,24 @@ def _check_name(name: Any, what: str) -> None:
         )
 
 
-def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
+def split_arguments(arguments: Sequence[Any]) -> tuple[list[_Source], dict[str, _Source]]:
+    """Return the inputs of a node by position, and those by keyword."""
+    if arguments and isinstance(arguments[-1], Mapping):
+        return list(arguments[:-1]), dict(arguments[-1])
+    return list(arguments), {}
+
+
+def computing_order(arguments: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return the names of nodes so that each comes after the nodes that it depends on."""
+    parents = {}
+    for name, given in arguments.items():
+        positional, by_keyword = split_arguments(given)
+        sources = (*positional, *by_keyword.values())
+        parents[name] = {_node(source) for source in sources if isinstance(source, str)}
+    return [name for name in TopologicalSorter(parents).static_order() if name in arguments]
+
+
+def _parsed(name: str, node: Any) -> tuple[Layer, tuple[Any, ...]]:
     """Check the type of a node; return its layer and its inputs."""
     layer, *given = node if isinstance(node, (tuple, list)) and node else (node,)
     if not isinstance(layer, Layer):
@@ -523,22 +562,31 @@ def _parsed(name: str, node: Any) -> tuple[Layer, tuple[_Source, ...]]:
             cure = "; make it a layer with nn.Weight"
         got = layer.__name__ if isinstance(layer, type) else type(layer).__name__
         raise TypeError(f"Graph: node {name!r} must be (layer, *input names), got {got}{cure}")
-    arguments: list[_Source] = []
-    for item in given:
-        if isinstance(item, (Layer, Parameter)):
-            raise TypeError(
-                f"Graph: node {name!r} has a {type(item).__name__} for an input; "
-                f"make that a node of its own and name it here"
-            )
-        what = f"Graph: an input of node {name!r} that is not a name"
-        arguments.append(item if isinstance(item, str) else number(item, what))
+    given_by_position, given_by_keyword = split_arguments(given)
+    positional = [_source(item, name) for item in given_by_position]
+    by_keyword = {keyword: _source(item, name) for keyword, item in given_by_keyword.items()}
     try:
-        inspect.signature(layer.forward).bind(*arguments)
+        inspect.signature(layer.forward).bind(*positional, **by_keyword)
     except TypeError as error:
+        count = len(positional) + len(by_keyword)
         raise TypeError(
-            f"Graph: node {name!r} gives {len(arguments)} input(s) to {layer.label}: {error}"
+            f"Graph: node {name!r} gives {count} input(s) to {layer.label}: {error}"
         ) from None
-    return layer, tuple(arguments)
+    return layer, (*positional, by_keyword) if by_keyword else tuple(positional)
+
+
+def _source(item: Any, node: str) -> _Source:
+    """Check the type of an input of a node."""
+    if isinstance(item, (Layer, Parameter)):
+        raise TypeError(
+            f"Graph: node {node!r} has a {type(item).__name__} for an input; "
+            f"make that a node of its own and name it here"
+        )
+    return (
+        item
+        if isinstance(item, str)
+        else number(item, f"Graph: an input of node {node!r} that is not a name")
+    )
 
 
 def _add_node(error: BaseException, name: str) -> None:

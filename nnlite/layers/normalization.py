@@ -9,16 +9,33 @@ import numpy as np
 
 from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
+from ..engine.blas import column_sums
+from ..engine.elementwise import multiply
+from ..engine.memory import empty_like
 from ..engine.moments import (
     Mean,
+    as_groups,
+    centre_groups,
     gradient_sums,
+    group_sums,
     moments,
     normalize,
     normalize_grad,
+    per_group,
     standardize,
 )
 from ..layer import Layer
 from ..parameter import Parameter
+
+
+def _weight_and_bias(
+    shape: tuple[int, ...], affine: bool, bias: bool
+) -> tuple[Parameter | None, Parameter | None]:
+    """Return the initial scale, if `affine`, and the initial shift, if also `bias`."""
+    return (
+        Parameter(np.ones(shape, np.float32)) if affine else None,
+        Parameter(np.zeros(shape, np.float32)) if affine and bias else None,
+    )
 
 
 class _BatchNorm(Layer):
@@ -46,6 +63,8 @@ class _BatchNorm(Layer):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        bias: bool = True,
     ) -> None:
         name = type(self).__name__
         self.num_features = integer(num_features, f"{name}: num_features")
@@ -55,8 +74,9 @@ class _BatchNorm(Layer):
             self.momentum = number(momentum, f"{name}: momentum", minimum=0, maximum=1)
         self.affine = boolean(affine, f"{name}: affine")
         self.track_running_stats = boolean(track_running_stats, f"{name}: track_running_stats")
-        self.weight = Parameter(np.ones(self.num_features, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(self.num_features, np.float32)) if affine else None
+        self.weight, self.bias = _weight_and_bias(
+            (self.num_features,), self.affine, boolean(bias, f"{name}: bias")
+        )
         self.running_mean = self.running_var = self.num_batches_tracked = None
         if track_running_stats:
             self.running_mean = np.zeros(self.num_features, np.float32)
@@ -91,8 +111,9 @@ class _BatchNorm(Layer):
         sums = np.array(gradient_sums(x, mean, grad))  # Σ G, and Σ G (x - μ)
         sums[1] *= scale  # Σ G x̂
         d_bias, d_weight = sums
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             self.weight.accumulate(d_weight)
+        if self.bias is not None:
             self.bias.accumulate(d_bias)
         if not input_grad:
             return None
@@ -126,17 +147,17 @@ class _BatchNorm(Layer):
         return Mean(self.running_mean.astype(dtype)), self.running_var.astype(dtype)
 
     def _track(self, mean: Array, variance: Array) -> None:
-        """Update the running statistics with those of a batch, in place."""
-        if (
-            self.running_mean is None
-            or self.running_var is None
-            or self.num_batches_tracked is None
-        ):
-            return
-        if not np.isfinite(variance).all():
-            return  # a batch with NaN, which the loss rejects, must not enter the statistics
-        self.num_batches_tracked += 1
-        momentum = 1 / int(self.num_batches_tracked) if self.momentum is None else self.momentum
+        """Update the running statistics, if there are any, with those of a batch."""
+        # A batch with NaN, which the loss rejects, must not enter the statistics.
+        if self.num_batches_tracked is not None and np.isfinite(variance).all():
+            self.num_batches_tracked += 1
+            count = int(self.num_batches_tracked)
+            self._move(mean, variance, 1 / count if self.momentum is None else self.momentum)
+
+    def _move(self, mean: Array, variance: Array, momentum: float) -> None:
+        """Move the running statistics, which must exist, in place."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
         self.running_mean += momentum * (mean - self.running_mean)
         self.running_var += momentum * (variance - self.running_var)
 
@@ -157,6 +178,8 @@ class BatchNorm1d(_BatchNorm):
     track_running_stats : bool, default True
         Whether to keep running statistics for evaluation. If False, evaluation uses the statistics
         of its own batch too.
+    bias : bool, default True
+        Whether to learn the bias. It has no effect if `affine` is False.
 
     Attributes
     ----------
@@ -230,7 +253,35 @@ class BatchNorm2d(_BatchNorm):
     _expected = "(N, C, H, W)"
 
 
-class LayerNorm(Layer):
+class _SampleNorm(Layer):
+    """Base of `LayerNorm` and `RMSNorm`: the shape over which a sample is normalised."""
+
+    normalized_shape: tuple[int, ...]
+    eps: float | None
+    elementwise_affine: bool
+    weight: Parameter | None
+
+    def _sizes(self, normalized_shape: int | tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape as a tuple, checked."""
+        name = type(self).__name__
+        sizes = (
+            normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
+        )
+        if not sizes:
+            raise ValueError(f"{name}: normalized_shape must have one size at least")
+        return tuple(integer(size, f"{name}: normalized_shape") for size in sizes)
+
+    def _rows(self, x: Array) -> tuple[Array, Array]:
+        """Return the input as floats, and as a matrix with one row for each sample."""
+        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
+        rank = len(self.normalized_shape)
+        if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
+            sizes = ", ".join(str(size) for size in self.normalized_shape)
+            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
+        return x, x.reshape(-1, math.prod(self.normalized_shape))
+
+
+class LayerNorm(_SampleNorm):
     """Normalise each sample over its last axes.
 
     Parameters
@@ -276,10 +327,7 @@ class LayerNorm(Layer):
     array([[-1.,  1.]], dtype=float32)
     """
 
-    normalized_shape: tuple[int, ...]
     eps: float
-    elementwise_affine: bool
-    weight: Parameter | None
     bias: Parameter | None
 
     def __init__(
@@ -289,28 +337,15 @@ class LayerNorm(Layer):
         elementwise_affine: bool = True,
         bias: bool = True,
     ) -> None:
-        sizes = (
-            normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-        )
-        self.normalized_shape = tuple(integer(s, "LayerNorm: normalized_shape") for s in sizes)
-        if not self.normalized_shape:
-            raise ValueError("LayerNorm: normalized_shape must have one size at least")
+        self.normalized_shape = self._sizes(normalized_shape)
         self.eps = number(eps, "LayerNorm: eps", minimum=0)
         self.elementwise_affine = boolean(elementwise_affine, "LayerNorm: elementwise_affine")
-        bias = boolean(bias, "LayerNorm: bias")
-        self.weight = self.bias = None
-        if elementwise_affine:
-            self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
-            if bias:
-                self.bias = Parameter(np.zeros(self.normalized_shape, np.float32))
+        self.weight, self.bias = _weight_and_bias(
+            self.normalized_shape, self.elementwise_affine, boolean(bias, "LayerNorm: bias")
+        )
 
     def forward(self, x: Array) -> Array:
-        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
-        rank = len(self.normalized_shape)
-        if x.ndim <= rank or x.shape[-rank:] != self.normalized_shape:
-            sizes = ", ".join(str(size) for size in self.normalized_shape)
-            raise ValueError(f"{self}: expected input of shape (N, ..., {sizes}), got {x.shape}")
-        rows = x.reshape(-1, math.prod(self.normalized_shape))  # one per sample
+        x, rows = self._rows(x)
         normalized, scale = standardize(rows, self.eps)
         self.cache(normalized, scale, x.shape)
         if self.weight is None:
@@ -339,3 +374,365 @@ class LayerNorm(Layer):
         dx += grad if self.weight is None else np.multiply(grad, weight, out=products)
         dx *= scale
         return dx.reshape(shape)
+
+
+class _PerSample(Layer):
+    """Base of `GroupNorm` and `InstanceNorm1d`: normalise groups of channels of each sample."""
+
+    eps: float
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def forward(self, x: Array) -> Array:
+        centred, variance, count = self._centred(x)
+        scale = 1 / np.sqrt(variance + centred.dtype.type(self.eps))
+        parts = as_groups(centred, scale.shape[1])
+        parts *= per_group(scale, centred)
+        self.cache(centred, scale, count)
+        if self.weight is None:
+            return centred
+        y = multiply(centred, _per_channel(self.weight.data, centred))
+        if self.bias is not None:
+            y += _per_channel(self.bias.data, centred)
+        return y
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        normalized, scale, count = self.cached()
+        grad = as_output_grad(self, grad, normalized.shape, normalized.dtype)
+        samples, groups = scale.shape
+        channels = grad.shape[1]
+        sums = group_sums(grad, channels)  # Σ G of each sample and channel
+        products = group_sums(multiply(grad, normalized), channels)  # Σ G x̂
+        if self.bias is not None:
+            self.bias.accumulate(sums.sum(axis=0))
+        if self.weight is not None:
+            self.weight.accumulate(products.sum(axis=0))
+            weight = self.weight.data
+            grad, sums, products = (
+                multiply(grad, _per_channel(weight, grad)), sums * weight, products * weight
+            )  # fmt: skip
+        if not input_grad:
+            return None
+        h, parts = as_groups(grad, groups), as_groups(normalized, groups)
+        dx = as_groups(empty_like(normalized), groups)
+        if count:
+            of_h, of_products = (
+                each.reshape(samples, groups, -1).sum(axis=2) / count for each in (sums, products)
+            )
+            np.multiply(parts, per_group(-of_products, normalized), out=dx)
+            dx += h
+            dx -= per_group(of_h, normalized)
+        else:
+            dx[...] = h
+        dx *= per_group(scale, normalized)
+        return dx.reshape(normalized.shape)
+
+    def _centred(self, x: Array) -> tuple[Array, Array, int]:
+        """Return x minus the mean of its group, the variances (N, groups), and the group's size.
+
+        The size is 0 for statistics that do not depend on x.
+        """
+        raise NotImplementedError
+
+
+def _per_channel(values: Array, x: Array) -> Array:
+    """Return one value per channel with axes to be broadcast with x (N, C, …)."""
+    return values.reshape(-1, *[1] * (x.ndim - 2))
+
+
+class GroupNorm(_PerSample):
+    """Normalise groups of channels, in each sample by itself.
+
+    Parameters
+    ----------
+    num_groups : int
+        Number of groups that the channels are divided into. With 1, a sample is normalised as a
+        whole; with `num_channels`, each channel by itself, as `InstanceNorm2d` does.
+    num_channels : int
+        Size C of the second axis, a multiple of `num_groups`.
+    eps : float, default 1e-5
+        Added to the variance to avoid division by zero.
+    affine : bool, default True
+        Whether to learn a `weight` and a `bias` for each channel.
+    bias : bool, default True
+        Whether to learn the bias. It has no effect if `affine` is False.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (C,), or None
+        Initially 1 and 0.
+
+    Raises
+    ------
+    ValueError
+        If the groups do not divide the channels, or the input has another number of channels.
+
+    Notes
+    -----
+    Shapes: x and y (N, C, …). μ and σ² are the mean and the biased variance of the M values of a
+    group: C / num_groups channels with all their positions. G = dL/dy and H = G · weight::
+
+        x̂ = (x - μ) / √(σ² + eps)          y = weight · x̂ + bias
+
+        dL/dweight = Σ G x̂                  dL/dbias = Σ G
+        dL/dx = (H - (Σ H) / M - x̂ (Σ H x̂) / M) / √(σ² + eps)
+
+    The sums for the parameters are over the samples and positions of a channel, those in dL/dx over
+    a group of one sample. No sample depends on another one, so it works in batches of any size,
+    and alike in training and evaluation.
+
+    References
+    ----------
+    Y. Wu, K. He, "Group normalization", ECCV 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> norm = nn.GroupNorm(2, 4)
+    >>> norm(np.array([[1.0, 3.0, 10.0, 50.0]], dtype=np.float32)).round(3)
+    array([[-1.,  1., -1.,  1.]], dtype=float32)
+    """
+
+    num_groups: int
+    num_channels: int
+    affine: bool
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+    ) -> None:
+        self.num_groups = integer(num_groups, "GroupNorm: num_groups")
+        self.num_channels = integer(num_channels, "GroupNorm: num_channels")
+        if self.num_channels % self.num_groups:
+            raise ValueError(
+                f"GroupNorm: num_channels must be a multiple of num_groups={num_groups}, "
+                f"got {num_channels}"
+            )
+        self.eps = number(eps, "GroupNorm: eps", minimum=0)
+        self.affine = boolean(affine, "GroupNorm: affine")
+        self.weight, self.bias = _weight_and_bias(
+            (self.num_channels,), self.affine, boolean(bias, "GroupNorm: bias")
+        )
+
+    def _centred(self, x: Array) -> tuple[Array, Array, int]:
+        x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
+        if x.ndim < 2 or x.shape[1] != self.num_channels:
+            raise ValueError(
+                f"{self.label}: expected input of shape (N, {self.num_channels}, ...), "
+                f"got {x.shape}"
+            )
+        centred, _, variance = centre_groups(x, self.num_groups)
+        return centred, variance, x[0].size // self.num_groups
+
+
+class _InstanceNorm(_PerSample, _BatchNorm):
+    """Base of `InstanceNorm1d` and `InstanceNorm2d`, which differ in the shape of the input."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+    ) -> None:
+        momentum = number(momentum, f"{type(self).__name__}: momentum", minimum=0, maximum=1)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
+
+    def _centred(self, x: Array) -> tuple[Array, Array, int]:
+        x = self._checked(x)
+        count = x[0, 0].size
+        if not self.training and self.running_mean is not None:
+            mean, variance = self._running_moments(x.dtype)
+            centred = np.subtract(x, _per_channel(mean.near, x), out=empty_like(x))
+            return centred, np.broadcast_to(variance, x.shape[:2]), 0
+        if count == 1:
+            raise ValueError(
+                f"{self.label}: one value for each channel has no variance to normalize with, "
+                f"got an input of shape {x.shape}"
+            )
+        centred, means, variances = centre_groups(x, self.num_features)
+        if self.training:
+            self._track(means.mean(axis=0), variances.mean(axis=0) * (count / (count - 1)))
+        return centred, variances, count
+
+    def _track(self, mean: Array, variance: Array) -> None:
+        if self.running_mean is not None and np.isfinite(variance).all():
+            assert self.momentum is not None
+            self._move(mean, variance, self.momentum)  # PyTorch does not count the batches here
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Normalise each channel of each sequence.
+
+    Parameters
+    ----------
+    num_features : int
+        Size C of the second axis.
+    eps : float, default 1e-5
+        Added to the variance to avoid division by zero.
+    momentum : float, default 0.1
+        Weight of the newest batch in the running statistics.
+    affine : bool, default False
+        Whether to learn a `weight` and a `bias` for each channel.
+    track_running_stats : bool, default False
+        Whether to keep running statistics, and to use them in evaluation. By default evaluation
+        uses the statistics of each sample too.
+
+    Attributes
+    ----------
+    weight, bias : Parameter of shape (C,), or None
+        Initially 1 and 0.
+    running_mean, running_var : ndarray of shape (C,), or None
+        Running averages, over the batches, of the samples' means and unbiased variances.
+
+    Raises
+    ------
+    ValueError
+        If the input has another shape, or if the statistics of the samples are needed and a
+        channel has only one value.
+
+    Notes
+    -----
+    Shapes: x and y (N, C, L). The formulas are those of `GroupNorm` with a group for each channel;
+    with running statistics, those of `BatchNorm1d` in evaluation.
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance normalization: the missing ingredient for fast
+    stylization", arXiv:1607.08022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> norm = nn.InstanceNorm1d(2)
+    >>> norm(np.array([[[1.0, 3.0], [10.0, 50.0]]], dtype=np.float32)).round(3)
+    array([[[-1.,  1.],
+            [-1.,  1.]]], dtype=float32)
+    """
+
+    _ranks: ClassVar[tuple[int, ...]] = (3,)
+    _expected = "(N, C, L)"
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Normalise each channel of each image.
+
+    Parameters, attributes, formulas and errors as in `InstanceNorm1d`.
+
+    Notes
+    -----
+    Shapes: x and y (N, C, H, W).
+
+    References
+    ----------
+    D. Ulyanov, A. Vedaldi, V. Lempitsky, "Instance normalization: the missing ingredient for fast
+    stylization", arXiv:1607.08022.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> norm = nn.InstanceNorm2d(3)
+    >>> norm(np.random.rand(2, 3, 4, 4).astype(np.float32)).shape
+    (2, 3, 4, 4)
+    """
+
+    _ranks = (4,)
+    _expected = "(N, C, H, W)"
+
+
+class RMSNorm(_SampleNorm):
+    """Divide each sample by its root mean square over the last axes.
+
+    Parameters
+    ----------
+    normalized_shape : int or tuple of int
+        Sizes of the last axes, which are normalised together.
+    eps : float, optional
+        Added to the mean square to avoid division by zero; by default the machine epsilon of the
+        input's dtype, as in PyTorch.
+    elementwise_affine : bool, default True
+        Whether to learn a `weight` of shape `normalized_shape`.
+
+    Attributes
+    ----------
+    weight : Parameter of shape `normalized_shape`, or None
+        Initially 1.
+
+    Raises
+    ------
+    ValueError
+        If the last axes of the input have other sizes.
+
+    Notes
+    -----
+    Shapes: x and y ``(N, …, *normalized_shape)``. Unlike `LayerNorm`, it does not subtract the
+    mean. For the M values of a sample, with G = dL/dy and H = G · weight::
+
+        x̂ = x / √((Σ x²) / M + eps)        y = weight · x̂
+
+        dL/dweight = Σ_n G x̂
+        dL/dx = (H - x̂ (Σ H x̂) / M) / √((Σ x²) / M + eps)
+
+    References
+    ----------
+    B. Zhang, R. Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnlite as nn
+    >>> nn.RMSNorm(2)(np.array([[3.0, 4.0]], dtype=np.float32)).round(3)
+    array([[0.849, 1.131]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+    ) -> None:
+        self.normalized_shape = self._sizes(normalized_shape)
+        self.eps = None if eps is None else number(eps, "RMSNorm: eps", minimum=0)
+        self.elementwise_affine = boolean(elementwise_affine, "RMSNorm: elementwise_affine")
+        self.weight = None
+        if elementwise_affine:
+            self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
+
+    def forward(self, x: Array) -> Array:
+        x, rows = self._rows(x)
+        eps = np.finfo(x.dtype).eps if self.eps is None else x.dtype.type(self.eps)
+        scale = 1 / np.sqrt(_mean_products(rows, rows) + eps)
+        normalized = multiply(rows, scale)
+        self.cache(normalized, scale, x.shape)
+        if self.weight is None:
+            return normalized.reshape(x.shape)
+        return multiply(normalized, self.weight.data.reshape(-1)).reshape(x.shape)
+
+    def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
+        normalized, scale, shape = self.cached()
+        grad = as_output_grad(self, grad, shape, normalized.dtype).reshape(normalized.shape)
+        if self.weight is not None:
+            d_weight = column_sums(multiply(grad, normalized))
+            self.weight.accumulate(d_weight.reshape(self.normalized_shape))
+            grad = multiply(grad, self.weight.data.reshape(-1))
+        if not input_grad:
+            return None
+        dx = multiply(normalized, -_mean_products(grad, normalized))
+        dx += grad
+        dx *= scale
+        return dx.reshape(shape)
+
+
+def _mean_products(a: Array, b: Array) -> Array:
+    """Return (Σ_j a_ij b_ij) / M for each row i of M elements, as a column."""
+    means: Array = np.einsum("ij,ij->i", a, b)[:, None] / a.shape[1]
+    return means

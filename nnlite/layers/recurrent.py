@@ -108,7 +108,7 @@ class _Recurrent(Layer):
                 f"drops nothing; put nn.Dropout({dropout}) behind it",
                 UserWarning,
                 # A subclass with a constructor of its own is one call further from the user.
-                stacklevel=3 if "__init__" in vars(type(self)) else 2,
+                stacklevel=5 if "__init__" in vars(type(self)) else 3,
             )
         self.bidirectional = boolean(bidirectional, f"{type(self).__name__}: bidirectional")
         self.outputs = one_of(outputs, ("all", "last"), f"{name}: outputs")
@@ -165,7 +165,8 @@ class _Recurrent(Layer):
             `last_state`. Zero by default.
         mask : array_like of bool, shape (N, L), optional
             False where a shorter sequence is padded. There the state does not change, the output
-            is 0 and the input is ignored.
+            is 0 and the input is ignored. A `Graph` passes it as ``{"mask": "name"}``, so that it
+            can be an input of a model that `fit` trains.
 
         Returns
         -------

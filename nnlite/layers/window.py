@@ -131,6 +131,16 @@ def as_signals(
     )
 
 
+def check_border(layer: Layer, mode: str, size: int, width: int) -> None:
+    """Raise a ValueError if an axis is too small for a border of this width."""
+    widest = {"reflect": size - 1, "circular": size}.get(mode, width)
+    if width > widest:
+        raise ValueError(
+            f"{layer.label}: a {mode} border of {width} needs an input larger than {size}; "
+            f"here it is at most {widest} wide"
+        )
+
+
 def at(index: int, size: Size) -> int:
     """Return the size along one axis."""
     return size if isinstance(size, int) else size[index]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +14,21 @@ from ..engine.arrays import Array
 from ..layer import Layer
 
 REDUCTIONS = ("mean", "sum", "none")
+
+
+class LossValue(float):
+    """The number that a loss returns, which has no gradient of its own."""
+
+    def backward(self) -> NoReturn:
+        """Say where the gradient comes from."""
+        raise TypeError(
+            "the value of a loss is a plain number; the loss itself has the gradient: "
+            "value = loss(model(x), y), then model.backward(loss.backward())"
+        )
+
+    def item(self) -> float:
+        """Return it as a float."""
+        return float(self)
 
 
 class Loss(Layer):
@@ -54,6 +69,10 @@ class Loss(Layer):
 
     def __init__(self, reduction: str = "mean") -> None:
         self.reduction = one_of(reduction, self._reductions, f"{type(self).__name__}: reduction")
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        value = super().__call__(*inputs, **options)
+        return LossValue(value) if isinstance(value, float) else value
 
     def forward(
         self, prediction: Array, target: Any, sample_weight: ArrayLike | None = None
@@ -124,7 +143,7 @@ class Loss(Layer):
             return
         doubt = self._doubt(prediction)
         if doubt is not None:
-            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=4)
+            warnings.warn(f"{self.label} {doubt}", UserWarning, stacklevel=5)
         self._warned = True
 
     def _as_weights(

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import number
+from ..checks import boolean, number
 from ..engine.arrays import Array
+from ..hints import Hinted
 from ..parameter import Parameter
 from ..processes import ALONE, Processes
 from .flat import FlatBlock, by_dtype
@@ -35,6 +36,7 @@ class Run(NamedTuple):
     step : int
         The number of steps counted so far.
     value, grad : ndarray, one-dimensional
+        Or of a parameter's shape, if `Optimizer.by_parameter` is set.
     state : list of ndarray
         The arrays of `Optimizer.state_names`.
     """
@@ -46,7 +48,7 @@ class Run(NamedTuple):
     state: list[Array]
 
 
-class Optimizer:
+class Optimizer(Hinted):
     """Base class: the parameters in groups, each with its own options.
 
     An optimizer of your own passes its default options to `__init__`, names the arrays that it
@@ -69,6 +71,11 @@ class Optimizer:
     state_names : tuple of str
         The arrays kept for each parameter, of its shape, zero at first. Subnormal elements are
         flushed to zero from time to time, since arithmetic on them is slow.
+    by_parameter : bool
+        Whether `update` gets each parameter by itself, in its shape. By default it gets pieces of
+        flat arrays, in which many parameters lie.
+    needs_closure : bool
+        Whether `step` needs a function that evaluates the loss again.
 
     Raises
     ------
@@ -106,6 +113,8 @@ class Optimizer:
     """
 
     state_names: tuple[str, ...] = ()
+    by_parameter: bool = False
+    needs_closure: bool = False
     param_groups: list[dict[str, Any]]
     defaults: dict[str, Any]
 
@@ -221,11 +230,14 @@ class Optimizer:
         for group in self.param_groups:
             group["lr"] = value
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters: `grad` is None until the next backward."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters: `grad` is None until the next backward.
+
+        With ``set_to_none=False`` it is zero instead.
+        """
         for group in self.param_groups:
             for parameter in group["params"]:
-                parameter.grad = None
+                parameter.zero_grad(set_to_none)
         self._synchronized = False
 
     # ---- the step ----
@@ -250,7 +262,9 @@ class Optimizer:
         """
         self.synchronize()
         for group, step, value, grad, state in self.runs():
-            if value.size <= _PIECE:
+            if group.get("maximize"):
+                grad = -grad
+            if value.size <= _PIECE or self.by_parameter:
                 self.update(group, step, value, grad, *state)
                 continue
             for low in range(0, value.size, _PIECE):
@@ -263,18 +277,28 @@ class Optimizer:
         self.checked_groups()
         for blocks in self._blocks:
             blocks[:] = [part for block in blocks for part in block.gathered()]
+        runs = self._runs_by_parameter if self.by_parameter else self._flat_runs
         return [
-            Run(
-                group,
-                step,
-                block.values[start:stop],
-                block.grads[start:stop],
-                [array[start:stop] for array in block.state],
-            )
+            run
             for group, blocks in zip(self.param_groups, self._blocks, strict=True)
             for block in blocks
-            for step, start, stop in block.runs()
+            for run in runs(group, block)
         ]
+
+    def _flat_runs(self, group: dict[str, Any], block: FlatBlock) -> Iterator[Run]:
+        for step, start, stop in block.runs():
+            state = [array[start:stop] for array in block.state]
+            yield Run(group, step, block.values[start:stop], block.grads[start:stop], state)
+
+    def _runs_by_parameter(self, group: dict[str, Any], block: FlatBlock) -> Iterator[Run]:
+        for place, parameter in enumerate(block.parameters):
+            if parameter.is_moving:
+                start, stop = block.bounds[place]
+                value, grad, *state = (
+                    array[start:stop].reshape(parameter.shape)
+                    for array in (block.values, block.grads, *block.state)
+                )
+                yield Run(group, block.steps[place], value, grad, state)
 
     def advance(self) -> None:
         """Count a step of every parameter that has a gradient, after `update` has moved them."""
@@ -321,6 +345,8 @@ class Optimizer:
     def check(self, group: dict[str, Any]) -> None:
         """Raise a ValueError or TypeError if an option of `group` is out of range."""
         group["lr"] = number(group["lr"], f"{self._name}: lr", minimum=0)
+        if "maximize" in group:
+            group["maximize"] = boolean(group["maximize"], f"{self._name}: maximize")
 
     def counts(self, group: dict[str, Any]) -> bool:
         """Whether a step with these options counts in the `step` that `update` gets."""
@@ -338,7 +364,8 @@ class Optimizer:
         step : int
             The number of steps, of those that count, that have moved these values before.
         value, grad, *state : ndarray, one-dimensional
-            A piece of the parameters, of their gradients and of each array of `state_names`.
+            A piece of the parameters, of their gradients and of each array of `state_names`. With
+            the option "maximize", the gradients are negated.
         """
         raise NotImplementedError(f"{self._name} does not define update")
 

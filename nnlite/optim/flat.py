@@ -118,17 +118,18 @@ class FlatBlock:
 
     def count(self) -> None:
         """Count a step of every parameter that has a gradient."""
-        steps = self.steps
+        steps, is_time = self.steps, False
         for index, parameter in enumerate(self.parameters):
             if parameter.is_moving:
                 steps[index] += 1
-                if steps[index] % _STEPS_TO_FLUSH == 0:
-                    self._flush_subnormals(*self.bounds[index])
+                is_time |= steps[index] % _STEPS_TO_FLUSH == 0
+        if is_time:
+            self._flush_subnormals()
 
-    def _flush_subnormals(self, start: int, stop: int) -> None:
+    def _flush_subnormals(self) -> None:
+        tiny = np.finfo(self.values.dtype).tiny
         for array in self.state:
-            part = array[start:stop]
-            part[np.abs(part) < np.finfo(part.dtype).tiny] = 0
+            array[np.abs(array) < tiny] = 0
 
     def _lay_out_values(self) -> None:
         self.values, self._value_views = lay_out(self.shapes, self.parameters[0].dtype)

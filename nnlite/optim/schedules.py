@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..checks import fraction, integer, number, one_of
+from ..checks import boolean, fraction, integer, number, one_of
+from ..hints import Hinted, call_of
 from .base import Optimizer
 
 
-class Schedule:
+class Schedule(Hinted):
     """Base class: the learning rate of each group is its first one times `factor`.
 
     A schedule of your own defines `factor`, or `learning_rate`. Several schedules of one optimizer
@@ -62,9 +63,7 @@ class Schedule:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = _checked(optimizer, type(self).__name__)
-        self.base_lrs = [
-            float(group.setdefault("initial_lr", group["lr"])) for group in optimizer.param_groups
-        ]
+        self.base_lrs = [self._base_of(group) for group in optimizer.param_groups]
         self.count = 0
         self._last_lrs = self.base_lrs  # what this schedule alone has set
         self._move_to(0)
@@ -77,9 +76,24 @@ class Schedule:
         """Return the learning rate after `count` steps of a group that began with `base`."""
         return base * self.factor(count)
 
+    def _base_of(self, group: dict[str, Any]) -> float:
+        """Return the first learning rate of a group, and keep it as its option "initial_lr"."""
+        return float(group.setdefault("initial_lr", group["lr"]))
+
+    def _momentum(self, count: int) -> float | None:
+        """Return the momentum after `count` steps, or None if the schedule leaves it alone."""
+        return None
+
     def step(self) -> None:
         """Count a step, and set the learning rates for the next one."""
         self._move_to(self.count + 1)
+
+    def __repr__(self) -> str:
+        return call_of(self)
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of each parameter group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def _move_to(self, count: int) -> None:
         if len(self.optimizer.param_groups) != len(self.base_lrs):
@@ -89,12 +103,23 @@ class Schedule:
             group["lr"] = (
                 lr if group["lr"] == last else self._rescaled(group["lr"], last, lr, count)
             )
+        self._set_momentum(count)
         self.count, self._last_lrs = count, lrs
+
+    def _set_momentum(self, count: int) -> None:
+        momentum = self._momentum(count)
+        if momentum is None:
+            return
+        for group in self.optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
 
     def _include_added_groups(self) -> None:
         """Give the groups that were added to the optimizer a base: the rate that they came with."""
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
-            base = float(group.setdefault("initial_lr", group["lr"]))
+            base = self._base_of(group)
             self.base_lrs = [*self.base_lrs, base]
             self._last_lrs = [*self._last_lrs, self.learning_rate(base, self.count)]
 
@@ -151,7 +176,7 @@ class Schedule:
             )
         self._include_added_groups()
         count = integer(state_dict["count"], f"{name}: the count of the state", 0)
-        base_lrs = self._checked_lrs(state_dict["base_lrs"])
+        base_lrs = self._checked_bases(state_dict["base_lrs"])
         lrs = [self.learning_rate(base, count) for base in base_lrs]
         # Earlier versions saved neither.
         saved = self._checked_lrs(state_dict.get("lrs", lrs))
@@ -163,7 +188,12 @@ class Schedule:
                 group["lr"] = rate
             else:  # the schedule has other options now
                 group["lr"] = lr if rate == last else self._rescaled(rate, last, lr, count)
+        self._set_momentum(count)
         self.count, self.base_lrs, self._last_lrs = count, base_lrs, lrs
+
+    def _checked_bases(self, given: Any) -> list[float]:
+        """Return the first rates of the groups, as the state has them."""
+        return self._checked_lrs(given)
 
     def _checked_lrs(self, given: Any) -> list[float]:
         name = type(self).__name__
@@ -380,7 +410,328 @@ class CosineAnnealingLR(Schedule):
         return self.eta_min
 
 
-class OneCycleLR(Schedule):
+class CosineAnnealingWarmRestarts(Schedule):
+    """Let the learning rate fall along half a cosine, again and again.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    T_0 : int
+        Number of steps of the first fall.
+    T_mult : int, default 1
+        Each fall is this many times as long as the one before it.
+    eta_min : float, default 0
+        The lowest rate.
+
+    Notes
+    -----
+    With t steps since the last restart, and T steps from it to the next::
+
+        lr = eta_min + (base - eta_min) · (1 + cos(π t / T)) / 2
+
+    A learning rate that is changed by hand holds for one step, as in PyTorch.
+
+    References
+    ----------
+    I. Loshchilov, F. Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.CosineAnnealingWarmRestarts(optimizer, T_0=2, T_mult=2)
+    >>> rates = []
+    >>> for epoch in range(7):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 1.0, 0.853553, 0.5, 0.146447, 1.0]
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0
+    ) -> None:
+        self.T_0 = integer(T_0, "CosineAnnealingWarmRestarts: T_0")
+        self.T_mult = integer(T_mult, "CosineAnnealingWarmRestarts: T_mult")
+        self.eta_min = number(eta_min, "CosineAnnealingWarmRestarts: eta_min", minimum=0)
+        super().__init__(optimizer)
+
+    def learning_rate(self, base: float, count: int) -> float:
+        length = self.T_0
+        if self.T_mult == 1:
+            count %= length
+        while count >= length:
+            count -= length
+            length *= self.T_mult
+        return self.eta_min + (base - self.eta_min) * _half_cosine(count / length)
+
+    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
+        return lr
+
+
+class PolynomialLR(Schedule):
+    """Let the learning rate fall to 0 as a power of the steps that are left.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    total_iters : int, default 5
+        Number of steps to a rate of 0, which then stays.
+    power : float, default 1
+        At least 0. 1 is a straight line.
+
+    Notes
+    -----
+    After t steps, up to total_iters::
+
+        lr = base · (1 - t / total_iters)^power
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.PolynomialLR(optimizer, total_iters=4, power=2.0)
+    >>> rates = []
+    >>> for epoch in range(6):
+    ...     rates.append(optimizer.lr)
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0) -> None:
+        self.total_iters = integer(total_iters, "PolynomialLR: total_iters")
+        self.power = number(power, "PolynomialLR: power", minimum=0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return float((1 - min(count / self.total_iters, 1)) ** self.power)
+
+
+class ConstantLR(Schedule):
+    """Multiply the learning rate by `factor` for a number of steps: a warm-up of one stair.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    factor : float in [0, 1], default 1/3
+    total_iters : int, default 5
+        Number of steps after which the rate is the first one.
+
+    Notes
+    -----
+    After t steps::
+
+        lr = base · factor      for t < total_iters
+        lr = base               after them
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.ConstantLR(optimizer, factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for epoch in range(4):
+    ...     rates.append(optimizer.lr)
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.5, 1.0, 1.0]
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5) -> None:
+        self._factor = number(factor, "ConstantLR: factor", 0, 1)
+        self.total_iters = integer(total_iters, "ConstantLR: total_iters", 0)
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return self._factor if count < self.total_iters else 1.0
+
+
+class LambdaLR(Schedule):
+    """Multiply the first learning rate by a function of the number of steps.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    lr_lambda : callable
+        ``lr_lambda(count)`` returns the factor after `count` steps, for all groups. It is not part
+        of the state.
+
+    Raises
+    ------
+    TypeError
+        If it is no function, or does not return a number.
+
+    Notes
+    -----
+    After t steps::
+
+        lr = base · lr_lambda(t)
+
+    A learning rate that is changed by hand holds for one step, as in PyTorch.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0)
+    >>> schedule = nn.LambdaLR(optimizer, lambda epoch: 0.5**epoch)
+    >>> rates = []
+    >>> for epoch in range(3):
+    ...     rates.append(optimizer.lr)
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25]
+    """
+
+    def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[int], float]) -> None:
+        if not callable(lr_lambda):
+            raise TypeError(
+                f"LambdaLR: lr_lambda must be a function of the number of steps, for all groups, "
+                f"got {lr_lambda!r:.80}"
+            )
+        self.lr_lambda = lr_lambda
+        super().__init__(optimizer)
+
+    def factor(self, count: int) -> float:
+        return number(self.lr_lambda(count), "LambdaLR: what lr_lambda returns", minimum=0)
+
+    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
+        return lr
+
+
+class _Cycle(Schedule):
+    """Base class of schedules with learning rates of their own, and a momentum if they cycle it."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        cycle_momentum: bool,
+        base_momentum: float,
+        max_momentum: float,
+    ) -> None:
+        name = type(self).__name__
+        self.cycle_momentum = boolean(cycle_momentum, f"{name}: cycle_momentum")
+        self.base_momentum = fraction(base_momentum, f"{name}: base_momentum")
+        self.max_momentum = fraction(max_momentum, f"{name}: max_momentum")
+        defaults = _checked(optimizer, name).defaults
+        if self.cycle_momentum and not {"momentum", "betas"} & set(defaults):
+            raise ValueError(
+                f"{name}: {type(optimizer).__name__} has neither momentum nor betas to cycle; use "
+                f"cycle_momentum=False"
+            )
+        super().__init__(optimizer)
+
+    def _first_rate(self) -> float:
+        """Return the rate that the schedule, and another after it, begin with."""
+        raise NotImplementedError
+
+    def _base_of(self, group: dict[str, Any]) -> float:
+        group["initial_lr"] = self._first_rate()
+        return self._first_rate()
+
+    def _checked_bases(self, given: Any) -> list[float]:
+        return [self._first_rate() for _ in super()._checked_bases(given)]
+
+    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
+        return lr  # the rates of a cycle are absolute
+
+
+class CyclicLR(_Cycle):
+    """Let the learning rate go up and down between two rates.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    base_lr, max_lr : float
+        The lowest and the highest rate.
+    step_size_up : int, default 2000
+        Number of steps from the lowest to the highest rate.
+    step_size_down : int, optional
+        Number of steps back; by default as many.
+    mode : {"triangular", "triangular2", "exp_range"}
+        Whether the peaks stay, are halved from cycle to cycle, or decay by `gamma` in each step.
+    gamma : float, default 1
+    cycle_momentum : bool, default True
+        Whether the momentum, or the first of betas, goes down and up in the meantime.
+    base_momentum, max_momentum : float in [0, 1), default 0.8 and 0.9
+        The momentum at the highest and at the lowest rate.
+
+    Raises
+    ------
+    ValueError
+        If an option is out of range, or the optimizer has no momentum to cycle.
+
+    Notes
+    -----
+    With h rising from 0 to 1 and falling back in each cycle c = 1, 2, …, and a scale s of 1,
+    2^(1-c) or gamma^t after t steps::
+
+        lr = base_lr + (max_lr - base_lr) · h · s
+        momentum = max_momentum - (max_momentum - base_momentum) · h · s
+
+    References
+    ----------
+    L. Smith, "Cyclical learning rates for training neural networks", WACV 2017.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> optimizer = nn.SGD([nn.Parameter([0.0])], lr=1.0, momentum=0.9)
+    >>> schedule = nn.CyclicLR(optimizer, base_lr=0.5, max_lr=1.0, step_size_up=2)
+    >>> rates = []
+    >>> for step in range(5):
+    ...     rates.append((optimizer.lr, round(optimizer.param_groups[0]["momentum"], 6)))
+    ...     schedule.step()
+    >>> rates
+    [(0.5, 0.9), (0.75, 0.85), (1.0, 0.8), (0.75, 0.85), (0.5, 0.9)]
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        base_lr: float,
+        max_lr: float,
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        *,
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.8,
+        max_momentum: float = 0.9,
+    ) -> None:
+        self.base_lr = number(base_lr, "CyclicLR: base_lr", minimum=0)
+        self.max_lr = number(max_lr, "CyclicLR: max_lr", minimum=0)
+        self.step_size_up = integer(step_size_up, "CyclicLR: step_size_up")
+        down = step_size_up if step_size_down is None else step_size_down
+        self.step_size_down = integer(down, "CyclicLR: step_size_down")
+        self.mode = one_of(mode, ("triangular", "triangular2", "exp_range"), "CyclicLR: mode")
+        self.gamma = number(gamma, "CyclicLR: gamma", minimum=0)
+        super().__init__(optimizer, cycle_momentum, base_momentum, max_momentum)
+
+    def _first_rate(self) -> float:
+        return self.base_lr
+
+    def _height(self, count: int) -> float:
+        """Return how far the rate is between the lowest, 0, and the highest, 1."""
+        cycle, step = divmod(count, self.step_size_up + self.step_size_down)
+        height = step / self.step_size_up
+        if step > self.step_size_up:
+            height = 1 - (step - self.step_size_up) / self.step_size_down
+        if self.mode == "triangular2":
+            return float(height * 0.5**cycle)
+        return float(height * self.gamma**count) if self.mode == "exp_range" else height
+
+    def learning_rate(self, base: float, count: int) -> float:
+        return self.base_lr + (self.max_lr - self.base_lr) * self._height(count)
+
+    def _momentum(self, count: int) -> float | None:
+        if not self.cycle_momentum:
+            return None
+        return self.max_momentum - (self.max_momentum - self.base_momentum) * self._height(count)
+
+
+class OneCycleLR(_Cycle):
     """Warm up to a high learning rate, then fall far below the first one.
 
     Parameters
@@ -388,7 +739,7 @@ class OneCycleLR(Schedule):
     optimizer : Optimizer
     max_lr : float
         The highest rate.
-    total_steps : int
+    total_steps : int, optional
         Number of steps in the cycle: epochs times batches, as it is meant for steps of batches.
     pct_start : float in [0, 1), default 0.3
         Fraction of the steps in which the rate rises.
@@ -398,15 +749,27 @@ class OneCycleLR(Schedule):
         The first rate is ``max_lr / div_factor``.
     final_div_factor : float, default 1e4
         The last rate is ``max_lr / div_factor / final_div_factor``.
+    epochs, steps_per_epoch : int, optional
+        Their product is `total_steps`, if that is left out.
+    cycle_momentum : bool, default False
+        Whether the momentum, or the first of betas, falls while the rate rises, and rises while it
+        falls. In PyTorch it is True by default.
+    base_momentum, max_momentum : float in [0, 1), default 0.85 and 0.95
+        The momentum at the highest rate, and at both ends.
+    three_phase : bool, default False
+        Whether the rate falls to the first one as fast as it has risen, and then to the last one.
 
     Raises
     ------
     ValueError
-        If an option is out of range, or at the step after the last of the cycle.
+        If an option is out of range, if the optimizer has no momentum to cycle, or at the step
+        after the last of the cycle.
+    TypeError
+        If neither `total_steps` nor `epochs` and `steps_per_epoch` are given.
 
     Notes
     -----
-    The momentum stays as it is, as with ``cycle_momentum=False`` in PyTorch.
+    A schedule that is made after this one begins with ``max_lr / div_factor``, as in PyTorch.
 
     References
     ----------
@@ -430,13 +793,26 @@ class OneCycleLR(Schedule):
         self,
         optimizer: Optimizer,
         max_lr: float,
-        total_steps: int,
+        total_steps: int | None = None,
         pct_start: float = 0.3,
         anneal_strategy: str = "cos",
         div_factor: float = 25.0,
         final_div_factor: float = 1e4,
+        *,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        cycle_momentum: bool = False,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        three_phase: bool = False,
     ) -> None:
         self.max_lr = number(max_lr, "OneCycleLR: max_lr", minimum=0)
+        if total_steps is None:
+            if epochs is None or steps_per_epoch is None:
+                raise TypeError("OneCycleLR: give total_steps, or epochs and steps_per_epoch")
+            total_steps = integer(epochs, "OneCycleLR: epochs") * integer(
+                steps_per_epoch, "OneCycleLR: steps_per_epoch"
+            )
         self.total_steps = integer(total_steps, "OneCycleLR: total_steps")
         self.pct_start = fraction(pct_start, "OneCycleLR: pct_start")
         self.anneal_strategy = one_of(
@@ -444,7 +820,11 @@ class OneCycleLR(Schedule):
         )
         self.div_factor = number(div_factor, "OneCycleLR: div_factor", minimum=1)
         self.final_div_factor = number(final_div_factor, "OneCycleLR: final_div_factor", minimum=1)
-        super().__init__(optimizer)
+        self.three_phase = boolean(three_phase, "OneCycleLR: three_phase")
+        super().__init__(optimizer, cycle_momentum, base_momentum, max_momentum)
+
+    def _first_rate(self) -> float:
+        return self.max_lr / self.div_factor
 
     def learning_rate(self, base: float, count: int) -> float:
         if count > self.total_steps:
@@ -452,21 +832,33 @@ class OneCycleLR(Schedule):
                 f"OneCycleLR: the cycle has total_steps={self.total_steps} and this is step "
                 f"{count}; total_steps is epochs times batches"
             )
-        first = self.max_lr / self.div_factor
+        first = self._first_rate()
+        phase, progress = self._phase(count)
+        ends = [first, self.max_lr, first / self.final_div_factor]
+        if self.three_phase:
+            ends.insert(2, first)
+        return self._between(ends[phase], ends[phase + 1], progress)
+
+    def _momentum(self, count: int) -> float | None:
+        if not self.cycle_momentum:
+            return None
+        phase, progress = self._phase(count)
+        ends = [self.max_momentum, self.base_momentum, self.max_momentum, self.max_momentum]
+        return self._between(ends[phase], ends[phase + 1], progress)
+
+    def _phase(self, count: int) -> tuple[int, float]:
+        """Return the number of the phase of a step, and how far it is in it, from 0 to 1."""
         top = self.pct_start * self.total_steps - 1
-        end = self.total_steps - 1
-        if count <= top:
-            return self._between(first, self.max_lr, count / top if top > 0 else 1.0)
-        progress = (count - top) / (end - top) if end > top else 1.0
-        return self._between(self.max_lr, first / self.final_div_factor, min(progress, 1.0))
+        last = self.total_steps - 1
+        ends = [top, 2 * top, last] if self.three_phase else [top, last]
+        phase = sum(count > end for end in ends[:-1])
+        start, end = ends[phase - 1] if phase else 0.0, ends[phase]
+        return phase, min((count - start) / (end - start), 1.0) if end > start else 1.0
 
     def _between(self, start: float, end: float, progress: float) -> float:
         if self.anneal_strategy == "cos":
             return end + (start - end) * _half_cosine(progress)
         return start + (end - start) * progress
-
-    def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
-        return lr  # the rates of the cycle are absolute
 
 
 class SequentialLR(Schedule):
@@ -531,6 +923,10 @@ class SequentialLR(Schedule):
         turn = bisect.bisect_right(self.milestones, count)
         return self.schedulers[turn], count - (self.milestones[turn - 1] if turn else 0)
 
+    def _momentum(self, count: int) -> float | None:
+        schedule, steps = self._turn(count)
+        return schedule._momentum(steps)
+
     def _rescaled(self, rate: float, last: float, lr: float, count: int) -> float:
         schedule, steps = self._turn(count)
         if not steps:
@@ -538,7 +934,7 @@ class SequentialLR(Schedule):
         return schedule._rescaled(rate, last, lr, steps)
 
 
-class ReduceLROnPlateau:
+class ReduceLROnPlateau(Hinted):
     """Multiply the learning rate by `factor` when a figure has not improved for a while.
 
     Parameters
@@ -628,6 +1024,13 @@ class ReduceLROnPlateau:
                 if group["lr"] - reduced > self.eps:
                     group["lr"] = reduced
             self.rest, self.bad_steps = self.cooldown, 0
+
+    def __repr__(self) -> str:
+        return call_of(self)
+
+    def get_last_lr(self) -> list[float]:
+        """Return the learning rate of each parameter group."""
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
 
     def _improves(self, metric: float) -> bool:
         sign = -1 if self.mode == "min" else 1

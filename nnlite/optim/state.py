@@ -61,7 +61,9 @@ def _checked_options(
         if name in ("params", "initial_lr"):
             continue
         if name not in options:
-            raise ValueError(f"{what} lacks the option {name!r}")
+            if optimizer.defaults[name] is not False:
+                raise ValueError(f"{what} lacks the option {name!r}")
+            options[name] = False  # an earlier version did not have it
         if isinstance(value, bool) != isinstance(options[name], bool):
             raise TypeError(f"{what}: {name} cannot be {options[name]!r:.80}")
     if "initial_lr" in options:

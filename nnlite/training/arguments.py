@@ -53,6 +53,11 @@ def checked_parameters(model: Layer, loss: Loss, optimizer: Any) -> list[Paramet
         raise TypeError(
             f"fit: expected an optimizer such as SGD(model.parameters()), got {got:.80}"
         )
+    if optimizer.needs_closure:
+        raise TypeError(
+            f"fit: {type(optimizer).__name__} evaluates each batch several times, which fit does "
+            f"not; call optimizer.step(closure) in a loop of your own"
+        )
     known = {id(parameter) for layer in (model, loss) for parameter in layer.parameters()}
     moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     foreign = [parameter for parameter in moved if id(parameter) not in known]
@@ -95,8 +100,7 @@ def check_training_data(train: Any, epochs: int, processes: Processes) -> None:
     if are_arrays(train):
         raise TypeError(
             "fit: the training data must be batches, got arrays; write "
-            "DataLoader(*arrays, batch_size=32, shuffle=True), with a transform that makes a "
-            "tuple of several inputs"
+            "DataLoader(*arrays, batch_size=32, shuffle=True)"
         )
     if isinstance(train, Iterator) and epochs > 1:
         raise TypeError(
@@ -140,10 +144,11 @@ def checked_validation(
             validation = batches_of(validation, batch_size, processes)
             first = [next(iter(validation))]
         elif isinstance(validation, DataLoader):
-            everything = [] if validation.transform is not None else [validation.arrays]
-            first = [
-                tuple(array[: validation.batch_size] for array in arrays) for arrays in everything
-            ]
+            first = []
+            if validation.transform is None:
+                arrays, size = validation.arrays, validation.batch_size
+                everything = [validation.grouped(arrays)]
+                first = [validation.grouped(tuple(array[:size] for array in arrays))]
         else:
             everything = list(validation) if isinstance(validation, (list, tuple)) else []
             first = everything[:1]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..data.loader import DataLoader
+from ..data.loader import DataLoader, as_array
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..losses.scores import ClassLoss
@@ -148,12 +148,7 @@ def batches_of(data: Iterable[Any], batch_size: int, processes: Processes = ALON
 
     Each of the processes gets `batch_size` samples of a batch.
     """
-    batch_size *= processes.size
     inputs, *others = data
-    if not isinstance(inputs, tuple):
-        return DataLoader(*data, batch_size=batch_size, shard=processes)
-
-    def grouped(*arrays: Array) -> tuple[Any, ...]:
-        return arrays[: len(inputs)], *arrays[len(inputs) :]
-
-    return DataLoader(*inputs, *others, batch_size=batch_size, transform=grouped, shard=processes)
+    if isinstance(inputs, tuple):
+        inputs = tuple(as_array(array, "DataLoader") for array in inputs)
+    return DataLoader(inputs, *others, batch_size=batch_size * processes.size, shard=processes)

@@ -16,12 +16,13 @@ from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
 from ..files.checkpoint import load_checkpoint, save_checkpoint
 from ..files.state import checked_path
+from ..hints import Hinted, call_of
 from ..layer import Layer
 from .state import HOOKS, Training, is_function
 from .together import keep_generators, load_generators
 
 
-class Callback:
+class Callback(Hinted):
     """Base class: every method that `fit` calls, doing nothing.
 
     Deriving from it is optional: an object with some of these methods is a callback too, and so is
@@ -146,6 +147,9 @@ class EarlyStopping(Callback):
         self._weights: dict[str, Array] | None = None
         self._swapped = False
 
+    def __repr__(self) -> str:
+        return call_of(self)
+
     def on_fit_begin(self, training: Training) -> None:
         check_monitor(self.monitor, training.names, "EarlyStopping")
         self._reset()
@@ -230,7 +234,7 @@ class EarlyStopping(Callback):
         self._reason, self._swapped = state_dict["reason"], bool(state_dict["swapped"])
 
 
-class Checkpoint:
+class Checkpoint(Hinted):
     """The file and the interval of the checkpoints of `fit`, for its argument ``checkpoint``.
 
     Parameters

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from ..checks import integer
 from ..data.loader import DataLoader, as_array
 from ..engine.arrays import Array
+from ..hints import explained
 from ..layer import Layer
 from ..losses import Loss
 from ..modes import evaluating
@@ -23,6 +24,7 @@ from .tally import Tally
 BATCH_SIZE = 256
 
 
+@explained
 def evaluate(
     model: Layer,
     loss: Loss,
@@ -107,6 +109,7 @@ def evaluate(
     return tally.figures()
 
 
+@explained
 def predict(
     model: Layer, inputs: ArrayLike | tuple[ArrayLike, ...], batch_size: int = BATCH_SIZE
 ) -> Array:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..checks import boolean, integer, positive
+from ..hints import explained
 from ..layer import Layer
 from ..losses import Loss
 from ..optim.base import Optimizer
@@ -36,6 +37,7 @@ from .tally import Tally
 from .terms import terms_of
 
 
+@explained
 def fit(
     model: Layer,
     loss: Loss,
@@ -52,6 +54,7 @@ def fit(
     accumulate: int = 1,
     max_grad_norm: float | None = None,
     rollback: bool = True,
+    compile: bool = False,
     checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     resume: bool = False,
     history: History | None = None,
@@ -100,6 +103,9 @@ def fit(
     rollback : bool, default True
         Whether an exception within a step undoes the step, and a loss that is not finite restores
         the last good weights. It costs a copy of the parameters in each step.
+    compile : bool, default False
+        Whether the passes through model and loss, the step of the optimizer and the validation are
+        native functions: see `nnlite.compile`. The figures are the same but for rounding.
     checkpoint : path or Checkpoint, optional
         The file of a checkpoint after each epoch, or a `Checkpoint` to save at other intervals. The
         last one has the model as `fit` returns it.
@@ -188,6 +194,11 @@ def fit(
     )  # fmt: skip
     pace = Pace(training, schedule_every, monitor)
     good = LastGood(model, parameters, enabled=boolean(rollback, "fit: rollback"))
+    compiled = None
+    if boolean(compile, "fit: compile"):
+        from ..compiled.fitting import CompiledFit
+
+        compiled = CompiledFit(model, loss, optimizer)
     saver = checked_checkpoint(checkpoint, resume)
     if saver is not None or optimizer.processes.size > 1:
         training.terms = terms_of(
@@ -207,6 +218,9 @@ def fit(
                         optimizer.zero_grad()
                         for batch in batches:
                             training.batch = batch.number
+                            if compiled is not None and batch.scale:
+                                supervisor.measure(batch, *compiled.passes(batch))
+                                continue
                             predictions = model(*batch.inputs) if batch.inputs else None
                             supervisor.measure(batch, predictions)
                             if batch.scale:
@@ -219,9 +233,10 @@ def fit(
                         if max_norm is not None:
                             clip_grad_norm(parameters, max_norm)
                         good.keep_parameters()
-                        optimizer.step()
+                        optimizer.step() if compiled is None else compiled.step()
                     supervisor.after_step(batches)
-                figures = {} if validation is None else _validate(model, loss, validation, named)
+                tested = model if compiled is None else compiled.model
+                figures = {} if validation is None else _validate(tested, loss, validation, named)
                 supervisor.end_epoch(figures)
             supervisor.after_epoch()
     return training.history

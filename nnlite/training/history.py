@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from ..checks import integer, number
 from ..engine.arrays import Array
+from ..figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,8 +78,19 @@ class History(Mapping[str, Array]):
         return iter(self._figures)
 
     def __len__(self) -> int:
-        """Return the number of names; `epochs` has the epochs."""
-        return len(self._figures)
+        """Return the number of epochs."""
+        return self._count
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Return the figures of the epochs as lists by name, as ``pandas.DataFrame`` takes them."""
+        return {name: values.copy() for name, values in self._figures.items()}
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write a table with a row for each epoch to a file of comma-separated values."""
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(["epoch", *self._figures])
+            rows.writerows(zip(self.epochs.tolist(), *self._figures.values(), strict=True))
 
     def __eq__(self, other: object) -> bool:
         """Whether `other` is a history with the same figures, bit by bit; NaN is itself."""
@@ -93,6 +108,15 @@ class History(Mapping[str, Array]):
             return f"History({epochs})"
         last = {name: values[-1] for name, values in self._figures.items()}
         return f"History({epochs}, the last with {named_figures(last)})"
+
+    def _repr_html_(self) -> str:
+        names = "".join(f"<th>{html.escape(name)}</th>" for name in ("epoch", *self))
+        rows = (
+            f"<td>{epoch}</td>" + "".join(f"<td>{value:.4g}</td>" for value in figures)
+            for epoch, *figures in zip(self.epochs, *self._figures.values(), strict=True)
+        )
+        body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+        return f"<table><thead><tr>{names}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
 
     @overload
     def plot(self) -> Figure: ...
@@ -120,20 +144,15 @@ class History(Mapping[str, Array]):
         ValueError
             If there are no epochs yet.
         """
-        try:
-            from matplotlib import pyplot
-            from matplotlib.ticker import MaxNLocator
-        except ImportError as error:
-            raise ImportError(
-                "History.plot needs matplotlib; install it with: pip install matplotlib"
-            ) from error
         if not self._count:
             raise ValueError("History.plot: there are no epochs to draw yet")
         panels = list(dict.fromkeys(name.removeprefix(_VALIDATION) for name in self))
         if "lr" in panels and len(set(self._figures["lr"])) == 1:
             panels.remove("lr")
         if figure is None:
-            figure = pyplot.figure(figsize=(4.2 * len(panels), 3.2), layout="constrained")
+            figure = new_figure((4.2 * len(panels), 3.2), "History.plot")
+        from matplotlib.ticker import MaxNLocator
+
         (row,) = figure.subplots(1, len(panels), squeeze=False)
         for axes, name in zip(row, panels, strict=True):
             self._draw(axes, name)
@@ -215,6 +234,15 @@ def _as_figure(name: str, value: Any) -> float:
     if isinstance(value, (float, np.floating)):
         return float(value)
     return number(value, f"History: {name}")
+
+
+def columns(figures: Mapping[str, float]) -> str:
+    """Return the figures by name in columns of one width, to be printed below each other."""
+    cells = []
+    for name, value in figures.items():
+        shown = f"{value:.2%}" if name.endswith("accuracy") else f"{value:#.4g}"
+        cells.append(f"{name.replace(_VALIDATION, 'val_')} {shown:9}")
+    return " ".join(cells)
 
 
 def named_figures(figures: Mapping[str, float]) -> str:

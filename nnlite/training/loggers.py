@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import sys
 from typing import Any
 
 from ..files.atomic import check_target, replacing
 from ..files.reading import as_path
 from .callbacks import Callback
 from .history import History
+from .progress import is_notebook
 from .state import Training
 
 
@@ -140,7 +140,7 @@ class LivePlot(Callback):
             return
         if self._file is not None:
             check_target(self._file)
-        elif not _in_notebook():
+        elif not is_notebook():
             raise RuntimeError(
                 "LivePlot: there is no notebook to show the picture in; write it into a file with "
                 "LivePlot('run.svg')"
@@ -172,10 +172,3 @@ class LivePlot(Callback):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=self._format, dpi=144)
         return buffer.getvalue()
-
-
-def _in_notebook() -> bool:
-    """Whether this program is a notebook: IPython elsewhere than in a terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return shell is not None and type(shell).__name__ != "TerminalInteractiveShell"

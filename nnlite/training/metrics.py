@@ -1,4 +1,4 @@
-"""Metrics: accuracy and the confusion matrix."""
+"""Metrics of classifiers and of regression."""
 
 from __future__ import annotations
 
@@ -136,28 +136,8 @@ def binary_accuracy(predictions: ArrayLike, targets: ArrayLike, threshold: float
     >>> nn.binary_accuracy([[2.0], [-1.0], [0.5], [-3.0]], [[1], [0], [0], [0]])
     0.75
     """
-    check_is_array(predictions, "binary_accuracy")
-    check_is_array(targets, "binary_accuracy")
-    scores, classes = np.asarray(predictions), np.asarray(targets)
-    if scores.shape != classes.shape or not scores.size:
-        raise ValueError(
-            f"binary_accuracy: expected predictions and targets of one shape with N above 0, "
-            f"got the shapes {scores.shape} and {classes.shape}"
-        )
-    if classes.dtype.kind not in "biuf":
-        raise TypeError(f"binary_accuracy: targets must be 0 or 1, got dtype {classes.dtype}")
-    wrong = classes[(classes != 0) & (classes != 1)]
-    if wrong.size:
-        raise ValueError(f"binary_accuracy: targets must be 0 or 1, got {wrong[0]}")
-    threshold = number(threshold, "binary_accuracy: threshold")
-    if threshold == 0 and are_sigmoids(scores):
-        warnings.warn(
-            "binary_accuracy: these predictions look like probabilities, which are all above the "
-            "threshold of 0; use threshold=0.5",
-            UserWarning,
-            stacklevel=2,
-        )
-    return float(np.mean(np.where(classes == 1, scores > threshold, scores <= threshold)))
+    above, classes = _sides(predictions, targets, threshold, "binary_accuracy")
+    return float(np.mean(above == classes))
 
 
 def top_k_accuracy(
@@ -228,15 +208,159 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, ignore_index: in
     array([[0, 1],
            [1, 1]])
     """
-    scores, classes, counted = _scores_and_labels(
-        predictions, labels, ignore_index, "confusion_matrix"
+    return _confusion(predictions, labels, ignore_index, "confusion_matrix")
+
+
+def precision_score(
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    pos_label: int | None = None,
+    threshold: float = 0.0,
+    ignore_index: int = -100,
+) -> float:
+    """Return the fraction of the samples predicted to be of a class that are.
+
+    Parameters
+    ----------
+    predictions : array_like
+        Scores of two or more classes, (N, C) or (N, C, d₁, …), of which the largest is predicted;
+        or one score for each label, of the shape of `labels`, (N,) or (N, K): K labels of their own
+        as in `BinaryCrossEntropy`.
+    labels : array_like
+        Class indices, (N,) or (N, d₁, …); or 0 and 1, of the shape of `predictions`.
+    pos_label : int, optional
+        The class, or the column of `labels`, whose figure is returned: 1 for the usual figure of
+        two classes. By default the mean over all of them ("macro").
+    threshold : float, default 0
+        One score for each label means 1 above it: 0 for logits, 0.5 for probabilities.
+    ignore_index : int, default -100
+        Class indices with this value are left out.
+
+    Returns
+    -------
+    float
+        A class without a prediction, or without a sample, has the figure 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `confusion_matrix` and `binary_accuracy`; also if `pos_label` is not a class.
+
+    Notes
+    -----
+    With the counts of a class, right ones TP, other samples predicted to be of it FP, and samples
+    of it predicted otherwise FN::
+
+        precision = TP / (TP + FP)     recall = TP / (TP + FN)     F1 = 2 TP / (2 TP + FP + FN)
+
+    They are no means over batches: `fit` computes them for the validation data, from all outputs.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> scores, labels = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1]], [1, 0, 1, 1]
+    >>> round(nn.precision_score(scores, labels, pos_label=1), 4)
+    0.6667
+    """
+    hits, predicted, _ = _class_counts(
+        predictions, labels, threshold, ignore_index, "precision_score"
     )
-    if np.isnan(scores).any():
-        sample = int(np.argwhere(np.isnan(scores))[0][0])
-        raise ValueError(f"confusion_matrix: the predictions contain NaN in sample {sample}")
-    count = scores.shape[1]
-    pairs = (classes * count + scores.argmax(axis=1))[counted]
-    return np.bincount(pairs, minlength=count * count).reshape(count, count)
+    return _averaged(hits, predicted, pos_label, "precision_score")
+
+
+def recall_score(
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    pos_label: int | None = None,
+    threshold: float = 0.0,
+    ignore_index: int = -100,
+) -> float:
+    """Return the fraction of the samples of a class that are predicted to be of it.
+
+    Parameters, errors and formula as in `precision_score`.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> scores, labels = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1]], [1, 0, 1, 1]
+    >>> round(nn.recall_score(scores, labels, pos_label=1), 4)
+    0.6667
+    """
+    hits, _, true = _class_counts(predictions, labels, threshold, ignore_index, "recall_score")
+    return _averaged(hits, true, pos_label, "recall_score")
+
+
+def f1_score(
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    pos_label: int | None = None,
+    threshold: float = 0.0,
+    ignore_index: int = -100,
+) -> float:
+    """Return the F1 score, the harmonic mean of precision and recall.
+
+    Parameters, errors and formula as in `precision_score`.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> scores, labels = [[0.1, 0.9], [0.2, 0.8], [0.3, 0.7], [0.9, 0.1]], [1, 0, 1, 0]
+    >>> nn.f1_score(scores, labels, pos_label=1)
+    0.8
+    """
+    hits, predicted, true = _class_counts(predictions, labels, threshold, ignore_index, "f1_score")
+    return _averaged(2 * hits, predicted + true, pos_label, "f1_score")
+
+
+def r2_score(predictions: ArrayLike, targets: ArrayLike) -> float:
+    """Return the coefficient of determination R² of a regression.
+
+    Parameters
+    ----------
+    predictions, targets : array_like of one shape, (N,) or (N, …)
+
+    Returns
+    -------
+    float
+        The mean over the outputs of a sample. 1 is perfect, 0 is as good as the mean of the
+        targets. An output whose target is constant has 1 if it is predicted exactly, otherwise 0.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or if there are no samples.
+
+    Notes
+    -----
+    For each output::
+
+        R² = 1 - Σ_n (t_n - y_n)² / Σ_n (t_n - mean(t))²
+
+    It is no mean over batches: `fit` computes it for the validation data, from all outputs.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> nn.r2_score([1.0, 2.0, 4.0], [1.0, 2.0, 3.0])
+    0.5
+    """
+    check_is_array(predictions, "r2_score")
+    check_is_array(targets, "r2_score")
+    predicted, true = np.asarray(predictions, np.float64), np.asarray(targets, np.float64)
+    if predicted.shape != true.shape or not true.size or not true.ndim:
+        raise ValueError(
+            f"r2_score: expected predictions and targets of one shape with N above 0, "
+            f"got the shapes {predicted.shape} and {true.shape}"
+        )
+    residual = np.square(true - predicted).sum(axis=0)
+    total = np.square(true - true.mean(axis=0)).sum(axis=0)
+    constant = total == 0
+    explained = 1 - residual / np.where(constant, 1, total)
+    return float(np.mean(np.where(constant, residual == 0, explained)))
+
+
+# Figures of a whole data set, which no mean over batches gives.
+_OF_ALL_OUTPUTS = (f1_score, precision_score, r2_score, recall_score)
 
 
 def means_of(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -268,6 +392,8 @@ def named_metrics(
     for name, metric in pairs:
         if isinstance(metric, str):
             metric = _scorer(metric, loss, who)
+        elif getattr(metric, "func", metric) in _OF_ALL_OUTPUTS:  # also with options bound
+            metric = EpochMetric(metric)
         if not callable(metric):
             raise TypeError(
                 f"{who}: a metric must be a function of predictions and targets, got {metric!r}"
@@ -335,6 +461,70 @@ def _scores_and_labels(
         )
     classes, _ = class_indices(labels, scores, ignore_index, who)
     return scores, classes, classes != ignore_index
+
+
+def _confusion(predictions: ArrayLike, labels: ArrayLike, ignore_index: int, who: str) -> Array:
+    scores, classes, counted = _scores_and_labels(predictions, labels, ignore_index, who)
+    if np.isnan(scores).any():
+        sample = int(np.argwhere(np.isnan(scores))[0][0])
+        raise ValueError(f"{who}: the predictions contain NaN in sample {sample}")
+    count = scores.shape[1]
+    pairs = (classes * count + scores.argmax(axis=1))[counted]
+    return np.bincount(pairs, minlength=count * count).reshape(count, count)
+
+
+def _sides(
+    predictions: ArrayLike, targets: ArrayLike, threshold: float, who: str
+) -> tuple[Array, Array]:
+    """Return the predicted classes, -1 for a NaN, and the true ones: 0 or 1 for each score."""
+    check_is_array(predictions, who)
+    check_is_array(targets, who)
+    scores, classes = np.asarray(predictions), np.asarray(targets)
+    if scores.shape != classes.shape or not scores.size:
+        raise ValueError(
+            f"{who}: expected predictions and targets of one shape with N above 0, "
+            f"got the shapes {scores.shape} and {classes.shape}"
+        )
+    if classes.dtype.kind not in "biuf":
+        raise TypeError(f"{who}: targets must be 0 or 1, got dtype {classes.dtype}")
+    wrong = classes[(classes != 0) & (classes != 1)]
+    if wrong.size:
+        raise ValueError(f"{who}: targets must be 0 or 1, got {wrong[0]}")
+    threshold = number(threshold, f"{who}: threshold")
+    if threshold == 0 and are_sigmoids(scores):
+        warnings.warn(
+            f"{who}: these predictions look like probabilities, which are all above the "
+            f"threshold of 0; use threshold=0.5",
+            UserWarning,
+            stacklevel=3,
+        )
+    return np.where(np.isnan(scores), -1, scores > threshold), classes
+
+
+def _class_counts(
+    predictions: ArrayLike, labels: ArrayLike, threshold: float, ignore_index: int, who: str
+) -> tuple[Array, Array, Array]:
+    """Return the numbers of samples of each class: predicted rightly, predicted, and true."""
+    if np.shape(predictions) != np.shape(labels):
+        counts = _confusion(predictions, labels, ignore_index, who)
+        return counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
+    above, classes = _sides(predictions, labels, threshold, who)
+    if (above < 0).any():
+        raise ValueError(f"{who}: the predictions contain NaN")
+    predicted, true = (sides.reshape(len(sides), -1) == 1 for sides in (above, classes))
+    return (predicted & true).sum(axis=0), predicted.sum(axis=0), true.sum(axis=0)
+
+
+def _averaged(counts: Array, totals: Array, pos_label: int | None, who: str) -> float:
+    """Return the fraction of a class, or the mean over all; 0 where there is nothing to count."""
+    fractions = counts / np.maximum(totals, 1)
+    if pos_label is None:
+        return float(fractions.mean())
+    if len(fractions) == 1 and pos_label == 1:  # one score: that of class 1
+        return float(fractions[0])
+    if not 0 <= integer(pos_label, f"{who}: pos_label", 0) < len(fractions):
+        raise ValueError(f"{who}: there are {len(fractions)} classes, got pos_label={pos_label}")
+    return float(fractions[pos_label])
 
 
 def _fraction(hits: Array, counted: Array) -> float:

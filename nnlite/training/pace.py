@@ -85,5 +85,5 @@ class Pace:
                     f"fit: OneCycleLR has total_steps={part.total_steps}, but is stepped after "
                     f"each of {epochs} epochs; use schedule_every='step' if it counts batches",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )

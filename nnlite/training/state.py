@@ -10,7 +10,7 @@ from ..checks import integer, number
 from ..layer import Layer
 from ..optim.base import Optimizer
 from ..processes import Processes
-from .history import History, named_figures
+from .history import History, columns
 from .tally import Tally, check_state
 from .terms import check_terms
 
@@ -123,10 +123,11 @@ class Training:
         self.batch, self.exhausted = 0, False
         self.tally.reset()
 
-    def describe(self) -> str:
-        """Return the figures of the last epoch in a line."""
+    def describe(self, seconds: float) -> str:
+        """Return the figures of the last epoch, which took so long, in a line of columns."""
         figures = {name: values[-1] for name, values in self.history.items()}
-        return f"epoch {self.epoch}/{self.epochs}: {named_figures(figures)}{self._ending()}"
+        number = f"{self.epoch:{len(str(self.epochs))}}/{self.epochs}"
+        return f"epoch {number}  {columns(figures)} {seconds:5.1f} s{self._ending()}"
 
     def describe_nothing(self) -> str:
         """Return in a line why there was no epoch to train."""

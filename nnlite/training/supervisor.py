@@ -113,9 +113,12 @@ class Supervisor:
             self._training.lr = self._training.optimizer.lr
             self._pace.after_step()
 
-    def measure(self, batch: Batch, predictions: Any) -> None:
-        """Compute loss and metrics of a batch, or raise an error if the loss is not finite."""
-        if self._training.tally.add(predictions, batch):
+    def measure(self, batch: Batch, predictions: Any, loss: float | None = None) -> None:
+        """Compute loss and metrics of a batch, or raise an error if the loss is not finite.
+
+        A compiled model has computed the loss already.
+        """
+        if self._training.tally.add(predictions, batch, loss):
             self._good.prove()
 
     def after_step(self, batches: list[Batch]) -> None:

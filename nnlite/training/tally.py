@@ -42,17 +42,19 @@ class Tally:
         self.totals = dict.fromkeys(self.means, 0.0)
         self.kept: list[tuple[Array, Array]] = []
 
-    def add(self, predictions: Array | None, batch: Batch) -> float:
+    def add(self, predictions: Array | None, batch: Batch, loss: float | None = None) -> float:
         """Add the loss and the metrics of a batch, and return its weight, over all processes.
+
+        The loss is computed, unless it is given.
 
         Raises
         ------
         NotFiniteError
             If the loss is not finite. Nothing is added then.
         """
-        sums = self._processes.sum(lambda: self._terms(predictions, batch))
-        loss, weight, counted, *totals = sums
-        self.loss += loss
+        sums = self._processes.sum(lambda: self._terms(predictions, batch, loss))
+        part, weight, counted, *totals = sums
+        self.loss += part
         self.weight += weight
         self.batches += 1
         self.counted += int(counted)
@@ -60,10 +62,11 @@ class Tally:
             self.totals[name] += total
         return weight
 
-    def _terms(self, predictions: Array | None, batch: Batch) -> list[float]:
+    def _terms(self, predictions: Array | None, batch: Batch, loss: float | None) -> list[float]:
         """Return what a batch adds to the loss, the weight, the count and the totals."""
         # A batch in which no target counts has no mean, but the others may have one.
-        loss = batch.loss_of(self._loss, predictions) if batch.weight else 0.0
+        if loss is None:
+            loss = batch.loss_of(self._loss, predictions) if batch.weight else 0.0
         terms = [loss * batch.weight if self.averages else loss, batch.weight, batch.counted]
         if predictions is None or not batch.counted:
             return [*terms, *[0.0] * len(self.means)]

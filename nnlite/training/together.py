@@ -45,7 +45,7 @@ def begin_together(training: Training) -> None:
     _check_parts(training)
     for layer in (training.model, training.loss):
         layer.load_state_dict(processes.broadcast(layer.state_dict()))
-    processes.spread(_generators(training))
+    processes.spread(generators_of(training))
 
 
 def weight_of_step(step: list[Batch], processes: Processes) -> float:
@@ -69,7 +69,7 @@ def weight_of_step(step: list[Batch], processes: Processes) -> float:
 def keep_generators(training: Training) -> None:
     """Keep the states of the generators of all processes for the checkpoint."""
     if training.processes.size > 1:
-        states = [generator_state(rng) for rng in _generators(training)]
+        states = [generator_state(rng) for rng in generators_of(training)]
         training.generators = training.processes.gather(states)
 
 
@@ -78,7 +78,7 @@ def load_generators(training: Training) -> None:
 
     Another number of processes than it was saved with continues from those of rank 0.
     """
-    processes, generators = training.processes, _generators(training)
+    processes, generators = training.processes, generators_of(training)
     if len(training.generators) != processes.size:
         processes.spread(generators)
         return
@@ -86,7 +86,7 @@ def load_generators(training: Training) -> None:
         load_generator_state(rng, state)
 
 
-def _generators(training: Training) -> list[np.random.Generator]:
+def generators_of(training: Training) -> list[np.random.Generator]:
     """Return the package's generator and those that layers and the loader's transform keep."""
     found = [generator()]
     for owner in (training.model, training.loss):

@@ -248,24 +248,29 @@ const LAYERS = {
     },
   },
 
-  // x̂ = (x - μ) / √(σ² + eps) over each row, y = weight · x̂ + bias;
+  // x̂ = (x - μ) / √(σ² + eps) over each row of `count` numbers, y = weight · x̂ + bias, where one
+  // weight is for `area` numbers, and the weights recur after their last one;
   // dL/dx = (Ĝ - mean(Ĝ) - x̂ mean(Ĝ x̂)) / √(σ² + eps) for Ĝ = weight · dL/dy
   LayerNorm: {
-    forward({ weight, bias, count, eps }, x) {
+    forward({ weight, bias, count, area, eps }, x) {
       const y = new Float32Array(x.data.length);
       for (let start = 0; start < y.length; start += count) {
         const { centred } = standardized(x.data.subarray(start, start + count), eps);
         centred.forEach((v, i) => {
-          y[start + i] = v * (weight ? weight.data[i] : 1) + (bias ? bias.data[i] : 0);
+          const at = Math.floor((start + i) / area);
+          y[start + i] = v * recurring(weight, at, 1) + recurring(bias, at, 0);
         });
       }
       return y;
     },
-    backward({ weight, count, eps }, grad, x) {
+    backward({ weight, count, area, eps }, grad, x) {
       const dx = new Float32Array(x.data.length);
       for (let start = 0; start < dx.length; start += count) {
         const { centred, scale } = standardized(x.data.subarray(start, start + count), eps);
-        const g = centred.map((_, i) => grad.data[start + i] * (weight ? weight.data[i] : 1));
+        const g = centred.map((_, i) => {
+          const w = recurring(weight, Math.floor((start + i) / area), 1);
+          return grad.data[start + i] * w;
+        });
         const mean = average(g);
         const slope = average(g.map((v, i) => v * centred[i]));
         g.forEach((v, i) => {
@@ -306,6 +311,9 @@ const LAYERS = {
       }),
   },
 };
+
+// Element i of an array without an end, or what stands for an array that there is not.
+const recurring = (array, i, neutral) => (array ? array.data[i % array.data.length] : neutral);
 
 // The slope of a PReLU at place i.
 const slopeOf = (slopes, x, i) =>
@@ -365,13 +373,14 @@ function eachRow({ rows, columns }, visit) {
 }
 
 // Calls `visit` for every kernel: where it begins, and where its image and its output do.
-function eachKernel({ weight, rows, columns }, x, visit) {
+function eachKernel({ weight, groups, rows, columns }, x, visit) {
   const [outputs, channels] = weight.shape;
   for (let o = 0; o < outputs; o++) {
+    const first = Math.floor((o * groups) / outputs) * channels;
     for (let c = 0; c < channels; c++) {
       visit(
         (o * channels + c) * rows.taps * columns.taps,
-        c * rows.inputs * columns.inputs,
+        (first + c) * rows.inputs * columns.inputs,
         o * rows.outputs * columns.outputs,
       );
     }

@@ -28,17 +28,15 @@ function sampleOf(array, what) {
 }
 
 const MOST_NUMBERS = 64;
-const symbol = (entry, what) =>
-  what === "value" ? entry.name : entry.kind === "loss" ? "dL/dL" : `dL/d(${entry.name})`;
-
-function arrayCard(entry, array, what, role) {
+// A card with the values or gradients of an array; `symbol` is its letter in the formula.
+function arrayCard({ symbol, role }, array, what) {
   const card = element("section", { className: "card" });
   const { shape, data, start } = sampleOf(array, what);
   const full = array.has_samples ? array.shape.slice(1) : array.shape;
   const isCut = full.some((size, axis) => size !== shape[axis]);
   card.append(
     element("div", { className: "heading" },
-      element("h2", { textContent: `${role}: ${symbol(entry, what)}` }),
+      element("h2", {}, element("span", { className: "mono", textContent: symbol }), ` ${role}`),
       element("span", { className: "quiet mono", textContent: describeShape(full) })),
   );
   if (isCut) {
@@ -48,7 +46,7 @@ function arrayCard(entry, array, what, role) {
   }
   const numeric = (index) => (what === "grad" ? array.numeric.get(start + index) : undefined);
   if (data.length <= MOST_NUMBERS) card.append(numbersOf(shape, data, numeric));
-  else card.append(...pictureOf(shape, data, numeric, `${role} ${symbol(entry, what)}`));
+  else card.append(...pictureOf(shape, data, numeric, `${symbol} ${role}`));
   if (what === "grad" && array.numeric.size) card.append(comparison(array));
   card.append(...statisticsOf(array.statistics[what], array));
   return card;
@@ -111,6 +109,7 @@ function comparison(array) {
 }
 
 function statisticsOf(found, array) {
+  if (found.size <= MOST_NUMBERS && !found.bad) return [];
   const percent = (100 * found.zeros) / found.size;
   const parts = [
     `min ${format(found.min, 3)}`, `max ${format(found.max, 3)}`, `rms ${format(found.rms, 3)}`,
@@ -119,7 +118,6 @@ function statisticsOf(found, array) {
   if (found.bad) parts.push(`${found.bad} NaN or inf`);
   const whole = array.has_samples && page.batch > 1 ? "whole batch: " : "";
   const text = element("p", { className: "quiet", textContent: whole + parts.join(", ") });
-  if (found.size < 2) return [text];
   const most = Math.max(...found.histogram, 1);
   const bars = found.histogram.map((count) => {
     const bar = element("i", { title: String(count) });
@@ -150,8 +148,10 @@ function facts({ entry, isForward }) {
   if (arriving.length !== leaving.length) return "";
   const stopped = arriving.filter((g, i) => g !== 0 && leaving[i] === 0).length;
   const live = arriving.filter((g) => g !== 0).length;
+  const them = stopped === 1 ? "it" : "them";
   return stopped
-    ? `Here ${stopped} of ${live} gradients that arrive end: what lies below learns nothing from them.`
+    ? `Here ${stopped} of ${live} gradients that arrive ${stopped === 1 ? "is" : "are"} stopped: ` +
+      `the layers before learn nothing from ${them}.`
     : "";
 }
 
@@ -269,31 +269,70 @@ function show() {
 function explanation(entry, isForward) {
   if (entry.kind === "input") {
     return isForward
-      ? "The input: everything below is computed from it."
+      ? "The input: everything after it is computed from it."
       : "The gradient has arrived at the input: how the loss changes with each of its numbers.";
   }
   return entry.words[isForward ? 0 : 1];
 }
 
+// What the arrays of a step are called: x and y as in the formula, or their names.
 function cardsOf(entry, isForward) {
   const cards = [];
-  const add = (name, what, role) => {
-    const shown = entries.get(name);
-    for (const array of shown?.arrays ?? []) {
-      if (array[what]) cards.push(arrayCard(shown, array, what, role));
+  const add = (name, what, caption) => {
+    for (const array of entries.get(name)?.arrays ?? []) {
+      if (array[what]) cards.push(arrayCard(caption, array, what));
     }
   };
+  const isInput = entry.kind === "input";
+  const lone = entry.sources.length === 1;
+  const x = (name) => (lone ? "x" : name);
+  const y = isInput ? entry.name : entry.kind === "loss" ? "L" : "y";
   if (isForward) {
-    if (entry.kind !== "input") entry.sources.forEach((name) => add(name, "value", "takes"));
-    entry.parameters.forEach((name) => add(name, "value", "parameter"));
-    add(entry.name, "value", entry.kind === "input" ? "input" : "gives");
-  } else {
-    add(entry.name, "grad", entry.kind === "input" ? "gradient" : "gets");
-    entry.parameters.forEach((name) => add(name, "grad", "parameter's"));
-    entry.sources.forEach((name) => add(name, "grad", "passes back"));
-    if (entry.kind !== "input") entry.sources.forEach((name) => add(name, "value", "took forward"));
+    entry.sources.forEach((name) => add(name, "value", { symbol: x(name), role: `comes from ${name}` }));
+    entry.parameters.forEach((name) => add(name, "value", { symbol: name, role: "is a parameter" }));
+    add(entry.name, "value", { symbol: y, role: isInput ? "is given" : "is the output" });
+    return withTable(entry, ["value"], cards);
   }
-  return cards;
+  const role = isInput ? "is the end of the way back" : entry.kind === "loss" ? "is always 1" : "arrives";
+  add(entry.name, "grad", { symbol: `dL/d${y}`, role });
+  entry.parameters.forEach((name) => add(name, "grad", { symbol: `dL/d(${name})`, role: "trains it" }));
+  entry.sources.forEach((name) => add(name, "grad", {
+    symbol: lone ? "dL/dx" : `dL/d(${name})`, role: `goes on to ${name}`,
+  }));
+  entry.sources.forEach((name) => add(name, "value", { symbol: x(name), role: "came forward" }));
+  return withTable(entry, ["value", "grad"], cards);
+}
+
+const MOST_COLUMNS = 16;
+
+// Puts a table before the cards of a layer that treats each number by itself: a column for each.
+function withTable(entry, kinds, cards) {
+  const source = entries.get(entry.sources[0])?.arrays[0];
+  const own = entry.arrays[0];
+  if (entry.kind !== "layer" || entry.sources.length !== 1 || entry.parameters.length) return cards;
+  if (!own || !source || String(own.shape) !== String(source.shape)) return cards;
+  if (kinds.some((what) => !own[what] || !source[what])) return cards;
+  const of = (array, what) => sampleOf(array, what).data;
+  if (of(own, "value").length > MOST_COLUMNS) return cards;
+  const rows = [["x", of(source, "value")], ["y", of(own, "value")]];
+  if (kinds.includes("grad")) rows.push(["dL/dy", of(own, "grad")], ["dL/dx", of(source, "grad")]);
+  const table = element("table");
+  for (const [name, data] of rows) {
+    const row = element("tr", {}, element("th", { textContent: name, scope: "row" }));
+    const scale = largest(data);
+    data.forEach((value, index) => {
+      const cell = element("td", { textContent: format(value) });
+      cell.style.background = `rgb(${colourOf(value, 2 * scale)})`;
+      if (name === "dL/dx" && value === 0 && rows[2][1][index] !== 0) {
+        cell.className = "stopped";
+        cell.title = "the gradient is stopped here";
+      }
+      row.append(cell);
+    });
+    table.append(row);
+  }
+  const heading = element("h2", { textContent: "Number by number" });
+  return [element("section", { className: "card" }, heading, element("div", { className: "numbers" }, table)), ...cards];
 }
 
 function go(step) {
@@ -307,7 +346,6 @@ function start() {
   const notes = [];
   if (page.batch > page.samples) notes.push(`The first ${page.samples} of ${page.batch} samples are shown.`);
   if (page.error) notes.push(`The run ended with an error: ${page.error}`);
-  notes.push("Arrow keys go from step to step.");
   byId("notes").textContent = notes.join(" ");
   buildGraph();
   byId("slider").max = steps.length - 1;

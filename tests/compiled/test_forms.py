@@ -7,11 +7,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 import nnlite as nn
-from nnlite.compiled.forms import form
+from nnlite.compiled.forms import FORMS, form
 
 from ..registry import LAYERS, LOSSES
 
-CASES = [case for case in LAYERS if not isinstance(case.make(), nn.Lambda)]
+assert nn.compile  # its module registers the forms
+# Gaps are seen in the table of the docs.
+CASES = [case for case in LAYERS if all(type(part) in FORMS for part in case.make().layers())]
 TOLERANCE = {np.float32: {"rtol": 2e-5, "atol": 2e-5}, np.float64: {"rtol": 1e-11, "atol": 1e-11}}
 
 

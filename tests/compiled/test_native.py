@@ -79,6 +79,60 @@ def test_a_full_disk_is_said_once_and_worked_around(folder, monkeypatch):
         assert call() == [0, 2, 4]
 
 
+def test_a_disk_that_is_full_when_the_machine_code_is_written_is_worked_around(folder, monkeypatch):
+    replace = os.replace
+
+    def no_space(source, target):
+        if str(target).endswith((".nbi", ".nbc")):
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        assert call() == [0, 2, 4]
+    assert not list(folder.rglob("*.nb?"))
+    monkeypatch.undo()
+    monkeypatch.setenv("NNLITE_CACHE_DIR", str(folder))
+    assert call() == [0, 2, 4]
+    assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+def test_a_read_only_folder_is_said_once_and_worked_around(folder, monkeypatch):
+    def read_only(*arguments, **options):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(native.tempfile, "mkstemp", read_only)
+    with pytest.warns(UserWarning, match=r"cannot be kept in .*Read-only.*NNLITE_CACHE_DIR names"):
+        assert call() == [0, 2, 4]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call() == [0, 2, 4]
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() == 0, reason="of POSIX, for other users than root"
+)
+def test_a_folder_without_the_permission_to_write_is_worked_around(folder):
+    folder.mkdir()
+    folder.chmod(0o500)
+    with pytest.warns(UserWarning, match="Permission denied"):
+        assert call() == [0, 2, 4]
+
+
+def test_what_killed_processes_have_left_is_deleted_after_an_hour(folder):
+    old = folder / "a.tmp", folder / "__pycache__" / "nnlite_0.nbi.tmp.0123456789abcdef"
+    old[1].parent.mkdir(parents=True)
+    folder.chmod(0o700)
+    new = folder / "b.tmp"
+    for path in (*old, new):
+        path.write_text("half")
+    for path in old:
+        os.utime(path, (0, 0))
+    call()
+    assert not any(path.exists() for path in old)
+    assert new.exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="of POSIX")
 def test_a_folder_that_others_can_write_is_not_used(folder):
     folder.mkdir()

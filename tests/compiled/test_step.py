@@ -18,6 +18,11 @@ OPTIMIZERS = {
     "Adam": lambda p: nn.Adam(p, lr=0.01),
     "Adam with decay": lambda p: nn.Adam(p, lr=0.01, betas=(0.3, 0.9), weight_decay=0.1),
     "AdamW": lambda p: nn.AdamW(p, lr=0.01, weight_decay=0.1),
+    "Adam with amsgrad": lambda p: nn.Adam(p, lr=0.01, betas=(0.5, 0.6), amsgrad=True),
+    "AdamW upwards": lambda p: nn.AdamW(p, lr=0.001, maximize=True),
+    "Adagrad": lambda p: nn.Adagrad(p, lr=0.05, lr_decay=0.1, initial_accumulator_value=0.1),
+    "NAdam": lambda p: nn.NAdam(p, lr=0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    "RAdam": lambda p: nn.RAdam(p, lr=0.01, betas=(0.5, 0.9), weight_decay=0.1),
     "RMSprop": lambda p: nn.RMSprop(p, lr=0.01),
     "RMSprop with everything": lambda p: nn.RMSprop(
         p, lr=0.01, momentum=0.5, centered=True, weight_decay=0.01

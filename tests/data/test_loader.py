@@ -568,3 +568,22 @@ def test_without_shuffle_nothing_can_write_into_the_data() -> None:
     shuffled = nn.DataLoader(data, batch_size=4, shuffle=True, transform=doubling)
     assert_array_equal(np.sort(next(iter(shuffled))), 2 * np.arange(4.0))
     assert_array_equal(data, np.arange(4.0))
+
+
+def test_inputs_in_a_tuple_stay_together_in_every_batch() -> None:
+    u, i, r = np.arange(5), 10 * np.arange(5), 100 * np.arange(5)
+    loader = nn.DataLoader((u, i), r, batch_size=2, shuffle=True, rng=0)
+    batches = list(loader)
+    assert [len(targets) for _, targets in batches] == [2, 2, 1]
+    for (users, items), ratings in batches:
+        assert np.array_equal(10 * users, items)
+        assert np.array_equal(100 * users, ratings)
+
+    def transform(inputs: tuple[np.ndarray, ...], targets: np.ndarray) -> tuple[int, int]:
+        return len(inputs), len(targets)
+
+    assert list(nn.DataLoader((u, i), r, batch_size=5, transform=transform)) == [(2, 5)]
+    with pytest.raises(TypeError, match="got a tuple of arrays"):
+        nn.DataLoader(r, (u, i))
+    with pytest.raises(ValueError, match="same length"):
+        nn.DataLoader((u, i[1:]), r)

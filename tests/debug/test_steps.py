@@ -65,9 +65,15 @@ def test_the_relu_says_what_it_stops(chromium, tmp_path):
         page.locator("#slider").fill("2")
         assert page.locator("#facts").text_content() == "Here 1 of 2 numbers become 0."
         page.locator("#slider").fill("7")
-        assert "1 of 2 gradients that arrive end" in page.locator("#facts").text_content()
+        assert "1 of 2 gradients that arrive is stopped" in page.locator("#facts").text_content()
         assert page.locator("#formula").text_content() == "dL/dx = dL/dy · [y > 0]"
-        cells = page.locator(".numbers").nth(1).locator("td")
+        rows = page.locator(".numbers").first.locator("tr")
+        assert rows.locator("th").all_inner_texts() == ["x", "y", "dL/dy", "dL/dx"]
+        assert rows.nth(0).locator("td").all_inner_texts() == ["3", "-8"]
+        assert rows.nth(1).locator("td").all_inner_texts() == ["3", "0"]
+        assert rows.nth(3).locator("td").nth(1).get_attribute("class") == "stopped"
+        assert page.locator(".stopped").count() == 1
+        cells = page.locator(".numbers").nth(2).locator("td")
         assert cells.nth(1).inner_text().split() == ["0", "≈", "0"]
         page.locator("#sample").select_option("1")  # which gives (-2, 4)
         assert cells.first.inner_text().split() == ["0", "≈", "0"]
@@ -133,7 +139,7 @@ def test_nan_is_shown(chromium, tmp_path):
     nn.trace(model, np.array([[1, -1]], np.float32)).to_html(tmp_path / "nan.html")
     with opened(chromium, tmp_path / "nan.html") as page:
         page.locator("#slider").fill("1")
-        assert "NaN" in page.locator(".numbers").nth(1).inner_text()
+        assert "NaN" in page.locator(".numbers").first.inner_text()
         assert "1 NaN" in page.locator("#marks").text_content()
 
 
@@ -150,6 +156,18 @@ def test_a_large_trace_is_cut_and_says_so(chromium, tmp_path):
         assert "(400, 300)" in cards.nth(1).text_content()
 
 
+def test_a_trace_of_many_megabytes_is_a_small_page(chromium, tmp_path):
+    x = np.random.default_rng(0).normal(size=(1000, 4000)).astype(np.float32)
+    trace = nn.trace(nn.Sequential(nn.ReLU(), nn.Tanh(), nn.ReLU()), x)
+    assert sum(entry.value.nbytes + entry.grad.nbytes for entry in trace.values()) > 1e8
+    document = trace.to_html(tmp_path / "huge.html")
+    assert len(str(document)) < 2_000_000
+    with opened(chromium, tmp_path / "huge.html") as page:
+        assert re.search(r"The first \d+ of 1000 samples", page.locator("#notes").text_content())
+        page.locator("#slider").fill("1")
+        assert "50 % zeros" in page.locator("#arrays .card").nth(1).text_content()
+
+
 def test_names_never_become_code(chromium, tmp_path):
     evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
     graph = nn.Graph({evil: (nn.ReLU(), "x")})
@@ -164,6 +182,11 @@ def test_a_notebook_shows_it_in_a_frame():
     shown = small_trace().to_html()._repr_html_()
     assert shown.startswith("<iframe srcdoc=")
     assert "<script>" not in shown
+
+
+def test_elsewhere_it_says_how_to_see_it():
+    shown = repr(small_trace().to_html())
+    assert re.fullmatch(r"<HTML page of [\d,]+ characters; save it with .save\(path\)>", shown)
 
 
 def test_a_file_that_cannot_be_written(tmp_path):

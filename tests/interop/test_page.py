@@ -73,8 +73,14 @@ def with_statistics(layer):
     rng = np.random.default_rng(2)
     layer.running_mean[...] = rng.normal(size=layer.num_features)
     layer.running_var[...] = rng.uniform(0.5, 2, layer.num_features)
-    layer.weight.data[...] = rng.normal(size=layer.num_features)
-    layer.bias.data[...] = rng.normal(size=layer.num_features)
+    return varied(layer)
+
+
+def varied(layer):
+    """Return the layer with other parameters than the initial ones."""
+    rng = np.random.default_rng(3)
+    for parameter in layer.parameters():
+        parameter.data[...] = rng.normal(size=parameter.shape)
     return layer
 
 
@@ -93,6 +99,10 @@ CASES = {
         [nn.Conv2d(1, 2, 3, padding="valid", bias=False, rng=0), nn.Flatten()],
         (1, 6, 7),
     ),
+    "Conv2d in groups": ([nn.Conv2d(4, 6, 3, groups=2, rng=0), nn.Flatten()], (4, 5, 4)),
+    "AvgPool2d with a divisor": ([nn.AvgPool2d(2, divisor_override=3), nn.Flatten()], (2, 4, 5)),
+    "GlobalAvgPool1d": ([nn.GlobalAvgPool1d()], (3, 5)),
+    "GlobalMaxPool1d": ([nn.GlobalMaxPool1d()], (3, 5)),
     "MaxPool1d": ([nn.MaxPool1d(3, 2, padding=1, ceil_mode=True), nn.Flatten()], (2, 10)),
     "MaxPool2d": (
         [nn.MaxPool2d((3, 2), (2, 1), (1, 1), (1, 2), ceil_mode=True), nn.Flatten()],
@@ -110,6 +120,13 @@ CASES = {
     "BatchNorm1d of sequences": ([with_statistics(nn.BatchNorm1d(2)), nn.Flatten()], (2, 6)),
     "BatchNorm2d": ([with_statistics(nn.BatchNorm2d(2)), nn.Flatten()], (2, 3, 4)),
     "LayerNorm": ([nn.LayerNorm((3, 4)), nn.Flatten()], (2, 3, 4)),
+    "GroupNorm": ([varied(nn.GroupNorm(2, 6)), nn.Flatten()], (6, 3, 2)),
+    "GroupNorm of features": ([nn.GroupNorm(2, 6, affine=False)], (6,)),
+    "InstanceNorm1d": ([varied(nn.InstanceNorm1d(2, affine=True)), nn.Flatten()], (2, 5)),
+    "InstanceNorm2d": (
+        [with_statistics(nn.InstanceNorm2d(2, 1e-5, 0.1, True, True)), nn.Flatten()],
+        (2, 3, 4),
+    ),
     "ReLU": ([nn.ReLU()], (20,)),
     "LeakyReLU": ([nn.LeakyReLU(0.2)], (20,)),
     "ELU": ([nn.ELU(0.7)], (20,)),
@@ -139,6 +156,8 @@ CASES = {
     "Reshape": ([nn.Reshape(6), nn.Linear(6, 2, rng=0)], (2, 3)),
     "Identity": ([nn.Identity()], (3,)),
     "Dropout": ([nn.Dropout(0.5)], (9,)),
+    "Dropout1d": ([nn.Dropout1d(0.5), nn.Flatten()], (2, 3)),
+    "Dropout2d": ([nn.Dropout2d(0.5), nn.Flatten()], (2, 3, 2)),
     "Residual": (
         [nn.Residual(nn.Linear(5, 5, rng=0), nn.Residual(nn.Tanh()), nn.Linear(5, 5, rng=1))],
         (5,),
@@ -175,13 +194,27 @@ def test_page_computes_outputs_and_gradients_as_nnlite_does(computed, name):
     np.testing.assert_allclose(actual[1], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", [name for name in CASES if "MaxPool" in name])
+def test_the_first_of_equal_pixels_gets_the_gradient(computed, name):
+    layers, shape = CASES[name]
+    rng = np.random.default_rng(3)
+    inputs = rng.integers(-1, 2, (20, *shape)).astype(np.float64)
+    model = nn.Sequential(*layers)
+    document = nn.to_html(model, input_shape=shape)
+    grads = rng.normal(size=model(inputs).shape)
+    actual = computed(document, inputs, grads)
+    np.testing.assert_allclose(actual[1], model.backward(grads), atol=1e-6)
+
+
 def test_page_computes_a_trained_network_on_test_images(computed, digits):
-    images = nn.datasets.mnist()[1][0][:SAMPLES].astype(np.float64)
-    # Noise, because in the black background all pixels of a pool are alike: which of them counts as
-    # the largest, and gets the gradient, would be a matter of rounding.
-    images += np.random.default_rng(0).normal(size=images.shape) / 50
+    # In the black background all pixels of a pool are alike, and the first gets the gradient. Sums
+    # of multiples of a power of 2 are exact, so that rounding makes no other pixel the largest.
+    digits = copy.deepcopy(digits)
+    digits[0].weight.data = np.round(digits[0].weight.data * 256) / 256
+    digits[0].bias.data = np.round(digits[0].bias.data * 256) / 256
+    images = np.round(nn.datasets.mnist()[1][0][:SAMPLES].astype(np.float64) * 64) / 64
     document = nn.to_html(digits, dtype="float32")
-    digits = copy.deepcopy(digits).astype(np.float64)
+    digits.astype(np.float64)
     outputs = digits(images)
     grads = np.eye(10)[outputs.argmax(axis=1)]
     expected = digits.backward(grads)
@@ -215,7 +248,15 @@ STROKES = {
     "3": [[(0.3, 0.25), (0.45, 0.15), (0.62, 0.2), (0.65, 0.35), (0.5, 0.47), (0.66, 0.55),
            (0.7, 0.72), (0.5, 0.85), (0.3, 0.78)]],
     "4": [[(0.3, 0.1), (0.2, 0.5), (0.65, 0.5)], [(0.55, 0.15), (0.52, 0.9)]],
+    "5": [[(0.7, 0.15), (0.35, 0.15), (0.32, 0.45), (0.55, 0.42), (0.7, 0.55), (0.66, 0.8),
+           (0.45, 0.88), (0.28, 0.8)]],
+    "6": [[(0.6, 0.1), (0.42, 0.3), (0.34, 0.55), (0.38, 0.8), (0.55, 0.85), (0.66, 0.72),
+           (0.6, 0.58), (0.45, 0.56), (0.36, 0.66)]],
     "7": [[(0.1, 0.1), (0.5, 0.1), (0.35, 0.45), (0.28, 0.8)]],
+    "8": [[(0.6, 0.2), (0.45, 0.12), (0.35, 0.25), (0.5, 0.42), (0.64, 0.6), (0.6, 0.8),
+           (0.42, 0.85), (0.34, 0.7), (0.46, 0.48), (0.62, 0.32), (0.6, 0.2)]],
+    "9": [[(0.62, 0.3), (0.5, 0.15), (0.36, 0.25), (0.4, 0.42), (0.56, 0.42), (0.62, 0.28),
+           (0.62, 0.55), (0.58, 0.88)]],
 }  # fmt: skip
 
 
@@ -436,7 +477,7 @@ class Unlike(nn.ReLU):
         (lambda: nn.Sequential(nn.Linear(2, 2), Unlike()), r"no form for 1 \(Unlike"),
         (lambda: nn.Sequential(nn.BatchNorm1d(28, track_running_stats=False), nn.Flatten()),
          r"0 \(BatchNorm1d.*\) cannot be shown: it has no running statistics"),
-        (lambda: nn.Sequential(nn.Softmax(0), nn.Flatten()), "normalises over the batch"),
+        (lambda: nn.Sequential(nn.Softmax(0), nn.Flatten()), "works along the batch"),
         (lambda: nn.Sequential(nn.ReLU()), r"vector for each sample, got the shape \(28, 28\)"),
         (lambda: nn.Sequential(), "no layers"),
     ],

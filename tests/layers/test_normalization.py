@@ -101,6 +101,17 @@ def test_what_is_added_to_a_feature_or_multiplied_with_it_gets_no_gradient(
     assert_allclose((x_grad * x).sum(axis=axes), 0, atol=1e-10 * scale)
 
 
+@pytest.mark.parametrize("value", [1.3e25, 1e30, 1.1e30])
+@pytest.mark.parametrize("batch", [3, 7, 1000])
+def test_a_large_constant_has_no_deviation(batch: int, value: float) -> None:
+    layer = nn.BatchNorm1d(2, momentum=1.0)
+    x = np.full((batch, 2), value, np.float32)
+    with np.errstate(over="ignore"):
+        assert_array_equal(layer(x), 0)
+    assert_array_equal(layer.running_mean, np.float32(value))
+    assert_array_equal(layer.running_var, 0)
+
+
 def test_images_are_normalised_as_all_their_pixels_are(rng: np.random.Generator) -> None:
     images = with_values(nn.BatchNorm2d(3))
     pixels = with_values(nn.BatchNorm1d(3))
@@ -532,7 +543,7 @@ def test_options_of_layer_norm_out_of_range_are_an_error(
         (nn.BatchNorm2d(3, momentum=None), "BatchNorm2d(3, momentum=None)"),
         (
             nn.BatchNorm2d(3, 0.1, affine=False, track_running_stats=False),
-            "BatchNorm2d(3, eps=0.1, affine=False, track_running_stats=False)",
+            "BatchNorm2d(3, eps=0.1, affine=False, track_running_stats=False, bias=False)",
         ),
         (nn.LayerNorm([2, 3], bias=False), "LayerNorm((2, 3), bias=False)"),
     ],
@@ -611,3 +622,83 @@ def test_a_batch_that_is_not_finite_leaves_the_running_statistics_alone(value: f
         layer(np.array([[value, 2.0], [3.0, 5.0]], np.float32))
     for name, entry in layer.state_dict().items():
         assert_array_equal(entry, before[name])
+
+
+# ---- groups and instances ----
+
+
+def test_group_norm_by_hand() -> None:
+    norm = nn.GroupNorm(2, 4, eps=0.0).astype(np.float64)
+    norm.weight.data[...] = [1.0, 2.0, 1.0, 1.0]  # type: ignore[union-attr]
+    x = np.array([[[1.0, 3.0], [3.0, 1.0], [0.0, 0.0], [0.0, 4.0]]])
+    # The groups have the means 2 and 1, and the variances 1 and 3.
+    r = math.sqrt(3)
+    assert_allclose(norm(x), [[[-1, 1], [2, -2], [-1 / r, -1 / r], [-1 / r, 3 / r]]], rtol=1e-15)
+
+
+@given(
+    batch=st.integers(1, 3), groups=st.integers(1, 3), members=st.integers(1, 3),
+    places=st.lists(st.integers(1, 3), max_size=2), batch_last=st.booleans(), options=st.data(),
+)  # fmt: skip
+def test_gradients_of_group_norm_agree_with_central_differences(
+    batch: int, groups: int, members: int, places: list[int], batch_last: bool, options: Any
+) -> None:
+    affine, bias = options.draw(st.booleans()), options.draw(st.booleans())
+    norm = nn.GroupNorm(groups, groups * members, 0.1, affine, bias=bias)
+    x = drawn((batch, groups * members, *places))
+    if batch_last and x.ndim == 4:
+        x = innermost(x, (2, 1, 3, 0))
+    assert nn.gradcheck(norm, x).passed
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("tracks", [True, False])
+def test_gradients_of_instance_norm_agree_with_central_differences(
+    training: bool, tracks: bool
+) -> None:
+    norm = nn.InstanceNorm2d(2, 0.1, affine=True, track_running_stats=tracks).train(training)
+    assert nn.gradcheck(norm, drawn((3, 2, 2, 3))).passed
+
+
+def test_instances_are_groups_of_one_channel() -> None:
+    x = drawn((3, 4, 2, 5))
+    groups = nn.GroupNorm(4, 4, affine=False)
+    assert_array_equal(nn.InstanceNorm2d(4)(x), groups(x))
+    assert_array_equal(nn.InstanceNorm1d(4)(x[:, :, 0]), groups(x[:, :, 0]))
+
+
+def test_groups_far_from_zero_keep_their_deviation() -> None:
+    x = drawn((4, 6, 3, 3)).astype(np.float32)
+    for order in (x, innermost(x, (2, 1, 3, 0))):
+        far = nn.GroupNorm(2, 6)(order + np.float32(4096))
+        exact = (order + np.float32(4096)).astype(np.float64)
+        assert_allclose(far, nn.GroupNorm(2, 6).astype(np.float64)(exact), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_is_normalised_alike_in_any_batch_and_memory_order() -> None:
+    x = drawn((5, 6, 4, 3))
+    norm = nn.GroupNorm(3, 6, affine=False)
+    whole = norm(x)
+    assert_allclose(norm(innermost(x, (2, 1, 3, 0))), whole, rtol=1e-13, atol=1e-13)
+    assert_allclose(norm(x[2:3]), whole[2:3], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda: nn.GroupNorm(4, 6), "GroupNorm: num_channels must be a multiple"),
+        (
+            lambda: nn.GroupNorm(2, 6)(np.ones((2, 3))),
+            r"GroupNorm.*: expected input of shape",
+        ),
+        (lambda: nn.InstanceNorm1d(2)(np.ones((3, 2, 1))), "InstanceNorm1d.*: one value for each"),
+        (lambda: nn.InstanceNorm2d(2)(np.ones((3, 2, 4))), r"InstanceNorm2d.*: expected input of"),
+        (
+            lambda: nn.InstanceNorm2d(2, momentum=2),
+            "InstanceNorm2d: momentum must be between",
+        ),
+    ],
+)
+def test_groups_and_instances_that_cannot_be(run: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        run()

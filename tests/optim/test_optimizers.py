@@ -60,9 +60,9 @@ def give(params: list[nn.Parameter], grads: list[Array | None]) -> None:
             parameter.accumulate(grad)
 
 
-def assert_close(params: list[nn.Parameter], expected: list[Array]) -> None:
+def assert_close(params: list[nn.Parameter], expected: list[Array], rtol: float = 1e-12) -> None:
     for parameter, value in zip(params, expected, strict=True):
-        assert_allclose(parameter.data, value, rtol=1e-12, atol=1e-14)
+        assert_allclose(parameter.data, value, rtol=rtol, atol=rtol / 100)
 
 
 OPTIONS: list[dict[str, Any]] = [
@@ -795,6 +795,11 @@ KINDS: dict[str, tuple[Callable[..., nn.Optimizer], dict[str, Any]]] = {
     "SGD with Nesterov": (nn.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
     "Adam": (nn.Adam, {"lr": 0.05, "betas": (0.8, 0.95), "weight_decay": 0.1}),
     "AdamW": (nn.AdamW, {"lr": 0.05}),
+    "SGD upwards": (nn.SGD, {"lr": 0.1, "momentum": 0.9, "maximize": True}),
+    "Adam with amsgrad": (nn.Adam, {"lr": 0.05, "amsgrad": True}),
+    "Adagrad": (nn.Adagrad, {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.1}),
+    "NAdam": (nn.NAdam, {"lr": 0.05}),
+    "RAdam": (nn.RAdam, {"lr": 0.05, "betas": (0.8, 0.95)}),
     "RMSprop": (nn.RMSprop, {"lr": 0.02}),
     "RMSprop with all": (nn.RMSprop, {"lr": 0.02, "momentum": 0.5, "centered": True}),
 }
@@ -898,6 +903,10 @@ def test_the_state_follows_parameters_that_change_their_dtype() -> None:
 class TestBesidePyTorch:
     """The layout is PyTorch's: either side goes on from the state of the other."""
 
+    def tolerance(self, kind: Any) -> float:
+        # PyTorch's NAdam keeps the product of the momenta in float32.
+        return 1e-6 if kind is nn.NAdam else 1e-12
+
     def both(self, kind: Any, options: dict[str, Any]) -> tuple[Any, Any, Any, Any, Any]:
         torch = pytest.importorskip("torch")
         params = parameters(*SHAPES)
@@ -944,7 +953,8 @@ class TestBesidePyTorch:
             parameter.data = tensor.detach().numpy()
         self.move_torch(torch, module, tensors, range(5, 30))
         self.move_nnlite(optimizer, params, range(5, 30))
-        assert_close(params, [tensor.detach().numpy() for tensor in tensors])
+        expected = [tensor.detach().numpy() for tensor in tensors]
+        assert_close(params, expected, self.tolerance(kind))
 
     @every_state
     def test_pytorch_goes_on_from_the_state_of_nnlite(
@@ -966,7 +976,8 @@ class TestBesidePyTorch:
             tensor.data = torch.tensor(parameter.data)
         self.move_torch(torch, module, tensors, range(5, 30))
         self.move_nnlite(optimizer, params, range(5, 30))
-        assert_close(params, [tensor.detach().numpy() for tensor in tensors])
+        expected = [tensor.detach().numpy() for tensor in tensors]
+        assert_close(params, expected, self.tolerance(kind))
 
 
 def changed(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
@@ -1011,7 +1022,7 @@ GROUP = ("param_groups", 1)
         (changed(*GROUP, "lr", to=True), TypeError, "lr must be a number|lr cannot be True"),
         (changed(*GROUP, "initial_lr", to=-1.0), ValueError, "initial_lr must be at least 0"),
         (changed(*GROUP, "betas", to=(0.9, 1.0)), ValueError, "second of betas must be below 1"),
-        (changed(*GROUP, "amsgrad", to=True), ValueError, "has the unknown option 'amsgrad'"),
+        (changed(*GROUP, "fused", to=True), ValueError, "has the unknown option 'fused'"),
         (changed(*GROUP, "decoupled_weight_decay", to=True), ValueError, "unknown option 'decou"),
         (changed("state", 0, to=3), TypeError, "the state of parameter 0 is no mapping"),
         (changed("state", 0, "step", to=-1), ValueError, "0: step must be at least 0"),

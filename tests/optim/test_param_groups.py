@@ -17,9 +17,15 @@ OPTIMIZERS = [
     lambda params: nn.Adam(params, lr=0.1),
     lambda params: nn.AdamW(params, lr=0.1),
     lambda params: nn.RMSprop(params, lr=0.1, momentum=0.9, centered=True),
+    lambda params: nn.Adagrad(params, lr=0.1),
+    lambda params: nn.NAdam(params, lr=0.1),
+    lambda params: nn.RAdam(params, lr=0.1),
+    lambda params: nn.Lion(params, lr=0.1),
 ]
 every_optimizer = pytest.mark.parametrize(
-    "make", OPTIMIZERS, ids=["SGD", "Adam", "AdamW", "RMSprop"]
+    "make",
+    OPTIMIZERS,
+    ids=["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam", "Lion"],
 )
 
 

@@ -42,13 +42,25 @@ def first_rates(schedule: nn.Schedule, steps: int) -> list[float]:
     return [lrs[0] for lrs in course(schedule, steps)]
 
 
+def _inverse_time(count: int) -> float:
+    return 1 / (1 + count)
+
+
 EVERY: dict[str, Callable[[nn.Optimizer], nn.Schedule]] = {
     "StepLR": lambda o: nn.StepLR(o, 3, 0.5),
     "MultiStepLR": lambda o: nn.MultiStepLR(o, [2, 5, 6], 0.5),
     "ExponentialLR": lambda o: nn.ExponentialLR(o, 0.9),
     "LinearLR": lambda o: nn.LinearLR(o, 0.1, 0.8, 6),
     "CosineAnnealingLR": lambda o: nn.CosineAnnealingLR(o, 7, 0.01),
+    "CosineAnnealingWarmRestarts": lambda o: nn.CosineAnnealingWarmRestarts(o, 4, 2, 0.01),
+    "PolynomialLR": lambda o: nn.PolynomialLR(o, 8, 2.0),
+    "ConstantLR": lambda o: nn.ConstantLR(o, 0.25, 4),
+    "LambdaLR": lambda o: nn.LambdaLR(o, _inverse_time),
+    "CyclicLR": lambda o: nn.CyclicLR(o, 0.1, 0.4, 3, 5, "triangular2"),
     "OneCycleLR": lambda o: nn.OneCycleLR(o, 0.3, 30),
+    "OneCycleLR with momentum": lambda o: nn.OneCycleLR(
+        o, 0.3, epochs=5, steps_per_epoch=6, cycle_momentum=True, three_phase=True
+    ),
     "SequentialLR": lambda o: nn.SequentialLR(
         o, [nn.LinearLR(o, 0.1, total_iters=4), nn.CosineAnnealingLR(o, 9)], [4]
     ),
@@ -183,6 +195,23 @@ ARGUMENTS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "CosineAnnealingLR": st.fixed_dictionaries(
         {"T_max": st.integers(1, 150), "eta_min": st.floats(0, 0.3)}
     ),
+    "CosineAnnealingWarmRestarts": st.fixed_dictionaries(
+        {"T_0": _small, "T_mult": st.integers(1, 3), "eta_min": st.floats(0, 0.3)}
+    ),
+    "PolynomialLR": st.fixed_dictionaries({"total_iters": _small, "power": st.floats(0.5, 3)}),
+    "ConstantLR": st.fixed_dictionaries({"factor": _factors, "total_iters": _small}),
+    "LambdaLR": st.fixed_dictionaries({"lr_lambda": st.just(_inverse_time)}),
+    "CyclicLR": st.fixed_dictionaries(
+        {
+            "base_lr": _factors,
+            "max_lr": st.floats(1, 2),
+            "step_size_up": _small,
+            "step_size_down": _small,
+            "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
+            "gamma": _gammas,
+            "cycle_momentum": st.just(False),
+        }
+    ),
 }
 
 
@@ -223,6 +252,70 @@ def test_one_cycle_is_pytorchs_for_all_options(
     of = torch_optimizer(torch, BASES)
     theirs = torch.optim.lr_scheduler.OneCycleLR(of, **options, cycle_momentum=False)
     assert_allclose(mine, torch_course(theirs, of, total), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("OneCycleLR", {"max_lr": 0.7, "epochs": 5, "steps_per_epoch": 8}),
+        ("OneCycleLR", {"max_lr": 0.7, "total_steps": 40, "three_phase": True}),
+        ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": 3, "step_size_down": 6}),
+        ("CyclicLR", {"base_lr": 0.1, "max_lr": 0.7, "step_size_up": 4, "mode": "triangular2"}),
+    ],
+    ids=str,
+)
+def test_rates_and_momenta_of_cycles_are_pytorchs(
+    kind: str, name: str, options: dict[str, Any]
+) -> None:
+    torch = pytest.importorskip("torch")
+
+    def momenta(module: Any, schedules: Any, parameter: Any) -> list[tuple[float, float]]:
+        of = getattr(module, kind)([parameter], lr=0.1)
+        schedule = getattr(schedules, name)(of, **options, cycle_momentum=True)
+        seen = []
+        for _ in range(40):
+            group = of.param_groups[0]
+            seen.append((group["lr"], group["betas"][0] if kind == "Adam" else group["momentum"]))
+            of.step()
+            schedule.step()
+        return seen
+
+    theirs = momenta(torch.optim, torch.optim.lr_scheduler, torch.nn.Parameter(torch.zeros(1)))
+    assert_allclose(momenta(nn, nn, nn.Parameter([0.0])), theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_momentum_is_cycled_by_its_turn_and_goes_on_from_a_state() -> None:
+    def make(o: nn.Optimizer) -> nn.Schedule:
+        cycle = nn.OneCycleLR(o, 1.0, 4, cycle_momentum=True)
+        return nn.SequentialLR(o, [nn.ConstantLR(o, 1.0, 2), cycle], [2])
+
+    whole, other = optimizer(), optimizer()
+    schedule = make(whole)
+    assert whole.param_groups[0]["momentum"] == 0.95  # the cycle has set it when it was made
+    course(schedule, 4)
+    resumed = make(other)
+    resumed.load_state_dict(schedule.state_dict())
+    assert other.param_groups[0]["momentum"] == whole.param_groups[0]["momentum"] < 0.95
+
+
+def test_momenta_cannot_be_cycled_where_there_are_none() -> None:
+    o = nn.Adagrad([nn.Parameter([0.0])])
+    for make in (
+        lambda o: nn.CyclicLR(o, 0.1, 1.0),
+        lambda o: nn.OneCycleLR(o, 1.0, 9, cycle_momentum=True),
+    ):
+        with pytest.raises(ValueError, match="Adagrad has neither momentum nor betas to cycle"):
+            make(o)
+    assert o.lr == 0.01
+    with pytest.raises(TypeError, match="OneCycleLR: give total_steps, or epochs and steps_per"):
+        nn.OneCycleLR(o, 1.0, epochs=3)
+    with pytest.raises(TypeError, match="LambdaLR: lr_lambda must be a function"):
+        nn.LambdaLR(o, 0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="LambdaLR: what lr_lambda returns must be a number"):
+        nn.LambdaLR(o, lambda epoch: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ValueError, match="ConstantLR: factor must be between 0 and 1"):
+        nn.ConstantLR(o, 2.0)
 
 
 @given(
@@ -458,7 +551,7 @@ def test_one_cycle_ends_with_an_error_that_says_how_long_it_is() -> None:
 @every_schedule
 @pytest.mark.parametrize("wrong", [None, 0.1, nn.Linear(2, 2), [nn.Parameter([0.0])]], ids=str)
 def test_what_is_no_optimizer_is_an_error(make: Callable[..., Any], wrong: Any) -> None:
-    with pytest.raises(TypeError, match=r"^\w+LR: expected an optimizer, got \w+$"):
+    with pytest.raises(TypeError, match=r"^\w+: expected an optimizer, got \w+$"):
         make(wrong)
 
 

@@ -63,7 +63,7 @@ def _text(value: Array) -> str:
     """Return nested lists of the shortest decimals that are read back as the same bits."""
     if value.ndim:
         return f"[{', '.join(map(_text, value))}]"
-    return str(value)
+    return str(value).lower()  # booleans as in JSON
 
 
 def main(groups: list[str]) -> None:

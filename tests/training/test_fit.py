@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -574,8 +575,12 @@ class TestProgress:
         )  # fmt: skip
         out, err = capsys.readouterr()
         first, second = out.splitlines()
-        assert first.startswith(f"epoch 1/2: loss {history['loss'][0]:.4g}, accuracy ")
-        assert second.endswith(", lr 0.1; stopped, as that is all")
+        assert first.startswith(f"epoch 1/2  loss {history['loss'][0]:<#9.4g} accuracy ")
+        assert re.fullmatch(r".*  lr 0\.1000   +\d+\.\d s; stopped, as that is all", second)
+        names = ["loss", "accuracy", "val_loss", "val_accuracy", "lr"]
+        assert [first.index(f" {name} ") for name in names] == [
+            second.index(f" {name} ") for name in names
+        ]
         assert err == ""  # no bar where there is no terminal
 
     def test_says_that_there_is_nothing_to_do(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1144,3 +1149,21 @@ def test_another_thread_may_use_the_model_while_it_trains(function: str) -> None
     fit(alone, data)
     assert len(answers) == 16
     assert_array_equal(weights(model), weights(alone))
+
+
+def test_a_loader_of_two_inputs_trains_a_model_of_two_inputs() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 40, 3)).astype(np.float32)
+    target = a * 2 - b
+    model = nn.Graph({"s": (nn.Linear(3, 3), "a"), "t": (nn.Linear(3, 3), "b"),
+                      "y": (nn.Add(), "s", "t")}, inputs=["a", "b"])  # fmt: skip
+    loader = nn.DataLoader((a, b), target, batch_size=8, shuffle=True, rng=0)
+    optimizer = nn.Adam(model.parameters(), lr=0.05)
+    loss = nn.MeanSquaredError()
+    history = nn.fit(
+        model, loss, optimizer, loader, epochs=60, validation=loader, progress=False
+    )  # fmt: skip
+    assert history["validation_loss"][-1] < 1e-3
+    assert nn.evaluate(model, loss, ((a, b), target)) == pytest.approx(
+        nn.evaluate(model, loss, loader), rel=1e-4, abs=1e-8
+    )

@@ -106,7 +106,8 @@ class TestLivePlot:
             return types.SimpleNamespace(update=lambda image: updated.append(image.data))
 
         module = types.ModuleType("IPython")
-        module.get_ipython = object  # type: ignore[attr-defined]
+        shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+        module.get_ipython = lambda: shell  # type: ignore[attr-defined]
         module.display = types.ModuleType("IPython.display")  # type: ignore[attr-defined]
         module.display.Image, module.display.display = Image, display
         monkeypatch.setitem(sys.modules, "IPython", module)

@@ -241,3 +241,53 @@ class TestEpochMetric:
         rows = nn.EpochMetric(lambda predictions, targets: predictions)
         with pytest.raises(TypeError, match="the metric 'rows' must give a number, got an array"):
             nn.evaluate(nn.Identity(), nn.CrossEntropy(), (SCORES, LABELS), metrics={"rows": rows})
+
+
+def test_scores_of_a_whole_set_agree_with_their_definitions() -> None:
+    # Of class 1: TP 3, FP 1, FN 2; of class 0: TP 4, FP 2, FN 1.
+    predicted = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0, 0])
+    labels = np.array([1, 1, 1, 0, 1, 1, 0, 0, 0, 0])
+    scores = np.eye(2)[predicted]
+    for arguments in (
+        (scores, labels),
+        (predicted - 0.5, labels),
+        (scores[:, 1:] - 0.5, labels[:, None]),
+    ):
+        assert nn.precision_score(*arguments, pos_label=1) == 3 / 4
+        assert nn.recall_score(*arguments, pos_label=1) == 3 / 5
+        assert nn.f1_score(*arguments, pos_label=1) == 6 / 9
+    assert nn.precision_score(scores, labels) == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert nn.recall_score(scores, labels) == pytest.approx((3 / 5 + 4 / 5) / 2)
+    assert nn.f1_score(scores, labels) == pytest.approx((6 / 9 + 8 / 11) / 2)
+    several = np.stack([labels, 1 - labels], axis=1)
+    assert nn.recall_score(several * 2.0 - 1, several) == 1
+    assert nn.precision_score(scores, np.full(10, 0), pos_label=1) == 0
+    assert nn.f1_score(scores[:, :1] * 0 - 1, labels[:, None] * 0) == 0
+    ignored = np.where(np.arange(10) == 3, -100, labels)
+    assert nn.precision_score(scores, ignored, pos_label=1) == 1
+    with pytest.raises(ValueError, match="there are 2 classes, got pos_label=2"):
+        nn.f1_score(scores, labels, pos_label=2)
+    with pytest.raises(ValueError, match="must be 0 or 1"):
+        nn.f1_score(labels + 0.5, labels + 1)
+
+
+def test_r2_is_the_mean_over_the_outputs() -> None:
+    targets = np.array([[1.0, 5.0, 5.0], [2.0, 5.0, 5.0], [3.0, 5.0, 5.0]])
+    predictions = np.array([[1.0, 5.0, 5.0], [2.0, 5.0, 5.0], [4.0, 5.0, 6.0]])
+    assert nn.r2_score(predictions, targets) == (0.5 + 1 + 0) / 3
+    with pytest.raises(ValueError, match="one shape"):
+        nn.r2_score(predictions[:, 0], targets)
+
+
+def test_scores_of_a_whole_set_do_not_depend_on_the_batches() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 1))
+    data, loss = (x, x + rng.normal(size=(50, 1))), nn.MeanSquaredError()
+    for size in (1, 16, 50):
+        figures = nn.evaluate(nn.Identity(), loss, data, metrics=[nn.r2_score], batch_size=size)
+        assert figures["r2_score"] == pytest.approx(nn.r2_score(*data))
+    logits, labels = rng.normal(size=(50, 2)), rng.integers(0, 2, 50)
+    recall = {"recall": functools.partial(nn.recall_score, pos_label=1)}
+    data = logits, labels
+    figures = nn.evaluate(nn.Identity(), nn.CrossEntropy(), data, metrics=recall, batch_size=7)
+    assert figures["recall"] == nn.recall_score(*data, pos_label=1)

@@ -7,8 +7,8 @@ the output, or a `Value` where it knows the sample already.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
-from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from onnx import TensorProto
 
 import nnlite as nn
 
+from ...layers.embedding import sinusoids
+from ...layers.graph import computing_order, split_arguments
 from .write import Scope, Value
 
 Form = Callable[..., Any]
@@ -38,9 +40,9 @@ def form(*layers: type[nn.Layer]) -> Callable[[Form], Form]:
 
     def enter(function: Form) -> Form:
         @functools.wraps(function)
-        def write(scope: Scope, layer: Any, *inputs: Value) -> Value:
-            sample = scope.evaluate(layer, *inputs)
-            return Value(function(scope, layer, *inputs), sample)
+        def write(scope: Scope, layer: Any, *inputs: Value, **by_keyword: Value) -> Value:
+            sample = scope.evaluate(layer, *inputs, **by_keyword)
+            return Value(function(scope, layer, *inputs, **by_keyword), sample)
 
         LAYERS.update(dict.fromkeys(layers, write))
         return function
@@ -89,13 +91,14 @@ def _graph(scope: Scope, layer: nn.Graph, *inputs: Value) -> Any:
         named = isinstance(child, nn.Graph) and item in child.outputs
         return values[node][child.outputs.index(item) if named else int(item)]
 
-    needs = {
-        node: {source.partition(".")[0] for source in sources if isinstance(source, str)}
-        for node, sources in layer.arguments.items()
-    }
-    for node in TopologicalSorter(needs).static_order():
-        if node not in values:
-            values[node] = scope.child(node, layer[node], *map(value, layer.arguments[node]))
+    for node in computing_order(layer.arguments):
+        positional, by_keyword = split_arguments(layer.arguments[node])
+        values[node] = scope.child(
+            node,
+            layer[node],
+            *map(value, positional),
+            **{keyword: value(source) for keyword, source in by_keyword.items()},
+        )
     results = tuple(value(output) for output in layer.outputs)
     return results[0] if len(results) == 1 else results
 
@@ -116,8 +119,7 @@ def _linear(scope: Scope, layer: nn.Linear, x: Value) -> str:
     bias = None if layer.bias is None else scope.parameter("bias")
     if x.sample.ndim == 2:
         return scope.add("Gemm", x, weight, *([bias] if bias else []), transB=1)
-    product = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
-    return scope.add("Add", product, bias) if bias else product
+    return _affine(scope, x, weight, bias)
 
 
 @form(nn.Embedding)
@@ -279,7 +281,7 @@ def _log_softmax(scope: Scope, layer: nn.LogSoftmax, x: Value) -> str:
     return scope.add("LogSoftmax", x, axis=layer.dim)
 
 
-@form(nn.Dropout)
+@form(nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 def _dropout(scope: Scope, layer: nn.Dropout, x: Value) -> str:
     # Without an input training_mode it hands on x; a reader finds out what p was.
     return scope.add("Dropout", x, scope.constant(layer.p, np.float32))
@@ -319,11 +321,77 @@ def _reshape(scope: Scope, layer: nn.Reshape, x: Value) -> str:
     return scope.add("Reshape", x, scope.constant([0, *layer.shape]))
 
 
+@form(nn.Unflatten)
+def _unflatten(scope: Scope, layer: nn.Unflatten, x: Value) -> str:
+    axis = layer.dim % x.sample.ndim
+    sizes = [0] * axis + [*layer.unflattened_size] + list(x.sample.shape[axis + 1 :])
+    return scope.add("Reshape", x, scope.constant(sizes))
+
+
+@form(nn.Squeeze)
+def _squeeze(scope: Scope, layer: nn.Squeeze, x: Value) -> str:
+    return scope.add("Squeeze", x, scope.constant([layer.dim]))
+
+
+@form(nn.Unsqueeze)
+def _unsqueeze(scope: Scope, layer: nn.Unsqueeze, x: Value) -> str:
+    return scope.add("Unsqueeze", x, scope.constant([layer.dim]))
+
+
+@form(nn.Permute)
+def _permute(scope: Scope, layer: nn.Permute, x: Value) -> str:
+    return scope.add("Transpose", x, perm=[dim % x.sample.ndim for dim in layer.dims])
+
+
+@form(nn.Slice)
+def _slice(scope: Scope, layer: nn.Slice, x: Value) -> str:
+    start = 0 if layer.start is None else layer.start
+    stop = np.iinfo(np.int64).max if layer.stop is None else layer.stop
+    limits = (start, stop, layer.dim, layer.step)
+    return scope.add("Slice", x, *(scope.constant([each]) for each in limits))
+
+
+@container(nn.Split)
+def _split(scope: Scope, layer: nn.Split, x: Value) -> tuple[Value, ...]:
+    samples = scope.evaluate(layer, x)
+    sizes = scope.constant(layer.sections(x.sample.shape[layer.dim]))
+    names = scope.add("Split", x, sizes, outputs=len(samples), axis=layer.dim)
+    names = names if isinstance(names, tuple) else (names,)
+    return tuple(Value(name, sample) for name, sample in zip(names, samples, strict=True))
+
+
+@form(nn.Concatenate)
+def _concatenate(scope: Scope, layer: nn.Concatenate, *inputs: Value) -> str:
+    return scope.add("Concat", *_of_one_dtype(scope, *inputs), axis=layer.dim)
+
+
+@form(nn.Stack)
+def _stack(scope: Scope, layer: nn.Stack, *inputs: Value) -> str:
+    axis = layer.dim % (inputs[0].sample.ndim + 1)
+    place = scope.constant([axis])
+    parts = [scope.add("Unsqueeze", x, place) for x in _of_one_dtype(scope, *inputs)]
+    return scope.add("Concat", *parts, axis=axis)
+
+
+@form(nn.SinusoidalPositions)
+def _sinusoidal_positions(scope: Scope, layer: nn.SinusoidalPositions, x: Value) -> str:
+    table = sinusoids(*x.sample.shape[1:], x.sample.dtype)
+    return scope.add("Add", x, scope.constant(table))
+
+
+@form(nn.LearnedPositions)
+def _learned_positions(scope: Scope, layer: nn.LearnedPositions, x: Value) -> str:
+    weight, steps = scope.parameter("weight"), x.sample.shape[1]
+    if steps < layer.max_len:
+        weight = scope.add("Slice", weight, *(scope.constant([each]) for each in (0, steps, 0)))
+    return scope.add("Add", x, weight)
+
+
 # ---- normalisation ----
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
-def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) -> str:
+def _batch_norm(scope: Scope, layer: Any, x: Value) -> str:
     dtype, features = x.sample.dtype, layer.num_features
     scale, shift = _scale_and_shift(scope, layer, (features,), dtype)
     if layer.running_mean is not None:
@@ -345,6 +413,28 @@ def _batch_norm(scope: Scope, layer: nn.BatchNorm1d | nn.BatchNorm2d, x: Value) 
     for operator, name in (("Mul", scale), ("Add", shift)):
         normalized = scope.add(operator, normalized, scope.add("Reshape", name, column))
     return normalized
+
+
+@form(nn.InstanceNorm1d, nn.InstanceNorm2d)
+def _instance_norm(scope: Scope, layer: nn.InstanceNorm1d | nn.InstanceNorm2d, x: Value) -> str:
+    if layer.running_mean is not None:
+        return _batch_norm(scope, layer, x)
+    scale, shift = _scale_and_shift(scope, layer, (layer.num_features,), x.sample.dtype)
+    return scope.add("InstanceNormalization", x, scale, shift, epsilon=layer.eps)
+
+
+@form(nn.GroupNorm)
+def _group_norm(scope: Scope, layer: nn.GroupNorm, x: Value) -> str:
+    # The operator of opset 20 has a scale per group; so a group is here a channel of a sequence.
+    rows = scope.add("Reshape", x, scope.constant([0, layer.num_groups, -1]))
+    neutral = [scope.constant(np.full(layer.num_groups, v, x.sample.dtype)) for v in (1, 0)]
+    rows = scope.add("InstanceNormalization", rows, *neutral, epsilon=layer.eps)
+    y = scope.add("Reshape", rows, scope.constant([0, *x.sample.shape[1:]]))
+    column = scope.constant([-1] + [1] * (x.sample.ndim - 2))
+    for operator, name in (("Mul", "weight"), ("Add", "bias")):
+        if getattr(layer, name) is not None:
+            y = scope.add(operator, y, scope.add("Reshape", scope.parameter(name), column))
+    return y
 
 
 @form(nn.LayerNorm)
@@ -369,6 +459,165 @@ def _scale_and_shift(
     return scale, shift
 
 
+@form(nn.RMSNorm)
+def _rms_norm(scope: Scope, layer: nn.RMSNorm, x: Value) -> str:
+    dtype = x.sample.dtype
+    eps = np.finfo(dtype).eps if layer.eps is None else layer.eps
+    axes = scope.constant(range(-len(layer.normalized_shape), 0))
+    mean = scope.add("ReduceMean", scope.add("Mul", x, x), axes)
+    root = scope.add("Sqrt", scope.add("Add", mean, scope.constant(eps, dtype)))
+    normalized: str = scope.add("Div", x, root)
+    if layer.weight is None:
+        return normalized
+    return scope.add("Mul", normalized, scope.parameter("weight"))
+
+
+# ---- attention ----
+
+
+@container(nn.MultiheadAttention)
+def _attention(
+    scope: Scope,
+    layer: nn.MultiheadAttention,
+    query: Value,
+    key: Value | None = None,
+    value: Value | None = None,
+    key_padding_mask: Value | None = None,
+    attn_mask: Value | None = None,
+) -> Any:
+    key = query if key is None else key
+    value = key if value is None else value
+    dtype, (_, length, width) = query.sample.dtype, query.sample.shape
+    steps, size = key.sample.shape[1], width // layer.num_heads
+    heads = scope.constant([0, 0, layer.num_heads, size])
+    q, k, v = (
+        scope.add("Transpose", scope.add("Reshape", rows, heads), perm=perm)
+        for rows, perm in zip(
+            _projections(scope, layer, [query, key, value]),
+            ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]),
+            strict=True,
+        )
+    )
+    factor = scope.constant(1 / np.sqrt(size), dtype)
+    scores = scope.add("Mul", scope.add("MatMul", q, k), factor)
+    hidden = []
+    for mask, shape in (
+        (key_padding_mask, [-1, 1, 1, steps]),
+        (attn_mask, [1, 1, length, steps] if attn_mask is None or attn_mask.sample.ndim == 2
+         else [-1, layer.num_heads, length, steps]),
+    ):  # fmt: skip
+        if mask is not None:
+            name = scope.add("Reshape", mask, scope.constant(shape))
+            if mask.sample.dtype == np.bool_:
+                hidden.append(name)
+            else:
+                scores = scope.add("Add", scores, name)
+    if layer.is_causal:
+        later = np.triu(np.full((length, steps), -np.inf, dtype), 1)
+        scores = scope.add("Add", scores, scope.constant(later))
+    for name in hidden:
+        scores = scope.add("Where", name, scope.constant(-np.inf, dtype), scores)
+    weights = scope.add("Softmax", scores, axis=-1)
+    for name in hidden:  # a row in which all is masked is NaN until here
+        weights = scope.add("Where", name, scope.constant(0, dtype), weights)
+    if layer.dropout:
+        weights = scope.add("Dropout", weights, scope.constant(layer.dropout, np.float32))
+    read = scope.add("Transpose", scope.add("MatMul", weights, v), perm=[0, 2, 1, 3])
+    merged = scope.add("Reshape", read, scope.constant([0, 0, width]))
+    return scope.child("out_proj", layer.out_proj, Value(merged, np.ones_like(query.sample)))
+
+
+def _projections(scope: Scope, layer: nn.MultiheadAttention, inputs: list[Value]) -> list[str]:
+    """Return Q, K and V, of all heads side by side."""
+    is_packed = layer.in_proj_weight is not None
+    bias = None if layer.in_proj_bias is None else scope.parameter("in_proj_bias")
+    if is_packed and len({x.name for x in inputs}) == 1:
+        product = _affine(scope, inputs[0], scope.parameter("in_proj_weight"), bias)
+        return list(scope.add("Split", product, outputs=3, axis=2, num_outputs=3))
+    weights = [f"{letter}_proj_weight" for letter in "qkv"]
+    if is_packed:
+        packed = scope.parameter("in_proj_weight")
+        weights = scope.add("Split", packed, outputs=3, axis=0, num_outputs=3)
+    else:
+        weights = [scope.parameter(name) for name in weights]
+    biases = [None] * 3
+    if bias is not None:
+        biases = scope.add("Split", bias, outputs=3, axis=0, num_outputs=3)
+    return [
+        _affine(scope, x, weight, part)
+        for x, weight, part in zip(inputs, weights, biases, strict=True)
+    ]
+
+
+def _affine(scope: Scope, x: Value, weight: str, bias: str | None) -> str:
+    """Return x Wᵀ + b for an input of more than two axes."""
+    product: str = scope.add("MatMul", x, scope.add("Transpose", weight, perm=[1, 0]))
+    return scope.add("Add", product, bias) if bias else product
+
+
+@container(nn.TransformerEncoderLayer)
+def _encoder_layer(
+    scope: Scope,
+    layer: nn.TransformerEncoderLayer,
+    src: Value,
+    src_mask: Value | None = None,
+    src_key_padding_mask: Value | None = None,
+) -> Value:
+    masks = _given(attn_mask=src_mask, key_padding_mask=src_key_padding_mask)
+    x = _around(
+        scope, layer, 1, src, lambda x: scope.child("self_attn", layer.self_attn, x, **masks)
+    )
+    return _around(scope, layer, 2, x, lambda x: _feed_forward(scope, layer, x))
+
+
+@container(nn.TransformerDecoderLayer)
+def _decoder_layer(
+    scope: Scope,
+    layer: nn.TransformerDecoderLayer,
+    tgt: Value,
+    memory: Value,
+    tgt_mask: Value | None = None,
+    memory_mask: Value | None = None,
+    tgt_key_padding_mask: Value | None = None,
+    memory_key_padding_mask: Value | None = None,
+) -> Value:
+    own = _given(attn_mask=tgt_mask, key_padding_mask=tgt_key_padding_mask)
+    others = _given(attn_mask=memory_mask, key_padding_mask=memory_key_padding_mask)
+    x = _around(scope, layer, 1, tgt, lambda x: scope.child("self_attn", layer.self_attn, x, **own))
+    x = _around(
+        scope, layer, 2, x,
+        lambda x: scope.child("multihead_attn", layer.multihead_attn, x, memory, **others),
+    )  # fmt: skip
+    return _around(scope, layer, 3, x, lambda x: _feed_forward(scope, layer, x))
+
+
+def _given(**masks: Value | None) -> dict[str, Value]:
+    return {name: mask for name, mask in masks.items() if mask is not None}
+
+
+def _around(
+    scope: Scope, layer: Any, index: int, x: Value, part: Callable[[Value], Value]
+) -> Value:
+    """Write a part of a layer of a transformer with its normalization, dropout and shortcut."""
+
+    def child(name: str, x: Value) -> Value:
+        y: Value = scope.child(name, getattr(layer, name), x)
+        return y
+
+    y = part(child(f"norm{index}", x) if layer.norm_first else x)
+    if layer.dropout:
+        y = child(f"dropout{index}", y)
+    y = Value(scope.add("Add", x, y), x.sample)
+    return y if layer.norm_first else child(f"norm{index}", y)
+
+
+def _feed_forward(scope: Scope, layer: Any, x: Value) -> Value:
+    names = ["linear1", "hidden_activation", "hidden_dropout", "linear2"]
+    for name in names if layer.dropout else [name for name in names if "dropout" not in name]:
+        x = scope.child(name, getattr(layer, name), x)
+    return x
+
+
 # ---- windows ----
 
 
@@ -385,25 +634,133 @@ def _convolution(scope: Scope, layer: nn.Conv1d | nn.Conv2d, x: Value) -> str:
         pads = [margin // 2 for margin in margins] + [margin - margin // 2 for margin in margins]
     else:
         pads = _pair(0 if layer.padding == "valid" else layer.padding, rank) * 2
+    source: Value | str = x
+    if layer.padding_mode != "zeros":
+        source, pads = _padded(scope, x, pads, layer.padding_mode), [0] * 2 * rank
     names = ["weight"] + ["bias"] * (layer.bias is not None)
     return scope.add(
-        "Conv", x, *map(scope.parameter, names),
-        kernel_shape=kernel, strides=_pair(layer.stride, rank), pads=pads, dilations=dilations,
+        "Conv", source, *map(scope.parameter, names), kernel_shape=kernel,
+        strides=_pair(layer.stride, rank), pads=pads, dilations=dilations, group=layer.groups,
     )  # fmt: skip
+
+
+@form(nn.ConvTranspose1d, nn.ConvTranspose2d)
+def _transposed_convolution(
+    scope: Scope, layer: nn.ConvTranspose1d | nn.ConvTranspose2d, x: Value
+) -> str:
+    rank = x.sample.ndim - 2
+    names = ["weight"] + ["bias"] * (layer.bias is not None)
+    return scope.add(
+        "ConvTranspose", x, *map(scope.parameter, names),
+        kernel_shape=_pair(layer.kernel_size, rank), strides=_pair(layer.stride, rank),
+        pads=_pair(layer.padding, rank) * 2, output_padding=_pair(layer.output_padding, rank),
+        dilations=_pair(layer.dilation, rank), group=layer.groups,
+    )  # fmt: skip
+
+
+# The modes of padding by the names of ONNX.
+_MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def _padded(scope: Scope, x: Value, pads: list[int], mode: str, value: float = 0.0) -> str:
+    """Pad the axes after the channels; `pads` are all widths before them, then all after them."""
+    rank = len(pads) // 2
+    widths = scope.constant([0, 0, *pads[:rank], 0, 0, *pads[rank:]])
+    constant = [scope.constant(value, x.sample.dtype)] if mode == "constant" else []
+    return scope.add("Pad", x, widths, *constant, mode=_MODES.get(mode, mode))
+
+
+def _widths(layer: Any) -> list[int]:
+    befores, afters = zip(*layer.borders(), strict=True)
+    return [*befores, *afters]
+
+
+@form(nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d)
+def _constant_pad(scope: Scope, layer: Any, x: Value) -> str:
+    return _padded(scope, x, _widths(layer), "constant", layer.value)
+
+
+@form(
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
+    *(nn.CircularPad1d, nn.CircularPad2d),
+)
+def _repeating_pad(scope: Scope, layer: Any, x: Value) -> str:
+    return _padded(scope, x, _widths(layer), layer.mode)
+
+
+@form(nn.Upsample)
+def _upsample(scope: Scope, layer: nn.Upsample, x: Value) -> str:
+    rank = x.sample.ndim - 2
+    axes = list(range(2, 2 + rank))
+    given: Any = layer.size if layer.scale_factor is None else layer.scale_factor
+    each = list(given) if isinstance(given, tuple) else [given] * rank
+    if layer.scale_factor is None:
+        sizes = ["", "", scope.constant(each)]
+    else:
+        sizes = ["", scope.constant(np.array(each, np.float32))]
+    if layer.mode == "nearest":
+        return scope.add(
+            "Resize", x, *sizes, axes=axes, mode="nearest", nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        )  # fmt: skip
+    coordinates = "align_corners" if layer.align_corners else "half_pixel"
+    return scope.add(
+        "Resize", x, *sizes, axes=axes, mode="linear", coordinate_transformation_mode=coordinates
+    )
+
+
+@form(nn.PixelShuffle)
+def _pixel_shuffle(scope: Scope, layer: nn.PixelShuffle, x: Value) -> str:
+    return scope.add("DepthToSpace", x, blocksize=layer.upscale_factor, mode="CRD")
+
+
+def _check_one_output(layer: Any) -> None:
+    if layer.return_indices:
+        raise ValueError(f"to_onnx: {layer.label} has no form in ONNX that returns indices")
 
 
 @form(nn.MaxPool1d, nn.MaxPool2d)
 def _max_pool(scope: Scope, layer: nn.MaxPool1d | nn.MaxPool2d, x: Value) -> str:
+    _check_one_output(layer)
     rank = x.sample.ndim - 2
     return scope.add("MaxPool", x, **_window(layer, rank), dilations=_pair(layer.dilation, rank))
 
 
 @form(nn.AvgPool1d, nn.AvgPool2d)
 def _average_pool(scope: Scope, layer: nn.AvgPool1d | nn.AvgPool2d, x: Value) -> str:
-    return scope.add(
-        "AveragePool", x, **_window(layer, x.sample.ndim - 2),
-        count_include_pad=int(layer.count_include_pad),
-    )  # fmt: skip
+    options, divisor = _window(layer, x.sample.ndim - 2), layer.divisor_override
+    if divisor is None:
+        includes = int(layer.count_include_pad)
+        return scope.add("AveragePool", x, **options, count_include_pad=includes)
+    if layer.ceil_mode:
+        raise ValueError(f"to_onnx: {layer.label} has no form in ONNX with ceil_mode=True")
+    mean = scope.add("AveragePool", x, **options, count_include_pad=1)
+    area = math.prod(options["kernel_shape"])
+    return scope.add("Mul", mean, scope.constant(area / divisor, x.sample.dtype))
+
+
+@form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+def _adaptive_average(scope: Scope, layer: Any, x: Value) -> str:
+    return scope.add("AveragePool", x, **_tiles(layer, x))
+
+
+@form(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+def _adaptive_max(scope: Scope, layer: Any, x: Value) -> str:
+    _check_one_output(layer)
+    return scope.add("MaxPool", x, **_tiles(layer, x))
+
+
+def _tiles(layer: Any, x: Value) -> dict[str, Any]:
+    """Return the windows of adaptive pooling, if they are all of one size and do not overlap."""
+    tiles = []
+    for size, parts in zip(x.sample.shape[2:], layer.windows(x.sample.shape), strict=True):
+        if size % len(parts):
+            raise ValueError(
+                f"to_onnx: {layer.label} has no form in ONNX for an axis of size {size}, "
+                f"which is no multiple of {len(parts)}"
+            )
+        tiles.append(size // len(parts))
+    return {"kernel_shape": tiles, "strides": tiles}
 
 
 def _window(layer: Any, rank: int) -> dict[str, Any]:
@@ -416,13 +773,13 @@ def _window(layer: Any, rank: int) -> dict[str, Any]:
     }
 
 
-@form(nn.GlobalAvgPool2d)
-def _global_average(scope: Scope, layer: nn.GlobalAvgPool2d, x: Value) -> str:
+@form(nn.GlobalAvgPool1d, nn.GlobalAvgPool2d)
+def _global_average(scope: Scope, layer: nn.Layer, x: Value) -> str:
     return scope.add("Flatten", scope.add("GlobalAveragePool", x), axis=1)
 
 
-@form(nn.GlobalMaxPool2d)
-def _global_max(scope: Scope, layer: nn.GlobalMaxPool2d, x: Value) -> str:
+@form(nn.GlobalMaxPool1d, nn.GlobalMaxPool2d)
+def _global_max(scope: Scope, layer: nn.Layer, x: Value) -> str:
     return scope.add("Flatten", scope.add("GlobalMaxPool", x), axis=1)
 
 

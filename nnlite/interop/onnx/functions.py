@@ -13,7 +13,6 @@ import numpy as np
 
 import nnlite as nn
 
-from ...checks import as_output_grad
 from ...engine.special import normal_cdf
 
 Array = np.ndarray[Any, Any]
@@ -169,23 +168,3 @@ class Erf(Function):
 
     def vjp(self, x: Array, grad: Array) -> Array:
         return grad * (2 / math.sqrt(math.pi)) * np.exp(-x * x)
-
-
-class Concatenate(nn.Layer):
-    """Arrays side by side along an axis."""
-
-    def __init__(self, axis: int) -> None:
-        self.axis = axis
-
-    def forward(self, *inputs: Array) -> Array:
-        y = np.concatenate(inputs, self.axis)
-        self.cache([x.shape[self.axis] for x in inputs], y.shape, y.dtype)
-        return y
-
-    def backward(self, grad: Array, input_grad: bool = True) -> tuple[Array, ...] | None:
-        sizes, shape, dtype = self.cached()
-        grad = as_output_grad(self, grad, shape, dtype)
-        return tuple(np.split(grad, np.cumsum(sizes)[:-1], self.axis)) if input_grad else None
-
-    def __repr__(self) -> str:
-        return f"Concatenate({self.axis})"

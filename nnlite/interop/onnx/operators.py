@@ -648,9 +648,29 @@ def _unsqueeze(node: Node) -> Any:
 def _concat(node: Node) -> Any:
     found, axis = node.inputs(), node.option("axis", 0)
     if not all(isinstance(each, Constant) for each in found):
-        return node.add(functions.Concatenate(axis), *map(node.source, found))
+        return node.add(nn.Concatenate(axis), *map(node.source, found))
     array = np.concatenate([each.array for each in found], axis)
     return Constant(array, any(each.trained for each in found))
+
+
+@operator("Split")
+def _split(node: Node) -> Any:
+    x, axis, sizes = node.input(0), node.option("axis", 0), node.integers(1, "split")
+    if sizes is None:
+        shape, parts = node.shape(0), node.outputs
+        if shape is None or not isinstance(shape[axis], int):
+            raise node.refusal("the size of the axis that it splits is not known")
+        size = -(-shape[axis] // parts)
+        sizes = [size] * (parts - 1) + [shape[axis] - size * (parts - 1)]
+    ends = np.cumsum(sizes).tolist()
+    found: list[Value | Constant] = []
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        part = functions.Slice({axis: slice(start, end)})
+        if isinstance(x, Constant):
+            found.append(Constant(part(x.array), x.trained))
+        else:
+            found.append(node.function(part))
+    return tuple(found)
 
 
 @operator("Slice")
@@ -689,11 +709,14 @@ def _batch_normalization(node: Node) -> Value:
     rank = node.rank(0)
     if rank not in kinds:
         raise node.refusal(f"nnlite has it for 2 to 4 axes, this input has {rank}")
-    affine = not _is_neutral(scale, shift)
+    affine, has_bias = not _is_neutral(scale, shift), _has_bias(shift)
     momentum = _float(1 - _float(node.option("momentum", 0.9)))
-    layer = kinds[rank](scale.array.size, _float(node.option("epsilon", 1e-5)), momentum, affine)
+    layer = kinds[rank](
+        scale.array.size, _float(node.option("epsilon", 1e-5)), momentum, affine, bias=has_bias
+    )
     if affine:
-        layer.weight, layer.bias = node.model.parameter(scale), node.model.parameter(shift)
+        layer.weight = node.model.parameter(scale)
+        layer.bias = node.model.parameter(shift) if has_bias else None
     layer.astype(scale.array.dtype if scale.array.dtype == np.float64 else np.float32)
     layer.load_state_dict({"running_mean": mean.array, "running_var": variance.array}, strict=False)
     return node.add(layer, node.source(node.input(0)))
@@ -706,6 +729,25 @@ def _is_neutral(scale: Constant, shift: Constant | None) -> bool:
     return bool((scale.array == 1).all() and (shift is None or not shift.array.any()))
 
 
+def _has_bias(shift: Constant | None) -> bool:
+    """Whether a shift is more than a constant 0."""
+    return shift is not None and (shift.trained or bool(shift.array.any()))
+
+
+@operator("InstanceNormalization")
+def _instance_normalization(node: Node) -> Value:
+    scale, shift = node.constant(1), node.constant(2)
+    kinds = {3: nn.InstanceNorm1d, 4: nn.InstanceNorm2d}
+    rank = node.rank(0)
+    if rank not in kinds:
+        raise node.refusal(f"nnlite has it for 3 and 4 axes, this input has {rank}")
+    affine = not _is_neutral(scale, shift)
+    layer = kinds[rank](scale.array.size, _float(node.option("epsilon", 1e-5)), affine=affine)
+    if affine:
+        layer.weight, layer.bias = node.model.parameter(scale), node.model.parameter(shift)
+    return node.add(layer, node.source(node.input(0)))
+
+
 @operator("LayerNormalization")
 def _layer_normalization(node: Node) -> Value:
     scale = node.constant(1)
@@ -716,7 +758,7 @@ def _layer_normalization(node: Node) -> Value:
         raise node.refusal(f"axis={axis} does not fit a scale of {rank} axes")
     layer = nn.LayerNorm(scale.array.shape, _float(node.option("epsilon", 1e-5)), False)
     if not _is_neutral(scale, shift):
-        has_bias = shift is not None and (shift.trained or bool(shift.array.any()))
+        has_bias = _has_bias(shift)
         layer = nn.LayerNorm(scale.array.shape, layer.eps, bias=has_bias)
         layer.weight = node.model.parameter(scale)
         if has_bias and shift is not None:
@@ -793,8 +835,7 @@ class _Window:
 def _convolution(node: Node) -> Value:
     weight = node.constant(1)
     window = _Window(node, list(weight.array.shape[2:]))
-    if node.option("group", 1) != 1:
-        raise node.refusal("nnlite has no groups")
+    groups = node.option("group", 1)
     if list(node.option("kernel_shape") or window.kernel) != window.kernel:
         raise node.refusal("kernel_shape is not that of the weight")
     kind = nn.Conv1d if window.rank == 1 else nn.Conv2d
@@ -806,14 +847,102 @@ def _convolution(node: Node) -> Value:
     else:
         x, padding = window.padded(node, 0.0), 0
     layer = kind(
-        weight.array.shape[1], weight.array.shape[0], window.one(window.kernel),
-        window.one(window.strides), padding, window.one(window.dilations),
+        weight.array.shape[1] * groups, weight.array.shape[0], window.one(window.kernel),
+        window.one(window.strides), padding, window.one(window.dilations), groups,
         bias=node.has(2), rng=0,
     )  # fmt: skip
+    return _with_kernels(node, layer, weight, x)
+
+
+def _with_kernels(node: Node, layer: Any, weight: Constant, x: str | float) -> Value:
     layer.weight = node.model.parameter(weight)
     if node.has(2):
         layer.bias = node.model.parameter(node.constant(2))
     return node.add(layer, x)
+
+
+@operator("ConvTranspose")
+def _transposed_convolution(node: Node) -> Value:
+    weight = node.constant(1)
+    window = _Window(node, list(weight.array.shape[2:]))
+    groups = node.option("group", 1)
+    if window.before != window.after or node.option("auto_pad", "NOTSET") != "NOTSET":
+        raise node.refusal("nnlite pads alike on both sides")
+    if node.option("output_shape"):
+        raise node.refusal("nnlite has output_padding, and not output_shape")
+    kind = nn.ConvTranspose1d if window.rank == 1 else nn.ConvTranspose2d
+    extra = list(node.option("output_padding") or [0] * window.rank)
+    layer = kind(
+        weight.array.shape[0], weight.array.shape[1] * groups, window.one(window.kernel),
+        window.one(window.strides), window.one(window.before), window.one(extra), groups,
+        node.has(2), window.one(window.dilations), rng=0,
+    )  # fmt: skip
+    return _with_kernels(node, layer, weight, node.source(node.input(0)))
+
+
+_PADS: dict[str, tuple[type[Any], type[Any]]] = {
+    "reflect": (nn.ReflectionPad1d, nn.ReflectionPad2d),
+    "edge": (nn.ReplicationPad1d, nn.ReplicationPad2d),
+    "wrap": (nn.CircularPad1d, nn.CircularPad2d),
+}
+
+
+@operator("Pad")
+def _pad(node: Node) -> Value:
+    mode, all_axes = node.option("mode", "constant"), list(range(node.rank(0)))
+    pads = node.integers(1, "pads") or []
+    axes = [axis % len(all_axes) for axis in (node.integers(3, "axes") or all_axes)]
+    widths = dict(zip(axes, zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True))
+    around = [widths.get(axis, (0, 0)) for axis in all_axes]
+    rank = len(all_axes) - 2
+    if rank not in (1, 2) or any(map(any, around[:2])) or min(pads) < 0:
+        raise node.refusal("nnlite pads the axes of sequences and images, outwards")
+    # The layers begin with the last axis.
+    flat = tuple(width for pair in reversed(around[2:]) for width in pair)
+    padding = flat[0] if len(set(flat)) == 1 else flat
+    x = node.source(node.input(0))
+    if mode in _PADS:
+        return node.add(_PADS[mode][rank - 1](padding), x)
+    value = node.array(2).item() if node.has(2) else float(node.option("value", 0.0))
+    if value == 0:
+        return node.add((nn.ZeroPad1d, nn.ZeroPad2d)[rank - 1](padding), x)
+    return node.add((nn.ConstantPad1d, nn.ConstantPad2d)[rank - 1](padding, _float(value)), x)
+
+
+@operator("Resize")
+def _resize(node: Node) -> Value:
+    rank = node.rank(0) - 2
+    mode = node.option("mode", "nearest")
+    coordinates = node.option("coordinate_transformation_mode", "half_pixel")
+    linear = {1: "linear", 2: "bilinear"}.get(rank)
+    if mode == "nearest" and coordinates == "asymmetric" and linear:
+        if node.option("nearest_mode", "round_prefer_floor") != "floor":
+            raise node.refusal("nnlite has nearest_mode='floor' only")
+        options: dict[str, Any] = {}
+    elif mode == "linear" and coordinates in _CORNERS and linear:
+        options = {"mode": linear, "align_corners": _CORNERS[coordinates]}
+    else:
+        raise node.refusal(f"nnlite has no {mode} with {coordinates} for {rank + 2} axes")
+    axes = [axis % (rank + 2) for axis in node.option("axes") or range(rank + 2)]
+    name, given = ("size", 3) if node.has(3) else ("scale_factor", 2)
+    values = dict(zip(axes, node.array(given).tolist(), strict=True))
+    before = node.shape(0) or []
+    for axis in range(2):
+        if values.get(axis, 1) not in (1, before[axis]):
+            raise node.refusal("nnlite resizes the axes of sequences and images")
+    chosen = [values[axis] for axis in range(2, rank + 2)]
+    options[name] = chosen[0] if len(set(chosen)) == 1 else tuple(chosen)
+    return node.add(nn.Upsample(**options), node.source(node.input(0)))
+
+
+_CORNERS = {"half_pixel": None, "pytorch_half_pixel": None, "align_corners": True}
+
+
+@operator("DepthToSpace")
+def _depth_to_space(node: Node) -> Value:
+    if node.option("mode", "DCR") != "CRD":
+        raise node.refusal("nnlite has mode='CRD' only, as PyTorch has")
+    return node.add(nn.PixelShuffle(node.option("blocksize")), node.source(node.input(0)))
 
 
 @operator("MaxPool")

@@ -159,6 +159,7 @@ class Node:
         self.opset = model.opset
         self.names = list(proto.input)
         self.output: str = proto.output[0]
+        self.outputs = len(proto.output)
         self._proto = proto
         self._options = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
         self._base = _base(proto)

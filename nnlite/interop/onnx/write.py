@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import nnlite as nn
 from ...checks import integer
 from ...files.atomic import replacing
 from ...files.reading import as_path
+from ...layers.graph import split_arguments
 from ...modes import evaluating
 from .metadata import TRAINING
 
@@ -71,14 +73,15 @@ class Scope:
         path = f"{self._path}.{name}".lstrip(".")
         return self._file.parameter(path, entry)
 
-    def child(self, name: str, layer: nn.Layer, *inputs: Value) -> Any:
+    def child(self, name: str, layer: nn.Layer, *inputs: Value, **by_keyword: Value) -> Any:
         """Write a sub-layer, and return its output: a value, or a tuple of values."""
-        return self._file.layer(f"{self._path}.{name}".lstrip("."), layer, *inputs)
+        return self._file.layer(f"{self._path}.{name}".lstrip("."), layer, *inputs, **by_keyword)
 
-    def evaluate(self, layer: nn.Layer, *inputs: Value) -> Any:
-        """Return the output of `layer` for the samples of `inputs`."""
+    def evaluate(self, layer: nn.Layer, *inputs: Value, **by_keyword: Value) -> Any:
+        """Return the output of `layer` for the samples of its inputs."""
+        options = {name: value.sample for name, value in by_keyword.items()}
         with evaluating(), np.errstate(all="ignore"):
-            return layer(*(value.sample for value in inputs))
+            return layer(*(value.sample for value in inputs), **options)
 
 
 class _File:
@@ -114,17 +117,20 @@ class _File:
                 self.initializers.append(numpy_helper.from_array(array, path))
         return self._parameters[id(entry)]
 
-    def layer(self, path: str, layer: nn.Layer, *inputs: Value) -> Any:
+    def layer(self, path: str, layer: nn.Layer, *inputs: Value, **by_keyword: Value) -> Any:
         from .forms import form_of
 
         form = form_of(layer)
+        name = f"layer {path!r}: " if path else ""
         if form is None:
-            name = f"layer {path!r}: " if path else ""
             raise ValueError(
                 f"to_onnx: {name}{layer.label} has no form in ONNX; "
                 f"build it as a Graph of layers that have one"
             )
-        return form(Scope(self, path, layer), layer, *inputs)
+        for keyword in by_keyword:
+            if keyword not in inspect.signature(form).parameters:
+                raise ValueError(f"to_onnx: {name}{layer.label} has no form with {keyword}=")
+        return form(Scope(self, path, layer), layer, *inputs, **by_keyword)
 
     def rename(self, names: dict[str, str]) -> None:
         for node in self.nodes:
@@ -152,7 +158,8 @@ def to_onnx(
         The shape of a sample, without the batch axis; for several inputs, a list of shapes.
     dtype : dtype or list of dtype, optional
         The dtype of the input, or of each. Left out, it is int64 for what goes to an `Embedding`,
-        and that of the parameters for all else.
+        bool for a mask that a node of a `Graph` takes by keyword, and that of the parameters for
+        all else.
 
     Raises
     ------
@@ -302,9 +309,11 @@ def _dtypes(dtype: Any, model: nn.Layer, count: int) -> list[np.dtype[Any]]:
         parameter = next(model.parameters(), None)
         floats = np.dtype(np.float32) if parameter is None else parameter.dtype
         return [
-            np.dtype(np.int64) if _takes_indices(model, position) else floats
+            np.dtype(np.bool_) if _takes_mask(model, position)
+            else np.dtype(np.int64) if _takes_indices(model, position)
+            else floats
             for position in range(count)
-        ]
+        ]  # fmt: skip
     given = dtype if isinstance(dtype, (list, tuple)) else [dtype] * count
     if len(given) != count:
         raise ValueError(f"to_onnx: got {len(given)} dtypes for {count} input(s)")
@@ -321,7 +330,16 @@ def _takes_indices(layer: nn.Layer, position: int) -> bool:
         return any(
             _takes_indices(layer[node], place)
             for node, arguments in layer.arguments.items()
-            for place, argument in enumerate(arguments)
+            for place, argument in enumerate(split_arguments(arguments)[0])
             if argument == layer.inputs[position]
         )
     return isinstance(layer, nn.Embedding)
+
+
+def _takes_mask(layer: nn.Layer, position: int) -> bool:
+    """Whether a node of a `Graph` takes the input at this position by the keyword of a mask."""
+    return isinstance(layer, nn.Graph) and any(
+        keyword.endswith("mask") and source == layer.inputs[position]
+        for arguments in layer.arguments.values()
+        for keyword, source in split_arguments(arguments)[1].items()
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from ..case import Case, OptimizerCase
 from . import (
     activations,
+    attention,
     containers,
     convolution,
     convolution1d,
@@ -19,7 +20,9 @@ from . import (
     optimizers,
     pooling,
     recurrent,
+    resampling,
     shape,
+    transformer,
 )
 
 LAYERS: dict[str, list[Case]] = {
@@ -29,9 +32,12 @@ LAYERS: dict[str, list[Case]] = {
     "convolution": convolution.CASES,
     "convolution1d": convolution1d.CASES,
     "pooling": pooling.CASES,
+    "resampling": resampling.CASES,
     "recurrent": recurrent.CASES,
     "normalization": normalization.CASES,
     "embedding": embedding.CASES,
+    "attention": attention.CASES,
+    "transformer": transformer.CASES,
     "containers": containers.CASES,
     "losses": losses.CASES,
 }
@@ -48,9 +54,12 @@ DRAWN_LAYERS = {
     "convolution": convolution.drawn(),
     "convolution1d": convolution1d.drawn(),
     "pooling": pooling.drawn(),
+    "resampling": resampling.drawn(),
     "recurrent": recurrent.drawn(),
     "normalization": normalization.drawn(),
     "embedding": embedding.drawn(),
+    "attention": attention.drawn(),
+    "transformer": transformer.drawn(),
     "containers": containers.drawn(),
     "losses": losses.drawn(),
 }

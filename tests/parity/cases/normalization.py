@@ -69,13 +69,42 @@ def layer_norm(
     )
 
 
+def rms_norm(shape: tuple[int, ...], rank: int, dtype: str = "float64", **options: Any) -> Case:
+    """Compare on an input of `shape`, normalised over its last `rank` axes."""
+    sizes = shape[-rank:]
+    listed = "".join(f", {key}={value}" for key, value in options.items())
+    return Case(
+        f"RMSNorm {shape} over {sizes}{listed}, {dtype}",
+        layer=lambda: nn.RMSNorm(sizes, **options),
+        module=lambda torch: torch.nn.RMSNorm(sizes, **options),
+        inputs=lambda rng: (rng.normal(size=shape),),
+        dtype=dtype,
+    )
+
+
+def group_norm(
+    shape: tuple[int, ...], groups: int, offset: float = 1.0, dtype: str = "float64", **options: Any
+) -> Case:
+    listed = "".join(f", {key}={value}" for key, value in options.items())
+    return Case(
+        f"GroupNorm {shape} in {groups} groups plus {offset:g}{listed}, {dtype}",
+        layer=lambda: nn.GroupNorm(groups, shape[1], **options),
+        module=lambda torch: torch.nn.GroupNorm(groups, shape[1], **options),
+        inputs=lambda rng: (rng.normal(size=shape) + offset,),
+        dtype=dtype,
+    )
+
+
 _BATCHES = [("BatchNorm1d", (5, 3)), ("BatchNorm1d", (2, 3, 4)), ("BatchNorm2d", (2, 3, 2, 2))]
 _BATCH_OPTIONS: list[dict[str, Any]] = [
     {"eps": 0.5, "momentum": 0.3},
     {"momentum": None},
     {"affine": False},
+    {"bias": False},
     {"track_running_stats": False},
 ]
+_INSTANCES = {"InstanceNorm1d": (2, 3, 4), "InstanceNorm2d": (3, 2, 2, 3)}
+_EVERYTHING: dict[str, Any] = {"affine": True, "track_running_stats": True, "momentum": 0.3}
 
 CASES = [
     *(
@@ -93,6 +122,19 @@ CASES = [
     batch_norm("BatchNorm1d", (4, 1), momentum=0.0),
     batch_norm("BatchNorm1d", (4, 2), momentum=1.0),
     batch_norm("BatchNorm1d", (6, 2), offset=1000.0),
+    *(
+        batch_norm(name, shape, training, **{"track_running_stats": False} | options)
+        for name, shape in _INSTANCES.items()
+        for training in (True, False)
+        for options in ({}, {"affine": True, "eps": 0.5}, _EVERYTHING)
+    ),
+    batch_norm("InstanceNorm2d", (2, 3, 2, 2), dtype="float32", **_EVERYTHING),
+    group_norm((2, 4, 3, 2), 2),
+    group_norm((2, 4, 3, 2), 2, dtype="float32"),
+    group_norm((3, 6), 2, eps=0.5),
+    group_norm((1, 3, 5), 1, affine=False),
+    group_norm((2, 3, 5), 3, bias=False),
+    group_norm((2, 4, 3), 2, offset=1000.0),
     layer_norm((3, 4), 1),
     layer_norm((2, 3, 4), 1),
     layer_norm((2, 3, 4), 2),
@@ -103,6 +145,10 @@ CASES = [
     layer_norm((3, 4), 1, offset=1000.0),
     layer_norm((3, 4), 1, dtype="float32"),
     layer_norm((2, 3, 4), 2, dtype="float32"),
+    rms_norm((3, 4), 1),
+    rms_norm((2, 3, 4), 2, eps=0.5),
+    rms_norm((3, 4), 1, elementwise_affine=False),
+    rms_norm((2, 3, 4), 1, dtype="float32"),
 ]
 
 _sizes = st.integers(1, 5)
@@ -144,6 +190,58 @@ def _drawn_layer_norm(draw: st.DrawFn) -> Case:
     )
 
 
+@st.composite
+def _drawn_group_norm(draw: st.DrawFn) -> Case:
+    groups, members = draw(_sizes), draw(_sizes)
+    sizes = draw(st.lists(_sizes, max_size=2))
+    # With one value in each group, all results are 0 but for rounding.
+    members = max(members, 2)
+    return group_norm(
+        (draw(_sizes), groups * members, *sizes),
+        groups,
+        offset=draw(st.sampled_from([0.0, 3.0])),
+        dtype=draw(_dtypes),
+        eps=draw(_eps),
+        affine=draw(st.booleans()),
+        bias=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _drawn_instance_norm(draw: st.DrawFn) -> Case:
+    name = draw(st.sampled_from(list(_INSTANCES)))
+    sizes = [draw(_sizes) for _ in _INSTANCES[name]]
+    return batch_norm(
+        name,
+        (*sizes[:-1], max(2, sizes[-1])),
+        training=draw(st.booleans()),
+        offset=draw(st.sampled_from([0.0, 3.0])),
+        dtype=draw(_dtypes),
+        eps=draw(_eps),
+        momentum=draw(st.floats(0, 1)),
+        affine=draw(st.booleans()),
+        track_running_stats=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _drawn_rms_norm(draw: st.DrawFn) -> Case:
+    shape = tuple(draw(st.lists(_sizes, min_size=2, max_size=4)))
+    return rms_norm(
+        shape,
+        draw(st.integers(1, len(shape) - 1)),
+        dtype=draw(_dtypes),
+        eps=draw(_eps),
+        elementwise_affine=draw(st.booleans()),
+    )
+
+
 def drawn() -> st.SearchStrategy[Case]:
     """Draw a normalisation of any shape and options."""
-    return _drawn_batch_norm() | _drawn_layer_norm()
+    return st.one_of(
+        _drawn_batch_norm(),
+        _drawn_layer_norm(),
+        _drawn_rms_norm(),
+        _drawn_group_norm(),
+        _drawn_instance_norm(),
+    )

@@ -11,13 +11,28 @@ import nnlite as nn
 from ..case import OptimizerCase
 
 
+def _of_torch(torch: Any, name: str, params: Any, **options: Any) -> Any:
+    optimizer = getattr(torch.optim, name)(params, **options)
+    if name == "NAdam":
+        # PyTorch keeps the product of the momenta in float32, also for parameters of float64.
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                optimizer.state[p] = {
+                    "step": torch.tensor(0.0),
+                    "mu_product": torch.ones((), dtype=p.dtype),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+    return optimizer
+
+
 def optimizer(name: str, dtype: str = "float64", **options: Any) -> OptimizerCase:
     """Compare the optimizers of the same name and options."""
     listed = ", ".join(f"{key}={value}" for key, value in options.items())
     return OptimizerCase(
         f"{name}({listed}), {dtype}",
         optimizer=lambda params: getattr(nn, name)(params, **options),
-        torch_optimizer=lambda torch, params: getattr(torch.optim, name)(params, **options),
+        torch_optimizer=lambda torch, params: _of_torch(torch, name, params, **options),
         dtype=dtype,
     )
 
@@ -54,8 +69,8 @@ def groups(name: str, dtype: str = "float64", **options: Any) -> OptimizerCase:
     return OptimizerCase(
         f"{name}({listed}) with groups, {dtype}",
         optimizer=lambda params: getattr(nn, name)(_no_decay_of_biases(params), **options),
-        torch_optimizer=lambda torch, params: getattr(torch.optim, name)(
-            _no_decay_of_biases(params), **options
+        torch_optimizer=lambda torch, params: _of_torch(
+            torch, name, _no_decay_of_biases(params), **options
         ),
         change=_halve,
         present=lambda index, step: (step + index) % 4 != 1,
@@ -132,6 +147,36 @@ CASES = [
         change=_halve,
         present=lambda index, step: (step + index) % 3 != 1,
     ),
+    *(
+        optimizer(name, lr=0.01, maximize=True, weight_decay=3.0)
+        for name in ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "RAdam")
+    ),
+    *(
+        optimizer(name, dtype, lr=0.01, betas=(0.5, 0.6), amsgrad=True)
+        for name in ("Adam", "AdamW")
+        for dtype in ("float64", "float32")
+    ),
+    *(
+        optimizer("Adagrad", dtype, **options)
+        for dtype in ("float64", "float32")
+        for options in (
+            {},
+            {"lr": 0.1, "lr_decay": 0.1, "initial_accumulator_value": 0.5, "eps": 1e-3},
+            {"lr": 0.1, "weight_decay": 0.1},
+        )
+    ),
+    *(
+        optimizer(name, dtype, lr=0.01, **options)
+        for name in ("NAdam", "RAdam")
+        for dtype in ("float64", "float32")
+        for options in (
+            {},
+            {"betas": (0.5, 0.9), "eps": 1e-3, "weight_decay": 0.1},
+            {"weight_decay": 0.1, "decoupled_weight_decay": True},
+        )
+    ),
+    optimizer("NAdam", lr=0.01, momentum_decay=0.1),
+    *(groups(name, lr=0.01) for name in ("Adagrad", "NAdam", "RAdam")),
     groups("Adam", lr=0.01),
     groups("AdamW", lr=0.01),
     groups("AdamW", "float32", lr=0.01),
@@ -168,6 +213,33 @@ def _drawn_adam(draw: st.DrawFn) -> OptimizerCase:
         betas=(draw(st.floats(0, 0.95)), draw(st.floats(0.5, 0.999))),
         eps=draw(st.sampled_from([1e-3, 1e-6])),
         weight_decay=draw(_decays),
+        amsgrad=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _drawn_adagrad(draw: st.DrawFn) -> OptimizerCase:
+    return optimizer(
+        "Adagrad",
+        draw(_dtypes),
+        lr=draw(_rates),
+        lr_decay=draw(st.floats(0, 0.1)),
+        weight_decay=draw(_decays),
+        initial_accumulator_value=draw(st.floats(0.1, 2)),
+        maximize=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _drawn_adaptive(draw: st.DrawFn) -> OptimizerCase:
+    return optimizer(
+        draw(st.sampled_from(["NAdam", "RAdam"])),
+        draw(_dtypes),
+        lr=draw(st.floats(0, 0.05)),
+        betas=(draw(st.floats(0, 0.95)), draw(st.floats(0.5, 0.999))),
+        eps=draw(st.sampled_from([1e-2, 1e-3])),
+        weight_decay=draw(_decays),
+        decoupled_weight_decay=draw(st.booleans()),
     )
 
 
@@ -187,4 +259,4 @@ def _drawn_rmsprop(draw: st.DrawFn) -> OptimizerCase:
 
 def drawn() -> st.SearchStrategy[OptimizerCase]:
     """Draw an optimizer with any options that go together."""
-    return _drawn_sgd() | _drawn_adam() | _drawn_rmsprop()
+    return _drawn_sgd() | _drawn_adam() | _drawn_rmsprop() | _drawn_adagrad() | _drawn_adaptive()

@@ -1,7 +1,7 @@
-"""Pictures of computation graphs as SVG, drawn from the models themselves.
+"""Pictures of models as SVG, for notebooks and web pages.
 
-`draw` takes a `Graph` or a `Sequential`; with a trace of it, a figure has the values and gradients
-too. So it shows what the code beside it computes, and cannot say anything else.
+`plot_model` takes a `Graph` or a `Sequential`; with a trace of it, a picture has the values and the
+gradients too.
 
 The layout is the usual one for layered graphs: a column for each step of the computation, its boxes
 sorted so that few arrows cross, and then moved as near to their neighbours as that order allows.
@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import html
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-import nnlite as nn
+from .layer import Layer
+from .layers.arithmetic import Weight
+from .layers.containers import Sequential
+from .layers.graph import Graph
 
 # In pixels at full size; a figure that is wider than the page is scaled down.
 SIZE, SMALL_SIZE = 14.0, 12.0
@@ -27,13 +31,14 @@ GAP_X, GAP_Y = 36.0, 16.0
 ARROW = 6.0
 MARGIN = 2.0
 
-# The theme's own colours, so that figures follow its light and its dark mode.
-TEXT = "var(--color-foreground-primary, #1f2328)"
-MUTED = "var(--color-foreground-muted, #6b6f76)"
-LINE = "var(--color-foreground-border, #878787)"
-PAPER = "var(--color-background-secondary, #f8f9fb)"
-VALUE = "var(--color-brand-content, #2757dd)"
-GRADIENT = "color-mix(in srgb, #e8590c 82%, var(--color-foreground-primary, #1f2328))"
+# The colours of the page (nnlite's documentation) or of the notebook (JupyterLab), so that figures
+# follow a light and a dark mode; otherwise those of a light page.
+TEXT = "var(--color-foreground-primary, var(--jp-content-font-color1, #1f2328))"
+MUTED = "var(--color-foreground-muted, var(--jp-content-font-color2, #6b6f76))"
+LINE = "var(--color-foreground-border, var(--jp-border-color1, #878787))"
+PAPER = "var(--color-background-secondary, var(--jp-layout-color2, #f8f9fb))"
+VALUE = "var(--color-brand-content, var(--jp-content-link-color, #2757dd))"
+GRADIENT = f"color-mix(in srgb, #e8590c 82%, {TEXT})"
 
 # How an operation is written; a layer that is not here is written as its constructor's call.
 SIGNS = {
@@ -54,19 +59,32 @@ SIGNS = {
     "Weight": "",
 }
 
+# Up to this many layers a notebook shows a model as a picture; longer ones are text.
+_SMALL = 10
+
 Edges = list[tuple[str, str]]
 Links = list[tuple[Any, Any]]  # between items of neighbouring columns
 Point = tuple[float, float]
 
 
-class Figure:
-    """An SVG that is shown within the page."""
+class Diagram:
+    """A picture that a notebook shows.
+
+    Attributes
+    ----------
+    svg : str
+    """
 
     def __init__(self, svg: str) -> None:
         self.svg = svg
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the picture to an SVG file."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.svg)
+
     def _repr_html_(self) -> str:
-        return self.svg
+        return f'<div style="overflow-x: auto">{self.svg}</div>'
 
 
 @dataclass
@@ -104,37 +122,63 @@ class Box:
         return LINE_HEIGHT * len(self.lines) + PADDING
 
 
-def draw(
-    model: nn.Graph | nn.Sequential,
+def plot_model(
+    model: Graph | Sequential,
     trace: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
     title: str = "Computation graph",
-) -> Figure:
+) -> Diagram:
     """Draw a `Graph`, or a `Sequential` as a row of layers with their parameters below.
 
     Parameters
     ----------
     model : Graph or Sequential
     trace : mapping, optional
-        From the name of an input or a node to what has its ``value`` and ``grad``. Of a number
-        both are shown, of an array the shape.
+        The `trace` of the model, or a mapping of the names of inputs and nodes to what has their
+        ``value`` and ``grad``. Of a number both are shown, of an array the shape.
     names : sequence of str, optional
-        What the input and the outputs of the layers of a `Sequential` are called.
+        Names of the input and of the outputs of the layers of a `Sequential`.
     title : str
-        What a screen reader says.
+        Alternative text for a screen reader.
+
+    Returns
+    -------
+    Diagram
+        A notebook shows it; `save` writes it to an SVG file.
+
+    Raises
+    ------
+    TypeError
+        If the model is neither a `Graph` nor a `Sequential`.
+
+    Examples
+    --------
+    >>> import nnlite as nn
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh())
+    >>> nn.plot_model(model).svg[:4]
+    '<svg'
     """
-    boxes, edges = _graph(model) if isinstance(model, nn.Graph) else _row(model, names)
+    if not isinstance(model, (Graph, Sequential)):
+        raise TypeError(f"plot_model: expected a Graph or a Sequential, got {type(model).__name__}")
+    boxes, edges = _graph(model) if isinstance(model, Graph) else _row(model, names)
     for name, box in boxes.items():
         if trace is not None and name in trace:
             box.value, box.grad = trace[name].value, trace[name].grad
-    place = _place_in_columns if isinstance(model, nn.Graph) else _place_in_a_row
-    return Figure(_svg(boxes, place(boxes, edges), title))
+    place = _place_in_columns if isinstance(model, Graph) else _place_in_a_row
+    return Diagram(_svg(boxes, place(boxes, edges), title))
+
+
+def picture(model: Layer) -> str | None:
+    """Return the HTML of a picture of a small `Graph` or `Sequential`, otherwise None."""
+    if isinstance(model, (Graph, Sequential)) and 0 < len(model) <= _SMALL:
+        return plot_model(model)._repr_html_()
+    return None
 
 
 # ---- what there is to draw ----
 
 
-def _graph(graph: nn.Graph) -> tuple[dict[str, Box], Edges]:
+def _graph(graph: Graph) -> tuple[dict[str, Box], Edges]:
     """Return a box for each input and each node, and what each takes from which."""
     boxes = {name: Box(name, is_given=True) for name in graph.inputs}
     edges = []
@@ -142,12 +186,12 @@ def _graph(graph: nn.Graph) -> tuple[dict[str, Box], Edges]:
         sources = graph.arguments[name]
         numbers = [f"{source:g}" for source in sources if isinstance(source, float)]
         operation = " ".join([_operation(graph[name]), *numbers])
-        boxes[name] = Box(name, operation, is_given=isinstance(graph[name], nn.Weight))
+        boxes[name] = Box(name, operation, is_given=isinstance(graph[name], Weight))
         edges += [(source.partition(".")[0], name) for source in sources if isinstance(source, str)]
     return boxes, list(dict.fromkeys(edges))  # one arrow also for a value that is used twice
 
 
-def _row(model: nn.Sequential, names: Sequence[str]) -> tuple[dict[str, Box], Edges]:
+def _row(model: Sequential, names: Sequence[str]) -> tuple[dict[str, Box], Edges]:
     """Return a box for the input, each layer and each parameter; for a shared parameter one."""
     ids = ["input", *map(str, range(len(model)))]
     titles = [*names, *ids[len(names) :]]
@@ -163,8 +207,8 @@ def _row(model: nn.Sequential, names: Sequence[str]) -> tuple[dict[str, Box], Ed
     return boxes, edges
 
 
-def _operation(layer: nn.Layer) -> str:
-    return SIGNS.get(type(layer).__name__, repr(layer))
+def _operation(layer: Layer) -> str:
+    return SIGNS.get(type(layer).__name__, layer.label)
 
 
 def _number(value: Any) -> str:
@@ -378,7 +422,7 @@ def _svg(boxes: Mapping[str, Box], arrows: Sequence[str], title: str) -> str:
         f'style="{style}">'
     ]
     parts += [*arrows, *map(_box, boxes.values()), "</svg>"]
-    return f'<div style="overflow-x: auto">{"".join(parts)}</div>'
+    return "".join(parts)
 
 
 def _box(box: Box) -> str:

@@ -1,0 +1,309 @@
+"""Grouped and transposed convolution, borders and enlarged images.
+
+The window of a kernel slides over each plane by itself: there is no matrix to multiply with where a
+kernel sees few channels.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+import nnlite as nn
+
+from ..engine.arrays import Array
+from ..engine.gather import border
+from ..engine.windows import Axes
+from .forms import form
+from .source import Code, Shape, Size, Value, fixed, nest, product
+from .windows import letters_of, slide, to_maxima
+
+
+def grouped_convolution(layer: nn.Conv1d | nn.Conv2d, code: Code, x: Value) -> Any:
+    """Y = Σ weight x over the channels of a group and the taps; dW and dx are the same sums."""
+    axes = layer.axes(fixed(x.shape, 1))
+    if layer.padding_mode != "zeros":
+        bare = []
+        for index, axis in enumerate(axes, start=2):
+            total = axis.span - 1 if layer.padding == "same" else 2 * axis.padding
+            positions = border(layer.padding_mode, axis.inputs, axis.padding, total - axis.padding)
+            x = gathered(code, x, index, positions)
+            bare.append(axis._replace(inputs=len(positions), padding=0))
+        axes = tuple(bare)
+    weight = code.parameter(layer.weight, "weight")
+    y = code.new((x.shape[0], layer.out_channels, *(axis.outputs for axis in axes)))
+    _add_bias_after(code, layer, y, lambda: _correlate(code, layer, axes, weight, x, y))
+
+    def backward(dy: Value) -> None:
+        _bias_gradient(code, layer, dy)
+        if weight.needs_grad:
+            with code.gradient(weight) as dw:
+                code(f"{dw}[:] = 0")
+                _correlate_weight(code, layer, axes, x, dy, dw)
+        if x.needs_grad:
+            with code.gradient(x) as dx:
+                code(f"{dx}[:] = 0")
+                _spread(code, layer, axes, weight, dx, dy)
+
+    return y, backward
+
+
+@form(nn.ConvTranspose1d, nn.ConvTranspose2d)
+def transposed_convolution(
+    layer: nn.ConvTranspose1d | nn.ConvTranspose2d, code: Code, x: Value
+) -> Any:
+    """Write the sums of a convolution with inputs and outputs exchanged."""
+    axes = layer.axes(fixed(x.shape, 1))
+    weight = code.parameter(layer.weight, "weight")
+    y = code.new((x.shape[0], layer.out_channels, *(axis.inputs for axis in axes)))
+
+    def forward() -> None:
+        code(f"{y}[:] = 0")
+        _spread(code, layer, axes, weight, y, x)
+
+    _add_bias_after(code, layer, y, forward)
+
+    def backward(dy: Value) -> None:
+        _bias_gradient(code, layer, dy)
+        if weight.needs_grad:
+            with code.gradient(weight) as dw:
+                code(f"{dw}[:] = 0")
+                _correlate_weight(code, layer, axes, dy, x, dw)
+        if x.needs_grad:
+            with code.gradient(x) as dx:
+                _correlate(code, layer, axes, weight, dy, dx)
+
+    return y, backward
+
+
+def _loops(code: Code, layer: Any, axes: Axes, image: Value, lines: Value, body: str) -> None:
+    """Write loops over samples, kernels and their channels, and slide each over its plane.
+
+    `image` has the inputs of the window, `lines` its outputs; o is the kernel and c its channel.
+    """
+    kernels, channels = layer.weight.shape[:2]
+    per_group = kernels // layer.groups
+    code(f"images, rows = {image.view(*image.shape)}, {lines.view(*lines.shape)}")
+    planes = {"pixels": f"images[b, o // {per_group} * {channels} + c]"}
+    text = slide(axes, planes, {"line": "rows[b, o]"}, body)
+    code(nest({"b": image.shape[0], "o": kernels, "c": channels}, text))
+
+
+def _at(weight: Value, axes: Axes) -> str:
+    return f"{weight}[o, c, {', '.join(letters_of(axes).taps)}]"
+
+
+def _correlate(
+    code: Code, layer: Any, axes: Axes, weight: Value, image: Value, lines: Value
+) -> None:
+    code(f"{lines}[:] = 0")
+    _loops(code, layer, axes, image, lines, f"line[j] += {_at(weight, axes)} * pixels[j]")
+
+
+def _spread(code: Code, layer: Any, axes: Axes, weight: Value, image: Value, lines: Value) -> None:
+    _loops(code, layer, axes, image, lines, f"pixels[j] += {_at(weight, axes)} * line[j]")
+
+
+def _correlate_weight(
+    code: Code, layer: Any, axes: Axes, image: Value, lines: Value, dw: Value
+) -> None:
+    _loops(code, layer, axes, image, lines, f"{_at(dw, axes)} += line[j] * pixels[j]")
+
+
+def _add_bias_after(code: Code, layer: Any, y: Value, forward: Any) -> None:
+    forward()
+    if layer.bias is not None:
+        bias = code.parameter(layer.bias, "bias")
+        sizes: dict[str, Size] = {"b": y.shape[0], "o": y.shape[1], "p": product(y.shape[2:])}
+        code(f"out = {y.view(*sizes.values())}")
+        code(nest(sizes, f"out[b, o, p] += {bias}[o]"))
+
+
+def _bias_gradient(code: Code, layer: Any, dy: Value) -> None:
+    if layer.bias is None:
+        return
+    bias = code.parameter(layer.bias, "bias")
+    if bias.needs_grad:
+        sizes: dict[str, Size] = {"b": dy.shape[0], "o": dy.shape[1], "p": product(dy.shape[2:])}
+        with code.gradient(bias) as db:
+            code(f"{db}[:] = 0\ngrads = {dy.view(*sizes.values())}")
+            code(nest(sizes, f"{db}[o] += grads[b, o, p]"))
+
+
+# ---- values at chosen positions ----
+
+
+def gathered(code: Code, x: Value, axis: int, positions: Array, t: Array | None = None) -> Value:
+    """Write y_i = x_k along an axis, or (1 - t) x_k + t x_(k+1), and keep its backward."""
+    size = int(x.shape[axis])
+    before, behind = product(x.shape[:axis]), product(x.shape[axis + 1 :])
+    shape: Shape = (*x.shape[:axis], len(positions), *x.shape[axis + 1 :])
+    y = code.new(shape)
+    k = code.each_call("positions", functools.partial(_unchanged, positions.astype(np.int64)))
+    sizes: dict[str, Size] = {"i": before, "o": len(positions), "j": behind}
+    if t is None:
+        at, back = f"a[i, {k}[o], j]", f"d[i, {k}[o], j] += g[i, o, j]"
+    else:
+        part = code.each_call("parts", functools.partial(_unchanged, t.astype(code.dtype)))
+        following = f"min({k}[o] + 1, {size - 1})"
+        at = f"(real(1) - {part}[o]) * a[i, {k}[o], j] + {part}[o] * a[i, {following}, j]"
+        back = (
+            f"d[i, {k}[o], j] += (real(1) - {part}[o]) * g[i, o, j]\n"
+            f"d[i, {following}, j] += {part}[o] * g[i, o, j]"
+        )
+    code(f"a, b = {x.view(before, size, behind)}, {y.view(*sizes.values())}")
+    code(nest(sizes, f"b[i, o, j] = {at}"))
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"d, g = {dx.view(before, size, behind)}, {dy.view(*sizes.values())}")
+            code(f"{dx}[:] = 0")
+            code(nest(sizes, back))
+
+    code.tape(y, backward)
+    return Value(y.name, y.shape, x.needs_grad)
+
+
+@form(
+    *(nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReplicationPad1d, nn.ReplicationPad2d),
+    *(nn.CircularPad1d, nn.CircularPad2d),
+)
+def repeating_pad(layer: Any, code: Code, x: Value) -> Value:
+    """Write each axis with its border, one after the other."""
+    for axis, (before, after) in enumerate(layer.borders(), start=2):
+        x = gathered(code, x, axis, border(layer.mode, int(x.shape[axis]), before, after))
+    return x
+
+
+@form(nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d)
+def constant_pad(layer: Any, code: Code, x: Value) -> Any:
+    """Y is x inside a border of a constant; dx is that part of dy."""
+    borders, inside, sizes = layer.borders(), [], []
+    for size, (before, after) in zip(x.shape[2:], borders, strict=True):
+        sizes.append(before + int(size) + after)
+        inside.append(f"{before}:{before + int(size)}")
+    y = code.new((*x.shape[:2], *sizes))
+    part = f"[:, :, {', '.join(inside)}]"
+    code(f"""
+        {y}[:] = {layer.value!r}
+        b = {y.view(*y.shape)}
+        b{part} = {x.view(*x.shape)}
+    """)
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"""
+                b, g = {dx.view(*x.shape)}, {dy.view(*dy.shape)}
+                b[:] = g{part}
+            """)
+
+    return y, backward
+
+
+@form(nn.Upsample)
+def upsample(layer: nn.Upsample, code: Code, x: Value) -> Value:
+    """Write the columns, then the rows."""
+    rank = len(x.shape) - 2
+    for axis in reversed(range(2, len(x.shape))):
+        x = gathered(code, x, axis, *layer.positions(axis - 2, rank, int(x.shape[axis])))
+    return x
+
+
+@form(nn.PixelShuffle)
+def pixel_shuffle(layer: nn.PixelShuffle, code: Code, x: Value) -> Any:
+    """Y[n, c, h r + i, w r + j] = x[n, c r² + i r + j, h, w]."""
+    r = layer.upscale_factor
+    batch, channels, height, width = (x.shape[0], *map(int, x.shape[1:]))
+    y = code.new((batch, channels // r**2, height * r, width * r))
+    planes = product((batch, channels // r**2))
+    inner, outer = (planes, r, r, height, width), (planes, height, r, width, r)
+    sizes: dict[str, Size] = dict(zip("cijhw", inner, strict=True))
+    code(f"a, b = {x.view(*inner)}, {y.view(*outer)}")
+    code(nest(sizes, "b[c, h, i, w, j] = a[c, i, j, h, w]"))
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"a, b = {dx.view(*inner)}, {dy.view(*outer)}")
+            code(nest(sizes, "a[c, i, j, h, w] = b[c, h, i, w, j]"))
+
+    return y, backward
+
+
+# ---- adaptive pooling ----
+
+
+def _windows(layer: Any, code: Code, x: Value) -> tuple[Shape, tuple[Size, ...], str]:
+    """Return the output's shape, that of a plane as an image, and the loops over a window."""
+    shape = fixed(x.shape, 1)
+    windows = layer.windows(shape)
+    outputs: Shape = (*x.shape[:2], *map(len, windows))
+    image: tuple[Size, ...] = (product(x.shape[:2]), *((1,) * (4 - len(shape))), *x.shape[2:])
+    loops = []
+    for letter, place, parts in zip(
+        "ij", "hw", [[slice(0, 1)]] * (4 - len(shape)) + windows, strict=True
+    ):
+        bounds = np.array([(part.start, part.stop) for part in parts])
+        name = code.each_call("bounds", functools.partial(_unchanged, bounds))
+        loops.append(f"for {place} in range({name}[{letter}, 0], {name}[{letter}, 1]):")
+    return outputs, image, "\n    ".join(loops)
+
+
+def _unchanged(array: Array, n: int) -> Array:
+    """Return an array for a batch of any size."""
+    return array
+
+
+@form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+def adaptive_avg_pool(layer: Any, code: Code, x: Value) -> Any:
+    """Y = the mean of a window; dx = Σ dy / a over the windows of a inputs."""
+    outputs, image, loops = _windows(layer, code, x)
+    y = code.new(outputs)
+    sizes: dict[str, Size] = {
+        "p": image[0], "i": outputs[2] if len(outputs) == 4 else 1, "j": outputs[-1]
+    }  # fmt: skip
+    code(f"a, b = {x.view(*image)}, {y.view(*sizes.values())}")
+    code(nest(sizes, f"""
+total, count = real(0), 0
+{loops}
+        total += a[p, h, w]
+        count += 1
+b[p, i, j] = total / real(count)
+"""))  # fmt: skip
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"d, g = {dx.view(*image)}, {dy.view(*sizes.values())}\n{dx}[:] = 0")
+            code(nest(sizes, f"""
+count = 0
+{loops}
+        count += 1
+{loops}
+        d[p, h, w] += g[p, i, j] / real(count)
+"""))  # fmt: skip
+
+    return y, backward
+
+
+@form(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+def adaptive_max_pool(layer: Any, code: Code, x: Value) -> Any:
+    """Y = the largest input of a window; dx = Σ dy over the windows whose first maximum x is."""
+    if layer.return_indices:
+        raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
+    outputs, image, loops = _windows(layer, code, x)
+    y = code.new(outputs)
+    place = code.new(outputs, "place", "np.int32")
+    sizes: dict[str, Size] = {
+        "p": image[0], "i": outputs[2] if len(outputs) == 4 else 1, "j": outputs[-1]
+    }  # fmt: skip
+    views = [each.view(*sizes.values()) for each in (y, place)]
+    code(f"a, b, places = {x.view(*image)}, {', '.join(views)}")
+    code(nest(sizes, f"""
+top, first = real(-math.inf), -1
+{loops}
+        if first < 0 or (not a[p, h, w] <= top and top == top):
+            top, first = a[p, h, w], h * {image[-1]} + w
+b[p, i, j], places[p, i, j] = top, first
+"""))  # fmt: skip
+    return y, lambda dy: to_maxima(code, x, dy, place)

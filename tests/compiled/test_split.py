@@ -1,0 +1,96 @@
+"""A batch that is divided among threads has the gradients of the whole batch."""
+
+import copy
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import nnlite as nn
+from nnlite.compiled import split
+
+
+@pytest.fixture(autouse=True)
+def many_threads(monkeypatch):
+    monkeypatch.setattr(split, "_WAKING", 0)
+    monkeypatch.setattr(split, "_ADDING", 0)
+    monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+
+
+def mlp():
+    nn.seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).astype(np.float64)
+
+
+LOSSES = {
+    "mean": (nn.CrossEntropy(), False),
+    "sum": (nn.CrossEntropy(reduction="sum"), False),
+    "class weights": (nn.CrossEntropy(weight=[1.0, 5.0, 0.1], ignore_index=2), True),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_gradients(name, n):
+    loss, weighted = LOSSES[name]
+    rng = np.random.default_rng(n)
+    x, labels = rng.normal(size=(n, 4)), np.arange(n) % 2
+    weights = (rng.uniform(0.1, 2, size=n),) if weighted else ()
+    model = mlp()
+    twin = copy.deepcopy(model)
+    compiled = nn.compile(model, loss, native=False)
+    assert compiled(x, labels, *weights) == pytest.approx(loss(twin(x), labels, *weights))
+    assert len(compiled._programs._latest.bounds(n)) == min(n, 3)
+    twin.backward(loss.backward())
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-13)
+
+
+def test_a_part_in_which_no_label_counts():
+    loss = nn.CrossEntropy(ignore_index=1)
+    x, labels = np.random.default_rng(0).normal(size=(6, 4)), np.array([1, 1, 0, 2, 0, 0])
+    model = mlp()
+    assert nn.compile(model, loss, native=False)(x, labels) == pytest.approx(loss(model(x), labels))
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("max_grad_norm", [None, 0.05])
+def test_a_step(native, max_grad_norm):
+    if native:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    loss, rng = nn.MeanSquaredError(), np.random.default_rng(0)
+    model = mlp()
+    twin = copy.deepcopy(model)
+    optimizer, other = (nn.Adam(each.parameters(), lr=0.01) for each in (model, twin))
+    step = nn.compile(model, loss, optimizer, max_grad_norm=max_grad_norm, native=native)
+    for n in (7, 7, 2, 1, 7):
+        x, y = rng.normal(size=(n, 4)), rng.normal(size=(n, 3))
+        assert step(x, y) == pytest.approx(loss(twin(x), y))
+        other.zero_grad()
+        twin.backward(loss.backward(), input_grad=False)
+        if max_grad_norm is not None:
+            nn.clip_grad_norm(twin.parameters(), max_grad_norm)
+        other.step()
+    for one, another in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.data, another.data, rtol=1e-9)
+        assert_allclose(one.grad, another.grad, rtol=1e-9)
+    assert "def update(" in step.source
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Softmax(dim=0)], ids=repr)
+def test_a_model_that_mixes_samples_or_draws_is_not_divided(layer):
+    model = nn.Sequential(nn.Linear(4, 6), layer, nn.Linear(6, 3))
+    compiled = nn.compile(model, nn.CrossEntropy(), native=False)
+    compiled(np.ones((8, 4), np.float32), np.arange(8) % 3)
+    assert compiled._programs._latest.bounds(8) == [(0, 8)]
+
+
+def test_wrong_labels_in_one_part_change_nothing():
+    model = mlp()
+    before = model.state_dict()
+    step = nn.compile(model, nn.CrossEntropy(), nn.SGD(model.parameters(), 0.1), native=False)
+    with pytest.raises(ValueError, match="labels must be in"):
+        step(np.ones((6, 4)), np.array([0, 0, 0, 0, 0, 9]))
+    for name, array in model.state_dict().items():
+        assert (array == before[name]).all()
