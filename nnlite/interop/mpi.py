@@ -224,12 +224,11 @@ class _World(Processes):
 
     def _raise_first(self, outcomes: list[Any], own: BaseException | None = None) -> None:
         """Raise the exception of the lowest rank that has one."""
-        for rank, (_, packed) in enumerate(outcomes):
-            if packed is not None:
-                error = own if own is not None and rank == self.rank else _unpack(packed, rank)
-                # A process that has left prints no error: this one does.
-                error.__dict__["rank_of_origin"] = self.rank if packed == _LEFT else rank
-                raise error
+        for rank, packed in _errors(outcomes):
+            error = own if own is not None and rank == self.rank else _unpack(packed, rank)
+            # A process that has left prints no error: this one does.
+            error.__dict__["rank_of_origin"] = self.rank if packed == _LEFT else rank
+            raise error
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
@@ -249,7 +248,7 @@ class _World(Processes):
         packed = _pack(error, late=True)
         outcomes = self._comm.allgather((None, packed))
         timer.cancel()
-        error.__dict__["rank_of_origin"] = next(r for r, (_, other) in enumerate(outcomes) if other)
+        error.__dict__["rank_of_origin"] = _errors(outcomes)[0][0]
 
     def _leave(self) -> None:
         """Wait at the end of the script for the others; those that go on raise an error.
@@ -335,6 +334,12 @@ def _pack(error: BaseException, late: bool = False) -> tuple[str, bytes | None]:
         return text, pickle.dumps(error)
     except Exception:  # of a class that has no pickle
         return text, None
+
+
+def _errors(outcomes: list[Any]) -> list[tuple[int, Any]]:
+    """Return the ranks with an exception and what they sent, those that have only left at the end."""
+    errors = [(rank, packed) for rank, (_, packed) in enumerate(outcomes) if packed is not None]
+    return sorted(errors, key=lambda entry: entry[1] == _LEFT)
 
 
 def _unpack(packed: tuple[str, bytes | None], rank: int) -> BaseException:
