@@ -337,7 +337,7 @@ def _pack(error: BaseException, late: bool = False) -> tuple[str, bytes | None]:
 
 
 def _errors(outcomes: list[Any]) -> list[tuple[int, Any]]:
-    """Return the ranks with an exception and what they sent, those that have only left at the end."""
+    """Return the ranks with an exception and what they sent; last, those that have only left."""
     errors = [(rank, packed) for rank, (_, packed) in enumerate(outcomes) if packed is not None]
     return sorted(errors, key=lambda entry: entry[1] == _LEFT)
 
