@@ -45,7 +45,7 @@ def perceptron(input_shape, n_outputs, hidden=50):
 
 
 class Perceptron(nn.Sequential):
-    """The same as a class, whose repr is the same in every process that runs a part of the tests."""
+    """The same as a class, whose repr, the name of a case, is the same in every process."""
 
     def __init__(self, input_shape, n_outputs):
         super().__init__(*perceptron(input_shape, n_outputs))
