@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -210,6 +210,10 @@ def explained(call: Call) -> Call:
             complaint = _complaint(call, arguments, options)
             if complaint is None:
                 raise
+        accepted = getattr(arguments[0], "_accepted", {}) if arguments else {}
+        rest = {name: o for name, o in options.items() if o not in accepted.get(name, ())}
+        if len(rest) < len(options):
+            return wrapper(*arguments, **rest)
         raise TypeError(complaint)
 
     return cast(Call, wrapper)
@@ -254,6 +258,9 @@ class Hinted:
     """Base of the classes whose users guess names: wrong ones are answered with the right ones."""
 
     __slots__ = ()
+
+    # Options of PyTorch that are no options here, with the values that change nothing.
+    _accepted: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

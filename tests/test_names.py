@@ -79,10 +79,10 @@ def test_dir_has_the_public_names_and_no_others() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: nn.ReLU(inplace=True), "ReLU: there is no option 'inplace'; layers do not"),
+        (lambda: nn.Linear(1, 2, inplace=True), "Linear: there is no option 'inplace'; layers do"),
         (lambda: nn.Conv2d(1, filters=2), "Conv2d: there is no option 'filters'; it is called"),
         (lambda: nn.Conv2d(1), "Conv2d: missing a required argument: 'out_channels'; it is Conv2d"),
-        (lambda: nn.LSTM(1, 2, batch_first=True), "LSTM: there is no option 'batch_first'; seq"),
+        (lambda: nn.LSTM(1, 2, batch_first=False), "LSTM: there is no option 'batch_first'; seq"),
         (
             lambda: nn.LSTM(1, units=2),
             "LSTM: there is no option 'units'; it is called 'hidden_size",
@@ -101,6 +101,15 @@ def test_wrong_options_are_answered_with_the_right_ones(
 ) -> None:
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_options_that_change_nothing_are_accepted() -> None:
+    for layer in nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=False):  # type: ignore[call-arg]
+        assert "inplace" not in repr(layer)
+    for kind in nn.RNN, nn.LSTM, nn.GRU, nn.MultiheadAttention:
+        assert repr(kind(4, 2, batch_first=True)) == repr(kind(4, 2))  # type: ignore[operator]
+    for kind in nn.TransformerEncoderLayer, nn.TransformerDecoderLayer:
+        assert repr(kind(4, 2, 8, batch_first=True)) == repr(kind(4, 2, 8))  # type: ignore[operator]
 
 
 def test_a_type_error_within_a_constructor_is_left_alone() -> None:

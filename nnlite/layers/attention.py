@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,8 @@ class MultiheadAttention(Layer):
     >>> model(x, np.arange(5) >= lengths[:, None]).shape
     (4, 5, 8)
     """
+
+    _accepted = MappingProxyType({"batch_first": (True,)})
 
     embed_dim: int
     num_heads: int

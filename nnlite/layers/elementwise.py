@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import ArrayLike
@@ -16,6 +17,8 @@ class Elementwise(Layer):
 
     A subclass defines `value` and `vjp`; this class checks the arrays and caches.
     """
+
+    _accepted = MappingProxyType({"inplace": (False, True)})
 
     def value(self, x: Array) -> tuple[Array, Any]:
         """Return the output for `x`, and the values that `vjp` needs."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -72,6 +73,7 @@ class _Recurrent(Layer):
     weight_ih_l0: Parameter
     weight_hh_l0: Parameter
 
+    _accepted = MappingProxyType({"batch_first": (True,)})
     _layout: ClassVar[Layout]
 
     def _step(self, gates: Arrays, before: Arrays, after: Arrays) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ _ACTIVATIONS: dict[str, type[Layer]] = {"relu": ReLU, "gelu": GELU}
 
 class _TransformerLayer(Layer):
     """Base of the two layers: what is around attention and the network of each step."""
+
+    _accepted = MappingProxyType({"batch_first": (True,)})
 
     d_model: int
     nhead: int
