@@ -71,7 +71,6 @@ def test_lists_of_floats_are_floats() -> None:
         ([1, 2], "int64"),
         (None, "object"),
         ("text", "<U4"),
-        (nn.Parameter([1.0]), "object"),
     ],
 )
 def test_what_are_not_floats_are_an_error_that_names_the_cure(values: Any, dtype: str) -> None:

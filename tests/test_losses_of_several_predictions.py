@@ -66,7 +66,7 @@ def test_every_gradient_agrees_with_central_differences(make: Any, reduction: st
 def test_gradients_have_shape_and_dtype_of_the_predictions(make: Any, dtype: Any) -> None:
     loss = make("mean")
     inputs = inputs_of(loss, dtype)
-    assert type(loss(*inputs)) is float
+    assert isinstance(loss(*inputs), float)
     first, second = loss.backward(), loss.backward()
     for prediction, grad, again in zip(of_predictions(loss, inputs), first, second, strict=True):
         assert grad.shape == prediction.shape

@@ -248,10 +248,10 @@ def _hardsigmoid(node: Node) -> Value:
 def _clip(node: Node) -> Value:
     low, high = (_bound(node, index, name) for index, name in ((1, "min"), (2, "max")))
     x = node.source(node.input(0))
-    if high is None:
-        return node.add(nn.ReLU(), x) if low == 0 else node.add(nn.Maximum(), x, low or -math.inf)
     if low is None:
-        return node.add(nn.Minimum(), x, high)
+        return node.add(nn.Identity(), x) if high is None else node.add(nn.Minimum(), x, high)
+    if high is None:
+        return node.add(nn.ReLU(), x) if low == 0 else node.add(nn.Maximum(), x, low)
     return node.add(nn.ReLU6() if (low, high) == (0, 6) else nn.Hardtanh(low, high), x)
 
 
@@ -923,6 +923,11 @@ def _resize(node: Node) -> Value:
         options = {"mode": linear, "align_corners": _CORNERS[coordinates]}
     else:
         raise node.refusal(f"nnlite has no {mode} with {coordinates} for {rank + 2} axes")
+    if (
+        node.option("antialias", 0)
+        or node.option("keep_aspect_ratio_policy", "stretch") != "stretch"
+    ):
+        raise node.refusal("nnlite has neither antialias nor keep_aspect_ratio_policy")
     axes = [axis % (rank + 2) for axis in node.option("axes") or range(rank + 2)]
     name, given = ("size", 3) if node.has(3) else ("scale_factor", 2)
     values = dict(zip(axes, node.array(given).tolist(), strict=True))
@@ -931,6 +936,12 @@ def _resize(node: Node) -> Value:
         if values.get(axis, 1) not in (1, before[axis]):
             raise node.refusal("nnlite resizes the axes of sequences and images")
     chosen = [values[axis] for axis in range(2, rank + 2)]
+    if coordinates == "pytorch_half_pixel" and name == "size" and 1 in chosen:
+        raise node.refusal("nnlite reads a size of 1 with half_pixel only")
+    if coordinates == "align_corners" and name == "scale_factor":
+        for scale, length in zip(chosen, before[2:], strict=True):
+            if not (scale * (length or 1)).is_integer():
+                raise node.refusal("nnlite has align_corners for sizes that are whole numbers only")
     options[name] = chosen[0] if len(set(chosen)) == 1 else tuple(chosen)
     return node.add(nn.Upsample(**options), node.source(node.input(0)))
 
