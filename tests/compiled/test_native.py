@@ -109,13 +109,9 @@ def test_a_read_only_folder_is_said_once_and_worked_around(folder, monkeypatch):
         assert call() == [0, 2, 4]
 
 
-@pytest.mark.skipif(
-    not hasattr(os, "getuid") or os.getuid() == 0, reason="of POSIX, for other users than root"
-)
-def test_a_folder_without_the_permission_to_write_is_worked_around(folder):
-    folder.mkdir()
-    folder.chmod(0o500)
-    with pytest.warns(UserWarning, match="Permission denied"):
+def test_a_folder_that_cannot_be_made_is_worked_around(folder):
+    folder.write_text("a file")  # root may write to any folder, so permissions prove nothing
+    with pytest.warns(UserWarning, match="File exists"):
         assert call() == [0, 2, 4]
 
 
