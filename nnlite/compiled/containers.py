@@ -6,7 +6,7 @@ from typing import Any
 
 import nnlite as nn
 
-from ..layers.graph import computing_order, split_arguments
+from ..layers.graph import split_arguments
 from .forms import form
 from .source import Code, Value
 
@@ -66,7 +66,7 @@ def graph(layer: nn.Graph, code: Code, *inputs: Value) -> Any:
         chosen: Value = values[node][place]
         return chosen
 
-    for name in computing_order(layer.arguments):
+    for name in layer.order:
         positional, by_keyword = split_arguments(layer.arguments[name])
         values[name] = code.apply(
             layer[name],

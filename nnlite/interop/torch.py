@@ -21,7 +21,7 @@ import nnlite as nn
 
 from ..files.model import replace, sequential_arguments, shared
 from ..layers.embedding import sinusoids
-from ..layers.graph import computing_order, split_arguments
+from ..layers.graph import split_arguments
 
 Options = dict[str, Any]
 
@@ -444,7 +444,7 @@ class Graph(torch.nn.Module):
         for name, module in modules.items():
             self.add_module(name, module)
         self.inputs, self.outputs, self.arguments = graph.inputs, graph.outputs, graph.arguments
-        self._order = computing_order(graph.arguments)
+        self._order = graph.order
 
     def forward(self, *inputs: Any) -> Any:
         values = dict(zip(self.inputs, inputs, strict=True))

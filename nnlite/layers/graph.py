@@ -82,7 +82,8 @@ class Graph(Layer):
       `forward` that failed, `backward` raises an error until a `forward` succeeds.
 
     ``graph["name"]`` is the layer of a node, and ``graph.arguments["name"]`` lists its inputs as
-    they were given: names, constants, and the dictionary of those by keyword. `len`, ``in`` and
+    they were given: names, constants, and the dictionary of those by keyword. ``graph.order`` has
+    the names of the nodes in the order in which `forward` computes them. `len`, ``in`` and
     iteration work as for the dictionary of nodes.
 
     References
@@ -140,6 +141,7 @@ class Graph(Layer):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     arguments: dict[str, tuple[Any, ...]]
+    order: tuple[str, ...]
 
     def __init__(
         self,
@@ -179,7 +181,7 @@ class Graph(Layer):
             name: {_node(source) for source in sources if isinstance(source, str)}
             for name, sources in self._sources.items()
         }
-        self._order = self._sorted()
+        self.order = self._sorted()
         used = set[str]().union(*self._parents.values())
         self._ends = tuple(name for name in self._layers if name not in used)
         if outputs is None and len(self._ends) > 1:
@@ -200,9 +202,9 @@ class Graph(Layer):
         values = self._given(inputs)
         specs = {name: _spec(value) for name, value in values.items()}
         item_counts: dict[str, int] = {}
-        name = self._order[0]
+        name = self.order[0]
         try:
-            for name in self._order:
+            for name in self.order:
                 given = [
                     source if isinstance(source, float) else self._value(source, values, specs)
                     for source in self._sources[name]
@@ -225,7 +227,7 @@ class Graph(Layer):
                 for source in self._last_used_by[name]:
                     del values[source]
         except BaseException as error:
-            if name != self._order[0]:
+            if name != self.order[0]:
                 self.drop_cache()  # the nodes hold caches of two different forwards
             _add_node(error, name)
             raise
@@ -245,7 +247,7 @@ class Graph(Layer):
 
         wanted = {name: input_grad and specs[name].dtype.kind == "f" for name in self.inputs}
         wanted_below = {}
-        for name in self._order:
+        for name in self.order:
             wanted_below[name] = any(wanted[parent] for parent in self._parents[name])
             wanted[name] = wanted_below[name] or self._layers[name].trainable()
         check_latest_forwards(
@@ -255,7 +257,7 @@ class Graph(Layer):
         )
 
         try:
-            for name in reversed(self._order):
+            for name in reversed(self.order):
                 count = item_counts.get(name)
                 total: Any = sums.pop(name) if count is None else sums.pop_items(name, count)
                 if total is None or not wanted[name]:
@@ -397,7 +399,7 @@ class Graph(Layer):
         """Return for each node the values that are not needed after it."""
         needed = set(self._results)
         last_uses = {}
-        for name in reversed(self._order):
+        for name in reversed(self.order):
             sources = {source for source in self._sources[name] if isinstance(source, str)}
             last_uses[name] = sorted(sources - needed)
             needed |= sources
@@ -539,16 +541,6 @@ def split_arguments(arguments: Sequence[Any]) -> tuple[list[_Source], dict[str, 
     if arguments and isinstance(arguments[-1], Mapping):
         return list(arguments[:-1]), dict(arguments[-1])
     return list(arguments), {}
-
-
-def computing_order(arguments: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return the names of nodes so that each comes after the nodes that it depends on."""
-    parents = {}
-    for name, given in arguments.items():
-        positional, by_keyword = split_arguments(given)
-        sources = (*positional, *by_keyword.values())
-        parents[name] = {_node(source) for source in sources if isinstance(source, str)}
-    return [name for name in TopologicalSorter(parents).static_order() if name in arguments]
 
 
 def _parsed(name: str, node: Any) -> tuple[Layer, tuple[Any, ...]]:

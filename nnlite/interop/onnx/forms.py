@@ -17,7 +17,7 @@ from onnx import TensorProto
 import nnlite as nn
 
 from ...layers.embedding import sinusoids
-from ...layers.graph import computing_order, split_arguments
+from ...layers.graph import split_arguments
 from .write import Scope, Value
 
 Form = Callable[..., Any]
@@ -91,7 +91,7 @@ def _graph(scope: Scope, layer: nn.Graph, *inputs: Value) -> Any:
         named = isinstance(child, nn.Graph) and item in child.outputs
         return values[node][child.outputs.index(item) if named else int(item)]
 
-    for node in computing_order(layer.arguments):
+    for node in layer.order:
         positional, by_keyword = split_arguments(layer.arguments[node])
         values[node] = scope.child(
             node,
