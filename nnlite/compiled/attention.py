@@ -8,7 +8,7 @@ from typing import Any
 
 import nnlite as nn
 
-from .containers import add
+from .containers import add, child_path
 from .forms import form
 from .source import BATCH, Code, FixedBatchError, Value, product
 
@@ -34,10 +34,10 @@ def attention(
         raise FixedBatchError  # the batch size is a factor of its shape, or happens to be equal
     q, k, v = _projections(layer, code, [query, key, value])
     weights = _weights(layer, code, q, k, key_padding_mask, attn_mask)
-    path = f"{code.path}." if code.path else ""
-    dropped = code.apply(layer.weights_dropout, f"{path}weights_dropout", weights)
+    path = code.path
+    dropped = code.apply(layer.weights_dropout, child_path(path, "weights_dropout"), weights)
     heads = _heads(layer, code, dropped, v)
-    return code.apply(layer.out_proj, f"{path}out_proj", heads)
+    return code.apply(layer.out_proj, child_path(path, "out_proj"), heads)
 
 
 def _projections(layer: nn.MultiheadAttention, code: Code, inputs: list[Value]) -> list[Value]:
@@ -274,7 +274,7 @@ class _Parts:
         self._path = code.path
 
     def child(self, name: str, *inputs: Value, **masks: Value) -> Value:
-        path = f"{self._path}.{name}" if self._path else name
+        path = child_path(self._path, name)
         y: Value = self._code.apply(getattr(self._layer, name), path, *inputs, **masks)
         return y
 

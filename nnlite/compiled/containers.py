@@ -11,7 +11,8 @@ from .forms import form
 from .source import Code, Value
 
 
-def _joined(path: str, name: str) -> str:
+def child_path(path: str, name: str) -> str:
+    """Return the dotted name of a sub-layer."""
     return f"{path}.{name}" if path else name
 
 
@@ -20,14 +21,14 @@ def sequential(layer: nn.Sequential, code: Code, x: Value) -> Any:
     """Write one layer after the other."""
     path = code.path
     for name, child in layer.named_children():
-        x = code.apply(child, _joined(path, name), x)
+        x = code.apply(child, child_path(path, name), x)
     return x
 
 
 @form(nn.Residual)
 def residual(layer: nn.Residual, code: Code, x: Value) -> Any:
     """Y = x + f(x)."""
-    fx = code.apply(layer.body, _joined(code.path, "body"), x)
+    fx = code.apply(layer.body, child_path(code.path, "body"), x)
     return add(code, x, fx)
 
 
@@ -70,7 +71,7 @@ def graph(layer: nn.Graph, code: Code, *inputs: Value) -> Any:
         positional, by_keyword = split_arguments(layer.arguments[name])
         values[name] = code.apply(
             layer[name],
-            _joined(path, name),
+            child_path(path, name),
             *map(value, positional),
             **{keyword: value(source) for keyword, source in by_keyword.items()},
         )

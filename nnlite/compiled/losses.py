@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, nest, product
+from .source import Code, Size, Value, joined, nest, product
 
 
 def _finite(code: Code, x: Value) -> None:
@@ -242,13 +241,7 @@ def cross_entropy(
     logits = isinstance(loss, nn.CrossEntropy) and loss.from_logits
     smoothing = loss.label_smoothing
 
-    # Logits and log-probabilities of -inf mask their class.
-    code(f"""
-        valid = True
-        for i in range({scores.size}):
-            valid &= {scores}[i] < math.inf
-    """)
-    code.fail_if("not valid", "the predictions are not finite")
+    _check_scores(code, scores)
     if not log_scores and not logits:
         _check_distributions(code, scores.view(*sizes), classes, loops, at)
 
@@ -277,18 +270,8 @@ def cross_entropy(
     body = [begin]
     if p:
         lines.append(f"b = {p.view(*sizes)}")
-        body.append(f"""
-            top = a{at("0")}
-            for j in range({classes}):
-                top = max(top, a{at("j")})
-            total = real(0)
-            for j in range({classes}):
-                b{at("j")} = exp(a{at("j")} - top)
-                total += b{at("j")}
-            for j in range({classes}):
-                b{at("j")} /= total
-            log_total = top + real(math.log(total))
-        """)
+        body.append(_softmax(classes, at))
+        body.append("log_total = top + real(math.log(total))")
     of_logits, of_probabilities = "(a{} - log_total)", f"math.log(max(a{{}}, {tiny}))"
     log_p = "a{}" if log_scores else of_logits if logits else of_probabilities
     body.append("entropy = 0.0")
@@ -303,7 +286,7 @@ def cross_entropy(
         """)
     body.append(f"loss += {of_sample} * entropy\n{norm} += {counted}")
     code("\n".join(lines))
-    code(nest(loops, "\n".join(textwrap.dedent(part).strip("\n") for part in body if part)))
+    code(nest(loops, joined(*body)))
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")
@@ -345,7 +328,7 @@ def cross_entropy(
         with code.gradient(scores) as dx:
             views = f"a, c = {scores.view(*sizes)}, {dx.view(*sizes)}"
             code(f"{views}\nb = {p.view(*sizes)}" if p else views)
-            code(nest(loops, "\n".join(textwrap.dedent(part).strip("\n") for part in body)))
+            code(nest(loops, joined(*body)))
 
     return backward
 
@@ -379,6 +362,31 @@ def _layout(loss: Any, scores: Value) -> tuple[int, str, dict[str, Size], list[S
     return classes, places, loops, [scores.shape[0], places, classes], "[i, k, {}]".format
 
 
+def _check_scores(code: Code, scores: Value) -> None:
+    """Write the check of scores; those of -inf mask their class."""
+    code(f"""
+        valid = True
+        for i in range({scores.size}):
+            valid &= {scores}[i] < math.inf
+    """)
+    code.fail_if("not valid", "the predictions are not finite")
+
+
+def _softmax(classes: Size, at: Callable[[str], str]) -> str:
+    """Return statements that compute b = softmax(a), with the largest score and the sum of exp."""
+    return f"""
+        top = a{at("0")}
+        for j in range({classes}):
+            top = max(top, a{at("j")})
+        total = real(0)
+        for j in range({classes}):
+            b{at("j")} = exp(a{at("j")} - top)
+            total += b{at("j")}
+        for j in range({classes}):
+            b{at("j")} /= total
+    """
+
+
 def _class_weight(loss: Any, code: Code) -> str:
     """Return the weight of a class, whose index is to be formatted into it."""
     if loss.weight is None:
@@ -399,34 +407,22 @@ def _sample_weight(code: Code, *weight: Value) -> str:
 def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Value) -> Any:
     """ℓ = -w (1 - q)^γ log q for the probability q of the label; dx_j = s (p_j - [j = t])."""
     classes, places, loops, sizes, at = _layout(loss, scores)
-    code(f"""
-        valid = True
-        for i in range({scores.size}):
-            valid &= {scores}[i] < math.inf
-    """)
-    code.fail_if("not valid", "the predictions are not finite")
+    _check_scores(code, scores)
     class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
     _check_labels(code, labels, classes, loss.ignore_index)
     p, slopes = code.new(scores.shape, "p"), code.new(labels.shape, "slopes")
     norm = code.name("norm")
     label = "i" if places == "1" else f"i * {places} + k"
     code(f"a, b = {scores.view(*sizes)}, {p.view(*sizes)}\nloss, {norm} = 0.0, 0.0")
-    code(nest(loops, f"""
+    begin = f"""
         t = {labels}[{label}]
         if t == {loss.ignore_index}:
             {slopes}[{label}] = 0
             for j in range({classes}):
                 b{at("j")} = 0
             continue
-        top = a{at("0")}
-        for j in range({classes}):
-            top = max(top, a{at("j")})
-        total = real(0)
-        for j in range({classes}):
-            b{at("j")} = exp(a{at("j")} - top)
-            total += b{at("j")}
-        for j in range({classes}):
-            b{at("j")} /= total
+    """
+    end = f"""
         log_q = float(a{at("t")} - top) - math.log(total)
         rest = -math.expm1(log_q)
         w = {of_sample} * {class_weight.format("t")}
@@ -435,7 +431,8 @@ def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Val
         loss -= hardness * log_q
         {norm} += w
         {slopes}[{label}] = hardness * (1 + {loss.gamma!r} * ratio)
-    """))  # fmt: skip
+    """
+    code(nest(loops, joined(begin, _softmax(classes, at), end)))
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")
