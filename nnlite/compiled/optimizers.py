@@ -78,7 +78,7 @@ class Update:
             self.lines.append(f"for i in range(value.size):\n{textwrap.indent(text, '    ')}")
 
     def numbers_of(self, groups: list[Options], steps: list[int]) -> list[float]:
-        """Return the numbers, in the order of `names`, for groups after so many steps."""
+        """Return the numbers for groups, given their steps so far, in the order of `names`."""
         numbers = []
         for group, step, used in zip(groups, steps, self._used, strict=True):
             scalars = self._rule.scalars(group, step)

@@ -6,7 +6,6 @@ import copy
 import math
 import textwrap
 import warnings
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,19 +25,19 @@ from ..optim.optimizers import SGD, Adam
 from ..processes import ALONE
 from ..training.arguments import check_model_and_loss, checked_parameters
 from ..training.batches import as_batch
-from .isolation import leaves, package_generator_kept
+from .isolation import leaves, named_innermost, package_generator_kept
 from .trace import Trace, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # The test on one batch: as many samples, and as many steps of Adam with each learning rate. A model
-# learns if its loss falls below this fraction of that of a constant prediction, and has learned the
-# batch by heart below the next.
+# learns if its loss falls below this fraction of that of a constant prediction, and has memorised
+# the batch below the next.
 _SAMPLES = 32
 _STEPS = 250
 _RATES = (0.01, 0.001)
-_LEARNS, _BY_HEART = 0.5, 0.05
+_LEARNS, _MEMORISES = 0.5, 0.05
 
 # The range test: the learning rate grows from the first to the last number in this many steps.
 _LOWEST, _HIGHEST, _RANGE_STEPS = 1e-6, 10.0, 90
@@ -343,7 +342,7 @@ class _Examination:
             doubt, _, cure = str(warning.message).partition("; ")
             self._add("output", doubt, cure)
             return
-        last = type(list(_innermost(patient.model))[-1]).__name__
+        last = type([*named_innermost(patient.model)][-1][1]).__name__
         low, high = _RANGES.get(last, (-math.inf, math.inf))
         if isinstance(loss, (CrossEntropy, BinaryCrossEntropy)) and loss.from_logits:
             if low > -math.inf or high < math.inf:
@@ -407,13 +406,13 @@ class _Examination:
     # ---- units and gradients ----
 
     def _check_units(self, traced: Trace, model: Layer) -> None:
-        layers = dict(model.named_layers())
+        layers = dict(named_innermost(model))
         worst: tuple[float, str] = (0.0, "")
         count = total = 0
         of_features = False  # whether the units are along the last axis
         for name, entry in traced.items():
             layer = layers.get(name)
-            if layer is None or any(True for _ in layer.named_children()):
+            if layer is None:
                 continue
             y = entry.value
             if any(True for _ in layer.parameters(recurse=False)):
@@ -475,7 +474,7 @@ class _Examination:
             optimizer = Adam(patient.model.parameters(), lr=rate)
             for _ in range(_STEPS):
                 lowest = min(lowest, patient.step(optimizer, inputs, targets))
-                if lowest < _BY_HEART * reference:
+                if lowest < _MEMORISES * reference:
                     break
             if lowest < _LEARNS * reference:
                 break
@@ -485,7 +484,7 @@ class _Examination:
             self._add(
                 "one batch", f"{message}: no better than half of {reference:.3g}, that of a "
                 f"constant prediction",
-                "find out why it cannot learn these few by heart: wrong pairs of inputs and "
+                "find out why it cannot memorise these few: wrong pairs of inputs and "
                 "targets, too few units, no activation between the layers, or one of the above",
             )  # fmt: skip
         else:
@@ -604,13 +603,6 @@ def _loss_of_nothing(loss: Layer, output: Any, targets: tuple[Any, ...]) -> floa
 
 
 # ---- units ----
-
-
-def _innermost(layer: Layer) -> Iterator[Layer]:
-    """Yield the layers without sub-layers, in order."""
-    for part in layer.layers():
-        if not any(True for _ in part.named_children()):
-            yield part
 
 
 def _units(values: Array, of_features: bool) -> Array:

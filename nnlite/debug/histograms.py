@@ -15,7 +15,13 @@ from ..layer import Layer
 from ..modes import no_grad
 from ..training.callbacks import Callback
 from ..training.state import Training
-from .isolation import intercept, is_floats, isolated_copy, package_generator_kept
+from .isolation import (
+    intercept,
+    is_floats,
+    isolated_copy,
+    named_innermost,
+    package_generator_kept,
+)
 
 
 class Histograms(Callback):
@@ -110,9 +116,8 @@ def outputs_of(model: Layer, inputs: tuple[Any, ...]) -> dict[str, Array]:
     """Return the output of each layer without sub-layers, in evaluation mode, by its name."""
     copy = isolated_copy(model).eval()
     found: dict[str, Array] = {}
-    for name, layer in copy.named_layers():
-        if not any(True for _ in layer.named_children()):
-            intercept(layer, "forward", functools.partial(_keep, found, name or "output"))
+    for name, layer in named_innermost(copy):
+        intercept(layer, "forward", functools.partial(_keep, found, name or "output"))
     with no_grad(), package_generator_kept():
         copy(*inputs)
     return found

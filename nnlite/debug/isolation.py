@@ -49,6 +49,13 @@ def stop_intercepting(layer: Layer) -> None:
         vars(layer).pop(method, None)
 
 
+def named_innermost(model: Layer) -> Iterator[tuple[str, Layer]]:
+    """Yield the layers without sub-layers, with their dotted names."""
+    for name, layer in model.named_layers():
+        if next(layer.children(), None) is None:
+            yield name, layer
+
+
 def leaves(values: Any) -> Iterator[Any]:
     """Yield the items of a nested tuple; any other value is its only item."""
     if isinstance(values, tuple):

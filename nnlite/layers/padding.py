@@ -104,7 +104,6 @@ class ConstantPad2d(_ConstantPad):
     value : float
         The constant.
 
-
     Notes
     -----
     Shapes: x (N, C, H, W), y (N, C, top + H + bottom, left + W + right). The gradient of x is the
@@ -150,7 +149,6 @@ class ZeroPad2d(_ConstantPad):
     padding : int or (left, right, top, bottom)
         Width of the border; one int for all sides.
 
-
     Examples
     --------
     >>> import numpy as np
@@ -172,7 +170,6 @@ class ZeroPad1d(_ConstantPad):
     Parameters
     ----------
     padding : int or (left, right)
-
 
     Examples
     --------
@@ -200,7 +197,6 @@ class ReflectionPad2d(_RepeatingPad):
     ------
     ValueError
         If the image is too small: the border must be narrower than the image.
-
 
     Notes
     -----
@@ -250,7 +246,6 @@ class ReplicationPad2d(_RepeatingPad):
     ----------
     padding : int or (left, right, top, bottom)
         Width of the border; one int for all sides.
-
 
     Notes
     -----
@@ -302,7 +297,6 @@ class CircularPad2d(_RepeatingPad):
     ------
     ValueError
         If the image is too small: the border must be at most as wide as the image.
-
 
     Notes
     -----

@@ -504,7 +504,7 @@ def _sides(
 def _class_counts(
     predictions: ArrayLike, labels: ArrayLike, threshold: float, ignore_index: int, who: str
 ) -> tuple[Array, Array, Array]:
-    """Return the numbers of samples of each class: predicted rightly, predicted, and true."""
+    """Return three counts for each class: correct predictions, all predictions, and samples."""
     if np.shape(predictions) != np.shape(labels):
         counts = _confusion(predictions, labels, ignore_index, who)
         return counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
