@@ -32,7 +32,7 @@ def _elu(layer: nn.ELU) -> tuple[str, str]:
 
 
 def _selu(layer: nn.SELU) -> tuple[str, str]:
-    alpha, scale = _real(layer._alpha), _real(layer._scale)
+    alpha, scale = _real(layer.alpha), _real(layer.scale)
     return (
         f"{scale} * (x if x > 0 else {alpha} * (exp(min(x, real(0))) - real(1)))",
         f"dy * {scale} * (real(1) if x > 0 else {alpha} * exp(min(x, real(0))))",

@@ -179,20 +179,19 @@ class SELU(ELU):
     array([-1.7581,  0.    ,  1.0507])
     """
 
-    _alpha = 1.6732632423543772
-    _scale = 1.0507009873554805
+    scale = 1.0507009873554805
 
     def __init__(self) -> None:
-        super().__init__(self._alpha)
+        super().__init__(alpha=1.6732632423543772)
 
     def value(self, x: Array) -> tuple[Array, Array]:
         y, x = super().value(x)
-        y *= self._scale
+        y *= self.scale
         return y, x
 
     def vjp(self, x: Array, grad: Array) -> Array:
         slope = super().vjp(x, grad)
-        slope *= self._scale
+        slope *= self.scale
         return slope
 
 
