@@ -194,11 +194,12 @@ def fit(
     )  # fmt: skip
     pace = Pace(training, schedule_every, monitor)
     good = LastGood(model, parameters, enabled=boolean(rollback, "fit: rollback"))
-    compiled = None
+    compiled, step, tested = None, optimizer.step, model
     if boolean(compile, "fit: compile"):
         from ..compiled.fitting import CompiledFit
 
         compiled = CompiledFit(model, loss, optimizer)
+        step, tested = compiled.step, compiled.model
     saver = checked_checkpoint(checkpoint, resume)
     if saver is not None or optimizer.processes.size > 1:
         training.terms = terms_of(
@@ -233,9 +234,8 @@ def fit(
                         if max_norm is not None:
                             clip_grad_norm(parameters, max_norm)
                         good.keep_parameters()
-                        optimizer.step() if compiled is None else compiled.step()
+                        step()
                     supervisor.after_step(batches)
-                tested = model if compiled is None else compiled.model
                 figures = {} if validation is None else _validate(tested, loss, validation, named)
                 supervisor.end_epoch(figures)
             supervisor.after_epoch()
