@@ -16,6 +16,8 @@ ROWS = {
     "LSTM 28x28-128-10, train, batch 64": "LSTM of the same size",
     "LeNet, train, batch 64": "LeNet, batch 64",
     "PyTorch example CNN, train, batch 64": "PyTorch's example CNN, batch 64",
+    "CNN of depthwise convolutions, train, batch 64": "CNN of depthwise convolutions, batch 64",
+    "Transformer layer 28x128, train, batch 64": "Transformer layer, 28 steps of 128, batch 64",
     "MLP 784-128-10, predict, batch 1": "MLP 784-128-10, `predict` of one sample",
     "MLP 784-256-128-10, predict, batch 256": "MLP 784-256-128-10, `predict` of 256 samples",
     "LSTM 28x28-128-10, predict, batch 1": "the LSTM, `predict` of one sample",
@@ -26,8 +28,8 @@ ROWS = {
 
 def excerpt() -> str:
     """Return the table in Markdown, with the rows in which PyTorch is faster marked."""
-    lines = TABLE.read_text(encoding="utf-8").splitlines()
-    header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line)
+    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
     # The ratio of the floor has the same title, and comes later.
     columns = [header.index(title) for title in ("case", "nnlite", "PyTorch", "ratio")]
     measured = {}
