@@ -153,11 +153,11 @@ class Layer(Hinted):
 
     def cache(self, *values: Any) -> None:
         """Store `values` for `backward`, replacing the last ones; under `no_grad`, do nothing."""
-        thread = current.caching
+        thread, cache = current.caching, self._cache
         if thread is None:
-            self.drop_cache()
+            if cache.values is not None:
+                self.drop_cache()
             return
-        cache = self._cache
         if cache is _NONE:
             cache = self._cache = _Cache()
         if cache.thread != thread:
@@ -187,9 +187,8 @@ class Layer(Hinted):
 
     def drop_cache(self) -> None:
         """Delete the values that `forward` cached in this thread."""
-        cache = self._cache
-        if cache.values is not None and cache.thread == current.thread:
-            cache.values = None
+        if self._cache.thread == current.thread:
+            self._cache.values = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_cache"}
