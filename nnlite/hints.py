@@ -283,7 +283,8 @@ class _Guess:
         self._name = name
 
     def __get__(self, owner: object, kind: type) -> Any:
-        raise attribute_error(f"{kind.__name__!r} object has no attribute {self._name!r}", self._name)
+        fault = f"{kind.__name__!r} object has no attribute {self._name!r}"
+        raise attribute_error(fault, self._name)
 
 
 for _name in ATTRIBUTES:
