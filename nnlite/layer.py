@@ -402,7 +402,7 @@ class Layer(Hinted):
                 f"got {type(state_dict).__name__}"
             )
         strict = boolean(strict, f"{type(self).__name__}: strict")
-        values, keys = matched(dict(self._entries()), state_dict, strict, self.label)
+        values, keys = matched(dict(self._entries()), state_dict, strict, self)
         for target, value in values:
             target[...] = value
         return keys

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .checks import Labelled
 from .engine.arrays import Array
 from .parameter import Parameter
 
@@ -94,7 +95,7 @@ def matched(
     entries: Mapping[str, Parameter | Array],
     state_dict: Mapping[str, ArrayLike],
     strict: bool,
-    label: str,
+    owner: Labelled,
 ) -> tuple[list[tuple[Array, Array]], IncompatibleKeys]:
     """Return the array of each entry with its new value, and the names without a counterpart.
 
@@ -111,8 +112,8 @@ def matched(
         faults = [f"lacks {_listed(missing)}"] * bool(missing)
         faults += [f"has the unknown {_listed(unexpected)}"] * bool(unexpected)
         raise ValueError(
-            f"{label}: the state dict {' and '.join(faults)}; load it into the model that it was "
-            f"saved from, or pass strict=False"
+            f"{owner.label}: the state dict {' and '.join(faults)}; "
+            f"load it into the model that it was saved from, or pass strict=False"
         )
     pairs: list[tuple[Array, Array]] = []
     for name, entry in entries.items():
@@ -122,11 +123,13 @@ def matched(
         value = np.asarray(state_dict[name])
         if value.dtype.kind not in ("f" if target.dtype.kind == "f" else "iu"):
             raise TypeError(
-                f"{label}: {name!r} is of dtype {target.dtype}, the state dict has {value.dtype}"
+                f"{owner.label}: {name!r} is of dtype {target.dtype}, "
+                f"the state dict has {value.dtype}"
             )
         if value.shape != target.shape:
             raise ValueError(
-                f"{label}: {name!r} is of shape {target.shape}, the state dict has {value.shape}"
+                f"{owner.label}: {name!r} is of shape {target.shape}, "
+                f"the state dict has {value.shape}"
             )
         pairs.append((target, value))
     return pairs, IncompatibleKeys(missing, unexpected)

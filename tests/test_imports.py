@@ -37,7 +37,7 @@ ALLOWED = {
     "parameter": {"engine", "changes", "checks", "hints", "random"},
     "modes": set(),
     "processes": {"engine", "random"},
-    "members": {"engine", "parameter"},
+    "members": {"engine", "checks", "parameter"},
     "layer": {
         "engine",
         "hints",
