@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine import threads
+from ..hints import explained
 from .idx import read_idx
 
 #: Mean of the training pixels, scaled to [0, 1].
@@ -28,6 +29,7 @@ _FILES = (
 Split = tuple[NDArray[Any], NDArray[np.int64]]
 
 
+@explained
 def mnist(
     directory: str | os.PathLike[str] | None = None,
     *,
