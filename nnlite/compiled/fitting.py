@@ -11,6 +11,7 @@ from ..modes import no_grad
 from ..training.batches import Batch
 from . import programs
 from .compile import CompiledModel, Gradients
+from .forms import form_of
 from .optimizers import CompiledUpdate
 
 
@@ -22,17 +23,16 @@ class CompiledFit:
     model : CompiledModel
         For validation.
     step : callable
-        Moves the parameters as the optimizer's ``step`` does.
+        Moves the parameters as the optimizer's ``step`` does after ``synchronize``.
     """
 
     def __init__(
         self, model: nn.Layer, loss: nn.Layer, optimizer: nn.Optimizer, native: bool = True
     ) -> None:
+        form_of(loss)
         self.model = CompiledModel(model, native)
         self._gradients = Gradients(model, loss, native)
-        # The sum over several processes is part of the optimizer's own step.
-        alone = optimizer.processes.size == 1
-        self.step = CompiledUpdate(optimizer, native) if alone else optimizer.step
+        self.step = CompiledUpdate(optimizer, native)
 
     def passes(self, batch: Batch) -> tuple[Array, float]:
         """Add the gradients of a batch, with its scale, to those of the parameters.
