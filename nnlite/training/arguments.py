@@ -59,7 +59,7 @@ def checked_parameters(model: Layer, loss: Loss, optimizer: Any) -> list[Paramet
             f"not; call optimizer.step(closure) in a loop of your own"
         )
     known = {id(parameter) for layer in (model, loss) for parameter in layer.parameters()}
-    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moved = optimizer.parameters()
     foreign = [parameter for parameter in moved if id(parameter) not in known]
     if foreign:
         raise ValueError(
