@@ -214,6 +214,8 @@ def _first(x: Any, grad: Any) -> Any:
         ({"key_padding_mask": np.ones((3, 2), bool)}, ValueError, r"shape \(2, 3\), got \(3, 2\)"),
         ({"attn_mask": np.ones((3, 4), bool)}, ValueError, r"\(3, 3\) or \(4, 3, 3\)"),
         ({"attn_mask": np.ones((3, 3), int)}, TypeError, r"\.astype\(bool\)"),
+        ({"attn_mask": np.full((3, 3), np.nan)}, ValueError, "attn_mask contains NaN or"),
+        ({"key_padding_mask": np.full((2, 3), np.inf)}, ValueError, "mask contains NaN or"),
         ({"key_padding_mask": np.ma.masked_array(np.ones((2, 3)), True)}, TypeError, "masked"),
     ],
 )
