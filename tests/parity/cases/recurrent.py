@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import strategies as st
-
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import nnlite as nn
