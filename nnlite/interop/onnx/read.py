@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -245,10 +245,10 @@ class Node:
         """Return the source of a value, with layers for its different axes if it has any."""
         if value.directions:
             rank = len(value.axes or ())
-            sizes = (0,) * (rank - 2) + (value.directions, -1)
-            value = Value(self._add_function(functions.Reshape(sizes), value.source), 0, value.axes)
+            split = self.add(nn.Unflatten(rank - 2, (value.directions, -1)), value.source)
+            value = Value(split.source, 0, value.axes)
         if value.axes is not None and value.axes != tuple(range(len(value.axes))):
-            value = Value(self._add_function(functions.Permute(value.axes), value.source))
+            value = self.add(nn.Permute(*value.axes), value.source)
         if value.ones:
             return self.add(nn.Reshape(-1, *[1] * value.ones), value.source).source
         return value.source
@@ -262,17 +262,21 @@ class Node:
         self.model.layers[name] = (layer, *sources)
         return Value(name)
 
-    def function(self, function: functions.Function, index: int = 0) -> Value:
-        """Add a function of an input to the graph, and return its output."""
-        return Value(self._add_function(function, self.source(self.input(index))))
+    def chain(self, layers: Iterable[nn.Layer], index: int = 0) -> Value:
+        """Add layers to the graph of which the first takes an input, and return their output."""
+        value: Value | str | float = self.source(self.input(index))
+        for layer in layers:
+            value = self.add(layer, value)
+        return value if isinstance(value, Value) else Value(str(value))
 
-    def _add_function(self, function: functions.Function, source: str | float) -> str:
-        return self.add(functions.as_layer(function), source).source
+    def function(self, function: functions.Function) -> Value:
+        """Add a function of the first input to the graph, and return its output."""
+        return self.chain([functions.as_layer(function)])
 
     def layer_of(self, found: Any) -> nn.Layer | None:
         """Return the layer that computes a value, if it is that layer's output as it is."""
         if isinstance(found, Value) and found == Value(found.source):
-            return next(iter(self.model.layers[found.source]), None)
+            return next(iter(self.model.layers.get(found.source, ())), None)
         return None
 
     def arguments_of(self, value: Value) -> tuple[Any, ...]:
@@ -396,8 +400,8 @@ def _assembled(model: Model, proto: onnx.ModelProto) -> nn.Sequential | nn.Graph
         source = end.source(end.input(0))
         if isinstance(source, float):
             raise end.refusal("it is a single number")
-        if not model.layers[source] or source in outputs:
-            # Neither an input nor another output of a Graph can be an output.
+        if not model.layers.get(source) or source in outputs:
+            # Neither an input, one of several outputs of a node, nor another output can be one.
             source = end.add(nn.Identity(), source).source
         outputs.append(source)
     layers = _reached(model.layers, outputs)
@@ -417,7 +421,7 @@ def _reached(
     reached: set[str] = set()
     waiting = list(outputs)
     while waiting:
-        name = waiting.pop()
+        name = waiting.pop().partition(".")[0]  # "split.1" is an output of the node "split"
         if name not in reached:
             reached.add(name)
             waiting += [source for source in layers[name][1:] if isinstance(source, str)]
