@@ -56,7 +56,9 @@ def _shape(node: Node) -> Constant:
     name, sizes = node.names[0], node.shape(0)
     if sizes is None:
         raise node.refusal("the number of axes of its input is not known")
-    found = [Size(name, axis) if size is None else size for axis, size in enumerate(sizes)]
+    found = [
+        node.model.size(name, axis) if size is None else size for axis, size in enumerate(sizes)
+    ]
     return Constant(np.array(found[node.option("start", 0) : node.option("end")], object))
 
 
@@ -603,7 +605,7 @@ def _reshape(node: Node) -> Any:
     if before is None:
         raise node.refusal("the number of axes of its input is not known")
     kept = [
-        size in (0, Size(node.names[0], axis), *before[axis : axis + 1])
+        size in (0, node.model.size(node.names[0], axis), *before[axis : axis + 1])
         for axis, size in enumerate(target)
     ]
     if x.directions and _merges_directions(x, len(before), target, kept):
