@@ -41,7 +41,7 @@ def check_model_and_loss(model: Any, loss: Any, who: str) -> None:
     if isinstance(model, Loss) and isinstance(loss, Layer) and not isinstance(loss, Loss):
         raise TypeError(f"{who}: expected the model first and the loss after it")
     check_layer(model, "model", who)
-    check_layer(loss, "loss", who)
+    check_layer(loss, "loss", who, f"; write {who}(model, loss, ...) with loss = CrossEntropy()")
     if getattr(loss, "reduction", None) == "none":
         raise ValueError(f"{who}: {loss.label} gives no single number; use reduction='mean'")
 
