@@ -25,21 +25,18 @@ from .layer import Layer
 from .layers.activations import (
     ELU,
     GELU,
-    GLU,
     SELU,
     Hardsigmoid,
     Hardswish,
     Hardtanh,
     LeakyReLU,
     LogSigmoid,
-    LogSoftmax,
     Mish,
     PReLU,
     ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
-    Softmax,
     Softplus,
     Softsign,
     Tanh,
@@ -123,6 +120,7 @@ from .layers.shape import (
     Unflatten,
     Unsqueeze,
 )
+from .layers.softmax import GLU, LogSoftmax, Softmax
 from .layers.transformer import TransformerDecoderLayer, TransformerEncoderLayer
 from .losses import (
     BinaryCrossEntropy,
@@ -150,7 +148,7 @@ from .optim.base import Optimizer
 from .optim.clipping import clip_grad_norm, clip_grad_value
 from .optim.lbfgs import LBFGS
 from .optim.muon import Muon
-from .optim.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from .optim.optimizers import Adagrad, Adam, AdamW, RMSprop
 from .optim.schedules import (
     ConstantLR,
     CosineAnnealingLR,
@@ -167,6 +165,7 @@ from .optim.schedules import (
     SequentialLR,
     StepLR,
 )
+from .optim.sgd import SGD
 from .parameter import Parameter
 from .plots import (
     plot_confusion_matrix,

@@ -133,6 +133,8 @@ def shown(value: Any) -> str:
 
 def integer(value: Any, what: str, minimum: float = 1) -> int:
     """Return `value` as an int of at least `minimum`, or raise an error that names it `what`."""
+    if type(value) is int and minimum <= value <= sys.maxsize:
+        return value
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{what} must be an int, got {value!r}")
     try:

@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
@@ -267,10 +267,25 @@ class Hinted:
         if "__init__" in vars(cls):
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
-    if not TYPE_CHECKING:  # type checkers would take every attribute to exist
+    def __dir__(self) -> list[str]:
+        names = object.__dir__(self)
+        return [name for name in names if name not in ATTRIBUTES or hasattr(self, name)]
 
-        def __getattr__(self, name: str) -> Any:
-            try:
-                return object.__getattribute__(self, name)  # the error of before, or of a property
-            except AttributeError as error:
-                raise attribute_error(str(error), name) from None
+
+class _Guess:
+    """A name of `ATTRIBUTES` in `Hinted`. A method, or an attribute of an object, overrides it.
+
+    A ``__getattr__`` in `Hinted` would do the same, and slow down every attribute that exists:
+    Python does not optimise the access to attributes of such objects.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: object, kind: type) -> Any:
+        fault = f"{kind.__name__!r} object has no attribute {self._name!r}"
+        raise attribute_error(fault, self._name)
+
+
+for _name in ATTRIBUTES:
+    setattr(Hinted, _name, _Guess(_name))

@@ -7,9 +7,8 @@ the gradients of the parameters.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -18,6 +17,7 @@ from .changes import changes
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
 from .hints import Hinted
+from .members import IncompatibleKeys, constructor_call, held, matched, replaced
 from .modes import current
 from .parameter import Parameter
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .debug.summary import Summary
 
 Self = TypeVar("Self", bound="Layer")
-Member = TypeVar("Member")
 
 
 class _Cache:
@@ -50,13 +49,6 @@ class _Cache:
 
 
 _NONE = _Cache()  # of all layers that have cached nothing yet; never changed
-
-
-class IncompatibleKeys(NamedTuple):
-    """The names missing from a state dict, and the names in it that the layer does not have."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
 
 
 class Layer(Hinted):
@@ -153,11 +145,11 @@ class Layer(Hinted):
 
     def cache(self, *values: Any) -> None:
         """Store `values` for `backward`, replacing the last ones; under `no_grad`, do nothing."""
-        thread = current.caching
+        thread, cache = current.caching, self._cache
         if thread is None:
-            self.drop_cache()
+            if cache.values is not None:
+                self.drop_cache()
             return
-        cache = self._cache
         if cache is _NONE:
             cache = self._cache = _Cache()
         if cache.thread != thread:
@@ -187,9 +179,8 @@ class Layer(Hinted):
 
     def drop_cache(self) -> None:
         """Delete the values that `forward` cached in this thread."""
-        cache = self._cache
-        if cache.values is not None and cache.thread == current.thread:
-            cache.values = None
+        if self._cache.thread == current.thread:
+            self._cache.values = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_cache"}
@@ -264,7 +255,7 @@ class Layer(Hinted):
 
     def named_children(self) -> Iterator[tuple[str, Layer]]:
         """Yield the name and the layer of each direct sub-layer."""
-        return iter(_held(self, Layer))
+        return iter(held(self, Layer))
 
     def children(self) -> Iterator[Layer]:
         """Yield each direct sub-layer."""
@@ -300,7 +291,7 @@ class Layer(Hinted):
         return self
 
     def _own_parameters(self) -> list[tuple[str, Parameter]]:
-        return _held(self, Parameter)
+        return held(self, Parameter)
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True
@@ -411,36 +402,10 @@ class Layer(Hinted):
                 f"got {type(state_dict).__name__}"
             )
         strict = boolean(strict, f"{type(self).__name__}: strict")
-        entries = dict(self._entries())
-        missing = [name for name in entries if name not in state_dict]
-        unexpected = [str(name) for name in state_dict if name not in entries]
-        if strict and (missing or unexpected):
-            faults = [f"lacks {_listed(missing)}"] * bool(missing)
-            faults += [f"has the unknown {_listed(unexpected)}"] * bool(unexpected)
-            raise ValueError(
-                f"{self.label}: the state dict {' and '.join(faults)}; "
-                f"load it into the model that it was saved from, or pass strict=False"
-            )
-        values: list[tuple[Array, Array]] = []
-        for name, entry in entries.items():
-            if name not in state_dict:
-                continue
-            target = entry.data if isinstance(entry, Parameter) else entry
-            value = np.asarray(state_dict[name])
-            if value.dtype.kind not in ("f" if target.dtype.kind == "f" else "iu"):
-                raise TypeError(
-                    f"{self.label}: {name!r} is of dtype {target.dtype}, "
-                    f"the state dict has {value.dtype}"
-                )
-            if value.shape != target.shape:
-                raise ValueError(
-                    f"{self.label}: {name!r} is of shape {target.shape}, "
-                    f"the state dict has {value.shape}"
-                )
-            values.append((target, value))
+        values, keys = matched(dict(self._entries()), state_dict, strict, self)
         for target, value in values:
             target[...] = value
-        return IncompatibleKeys(missing, unexpected)
+        return keys
 
     def astype(self: Self, dtype: DTypeLike) -> Self:
         """Convert all parameters and buffers to float32 or float64, in place; return the layer."""
@@ -514,7 +479,7 @@ class Layer(Hinted):
         """
         twin = copy.copy(self)
         for name, value in vars(twin).items():
-            vars(twin)[name] = _tied(value)
+            vars(twin)[name] = replaced(value, Layer, Layer.tied)
         return twin
 
     # ---- description ----
@@ -588,62 +553,7 @@ class Layer(Hinted):
 
     def __repr__(self) -> str:
         """Return the constructor call, with all options that differ from their defaults."""
-        arguments = []
-        for name, option in inspect.signature(type(self).__init__).parameters.items():
-            if name in ("self", "rng"):
-                continue
-            if option.kind in (option.VAR_POSITIONAL, option.VAR_KEYWORD):
-                continue
-            value = getattr(self, name, option.default)
-            if isinstance(value, Parameter):
-                value = True
-            elif isinstance(value, np.ndarray):
-                value = value.tolist()
-            elif value is None and isinstance(option.default, bool):
-                value = False
-            if value is option.empty:
-                arguments.append(f"{name}=...")
-            elif option.default is option.empty:
-                arguments.append(repr(value))
-            elif value is not option.default and value != option.default:
-                arguments.append(f"{name}={value!r}")
-        return f"{type(self).__name__}({', '.join(arguments)})"
-
-
-# Types of most attributes, which cannot contain parameters or layers.
-_OPTIONS = {bool, float, int, str, type(None), np.ndarray}
-_PLAIN: dict[type, set[type]] = {Parameter: _OPTIONS, Layer: _OPTIONS | {Parameter}}
-
-
-def _held(layer: Layer, kind: type[Member]) -> list[tuple[str, Member]]:
-    """Return all members of type `kind` in the attributes of `layer`, with dotted names."""
-    found: list[tuple[str, Member]] = []
-    plain = _PLAIN[kind]
-    for name, value in vars(layer).items():
-        if type(value) in plain:
-            continue
-        if isinstance(value, kind):
-            found.append((name, value))
-        elif isinstance(value, (list, tuple, dict)) and not name.startswith("_"):
-            found += _members(name, value, kind)
-    return found
-
-
-def _members(name: str, value: Any, kind: type[Member]) -> Iterator[tuple[str, Member]]:
-    """Yield the members of type `kind` in an attribute: the value, or items of lists and dicts.
-
-    Private lists and dicts are skipped: caches, and lists that a container yields itself.
-    """
-    if isinstance(value, kind):
-        yield name, value
-    elif name.startswith("_"):
-        return
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _members(f"{name}.{index}", item, kind)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _members(f"{name}.{key}", item, kind)
+        return constructor_call(self)
 
 
 def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
@@ -698,19 +608,3 @@ def add_path(
     suffix = f" (layer {path!r}{what})" if path else old
     error.args = (str(error).removesuffix(old) + suffix,)
     vars(error)["_place"] = number, what, suffix
-
-
-def _tied(value: Any) -> Any:
-    """Return `value`, with all layers in it replaced by tied ones."""
-    if isinstance(value, Layer):
-        return value.tied()
-    if type(value) in (list, tuple):
-        return type(value)(_tied(item) for item in value)
-    if type(value) is dict:
-        return {key: _tied(item) for key, item in value.items()}
-    return value
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -24,9 +24,11 @@ class _Mode(threading.local):
         return None if self.trained else self.trained is not None
 
     def enter(self, context: no_grad, trained: list[object] | None = None) -> None:
-        self.contexts.append((context, trained))
-        context.entered_in = vars(self)
-        _update(vars(self))
+        context.entered_in = thread = vars(self)
+        thread["contexts"].append((context, trained))
+        thread["caching"] = None
+        if trained is not None:
+            thread["trained"] = trained
 
     def leave(self, context: no_grad) -> None:
         thread = vars(self)

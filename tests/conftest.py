@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, settings
 import nnlite as nn
 
 # No deadline: how fast the machine is says nothing about whether a property holds. The examples
-# are the same in every run; HYPOTHESIS_PROFILE=explore draws new ones, and more of them.
+# are the same in every run; HYPOTHESIS_PROFILE=explore draws new ones, and more of them, and
+# HYPOTHESIS_PROFILE=few fewer.
 settings.register_profile("same", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("few", deadline=None, max_examples=5, derandomize=True)
 settings.register_profile(
     "explore", deadline=None, max_examples=500, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -107,11 +107,19 @@ def weight(layer: nn.Weight, code: Code) -> Any:
     """Y = w."""
     w = code.parameter(layer.weight, "weight")
     y = code.new(layer.weight.shape)
-    code(f"{y}[:] = {w}.reshape(-1)")
+    code(f"""
+        values = {w}.reshape(-1)
+        for i in range({y.size}):
+            {y}[i] = values[i]
+    """)
 
     def backward(dy: Value) -> None:
         with code.gradient(w) as dw:
-            code(f"{dw}.reshape(-1)[:] = {dy}")
+            code(f"""
+                values = {dw}.reshape(-1)
+                for i in range({y.size}):
+                    values[i] = {dy}[i]
+            """)
 
     return y, backward
 
@@ -158,25 +166,31 @@ def matmul(layer: nn.MatMul, code: Code, a: Value, b: Value) -> Any:
     letters = [f"i{axis}" for axis in range(len(stack))]
     sizes = dict(zip(letters, stack, strict=True))
 
-    def matrix(name: str, own: Shape) -> str:
-        """Return the expression for the matrix of an operand at the place of the loops."""
+    def matrix(name: str, own: Shape, *element: str) -> str:
+        """Return the expression for the matrix of an operand, or its element, in the loops."""
         places = letters[len(letters) - (len(own) - 2) :] if len(own) > 2 else []
         index = ["0" if size == 1 else place for place, size in zip(places, own[:-2], strict=True)]
+        index += element
         return f"{name}[{', '.join(index)}]" if index else name
 
     y_shape = (*stack, rows, columns)
     code(f"a, b, y = {a.view(*a_shape)}, {b.view(*b_shape)}, {y.view(*y_shape)}")
     left, right = matrix("a", a_shape), matrix("b", b_shape)
-    code(nest(sizes, f"{matrix('y', y_shape)}[:] = np.dot({left}, {right})"))
+    code(nest(sizes, f"np.dot({left}, {right}, {matrix('y', y_shape)})"))
 
     def backward(dy: Value) -> None:
         code(f"a, b, dy = {a.view(*a_shape)}, {b.view(*b_shape)}, {dy.view(*y_shape)}")
         grad = matrix("dy", y_shape)
-        products = (f"np.dot({grad}, {right}.T)", f"np.dot({left}.T, {grad})")
-        for operand, own, product_ in zip((a, b), (a_shape, b_shape), products, strict=True):
+        factors = (f"{grad}, {right}.T", f"{left}.T, {grad}")
+        for operand, own, pair in zip((a, b), (a_shape, b_shape), factors, strict=True):
             if operand.needs_grad:
-                with code.gradient(operand) as part:
-                    code(f"{part}[:] = 0\npart = {part.view(*own)}")
-                    code(nest(sizes, f"{matrix('part', own)}[:] += {product_}"))
+                with code.gradient(operand) as total:
+                    code(f"""
+                        total, part = {total.view(*own)}, np.empty(({own[-2]}, {own[-1]}), real)
+                        total[:] = 0
+                    """)
+                    add = f"{matrix('total', own, 'i', 'j')} += part[i, j]"
+                    addition = nest({"i": own[-2], "j": own[-1]}, add)
+                    code(nest(sizes, f"np.dot({pair}, part)\n{addition}"))
 
     return y, backward

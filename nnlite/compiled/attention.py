@@ -61,7 +61,8 @@ def _projections(layer: nn.MultiheadAttention, code: Code, inputs: list[Value]) 
         y = code.new((x.shape[0], heads, steps, size), "qkv"[index])
         added = f" + {bias}[{index * width} + h * {size} + d]" if bias is not None else ""
         code(f"""
-            rows = np.dot({x.view(rows, x.shape[2])}, {text}.T)
+            rows = np.empty(({rows}, {width}), real)
+            np.dot({x.view(rows, x.shape[2])}, {text}.T, rows)
             split = rows.reshape({x.shape[0]}, {steps}, {heads}, {size})
             out = {y.view(*y.shape)}
             for b in range({x.shape[0]}):
@@ -205,9 +206,13 @@ def _heads(layer: nn.MultiheadAttention, code: Code, a: Value, v: Value) -> Valu
     y = code.new((n, length, layer.embed_dim), "heads")
     code(f"""
         a, v, y = {a.view(*a.shape)}, {v.view(*v.shape)}, {y.view(n, length, heads, size)}
+        out = np.empty(({length}, {size}), real)
         for b in range({n}):
             for h in range({heads}):
-                y[b, :, h] = np.dot(a[b, h], v[b, h])
+                np.dot(a[b, h], v[b, h], out)
+                for t in range({length}):
+                    for d in range({size}):
+                        y[b, t, h, d] = out[t, d]
     """)
 
     def backward(dy: Value) -> None:

@@ -10,7 +10,7 @@ import nnlite as nn
 from ..engine.windows import Axes, Axis
 from .forms import form
 from .kernels import grouped_convolution
-from .source import Code, Value, fixed, joined, nest, product
+from .source import Code, Size, Value, fixed, joined, nest, product
 from .windows import letters_of, plus, slide, times
 
 Conv = nn.Conv1d | nn.Conv2d
@@ -86,7 +86,10 @@ def _by_products(layer: Conv, code: Code, x: Value) -> Any:
     loops = tuple(
         axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
     )
-    interior = ", ".join(f"{axis.padding}:{axis.padding + axis.inputs}" for axis in axes)
+    each_input: dict[str, Size] = {"c": channels}
+    each_input |= zip(letters.inputs, (axis.inputs for axis in axes), strict=True)
+    at_input = ", ".join(each_input)
+    in_padded = ", ".join(("c", *map(plus, letters.inputs, [axis.padding for axis in axes])))
     is_padded = padded != tuple(x.shape[2:])
     is_copied = any(axis.taps > 1 or axis.stride > 1 for axis in axes) or is_padded
     by_tap = f"reshape({', '.join(map(str, (channels, *taps, *outputs)))})"
@@ -107,7 +110,7 @@ def _by_products(layer: Conv, code: Code, x: Value) -> Any:
             return ""
         image = "image = images[b]"
         if is_padded:
-            image = f"image[:, {interior}] = images[b]"
+            image = nest(each_input, f"image[{in_padded}] = images[b, {at_input}]")
         lines = {"pixels": "image[c]"}, {"line": f"column[{at_tap}]"}
         copy = slide(loops, *lines, "line[j] = pixels[j]")
         return f"{image}\n{nest({'c': channels}, copy)}"
@@ -169,7 +172,7 @@ def _by_products(layer: Conv, code: Code, x: Value) -> Any:
                 each_sample(
                     "np.dot(kernels.T, grads[b], d_columns)\nd_image[:] = 0",
                     nest({"c": channels}, add),
-                    f"d_images[b] = d_image[:, {interior}]",
+                    nest(each_input, f"d_images[b, {at_input}] = d_image[{in_padded}]"),
                 )
 
     return y, backward

@@ -18,7 +18,7 @@ from ..engine.gather import border
 from ..engine.windows import Axes
 from .forms import form
 from .source import Code, Shape, Size, Value, fixed, nest, product
-from .windows import letters_of, slide, to_maxima
+from .windows import letters_of, plus, slide, to_maxima
 
 
 def grouped_convolution(layer: nn.Conv1d | nn.Conv2d, code: Code, x: Value) -> Any:
@@ -180,24 +180,23 @@ def repeating_pad(layer: Any, code: Code, x: Value) -> Value:
 @form(nn.ConstantPad1d, nn.ConstantPad2d, nn.ZeroPad1d, nn.ZeroPad2d)
 def constant_pad(layer: Any, code: Code, x: Value) -> Any:
     """Y is x inside a border of a constant; dx is that part of dy."""
-    borders, inside, sizes = layer.borders(), [], []
-    for size, (before, after) in zip(x.shape[2:], borders, strict=True):
-        sizes.append(before + int(size) + after)
-        inside.append(f"{before}:{before + int(size)}")
+    borders = layer.borders()
+    letters = ("h", "w")[-len(borders) :]
+    sizes = [
+        before + int(size) + after
+        for size, (before, after) in zip(x.shape[2:], borders, strict=True)
+    ]
     y = code.new((*x.shape[:2], *sizes))
-    part = f"[:, :, {', '.join(inside)}]"
-    code(f"""
-        {y}[:] = {layer.value!r}
-        b = {y.view(*y.shape)}
-        b{part} = {x.view(*x.shape)}
-    """)
+    loops: dict[str, Size] = dict(zip(("i", "c", *letters), x.shape, strict=True))
+    inside = map(plus, letters, [before for before, _ in borders])
+    at, at_inside = ", ".join(loops), ", ".join(("i", "c", *inside))
+    code(f"{y}[:] = {layer.value!r}\na, b = {x.view(*x.shape)}, {y.view(*y.shape)}")
+    code(nest(loops, f"b[{at_inside}] = a[{at}]"))
 
     def backward(dy: Value) -> None:
         with code.gradient(x) as dx:
-            code(f"""
-                b, g = {dx.view(*x.shape)}, {dy.view(*dy.shape)}
-                b[:] = g{part}
-            """)
+            code(f"b, g = {dx.view(*x.shape)}, {dy.view(*dy.shape)}")
+            code(nest(loops, f"b[{at}] = g[{at_inside}]"))
 
     return y, backward
 

@@ -8,6 +8,7 @@ folder at once: files appear under their names only when they are complete.
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import hashlib
 import importlib.util
@@ -24,11 +25,16 @@ from typing import Any
 
 import numpy as np
 
+from . import functions
+
 Function = Callable[..., Any]
 
 # Sums may be reordered, so that they become vector instructions, and products contracted; NaN
 # and infinity keep their meaning.
 _FAST = {"reassoc", "contract", "nsz"}
+
+# The modules whose functions a source may call.
+_PLACES = tuple(dict.fromkeys(functions.ROUTINES.values()))
 
 # Seconds after which a temporary file is one that nobody writes any more.
 _STALE = 3600
@@ -97,24 +103,47 @@ class Native:
     def _compile(self, name: str, arguments: tuple[Any, ...]) -> Function:
         numba = _numba()
         types = tuple(numba.typeof(argument) for argument in arguments)
+        failure = None
         if self._file is not None:
             try:
-                module = _module_of(self._file)
-                return _compiled(numba, getattr(module, name), types, cache=True)
+                return _compiled(_module_of(self._file), name, types, cache=True)
             except Exception as error:  # a damaged, read-only or full folder
-                if isinstance(error, numba.core.errors.NumbaError):
-                    raise
-                _warn(error)
-        return _compiled(numba, getattr(_plain(self.source), name), types, cache=False)
+                failure = error
+        function = _compiled(_plain(self.source), name, types, cache=False)
+        if failure is not None:
+            _warn(failure)
+        return function
 
 
-def _compiled(numba: Any, function: Function, types: tuple[Any, ...], cache: bool) -> Function:
-    dispatcher = numba.njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")(function)
+def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
+    for routine, place in functions.ROUTINES.items():
+        if hasattr(module, routine):
+            setattr(module, routine, getattr(_routines(place, cache), routine))
+    dispatcher = _dispatcher(getattr(module, name), cache)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", numba.core.errors.NumbaPerformanceWarning)
+        warnings.simplefilter("ignore", _numba().core.errors.NumbaPerformanceWarning)
         dispatcher.compile(types)
     dispatcher.disable_compile()
     return dispatcher
+
+
+def _dispatcher(function: Function, cache: bool) -> Any:
+    return _numba().njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")(function)
+
+
+@functools.cache
+def _routines(name: str, cache: bool) -> types.ModuleType:
+    """Return a module of this folder whose functions Numba compiles by themselves.
+
+    Their machine code is cached once for all models.
+    """
+    source = inspect.getsource(importlib.import_module(f".{name}", __package__))
+    path = _cached_file(source) if cache else None
+    module = _module_of(path) if path is not None else _plain(source, name)
+    for key, value in list(vars(module).items()):
+        if inspect.isfunction(value):
+            setattr(module, key, _dispatcher(value, cache=path is not None))
+    return module
 
 
 def _numba() -> Any:
@@ -139,39 +168,21 @@ def _register() -> None:
         return
     from numba.extending import register_jitable
 
-    from . import functions
-
     for name in functions.HELPERS:
         # Not with reordered sums: the polynomials depend on their order.
         register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
-    for module in _routines():
-        for function in vars(module).values():
-            if inspect.isfunction(function):
-                register_jitable(error_model="numpy", fastmath=_FAST)(function)
     _use_one_blas_thread()
     _keep_freed_memory()
     _registered = True
 
 
-def _routines() -> list[types.ModuleType]:
-    """Return the modules whose functions a source may call."""
-    from . import functions
-
-    names = dict.fromkeys(functions.ROUTINES.values())
-    return [importlib.import_module(f".{name}", __package__) for name in names]
-
-
 def _cached_file(source: str) -> str | None:
     """Return the path of the source in the cache folder, or None if it cannot be there."""
-    from . import functions
-
     folder = cache_folder()
     try:
-        called = b""
-        for module in (functions, *_routines()):
-            with open(str(module.__file__), "rb") as file:
-                called += file.read()
-        digest = hashlib.sha256(source.encode() + called).hexdigest()
+        called = [functions.__name__, *(f"{__package__}.{name}" for name in _PLACES)]
+        text = "".join([source, *(inspect.getsource(importlib.import_module(n)) for n in called)])
+        digest = hashlib.sha256(text.encode()).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)
         path = os.path.join(folder, f"nnlite_{digest[:24]}.py")

@@ -10,7 +10,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, nest, product
+from .source import Code, Size, Value, joined, nest, product
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
@@ -37,14 +37,15 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     code(f"a, b = {x.view(*sizes.values())}, {y.view(*sizes.values())}")
     if of_batch:
         variance = code.name("variance")
-        code(f"{mean}, {variance} = np.zeros({features}), np.zeros({features})")
-        code(nest(sizes, f"{mean}[j] += a[{at}]"))
-        code(f"{mean} /= {count}")
-        code(nest(sizes, f"{variance}[j] += (a[{at}] - {mean}[j]) ** 2"))
-        code(f"{variance} /= {count}")
+        code(f"{mean}, {variance} = np.empty({features}), np.empty({features})")
+        _sums(code, sizes, {mean: f"a[{at}]"})
+        code(nest({"j": features}, f"{mean}[j] /= {count}"))
+        _sums(code, sizes, {variance: f"(a[{at}] - {mean}[j]) ** 2"})
+        code(nest({"j": features}, f"{variance}[j] /= {count}"))
     else:
         mean, variance = (code.buffer(layer, name) for name in ("running_mean", "running_var"))
-    code(f"{scale} = 1 / np.sqrt({variance} + {layer.eps!r})")
+    code(f"{scale} = np.empty({features})")
+    code(nest({"j": features}, f"{scale}[j] = 1 / math.sqrt({variance}[j] + {layer.eps!r})"))
     factor = f"{scale}[j] * {weight}[j]" if weight else f"{scale}[j]"
     shift = f" + {bias}[j]" if bias else ""
     code(nest(sizes, f"b[{at}] = (a[{at}] - {mean}[j]) * {factor}{shift}"))
@@ -54,13 +55,13 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     def backward(dy: Value) -> None:
         sums, products = code.name("sums"), code.name("products")
         code(f"a, g = {x.view(*sizes.values())}, {dy.view(*sizes.values())}")
-        code(f"{sums}, {products} = np.zeros({features}), np.zeros({features})")
+        code(f"{sums}, {products} = np.empty({features}), np.empty({features})")
         normalized = f"(a[{at}] - {mean}[j]) * {scale}[j]"
-        code(nest(sizes, f"{sums}[j] += g[{at}]\n{products}[j] += g[{at}] * {normalized}"))
+        _sums(code, sizes, {sums: f"g[{at}]", products: f"g[{at}] * {normalized}"})
         for parameter, total in ((weight, products), (bias, sums)):
             if parameter is not None and parameter.needs_grad:
                 with code.gradient(parameter) as part:
-                    code(f"{part}[:] = {total}")
+                    code(nest({"j": features}, f"{part}[j] = {total}[j]"))
         if not x.needs_grad:
             return
         with code.gradient(x) as dx:
@@ -71,6 +72,22 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
             code(nest(sizes, f"b[{at}] = {factor} * ({slope})"))
 
     return y, backward
+
+
+def _sums(code: Code, sizes: dict[str, Size], terms: dict[str, str]) -> None:
+    """Write the sums, in float64, of terms over batch and places: one for each feature j."""
+    if "k" in sizes:  # the places of a feature are contiguous
+        totals = [f"total_{index}" for index in range(len(terms))]
+        adding = [f"{total} += {term}" for total, term in zip(totals, terms.values(), strict=True)]
+        body = joined(
+            *[f"{total} = 0.0" for total in totals],
+            nest({"i": sizes["i"], "k": sizes["k"]}, joined(*adding)),
+            *[f"{name}[j] = {total}" for name, total in zip(terms, totals, strict=True)],
+        )
+        code(nest({"j": sizes["j"]}, body))
+        return
+    code(nest({"j": sizes["j"]}, joined(*[f"{name}[j] = 0" for name in terms])))
+    code(nest(sizes, joined(*[f"{name}[j] += {term}" for name, term in terms.items()])))
 
 
 def _track(layer: Any, code: Code, mean: str, variance: str, count: str) -> None:

@@ -24,6 +24,7 @@ from ..random import generator, own_generators
 from .forms import form
 from .layers import dropped
 from .source import Code, Name, Value, fixed, joined, nest, product, used
+from .windows import plus
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
 # The first block, the first gate, and the number of both.
@@ -119,8 +120,14 @@ CELLS: dict[type, Callable[[Any], Cell]] = {nn.RNN: _rnn, nn.LSTM: _lstm, nn.GRU
 
 
 @form(*CELLS)
-def recurrent(layer: Recurrent, code: Code, x: Value, *initial: Value) -> Value:
-    """Write the layers one after the other, each in its directions."""
+def recurrent(
+    layer: Recurrent, code: Code, x: Value, *initial: Value, mask: Value | None = None
+) -> Value:
+    """Write the layers one after the other, each in its directions.
+
+    Where the mask is False the state does not change, the output is 0, and the gradient of the
+    state passes through.
+    """
     batch, length = x.shape[:2]
     directions = 2 if layer.bidirectional else 1
     width = directions * layer.hidden_size
@@ -135,7 +142,7 @@ def recurrent(layer: Recurrent, code: Code, x: Value, *initial: Value) -> Value:
         only_last = layer.outputs == "last" and index == layer.num_layers - 1
         y = code.new((batch, width) if only_last else (batch, length, width))
         runs = [
-            _Run(layer, code, x, y, index, direction, initial, final)
+            _Run(layer, code, x, y, index, direction, initial, mask, final)
             for direction in range(directions)
         ]
         for run in runs:
@@ -191,6 +198,7 @@ class _Run:
         index: int,
         direction: int,
         initial: tuple[Value, ...],
+        mask: Value | None,
         final: list[Name],
     ) -> None:
         def parameter(kind: str) -> Value:
@@ -200,7 +208,7 @@ class _Run:
         self.code, self.x, self.y = code, x, y
         self.cell = CELLS[type(layer)](layer)
         self.index = index * (2 if layer.bidirectional else 1) + direction
-        self.initial, self.final = initial, final
+        self.initial, self.mask, self.final = initial, mask, final
         self.truncate = layer.truncate
         batch, length, self.features = x.shape
         self.batch, self.length, self.size = batch, int(length), layer.hidden_size
@@ -215,7 +223,8 @@ class _Run:
             self.states["c"] = code.name("cells")
         # The step of the sequence, and the features of the output.
         self.time = f"{self.length - 1} - t" if direction else "t"
-        self.part = f"{direction * self.size}:{(direction + 1) * self.size}"
+        self.start = direction * self.size
+        self.part = f"{self.start}:{self.start + self.size}"
         self.only_last = len(y.shape) == 2
 
     def forward(self) -> None:
@@ -226,33 +235,35 @@ class _Run:
             {columns} = np.empty(({self.length + 1}, {batch}, {self.terms}), real)
             {sums} = np.empty(({self.length}, {batch}, {self.rows}), real)
         """)
-        inputs = f"{size}:{size + int(self.features)}"
-        for weight, bias, pieces, terms in self._weights(inputs):
-            for blocks, gates in self._rows(pieces):
-                code(f"{matrix}[{blocks}, {terms}] = {weight}[{gates}]")
-                if bias:
-                    code(f"{matrix}[{blocks}, {self.terms - 1}] += {bias}[{gates}]")
-        if self.biases:
-            code(f"{columns}[:, :, {self.terms - 1}] = 1")
+        for weight, bias, pieces, first in self._weights():
+            for rows, block, gate in self._rows(pieces):
+                copy = f"{matrix}[{block}, {plus('j', first)}] = {weight}[{gate}, j]"
+                add = bias and f"{matrix}[{block}, {self.terms - 1}] += {bias}[{gate}]"
+                code(nest({"i": rows}, joined(nest({"j": weight.shape[1]}, copy), add or "")))
         code(f"inputs = {self.x.view(*self.x.shape)}")
-        loops = {"t": self.length, "b": batch, "k": self.features}
-        code(nest(loops, f"{columns}[t, b, {size} + k] = inputs[b, {self.time}, k]"))
+        code(self._present())
+        copy = nest({"k": self.features}, f"{columns}[t, b, {size} + k] = {self._input()}")
+        one = f"{columns}[t, b, {self.terms - 1}] = 1" if self.biases else ""
+        code(nest({"t": self.length, "b": batch}, joined(copy, one)))
         if "c" in self.states:
             code(f"{self.states['c']} = np.empty(({self.length + 1}, {batch}, {size}), real)")
         for position, array in enumerate(self.states.values()):
             start = "0"
             if self.initial:
-                state = self.initial[position]
-                start = f"{state.view(-1, batch, size)}[{self.index}]"
-            code(f"{array}[0, :, :{size}] = {start}")
+                code(f"state = {self.initial[position].view(-1, batch, size)}")
+                start = f"state[{self.index}, b, k]"
+            code(nest({"b": batch, "k": size}, f"{array}[0, b, k] = {start}"))
 
         lines = {f"{name}_line": f"{array}[t + 1, b]" for name, array in self.states.items()}
         stored = [f"{name}_line[k] = {name}" for name in self.states]
+        unchanged = [f"{name}_line[k] = {name}_before_line[k]" for name in self.states]
         if not self.only_last:
             lines["out_line"] = f"out[b, {self.time}, {self.part}]"
             stored.append("out_line[k] = h")
+            unchanged.append("out_line[k] = 0")
         step = self._over_elements(
             lines,
+            unchanged,
             f"{', '.join(cell.sums)} = {self._blocks('gates')}",
             *self._loaded(cell.step),
             cell.step,
@@ -262,10 +273,13 @@ class _Run:
         code(f"out = {self.y.view(*self.y.shape)}")
         product_ = f"np.dot({columns}[t], {matrix}.T, {sums}[t])"
         code(nest({"t": self.length}, f"{product_}\n{step}"))
-        for last, array in zip(self.final, self.states.values(), strict=True):
-            code(f"{last}[{self.index}] = {array}[{self.length}, :, :{size}]")
+        last = [
+            f"{final}[{self.index}, b, k] = {array}[{self.length}, b, k]"
+            for final, array in zip(self.final, self.states.values(), strict=True)
+        ]
         if self.only_last:
-            code(f"out[:, {self.part}] = {columns}[{self.length}, :, :{size}]")
+            last.append(f"out[b, {plus('k', self.start)}] = {columns}[{self.length}, b, k]")
+        code(nest({"b": batch, "k": size}, joined(*last)))
 
     def backward(self, dy: Value) -> None:
         code, cell, size, batch = self.code, self.cell, self.size, self.batch
@@ -273,13 +287,17 @@ class _Run:
         code(f"""
             grads = {dy.view(*self.y.shape)}
             d_sums = np.empty(({self.length}, {batch}, {self.rows}), real)
-            of_state = np.ascontiguousarray({self.matrix}[:, :{size}])
         """)
-        has_direct = "dh_before" in cell.step_back
+        code(self._present())
+        of_state = self._of_blocks("of_state", self.weight_hh, self.cell.of_state)
+        # What reaches the state before the step without the product.
+        is_direct = "dh_before" in cell.step_back
+        has_direct = is_direct or self.mask is not None
         for array in [*carried.values(), *(["direct"] if has_direct else [])]:
             code(f"{array} = np.zeros(({batch}, {size}), real)")
         if self.only_last:
-            code(f"d_h[:] = grads[:, {self.part}]")
+            d_last = f"d_h[b, k] = grads[b, {plus('k', self.start)}]"
+            code(nest({"b": batch, "k": size}, d_last))
         lines = {f"{array}_line": f"{array}[b]" for array in carried.values()}
         lines["d_gates"] = f"d_sums[t, b].reshape({len(cell.sums)}, {size})"
         loaded, stored = [f"d{name} = {array}_line[k]" for name, array in carried.items()], []
@@ -292,10 +310,14 @@ class _Run:
             stored.append("d_c_line[k] = dc_before")
         if has_direct:
             lines["direct_line"] = "direct[b]"
-            stored.append("direct_line[k] = dh_before")
+            stored.append(f"direct_line[k] = {'dh_before' if is_direct else '0'}")
         step = [
             self._over_elements(
                 lines,
+                [
+                    f"{self._blocks('d_gates')} = {', '.join(['real(0)'] * len(cell.sums))}",
+                    "direct_line[k] = d_h_line[k]",
+                ],
                 f"{', '.join(cell.kept)} = {self._blocks('gates')}",
                 *self._loaded(cell.step_back),
                 *loaded,
@@ -303,7 +325,7 @@ class _Run:
                 f"{self._blocks('d_gates')} = {', '.join(f'd_{name}' for name in cell.sums)}",
                 *stored,
             ),
-            "np.dot(d_sums[t], of_state, d_h)",
+            f"np.dot(d_sums[t], {of_state}, d_h)",
             "d_h += direct" if has_direct else "",
         ]
         if self.truncate:
@@ -313,40 +335,51 @@ class _Run:
         code(f"for t in range({self.length - 1}, -1, -1):\n{steps}")
         self._gradients(carried)
 
-    def _over_elements(self, lines: dict[str, str], *body: str) -> str:
+    def _over_elements(self, lines: dict[str, str], absent: list[str], *body: str) -> str:
         """Return loops over the samples b and the features k, with the lines of a sample by name.
 
-        With lines, which have no index but k, the inner loop becomes vector instructions.
+        With lines, which have no index but k, the inner loop becomes vector instructions. Where a
+        step of a sample is masked, the statements `absent` take the place of the body.
         """
         gates = f"{self.sums}[t, b].reshape({len(self.cell.sums)}, {self.size})"
         before = {f"{name}_before_line": f"{array}[t, b]" for name, array in self.states.items()}
-        text = joined(*body)
-        lines = lines | {name: before[name] for name in used(before, [text])} | {"gates": gates}
-        starts = [f"{name} = {line}" for name, line in lines.items()]
-        return nest({"b": self.batch}, joined(*starts, nest({"k": self.size}, text)))
+        elements = nest({"k": self.size}, joined(*body))
+        if self.mask is not None:
+            masked = textwrap.indent(nest({"k": self.size}, joined(*absent)), "    ")
+            elements = f"if not present[b, {self.time}]:\n{masked}\n    continue\n{elements}"
+        lines = lines | {name: before[name] for name in used(before, [elements])}
+        starts = [f"{name} = {line}" for name, line in (lines | {"gates": gates}).items()]
+        return nest({"b": self.batch}, joined(*starts, elements))
 
     def _gradients(self, carried: dict[str, str]) -> None:
         """Write the gradients of weights, inputs and initial states."""
         code, size, batch = self.code, self.size, self.batch
         steps = product((self.length, batch))
-        inputs = f"{size}:{size + int(self.features)}"
         code(f"rows = d_sums.reshape({steps}, {self.rows})")
         parameters = (self.weight_ih, self.weight_hh, *(self.biases or ()))
         if any(parameter.needs_grad for parameter in parameters):
             code(f"""
                 terms = {self.columns}[:{self.length}].reshape({steps}, {self.terms})
-                d_matrix = np.dot(rows.T, terms)
+                d_matrix = np.empty(({self.rows}, {self.terms}), real)
+                np.dot(rows.T, terms, d_matrix)
             """)
-        for weight, bias, pieces, terms in self._weights(inputs):
-            for parameter, columns in ((weight, terms), (bias, f"{self.terms - 1}")):
-                if parameter and parameter.needs_grad:
-                    with code.gradient(parameter) as part:
-                        for blocks, gates in self._rows(pieces):
-                            code(f"{part}[{gates}] = d_matrix[{blocks}, {columns}]")
+        for weight, bias, pieces, first in self._weights():
+            if weight.needs_grad:
+                with code.gradient(weight) as part:
+                    for rows, block, gate in self._rows(pieces):
+                        copy = f"{part}[{gate}, j] = d_matrix[{block}, {plus('j', first)}]"
+                        code(nest({"i": rows, "j": weight.shape[1]}, copy))
+            if bias and bias.needs_grad:
+                with code.gradient(bias) as part:
+                    for rows, block, gate in self._rows(pieces):
+                        copy = f"{part}[{gate}] = d_matrix[{block}, {self.terms - 1}]"
+                        code(nest({"i": rows}, copy))
         if self.x.needs_grad:
+            of_input = self._of_blocks("of_input", self.weight_ih, self.cell.of_input)
             with code.gradient(self.x) as dx:
                 code(f"""
-                    d_terms = np.dot(rows, np.ascontiguousarray({self.matrix}[:, {inputs}]))
+                    d_terms = np.empty(({steps}, {self.features}), real)
+                    np.dot(rows, {of_input}, d_terms)
                     d_steps = d_terms.reshape({self.length}, {batch}, {self.features})
                     d_inputs = {dx.view(*self.x.shape)}
                 """)
@@ -355,23 +388,43 @@ class _Run:
         for state, array in zip(self.initial, carried.values(), strict=bool(self.initial)):
             if state.needs_grad:
                 with code.gradient(state) as d_state:
-                    view = d_state.view(-1, batch, size)
-                    code(f"{d_state}[:] = 0\n{view}[{self.index}] = {array}")
+                    code(f"{d_state}[:] = 0\nd_states = {d_state.view(-1, batch, size)}")
+                    copy = f"d_states[{self.index}, b, k] = {array}[b, k]"
+                    code(nest({"b": batch, "k": size}, copy))
 
-    def _weights(self, inputs: str) -> list[tuple[Value, Value | None, Pieces, str]]:
-        """Return weights and biases, with their blocks and their columns of the matrix."""
+    def _present(self) -> str:
+        """Return the view of the mask, if there is one."""
+        return "" if self.mask is None else f"present = {self.mask.view(*self.mask.shape)}"
+
+    def _input(self) -> str:
+        """Return an input of step t, which counts only where the step is present."""
+        value = f"inputs[b, {self.time}, k]"
+        return value if self.mask is None else f"{value} if present[b, {self.time}] else real(0)"
+
+    def _of_blocks(self, name: str, weight: Value, pieces: Pieces) -> str:
+        """Return the matrix of a weight that multiplies the blocks, written if it is another."""
+        if pieces == [(0, 0, len(self.cell.sums))]:
+            return f"{weight}"
+        self.code(f"{name} = np.zeros(({self.rows}, {weight.shape[1]}), real)")
+        for rows, block, gate in self._rows(pieces):
+            copy = f"{name}[{block}, j] = {weight}[{gate}, j]"
+            self.code(nest({"i": rows, "j": weight.shape[1]}, copy))
+        return name
+
+    def _weights(self) -> list[tuple[Value, Value | None, Pieces, int]]:
+        """Return weights and biases, with their blocks and their first column of the matrix."""
         bias_ih, bias_hh = self.biases or (None, None)
         return [
-            (self.weight_hh, bias_hh, self.cell.of_state, f":{self.size}"),
-            (self.weight_ih, bias_ih, self.cell.of_input, inputs),
+            (self.weight_hh, bias_hh, self.cell.of_state, 0),
+            (self.weight_ih, bias_ih, self.cell.of_input, self.size),
         ]
 
-    def _rows(self, pieces: Pieces) -> list[tuple[str, str]]:
-        """Return slices of the matrix's rows, and of the weight's."""
+    def _rows(self, pieces: Pieces) -> list[tuple[int, str, str]]:
+        """Return a number of rows i, with the place of row i in the matrix and in the weight."""
         size = self.size
         return [
-            (f"{b * size}:{(b + count) * size}", f"{g * size}:{(g + count) * size}")
-            for b, g, count in pieces
+            (count * size, plus("i", block * size), plus("i", gate * size))
+            for block, gate, count in pieces
         ]
 
     def _blocks(self, array: str) -> str:

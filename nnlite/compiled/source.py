@@ -279,7 +279,7 @@ class Code:
             self._gradients[x.name] = grad
         else:
             with self.gradient(x) as dx:
-                self(f"{dx}[:] = {grad}")
+                self(nest({"i": x.size}, f"{dx}[i] = {grad}[i]"))
 
     def tape(self, output: Any, backward: Backward) -> None:
         """Keep the function that writes the backward of a part of the layer, given dL/d(output).

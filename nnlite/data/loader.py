@@ -413,6 +413,8 @@ def _matching_generators(part: Any, state: Any, what: str) -> list[tuple[np.rand
 
 def as_array(values: ArrayLike, who: str) -> Array:
     """Return `values` as an array, or raise an error that begins with the caller's name `who`."""
+    if type(values) is np.ndarray and values.ndim:
+        return values
     check_is_array(values, who)
     try:
         array = np.asarray(values)

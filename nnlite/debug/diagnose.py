@@ -21,7 +21,8 @@ from ..losses import (
     NegativeLogLikelihood,
 )
 from ..optim.base import Optimizer
-from ..optim.optimizers import SGD, Adam
+from ..optim.optimizers import Adam
+from ..optim.sgd import SGD
 from ..processes import ALONE
 from ..training.arguments import check_model_and_loss, checked_parameters
 from ..training.batches import as_batch

@@ -6,13 +6,8 @@ to the prediction, which is the argument of ``model.backward``.
 
 from .base import ElementwiseLoss, Loss
 from .binary import BinaryCrossEntropy, Hinge, are_sigmoids
-from .classification import (
-    CrossEntropy,
-    Focal,
-    KLDivergence,
-    MultiMargin,
-    NegativeLogLikelihood,
-)
+from .classification import Focal, KLDivergence, MultiMargin, NegativeLogLikelihood
+from .cross_entropy import CrossEntropy
 from .regression import (
     GaussianNLL,
     Huber,

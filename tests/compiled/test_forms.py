@@ -1,5 +1,6 @@
 """The compiled form of each layer and loss gives the same results as the layer."""
 
+import ast
 import copy
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_a_layer_as_machine_code(layer, shape):
 
 
 @each_case(CASES)
+def test_no_form_assigns_arrays_to_slices(case):
+    """Numba takes a hundred times longer for such a statement than for the loop."""
+    layer = case.make().astype(np.float64)
+    compiled = nn.compile(layer, native=False)
+    inputs = case.inputs(np.random.default_rng(0), 4)
+    compiled.backward(compiled(*inputs))
+    for node in ast.walk(ast.parse(compiled.source)):
+        if isinstance(node, (ast.Assign, ast.AugAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = {type(part) for target in targets for part in ast.walk(target)}
+            is_number = isinstance(node.value, (ast.Constant, ast.UnaryOp))
+            assert ast.Slice not in parts or is_number, ast.unparse(node)
+
+
+@each_case(CASES)
 def test_a_layer_in_evaluation(case):
     rng = np.random.default_rng(0)
     layer = case.make().astype(np.float64)
@@ -86,6 +102,48 @@ def test_a_layer_in_evaluation(case):
     layer.eval()
     compiled = nn.compile(copy.deepcopy(layer), native=False)
     assert_same_layers(layer, compiled, case.inputs(rng, 4), rng, np.float64)
+
+
+RECURRENT = {
+    "RNN": lambda: nn.RNN(3, 4, bidirectional=True, rng=0),
+    "LSTM": lambda: nn.LSTM(3, 4, num_layers=2, truncate=2, rng=0),
+    "LSTM, last": lambda: nn.LSTM(3, 4, outputs="last", bidirectional=True, rng=0),
+    "GRU": lambda: nn.GRU(3, 4, num_layers=2, bidirectional=True, rng=0),
+    "GRU, last": lambda: nn.GRU(3, 4, outputs="last", bias=False, truncate=3, rng=0),
+}
+
+
+def assert_masks_hold(name, native):
+    rng = np.random.default_rng(0)
+    layer = RECURRENT[name]().astype(np.float64)
+    names = ("x", "h", "c") if isinstance(layer, nn.LSTM) else ("x", "h")
+    graph = nn.Graph(
+        {"y": (layer, *names, {"mask": "present"})}, inputs=[*names, "present"], outputs=["y"]
+    )
+    compiled = nn.compile(copy.deepcopy(graph), native=native)
+    runs = layer.num_layers * (2 if layer.bidirectional else 1)
+    for batch in (4, 3):
+        present = rng.random((batch, 5)) < 0.6
+        present[0] = False
+        x = rng.normal(size=(batch, 5, 3))
+        x[~present] = np.nan  # what is masked does not count
+        states = [rng.normal(size=(runs, batch, 4)) for _ in names[1:]]
+        assert_same_layers(graph, compiled, (x, *states, present), rng, np.float64)
+        for one, other in zip(
+            as_tuple(layer.last_state), as_tuple(compiled.model["y"].last_state), strict=True
+        ):
+            assert_allclose(other, one, **TOLERANCE[np.float64])
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_masks_of_sequences(name):
+    assert_masks_hold(name, native=False)
+
+
+def test_masks_of_sequences_as_machine_code():
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    assert_masks_hold("LSTM", native=True)
 
 
 # A loss of several numbers has no compiled form.

@@ -64,6 +64,33 @@ def test_a_damaged_file_is_said_once_and_worked_around(folder, ending, content):
         assert call() == [0, 2, 4]
 
 
+def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
+    numba = pytest.importorskip("numba")
+    with monkeypatch.context() as older:
+        older.setattr(numba, "__version__", "0.1")
+        call()
+    (index,) = folder.rglob("*.nbi")
+    old = index.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call() == [0, 2, 4]
+    assert index.read_bytes() != old
+
+
+def test_functions_that_several_models_call_are_compiled_once(folder, monkeypatch):
+    pytest.importorskip("numba")
+    native._routines.cache_clear()
+    x = np.random.default_rng(0).normal(size=(2, 16, 5, 5)).astype(np.float32)
+    for filters in (16, 17):
+        model = nn.Conv2d(16, filters, 3, rng=0)
+        monkeypatch.setattr("nnlite.compiled.convolution._FEW_INPUTS", 0)
+        compiled = nn.compile(model)
+        assert "winograd(" in (compiled(x), compiled.source)[1]
+        np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
+    assert len(list(folder.rglob("*.winograd-*.nbc"))) == 1
+    native._routines.cache_clear()
+
+
 def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):
     folder.write_text("a file")
     with pytest.warns(UserWarning, match="cannot be kept in"):

@@ -93,6 +93,31 @@ def test_it_is_the_run_that_is_not_compiled(name: str) -> None:
     assert_same_run(*[trained(compile, **CASES[name]) for compile in (True, False)])
 
 
+def test_sequences_of_different_lengths() -> None:
+    rng = np.random.default_rng(0)
+    present = np.arange(6) < rng.integers(1, 7, size=(40, 1))
+    sequences = np.where(present[..., None], rng.normal(size=(40, 6, 3)), np.nan)
+    data = (sequences, present), rng.integers(2, size=40)
+    runs = []
+    for compile in (True, False):
+        nn.seed(0)
+        model = nn.Graph(
+            {
+                "h": (nn.GRU(3, 4, outputs="last"), "x", {"mask": "present"}),
+                "y": (nn.Linear(4, 2), "h"),
+            },
+            inputs=("x", "present"),
+        ).astype(np.float64)
+        optimizer = nn.Adam(model.parameters(), lr=0.01)
+        loader = nn.DataLoader(*data, batch_size=12, shuffle=True)
+        history = nn.fit(
+            model, nn.CrossEntropy(), optimizer, loader, validation=data, epochs=2,
+            compile=compile, progress=False,
+        )  # fmt: skip
+        runs.append((model, optimizer, history))
+    assert_same_run(*runs)
+
+
 def test_machine_code_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     pytest.importorskip("scipy")
