@@ -4,7 +4,7 @@ import sys as _sys
 from importlib import import_module as _import_module
 from typing import Any as _Any
 
-from . import data, datasets, init, layers, optim, training
+from . import data, datasets, init, layers, losses, optim, training
 from .data.augmentation import (
     Compose,
     GaussianNoise,
@@ -20,6 +20,7 @@ from .debug.gradcheck import gradcheck
 from .debug.trace import trace
 from .files.checkpoint import load_checkpoint, save_checkpoint
 from .files.state import load_state, save
+from .hints import GuessedModules as _GuessedModules
 from .hints import hint as _hint
 from .layer import Layer
 from .layers.activations import (
@@ -436,7 +437,10 @@ def __getattr__(name: str) -> _Any:
     if name in __all__ and name not in _ON_FIRST_USE:  # of nnlite.optim and the like, see below
         return globals()[name]
     if name not in _ON_FIRST_USE:
-        cure = _hint(name, __all__)
+        initial = [
+            f"init.{each}" for each in vars(init) if not each.startswith("_") and each[-1] == "_"
+        ]
+        cure = _hint(name, [*__all__, *initial, *(f"datasets.{each}" for each in datasets.__all__)])
         message = f"nnlite has no {name!r}" + (f"; {cure}" if cure else "")
         if cure and _sys._getframe(1).f_code.co_name == "_handle_fromlist":
             # `from nnlite import name` would replace the message of an AttributeError.
@@ -455,6 +459,8 @@ def __dir__() -> list[str]:
 
 
 # The folders' names are guessed for the names in them: nnlite.optim.SGD is nnlite.SGD.
-for _folder in (data, layers, optim, training):
+for _folder in (data, datasets, init, layers, losses, optim, training):
     _folder.__getattr__ = __getattr__  # type: ignore[method-assign]
-init.__getattr__ = __getattr__  # type: ignore[method-assign]
+
+# `import nnlite.nn` and the like are answered too.
+_sys.meta_path.append(_GuessedModules)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from .hints import explained
 from .layer import Layer
 from .layers.arithmetic import Weight
 from .layers.containers import Sequential
@@ -122,6 +123,7 @@ class Box:
         return LINE_HEIGHT * len(self.lines) + PADDING
 
 
+@explained
 def plot_model(
     model: Graph | Sequential,
     trace: Mapping[str, Any] | None = None,

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from .changes import changes
 from .checks import boolean
 from .engine.arrays import FLOATS, Array
-from .hints import Hinted
+from .hints import Hinted, complaint_of
 from .members import IncompatibleKeys, constructor_call, held, matched, replaced
 from .modes import current
 from .parameter import Parameter
@@ -129,7 +129,11 @@ class Layer(Hinted):
         ValueError
             If `grad` does not have the shape of the output.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define backward")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not define backward, and there is no automatic "
+            f"differentiation: write it, or build the model with nnlite.Sequential or "
+            f"nnlite.Graph, which have one"
+        )
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
@@ -137,6 +141,11 @@ class Layer(Hinted):
             if output is None:
                 raise TypeError(f"{self.label}: forward returned None; it has to return the output")
         except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, TypeError):
+                complaint = complaint_of(
+                    self.forward, inputs, options, f"{type(self).__name__}.forward"
+                )
+                error.args = (complaint,) if complaint else error.args
             add_path(error, self, self, inputs)
             raise
         return output
@@ -399,7 +408,7 @@ class Layer(Hinted):
         if not isinstance(state_dict, Mapping):
             raise TypeError(
                 f"{self.label}: expected a state dict (names to arrays), "
-                f"got {type(state_dict).__name__}"
+                f"got {type(state_dict).__name__}; nnlite.load_state(path) reads one from a file"
             )
         strict = boolean(strict, f"{type(self).__name__}: strict")
         values, keys = matched(dict(self._entries()), state_dict, strict, self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import re
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.hints import RENAMED
+from nnlite.hints import EXPLAINED, RENAMED
 
 ROOT = Path(nn.__file__).parents[1]
 THIS = Path(__file__)
@@ -41,7 +42,21 @@ def test_a_function_whose_package_is_missing_says_what_to_install(name: str) -> 
     assert done.stderr.endswith(f"ImportError: {message}\n")
 
 
-@pytest.mark.parametrize("name", [*RENAMED, "relu", "Conv2D", "leaky_relu", "ModuleList", "utils"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *RENAMED,
+        *EXPLAINED,
+        "relu",
+        "Conv2D",
+        "LazyLinear",
+        "Conv3d",
+        "huber_loss",
+        "GlorotUniform",
+        "MNIST",
+        "zeros",
+    ],
+)
 def test_a_name_of_pytorch_or_keras_is_answered_with_the_name_here(name: str) -> None:
     with pytest.raises(AttributeError, match=f"nnlite has no '{name}'; "):
         getattr(nn, name)
@@ -60,8 +75,29 @@ def test_names_of_the_folders_are_those_of_the_package() -> None:
     assert nn.layers.Linear is nn.Linear
     with pytest.raises(AttributeError, match=r"'Dense'; use nnlite.Linear"):
         nn.layers.Dense  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'he_normal'; use nnlite.init.kaiming_normal_"):
+        nn.init.he_normal  # noqa: B018
+    with pytest.raises(AttributeError, match=r"'xavier_uniform'; use nnlite.init.xavier_uniform_"):
+        nn.init.xavier_uniform  # noqa: B018
     with pytest.raises(ImportError, match=r"use nnlite.CrossEntropy"):
         from nnlite import CrossEntropyLoss  # noqa: F401
+    with pytest.raises(ImportError, match=r"use nnlite.datasets.mnist"):
+        from nnlite.datasets import MNIST  # noqa: F401
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nnlite.nn", "nnlite has no module 'nn'; its names are in nnlite itself"),
+        ("nnlite.utils.data", "nnlite has no module 'utils'; its names are in nnlite itself"),
+        ("nnlite.functional", "nnlite has no module 'functional'; functions are layers"),
+        ("nnlite.optim.lr_scheduler", "nnlite.optim has no module 'lr_scheduler'; use nnlite.Step"),
+        ("nnlite.nonsense", "No module named 'nnlite.nonsense'"),
+    ],
+)
+def test_a_module_of_pytorch_or_keras_is_answered(name: str, message: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=re.escape(message)):
+        importlib.import_module(name)
 
 
 def test_an_unknown_name_is_no_more_than_unknown() -> None:
@@ -91,9 +127,18 @@ def test_dir_has_the_public_names_and_no_others() -> None:
         (lambda: nn.Linear(1, 2, out_feature=2), "'out_feature'; it is called 'out_features'"),
         (lambda: nn.Softmax(axis=1), "Softmax: there is no option 'axis'; it is called 'dim'"),
         (lambda: nn.Adam([], learning_rate=1), "Adam: there is no option 'learning_rate'; .* 'lr'"),
-        (lambda: nn.Sequential(name="x"), "Sequential: there is no option 'name'; it takes none"),
+        (
+            lambda: nn.Sequential(nonsense=1),
+            "Sequential: there is no option 'nonsense'; it takes none",
+        ),
         (lambda: nn.fit(verbose=0), "fit: there is no option 'verbose'; it is called 'progress'"),
         (lambda: nn.DataLoader([1], num_workers=2), "DataLoader: there is no option 'num_workers'"),
+        (lambda: nn.fit(validation_split=0.1), "no option 'validation_split'; slice the arrays"),
+        (lambda: nn.datasets.mnist(train=True), "mnist: there is no option 'train'; train, test ="),
+        (lambda: nn.gradcheck(None, loss=None), "gradcheck: there is no option 'loss'; a loss is"),
+        (lambda: nn.GRU(1, 1)(1, h0=1), "GRU.forward: there is no option 'h0'; the state is the s"),
+        (lambda: nn.ReLU()(1, training=True), "ReLU.forward: .* 'training'; model.train"),
+        (lambda: nn.ReLU()(1, 2), "ReLU.forward: too many positional arguments; it is ReLU.forw"),
     ],
 )
 def test_wrong_options_are_answered_with_the_right_ones(
@@ -112,6 +157,11 @@ def test_options_that_change_nothing_are_accepted() -> None:
         assert repr(kind(4, 2, 8, batch_first=True)) == repr(kind(4, 2, 8))  # type: ignore[operator]
 
 
+def test_a_loss_that_is_made_of_arrays_says_how_to_call_it() -> None:
+    with pytest.raises(ValueError, match=r"call the loss: CrossEntropy\(\)\(prediction, target\)"):
+        nn.CrossEntropy(np.ones((2, 3)), np.ones(2))  # type: ignore[arg-type,call-arg]
+
+
 def test_a_type_error_within_a_constructor_is_left_alone() -> None:
     with pytest.raises(TypeError, match=r"^Linear: in_features must be an int, got 'x'$"):
         nn.Linear("x", 2)  # type: ignore[arg-type]
@@ -124,7 +174,9 @@ def test_attributes_of_pytorch_and_keras_are_answered() -> None:
         (layer, "cuda", "everything runs on the CPU"),
         (nn.Sequential(layer), "fit", "use nnlite.fit"),
         (weight, "numpy", "use the array parameter.data"),
+        (weight, "numel", "use parameter.size"),
         (optimizer, "learning_rate", "use lr"),
+        (nn.History(), "history", "the History itself is a mapping"),
         (nn.StepLR(optimizer, 1), "get_lr", "use get_last_lr()"),
     ):
         with pytest.raises(AttributeError, match=re.escape(f"{name!r}; {cure}")):

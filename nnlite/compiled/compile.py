@@ -9,7 +9,9 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..modes import evaluating, is_grad_enabled
+from ..modes import evaluating, is_grad_enabled, no_grad
+from ..optim.clipping import clip_grad_norm
+from ..training.batches import as_batch, averages
 from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
@@ -25,6 +27,7 @@ from . import (  # noqa: F401 - they register forms
     windows,
 )
 from .forms import form_of
+from .optimizers import CompiledUpdate
 from .programs import (
     Batch,
     DividedStepProgram,
@@ -56,7 +59,8 @@ def compile(
     loss : Loss, optional
         With the reduction "mean" or "sum".
     optimizer : Optimizer, optional
-        Of parameters of the model: any of nnlite but `Muon` and `LBFGS`.
+        Of parameters of the model: any of nnlite but `Muon` and `LBFGS`. It may be a
+        `DistributedOptimizer`.
     max_grad_norm : float, optional
         Gradients that are longer are scaled to it: see `clip_grad_norm`. Of a step alone.
     native : bool, default True
@@ -65,7 +69,7 @@ def compile(
 
     Returns
     -------
-    CompiledModel, Gradients or Step
+    CompiledModel, Gradients, Step or DistributedStep
         ``compile(model)`` is a layer that computes what the model does.
         ``compile(model, loss)(inputs, targets)`` returns the loss and adds to the gradients of
         the parameters. ``compile(model, loss, optimizer)(inputs, targets)`` returns the loss and
@@ -123,13 +127,9 @@ def compile(
     if not isinstance(optimizer, nn.Optimizer):
         raise TypeError(f"compile: expected an optimizer, got {optimizer!r:.80}")
     form_of(optimizer)
-    if optimizer.processes.size > 1:
-        raise TypeError(
-            "compile: a step of several processes is not one function; give fit, or a loop of your "
-            "own, the compiled model: fit(nn.compile(model), loss, optimizer, ...)"
-        )
     norm = None if max_grad_norm is None else positive(max_grad_norm, "compile: max_grad_norm")
-    return Step(model, loss, optimizer, norm, native)
+    kind = Step if optimizer.processes.size == 1 else DistributedStep
+    return kind(model, loss, optimizer, norm, native)
 
 
 class CompiledModel(nn.Layer):
@@ -245,14 +245,18 @@ class Gradients:
 
     def passes(self, batch: Batch, scale: float = 1.0) -> tuple[float, Any]:
         """Return the loss and the output, and add the gradients times `scale`."""
+        program, loss, output = self._computed(batch)
+        program.accumulate(scale)
+        return loss, output
+
+    def _computed(self, batch: Batch) -> tuple[Program, float, Any]:
+        """Return the program that has computed the gradients, the loss and the output."""
         program, n = self._programs.find(batch)
         try:
-            loss, output = program.compute(batch, n)
+            return program, *program.compute(batch, n)
         except ValueError:
             _check(batch, self.model, self.loss)
             raise
-        program.accumulate(scale)
-        return loss, output
 
 
 class Step(Gradients):
@@ -303,6 +307,83 @@ class Step(Gradients):
         except ValueError:
             _check(batch, self.model, self.loss)
             raise
+
+
+class DistributedStep(Step):
+    """A training step of several processes: see `compile`.
+
+    The gradients of this process's part of a batch are one native function and the update is
+    another; between them the gradients are summed over all processes.
+
+    Attributes
+    ----------
+    model : Layer
+    loss : Loss
+    optimizer : Optimizer
+        A `DistributedOptimizer`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        loss: nn.Layer,
+        optimizer: nn.Optimizer,
+        max_grad_norm: float | None,
+        native: bool,
+    ) -> None:
+        super().__init__(model, loss, optimizer, max_grad_norm, native)
+        self._update = CompiledUpdate(optimizer, native)
+
+    def _build(self, batch: Batch, n: int, free: bool) -> Program:
+        return Gradients._build(self, batch, n, free)
+
+    @property
+    def source(self) -> str:
+        """The source of the latest call's functions."""
+        return f"{super().source}\n\n{self._update.source}"
+
+    def __call__(self, inputs: Any = (), target: Any = None, sample_weight: Any = None) -> float:
+        """Make a step, and return the loss of the whole batch before it.
+
+        Afterwards the gradients of the parameters are those of this step, and the running
+        statistics of layers such as `BatchNorm1d` are averaged over the processes. An error of one
+        process is raised in all.
+
+        Parameters
+        ----------
+        inputs, target, sample_weight
+            As for `Gradients`, this process's part of the batch. Without arguments, the whole batch
+            is in the parts of others.
+        """
+        given = [array for array in (inputs, target, sample_weight) if array is not None]
+        program: Program | None = None
+
+        def compute() -> tuple[float, float]:
+            nonlocal program
+            part = as_batch(() if target is None else tuple(given), self.loss)
+            if part.weight:
+                program, loss, _ = self._computed(_as_batch(*given))
+                return part.weight, loss
+            if part.inputs:  # no target counts; the running statistics do
+                with no_grad():
+                    self.model(*part.inputs)
+            return 0.0, 0.0
+
+        processes = self.optimizer.processes
+        weights, values = zip(*processes.call(compute), strict=True)
+        total = sum(weights)
+        if not total:
+            raise ValueError("compile: no target of this batch counts, in any process")
+        scales = [weight / total if averages(self.loss) else 1.0 for weight in weights]
+        self.optimizer.zero_grad()
+        if program is not None:
+            program.accumulate(scales[processes.rank])
+        self.optimizer.synchronize()
+        if self._max_norm is not None:
+            clip_grad_norm(self.optimizer.parameters(), self._max_norm)
+        self._update()
+        processes.average(list(self.model.buffers()))
+        return float(sum(scale * value for scale, value in zip(scales, values, strict=True)))
 
 
 def _as_batch(inputs: Any, *others: Any) -> Batch:

@@ -22,7 +22,7 @@ class CompiledFit:
     model : CompiledModel
         For validation.
     step : callable
-        Moves the parameters as the optimizer's ``step`` does.
+        Moves the parameters as the optimizer's ``step`` does after ``synchronize``.
     """
 
     def __init__(
@@ -30,9 +30,7 @@ class CompiledFit:
     ) -> None:
         self.model = CompiledModel(model, native)
         self._gradients = Gradients(model, loss, native)
-        # The sum over several processes is part of the optimizer's own step.
-        alone = optimizer.processes.size == 1
-        self.step = CompiledUpdate(optimizer, native) if alone else optimizer.step
+        self.step = CompiledUpdate(optimizer, native)
 
     def passes(self, batch: Batch) -> tuple[Array, float]:
         """Add the gradients of a batch, with its scale, to those of the parameters.

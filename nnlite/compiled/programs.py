@@ -379,7 +379,7 @@ class DividedStepProgram(LossProgram):
         self._optimizer.zero_grad()
         self.accumulate()
         if self._max_norm is not None:
-            clip_grad_norm(self.code.trained.values(), self._max_norm)
+            clip_grad_norm(self._optimizer.parameters(), self._max_norm)
         self._update()
         return loss
 

@@ -432,7 +432,10 @@ def _as_samples(values: ArrayLike) -> Array:
         )
     array = as_array(values, "DataLoader")
     if array.ndim == 0:
-        raise TypeError(f"DataLoader: expected arrays, got {type(values).__name__}")
+        raise TypeError(
+            f"DataLoader: expected arrays, got {type(values).__name__}; options are given by name: "
+            f"batch_size=32, shuffle=True"
+        )
     return array
 
 

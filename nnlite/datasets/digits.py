@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..engine import threads
 from ..engine.blas import share
+from ..hints import explained
 from .idx import read_idx
 
 #: Mean of the training pixels, scaled to [0, 1].
@@ -32,6 +33,7 @@ _IMAGES_OF_BLOCK = 64
 Split = tuple[NDArray[Any], NDArray[np.int64]]
 
 
+@explained
 def mnist(
     directory: str | os.PathLike[str] | None = None,
     *,

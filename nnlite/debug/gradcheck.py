@@ -13,6 +13,7 @@ import numpy as np
 
 from ..checks import integer, number
 from ..engine.arrays import Array
+from ..hints import explained
 from ..layer import Layer
 from ..random import RandomState, generator
 from .contract import Promises, gradient_fault, output_fault
@@ -129,6 +130,7 @@ class GradCheckResult:
         return self._table().to_html()
 
 
+@explained
 def gradcheck(
     layer: Layer,
     *inputs: Any,

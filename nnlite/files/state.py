@@ -225,7 +225,8 @@ def checked_array(value: ArrayLike, what: str) -> Array:
     """Return `value` as an array of numbers, or raise a TypeError."""
     array = np.asarray(value)
     if array.dtype.kind not in "biufc":
-        raise TypeError(f"save: expected {what} to be an array of numbers, got {array.dtype}")
+        cure = "; save_checkpoint saves several objects in a file" * isinstance(value, dict)
+        raise TypeError(f"save: expected {what} to be an array of numbers, got {array.dtype}{cure}")
     return array
 
 

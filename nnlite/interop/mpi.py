@@ -169,7 +169,7 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
             f"which processes cannot do together; use SGD, Adam or another that steps once"
         )
     processes = shard()
-    parameters = _parameters(optimizer)
+    parameters = optimizer.parameters()
     facts = {"the optimizer": repr(optimizer), "the number of parameters": len(parameters)}
     for place, p in enumerate(parameters):
         facts[f"the shape of parameter {place}"] = p.shape
@@ -182,10 +182,6 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
     processes.spread([generator()])
     optimizer.processes = processes
     return optimizer
-
-
-def _parameters(optimizer: nn.Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 @functools.cache
@@ -260,7 +256,7 @@ class _World(Processes):
     def sum_gradients(self, optimizer: nn.Optimizer) -> None:
         if self.size == 1:
             return
-        parameters = _parameters(optimizer)
+        parameters = optimizer.parameters()
         marks = np.array([_mark(parameter) for parameter in parameters], np.uint8)
         everywhere = self.gather_array(marks)
         if (everywhere != marks).any():

@@ -12,8 +12,8 @@ try:
     from sklearn.metrics import get_scorer
 except ImportError as error:
     raise ImportError(
-        "metrics are named as scikit-learn names its scorers; "
-        "install it with: pip install scikit-learn"
+        "metrics are named as scikit-learn names its scorers; install it with: "
+        "pip install scikit-learn; nnlite's own are functions: metrics=[nnlite.accuracy]"
     ) from error
 
 import nnlite as nn

@@ -68,6 +68,12 @@ class Loss(Layer):
     _warned = False
 
     def __init__(self, reduction: str = "mean") -> None:
+        if isinstance(reduction, np.ndarray):
+            name = type(self).__name__
+            raise ValueError(
+                f"{name}: reduction must be one of {', '.join(map(repr, self._reductions))}, got "
+                f"an array; to compare arrays, call the loss: {name}()(prediction, target)"
+            )
         self.reduction = one_of(reduction, self._reductions, f"{type(self).__name__}: reduction")
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:

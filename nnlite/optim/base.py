@@ -392,7 +392,7 @@ class Optimizer(Hinted):
         {0: {'step': 1, 'momentum_buffer': array([ 1., -1.], dtype=float32)}}
         """
         self.checked_groups()
-        index = {id(parameter): place for place, parameter in enumerate(self._parameters())}
+        index = {id(parameter): place for place, parameter in enumerate(self.parameters())}
         state = {}
         for block in self._all_blocks():
             flats = [block.parts(array) for array in block.state]
@@ -442,7 +442,8 @@ class Optimizer(Hinted):
                     flat[start:stop] = 0 if array is None else array.reshape(-1)
         self.latest_step = object()
 
-    def _parameters(self) -> list[Parameter]:
+    def parameters(self) -> list[Parameter]:
+        """Return the parameters of all groups."""
         return [parameter for group in self.param_groups for parameter in group["params"]]
 
     def _all_blocks(self) -> Iterator[FlatBlock]:

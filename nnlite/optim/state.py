@@ -80,7 +80,7 @@ def checked_states(
     if len(known) != len(indices) or not isinstance(given, Mapping) or set(given) - known:
         raise ValueError(f"{name}: the state is not of the parameters that it lists")
     states = {}
-    for place, (index, parameter) in enumerate(zip(indices, optimizer._parameters(), strict=True)):
+    for place, (index, parameter) in enumerate(zip(indices, optimizer.parameters(), strict=True)):
         what = f"{name}: the state of parameter {place}"
         entry = given.get(index, {})
         if not isinstance(entry, Mapping):

@@ -41,7 +41,7 @@ def check_model_and_loss(model: Any, loss: Any, who: str) -> None:
     if isinstance(model, Loss) and isinstance(loss, Layer) and not isinstance(loss, Loss):
         raise TypeError(f"{who}: expected the model first and the loss after it")
     check_layer(model, "model", who)
-    check_layer(loss, "loss", who)
+    check_layer(loss, "loss", who, f"; write {who}(model, loss, ...) with loss = CrossEntropy()")
     if getattr(loss, "reduction", None) == "none":
         raise ValueError(f"{who}: {loss.label} gives no single number; use reduction='mean'")
 
@@ -59,7 +59,7 @@ def checked_parameters(model: Layer, loss: Loss, optimizer: Any) -> list[Paramet
             f"not; call optimizer.step(closure) in a loop of your own"
         )
     known = {id(parameter) for layer in (model, loss) for parameter in layer.parameters()}
-    moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moved = optimizer.parameters()
     foreign = [parameter for parameter in moved if id(parameter) not in known]
     if foreign:
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 from ..checks import integer, number
 from ..engine.arrays import Array
 from ..figures import new_figure
+from ..hints import Hinted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _VALIDATION = "validation_"
 
 
-class History(Mapping[str, Array]):
+class History(Hinted, Mapping[str, Array]):
     """The figures of each epoch, by name: a mapping of names to arrays.
 
     `fit` fills it. ``dict(history)`` makes a plain dictionary of it.

@@ -417,7 +417,9 @@ def _scorer(name: str, loss: Layer, who: str) -> EpochMetric:
     try:
         return EpochMetric(scorer(name, loss))
     except ValueError as error:
-        raise ValueError(f"{who}: {error}") from None
+        raise ValueError(
+            f"{who}: {error} nnlite's own metrics are functions: metrics=[nnlite.accuracy]"
+        ) from None
 
 
 def _ignoring(metric: Callable[..., float], ignore_index: int | None) -> Metric:

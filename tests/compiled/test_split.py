@@ -53,6 +53,23 @@ def test_a_part_in_which_no_label_counts():
     assert nn.compile(model, loss, native=False)(x, labels) == pytest.approx(loss(model(x), labels))
 
 
+def test_clipping_is_by_the_norm_of_the_parameters_of_the_optimizer():
+    loss, rng = nn.MeanSquaredError(), np.random.default_rng(0)
+    model = mlp()
+    twin = copy.deepcopy(model)
+    optimizer, other = (nn.SGD(each[2].parameters(), lr=0.1) for each in (model, twin))
+    step = nn.compile(model, loss, optimizer, max_grad_norm=0.05, native=False)
+    x, y = rng.normal(size=(7, 4)), rng.normal(size=(7, 3))
+    for _ in range(2):
+        step(x, y)
+        other.zero_grad()
+        loss(twin(x), y)
+        twin.backward(loss.backward(), input_grad=False)
+        nn.clip_grad_norm(twin[2].parameters(), 0.05)
+        other.step()
+    assert_allclose(model[2].weight.data, twin[2].weight.data, rtol=1e-9)
+
+
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("max_grad_norm", [None, 0.05])
 def test_a_step(native, max_grad_norm):

@@ -1,13 +1,14 @@
 """Training runs that have to be the same with one process and with several.
 
 ``mpiexec -n 2 python -m tests.interop.mpi_cases FILE`` runs them all and writes their weights and
-figures; the test computes them again in one process, with the plain loader and optimizer.
+figures, or ``FILE NAME ...`` some of them; the test computes them again in one process, with the
+plain loader and optimizer.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,13 @@ class Setup:
         The normalization layer.
     fraction : callable
         From the weight of a part to its fraction of the batch.
+    compiles : bool
+        Whether the cases that can be compiled are.
     """
 
     shard: Any = None
     norm: Any = nn.BatchNorm1d
+    compiles = False
 
     def optimizer(self, optimizer: nn.Optimizer) -> nn.Optimizer:
         return optimizer
@@ -43,6 +47,8 @@ class Setup:
 
 class Distributed(Setup):
     """Several processes."""
+
+    compiles = True
 
     def __init__(self) -> None:
         from nnlite.interop import mpi
@@ -126,19 +132,49 @@ def grouped(setup: Setup) -> dict[str, Any]:
 
 
 def by_hand(setup: Setup) -> dict[str, Any]:
-    """A loop without `fit`, with clipping."""
+    """A loop without `fit`, with clipping; the last batch has one sample."""
     model, loss, (inputs, labels) = perceptron(), nn.CrossEntropy(), data()
     optimizer = setup.optimizer(sgd(model.parameters()))
-    loader = nn.DataLoader(inputs, labels, batch_size=9, shuffle=True, shard=setup.shard)
-    for _ in range(2):
-        for x, y in loader:
-            loss(model(x), y)
+    loader = nn.DataLoader(inputs, labels, batch_size=29, shuffle=True, shard=setup.shard)
+    for _ in range(4):
+        for batch in loader:
             optimizer.zero_grad()
-            model.backward(loss.backward(setup.fraction(len(y))), input_grad=False)
+            fraction = setup.fraction(len(batch[1]) if batch else 0)
+            if batch:
+                x, y = batch
+                loss(model(x), y)
+                model.backward(loss.backward(fraction), input_grad=False)
             optimizer.synchronize()
             nn.clip_grad_norm(model.parameters(), 0.5)
             optimizer.step()
     return results(model)
+
+
+def compiled(setup: Setup, batch_size: int, labelled: float = 1.0) -> dict[str, Any]:
+    """A loop around one function for the step, with all that makes the parts of a batch uneven."""
+    inputs, labels = data()
+    labels = np.where(np.arange(SAMPLES) % 3 <= 3 * labelled - 1, labels, -1)
+    sample_weight = 1 + np.random.default_rng(2).random(SAMPLES)
+    loader = nn.DataLoader(
+        inputs, labels, sample_weight, batch_size=batch_size, shuffle=True, shard=setup.shard
+    )
+    model = perceptron()
+    loss = nn.CrossEntropy(weight=np.array([0.5, 1.0, 2.0, 4.0]), ignore_index=-1)
+    optimizer = setup.optimizer(nn.Adam(model.parameters(), lr=0.01))
+
+    def uncompiled(*batch: Any) -> float:
+        value = loss(model(batch[0]), *batch[1:])
+        optimizer.zero_grad()
+        model.backward(loss.backward(), input_grad=False)
+        nn.clip_grad_norm(model.parameters(), 0.2)
+        optimizer.step()
+        return value
+
+    step: Any = uncompiled
+    if setup.compiles:
+        step = nn.compile(model, loss, optimizer, max_grad_norm=0.2, native=False)
+    losses = [step(*batch) for _ in range(2) for batch in loader]
+    return {**results(model), "losses": losses}
 
 
 def recurrent(setup: Setup) -> dict[str, Any]:
@@ -203,26 +239,38 @@ CASES: dict[str, Callable[[Setup], dict[str, Any]]] = {
     "frozen": frozen,
     "groups": grouped,
     "by hand": by_hand,
+    "compiled step": lambda s: compiled(s, batch_size=9, labelled=1 / 3),
+    "compiled step, fewer samples than processes": lambda s: compiled(s, batch_size=29),
+    "compiled fit": lambda s: fitted(
+        s,
+        sgd,
+        perceptron(nn.Dropout(0.0)),
+        max_grad_norm=0.3,
+        accumulate=2,
+        validation=data(),
+        metrics=[nn.accuracy],
+        compile=s.compiles,
+    ),
     "recurrent": recurrent,
     "images": images,
 }
 
 
-def run(setup: Setup) -> dict[str, dict[str, Any]]:
-    """Return the results of all cases by name."""
+def run(setup: Setup, names: Iterable[str] = CASES) -> dict[str, dict[str, Any]]:
+    """Return the results of cases by name."""
     found = {}
-    for name, case in CASES.items():
+    for name in names:
         nn.seed(0)
-        found[name] = case(setup)
+        found[name] = CASES[name](setup)
     return found
 
 
-def main(path: str) -> None:
-    """Run all cases in this process of several; rank 0 writes the results."""
+def main(path: str, *names: str) -> None:
+    """Run these cases, or all, in this process of several; rank 0 writes the results."""
     from mpi4py import MPI
 
     nn.seed(0)
-    everywhere = MPI.COMM_WORLD.gather(run(Distributed()))
+    everywhere = MPI.COMM_WORLD.gather(run(Distributed(), names or CASES))
     if everywhere is None:
         return
     for name, first in everywhere[0].items():
@@ -236,4 +284,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,20 @@ import pytest
 import nnlite as nn
 
 from . import mpi_cases
+from .mpi_launch import (
+    ENVIRONMENT,
+    MPIEXEC,
+    ROOT,
+    Hosts,
+    loopback_hosts,
+    mpiexec,
+    namespace_hosts,
+    namespaces_work,
+    run,
+)
 
-MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}")
 if MPIEXEC is None:
     pytest.skip("there is no mpiexec", allow_module_level=True)
-
-ROOT = Path(__file__).resolve().parents[2]
-# Open MPI refuses to run as root, as containers do, unless it is told twice. The name of a host is
-# not looked up, and a machine with one core runs three processes too.
-ENVIRONMENT = {
-    **os.environ,
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "PYTHONPATH": str(ROOT),
-}
 
 # A model, data and a run that scripts begin with; what they add to `STOP` happens in rank 1.
 BEGIN = """
@@ -58,22 +57,9 @@ def run(model, *callbacks, arrays=(x, y), epochs=3, lr=0.1, **options):
 """
 
 
-def mpiexec(processes: int, *arguments: object) -> list[str]:
-    assert MPIEXEC is not None
-    return [MPIEXEC, "--oversubscribe", "-n", str(processes), sys.executable, *map(str, arguments)]
-
-
-def run(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python with these arguments in several processes."""
-    return subprocess.run(
-        mpiexec(processes, *arguments), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True,
-        check=False, timeout=300,
-    )  # fmt: skip
-
-
 def run_script(text: str, processes: int = 2) -> subprocess.CompletedProcess[str]:
     """Run a script that begins with `BEGIN`."""
-    return run(processes, "-c", BEGIN + textwrap.dedent(text))
+    return run(mpiexec(processes, "-c", BEGIN + textwrap.dedent(text)))
 
 
 def output(text: str, processes: int = 2) -> list[str]:
@@ -91,27 +77,36 @@ def in_one_process() -> dict[str, dict[str, Any]]:
     return mpi_cases.run(mpi_cases.Setup())
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_the_training_is_that_of_one_process(
-    processes: int, in_one_process: dict[str, dict[str, Any]], tmp_path: Path
+def check_results(
+    command: list[str], file: Path, expected: dict[str, dict[str, Any]], *names: str
 ) -> None:
-    file = tmp_path / "results.npz"
-    done = run(processes, "-m", "tests.interop.mpi_cases", file)
+    """Check the results that a command writes, of these cases or of all."""
+    done = run([*command, *names])
     assert done.returncode == 0, done.stderr
     with np.load(file) as found:
-        for name, results in in_one_process.items():
-            for key, value in results.items():
+        for name in names or expected:
+            for key, value in expected[name].items():
                 np.testing.assert_allclose(
                     found[f"{name}/{key}"], value, rtol=1e-9, atol=1e-9, err_msg=f"{name}: {key}"
                 )
 
 
-def test_the_demo_prints_once_and_reaches_the_accuracy_of_one_process() -> None:
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_training_is_that_of_one_process(
+    processes: int, in_one_process: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "results.npz"
+    command = mpiexec(processes, "-m", "tests.interop.mpi_cases", file)
+    check_results(command, file, in_one_process)
+
+
+@pytest.mark.parametrize("options", [[], ["--compile"]], ids=["plain", "compiled"])
+def test_the_demo_prints_once_and_reaches_the_accuracy_of_one_process(options: list[str]) -> None:
     demo = ["train_mnist.py", "--epochs", "1", "--hidden", "16", "--batch-size", "500"]
     alone = subprocess.run(
         [sys.executable, *demo], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    done = run(2, *demo, "--distributed")
+    done = run(mpiexec(2, *demo, "--distributed", *options))
     assert done.returncode == 0, done.stderr
     lines, expected = done.stdout.splitlines(), alone.stdout.splitlines()
     assert lines[:-3] == expected[:-3]  # the network
@@ -151,6 +146,52 @@ def test_batchnorm_averages_its_running_statistics() -> None:
     assert first == second
     # The mean of a batch is the average of those of its halves, so it is that of one process.
     assert np.allclose(eval(first.split(" 5")[0]), eval(output(text, 1)[0].split(" 5")[0]))
+
+
+# ---- two hosts ----
+
+
+@pytest.fixture(params=["loopback", *(["namespaces"] if namespaces_work() else [])])
+def two_hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Hosts]:
+    """Two hosts that have nothing in common but the files and a network."""
+    make = {"loopback": loopback_hosts, "namespaces": namespace_hosts}[request.param]
+    with make(tmp_path) as hosts:
+        yield hosts
+
+
+def test_two_hosts_share_no_memory(two_hosts: Hosts) -> None:
+    text = """
+    from mpi4py import MPI
+    print(MPI.COMM_WORLD.Split_type(MPI.COMM_TYPE_SHARED).size, "of", mpi.shard().size)
+    """
+    done = run(two_hosts.mpiexec("-c", BEGIN + textwrap.dedent(text)))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["1 of 2", "1 of 2"]
+
+
+def test_the_training_on_two_hosts_is_that_of_one_process(
+    two_hosts: Hosts, in_one_process: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    file = tmp_path / "results.npz"
+    command = two_hosts.mpiexec("-m", "tests.interop.mpi_cases", file)
+    check_results(command, file, in_one_process, "weights", "clipping", "by hand", "images")
+
+
+@pytest.mark.parametrize(
+    "event",
+    ["raise RuntimeError('on the second host')", "os.kill(os.getpid(), 9)"],
+    ids=["exception", "killed"],
+)
+def test_an_end_on_one_of_two_hosts_ends_both(two_hosts: Hosts, event: str) -> None:
+    text = f"""
+    def fail(training):
+        if rank == 1:
+            {event}
+    run(perceptron(), fail)
+    """
+    done = run(two_hosts.mpiexec("-c", BEGIN + textwrap.dedent(text)))
+    assert done.returncode != 0
+    assert ("RuntimeError: on the second host" in done.stderr) == ("raise" in event)
 
 
 # ---- checkpoints ----
@@ -241,8 +282,21 @@ def test_a_checkpoint_resumes_with_another_number_of_processes(tmp_path: Path) -
             """,
             "RuntimeError: before the training",
         ),
+        (
+            """
+            model = perceptron()
+            optimizer = mpi.DistributedOptimizer(nn.SGD(model.parameters(), lr=0.1))
+            step = nn.compile(model, nn.CrossEntropy(), optimizer, native=False)
+            before = [p.data.copy() for p in model.parameters()]
+            try:
+                step(x, y + 2 * rank)
+            finally:
+                assert all((a == p.data).all() for a, p in zip(before, model.parameters()))
+            """,
+            "ValueError: CrossEntropy(): labels must be in [0, 3) for 3 classes, got 3",
+        ),
     ],
-    ids=["forward", "backward", "callback", "before"],
+    ids=["forward", "backward", "callback", "before", "compiled"],
 )
 def test_an_exception_in_one_process_ends_all(text: str, message: str) -> None:
     done = run_script(text)
