@@ -12,7 +12,7 @@ from nnlite.compiled import split
 
 @pytest.fixture(autouse=True)
 def many_threads(monkeypatch):
-    monkeypatch.setattr(split, "_WAKING", 0)
+    monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
 
