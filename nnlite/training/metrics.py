@@ -55,6 +55,9 @@ class EpochMetric:
         self.function = function
         self.__name__ = getattr(function, "__name__", "")
 
+    def __repr__(self) -> str:
+        return f"EpochMetric({self.__name__ or self.function})"
+
     def __call__(self, predictions: Any, targets: Any) -> float:
         """Return the figure."""
         return self.function(predictions, targets)
