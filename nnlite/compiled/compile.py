@@ -394,4 +394,4 @@ def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
     with evaluating():
         prediction = model(*batch.arrays[: batch.inputs])
         if loss is not None:
-            loss(prediction, *batch.arrays[batch.inputs :])
+            getattr(loss, "of_outputs", loss)(prediction, *batch.arrays[batch.inputs :])

@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
+from ..engine.gather import border
 from ..engine.windows import Axes, Axis
 from .forms import form
-from .kernels import grouped_convolution
+from .kernels import gathered
 from .source import Code, Size, Value, fixed, joined, nest, product
 from .windows import letters_of, plus, slide, times
 
 Conv = nn.Conv1d | nn.Conv2d
 
-# Up to these numbers of channels loops are faster than products of small matrices.
+# Up to these numbers of channels in a group loops are faster than products of small matrices.
 _FEW_INPUTS, _FEW_OUTPUTS = 16, 32
 # Taps of a row for loops, which keep them in registers.
 _MOST_TAPS = 7
+# Windows that loops compute for each window that is used.
+_MOST_WINDOWS = 4
 # From this number of channels on Winograd's algorithm saves more than its sums cost.
 _MANY_CHANNELS = 16
 # The axis of rows for a sequence, which has none.
@@ -28,23 +31,41 @@ _ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 @form(nn.Conv1d, nn.Conv2d)
 def convolution(layer: Conv, code: Code, x: Value) -> Any:
     """Y = W X + b with the windows of a sample as the columns of X; dW = dY Xᵀ, dX = Wᵀ dY."""
-    if layer.groups > 1 or layer.padding_mode != "zeros":
-        return grouped_convolution(layer, code, x)
     axes = layer.axes(fixed(x.shape, 1))
-    channels = layer.in_channels, layer.out_channels
-    # The other ways compute dX as a convolution of dY, padded, with the turned kernels.
-    if all(axis.stride == 1 and axis.padding < axis.span for axis in axes):
-        if _suits_loops(axes, *channels):
-            return _by_loops(layer, code, x)
-        kernel = [(axis.taps, axis.dilation) for axis in axes]
-        if kernel == [(3, 1), (3, 1)] and min(channels) >= _MANY_CHANNELS:
-            return _by_winograd(layer, code, x)
-    return _by_products(layer, code, x)
+    if layer.padding_mode != "zeros":
+        x, axes = _with_border(layer, axes, code, x)
+    if _suits_loops(layer, axes):
+        return _by_loops(layer, axes, code, x)
+    if _suits_winograd(layer, axes):
+        return _by_winograd(layer, axes, code, x)
+    return _by_products(layer, axes, code, x)
 
 
-def _suits_loops(axes: Axes, in_channels: int, out_channels: int) -> bool:
+def _with_border(layer: Conv, axes: Axes, code: Code, x: Value) -> tuple[Value, Axes]:
+    """Return x with its border, and the axes without padding."""
+    bare = []
+    for index, axis in enumerate(axes, start=2):
+        total = axis.span - 1 if layer.padding == "same" else 2 * axis.padding
+        positions = border(layer.padding_mode, axis.inputs, axis.padding, total - axis.padding)
+        x = gathered(code, x, index, positions)
+        bare.append(axis._replace(inputs=len(positions), padding=0))
+    return x, tuple(bare)
+
+
+def _suits_loops(layer: Conv, axes: Axes) -> bool:
+    out_channels, in_channels = layer.out_channels // layer.groups, layer.weight.shape[1]
     is_narrow = in_channels <= _FEW_INPUTS and out_channels <= _FEW_OUTPUTS
-    return is_narrow and 1 < axes[-1].taps <= _MOST_TAPS
+    # Products of many small groups cost more than windows that are not used.
+    most_windows = 1 if layer.groups == 1 else _MOST_WINDOWS
+    is_dense = math.prod(axis.stride for axis in axes) <= most_windows
+    return is_narrow and is_dense and 1 < axes[-1].taps <= _MOST_TAPS
+
+
+def _suits_winograd(layer: Conv, axes: Axes) -> bool:
+    is_wide = layer.groups == 1 and min(layer.in_channels, layer.out_channels) >= _MANY_CHANNELS
+    kernel = [(axis.taps, axis.stride, axis.dilation) for axis in axes]
+    # The gradient of x is a convolution of that of y, with 2 - padding rows of zeros around it.
+    return is_wide and kernel == [(3, 1, 1)] * 2 and all(axis.padding < 3 for axis in axes)
 
 
 def _bias_gradient(code: Code, bias: Value | None, dy: Value) -> None:
@@ -68,21 +89,19 @@ def _bias_gradient(code: Code, bias: Value | None, dy: Value) -> None:
 # ---- matrix products ----
 
 
-def _by_products(layer: Conv, code: Code, x: Value) -> Any:
-    """Matrix products: the windows of a sample are copied to the columns of a matrix.
+def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
+    """Matrix products: for each group, the windows of a sample are the columns of a matrix.
 
     An input gets the sum of dX over the windows that it lies in.
     """
-    axes = layer.axes(fixed(x.shape, 1))
     letters = letters_of(axes)
-    batch, channels = x.shape[0], layer.in_channels
+    batch, channels, groups = x.shape[0], layer.in_channels, layer.groups
+    out_channels = layer.out_channels // groups
     outputs = tuple(axis.outputs for axis in axes)
     taps = tuple(axis.taps for axis in axes)
-    rows, places = channels * math.prod(taps), math.prod(outputs)
+    rows, places = channels // groups * math.prod(taps), math.prod(outputs)
     # The padded image, in which no window reaches beyond an end.
-    padded = tuple(axis.inputs + 2 * axis.padding for axis in axes)
-    if layer.padding == "same":
-        padded = tuple(axis.inputs + axis.span - 1 for axis in axes)
+    padded = tuple(_extent(axis) for axis in axes)
     loops = tuple(
         axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
     )
@@ -98,9 +117,9 @@ def _by_products(layer: Conv, code: Code, x: Value) -> Any:
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((batch, layer.out_channels, *outputs))
-    kernels = f"{weight}.reshape({layer.out_channels}, {rows})"
+    kernels = f"{weight}.reshape({groups}, {out_channels}, {rows})"
     images = x.view(*x.shape)
-    columns = f"{x.view(batch, rows, places)}[b]"
+    columns = f"{x.view(batch, groups, rows, places)}[b]"
     if is_copied:
         columns = "columns"
 
@@ -119,7 +138,7 @@ def _by_products(layer: Conv, code: Code, x: Value) -> Any:
         """Write the arrays that `windows` fills."""
         if not is_copied:
             return ""
-        lines = [f"images = {images}", f"columns = np.empty(({rows}, {places}), real)"]
+        lines = [f"images = {images}", f"columns = np.empty(({groups}, {rows}, {places}), real)"]
         lines.append(f"column = columns.{by_tap}")
         if is_padded:
             lines.append(f"image = np.zeros(({channels}, {', '.join(map(str, padded))}), real)")
@@ -129,48 +148,51 @@ def _by_products(layer: Conv, code: Code, x: Value) -> Any:
         code(nest({"b": batch}, "\n".join(part for part in parts if part)))
 
     def out(value: Value) -> str:
-        return value.view(batch, layer.out_channels, places)
+        return value.view(batch, groups, out_channels, places)
+
+    def each_group(statements: str) -> str:
+        return nest({"g": groups}, statements)
 
     add_bias = ""
     if bias is not None:
-        body = f"out[b, o, p] += {bias}[o]"
-        add_bias = nest({"o": layer.out_channels, "p": places}, body)
+        body = f"out[b, g, o, p] += {bias}[{plus(times('g', out_channels), 'o')}]"
+        add_bias = nest({"g": groups, "o": out_channels, "p": places}, body)
     code(f"{buffers()}\nkernels, out = {kernels}, {out(y)}")
-    each_sample(windows(), f"np.dot(kernels, {columns}, out[b])", add_bias)
+    each_sample(windows(), each_group(f"np.dot(kernels[g], {columns}[g], out[b, g])"), add_bias)
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
         if weight.needs_grad:
             with code.gradient(weight) as dw:
                 code(f"""
-                    grads, total = {out(dy)}, {dw}.reshape(-1)
-                    product = np.empty(({layer.out_channels}, {rows}), real)
+                    grads, total = {out(dy)}, {dw}.reshape({groups}, {out_channels * rows})
+                    product = np.empty(({out_channels}, {rows}), real)
                     part = product.reshape(-1)
-                    for k in range({layer.out_channels * rows}):
-                        total[k] = 0
+                    total[:] = 0
                 """)
                 code(buffers())
-                each_sample(
-                    windows(),
-                    f"np.dot(grads[b], {columns}.T, product)",
-                    nest({"k": layer.out_channels * rows}, "total[k] += part[k]"),
+                add = joined(
+                    f"np.dot(grads[b, g], {columns}[g].T, product)",
+                    nest({"k": out_channels * rows}, "total[g, k] += part[k]"),
                 )
+                each_sample(windows(), each_group(add))
         if x.needs_grad:
             with code.gradient(x) as dx:
                 code(f"grads, kernels, d_images = {out(dy)}, {kernels}, {dx.view(*x.shape)}")
                 if not is_copied:
-                    target = f"{dx.view(batch, rows, places)}[b]"
-                    each_sample(f"np.dot(kernels.T, grads[b], {target})")
+                    target = f"{dx.view(batch, groups, rows, places)}[b, g]"
+                    each_sample(each_group(f"np.dot(kernels[g].T, grads[b, g], {target})"))
                     return
                 code(f"""
-                    d_columns = np.empty(({rows}, {places}), real)
+                    d_columns = np.empty(({groups}, {rows}, {places}), real)
                     d_image = np.empty(({channels}, {", ".join(map(str, padded))}), real)
                 """)
                 code(f"d_column = d_columns.{by_tap}")
                 lines = {"pixels": "d_image[c]"}, {"line": f"d_column[{at_tap}]"}
                 add = slide(loops, *lines, "pixels[j] += line[j]")
                 each_sample(
-                    "np.dot(kernels.T, grads[b], d_columns)\nd_image[:] = 0",
+                    each_group("np.dot(kernels[g].T, grads[b, g], d_columns[g])"),
+                    "d_image[:] = 0",
                     nest({"c": channels}, add),
                     nest(each_input, f"d_images[b, {at_input}] = d_image[{in_padded}]"),
                 )
@@ -185,7 +207,7 @@ class _Lines(NamedTuple):
     """The padded channels of a sample, each as one line of pixels, row after row.
 
     Window p begins at pixel p, so that a row of the kernel is one loop over the windows. Those that
-    begin too far to the right are computed too; they are not used.
+    begin too far to the right, or that a stride skips, are computed too; they are not used.
     """
 
     rows: Axis
@@ -194,17 +216,18 @@ class _Lines(NamedTuple):
     @property
     def width(self) -> int:
         """Pixels of a row."""
-        return self.columns.outputs + self.columns.span - 1
+        return _extent(self.columns)
 
     @property
     def pixels(self) -> int:
         """Pixels of a channel."""
-        return (self.rows.outputs + self.rows.span - 1) * self.width
+        return _extent(self.rows) * self.width
 
     @property
     def windows(self) -> int:
         """Number of windows."""
-        return (self.rows.outputs - 1) * self.width + self.columns.outputs
+        rows, columns = ((axis.outputs - 1) * axis.stride for axis in (self.rows, self.columns))
+        return rows * self.width + columns + 1
 
     @property
     def is_padded(self) -> bool:
@@ -220,7 +243,8 @@ class _Lines(NamedTuple):
 
     def each_output(self, statement: str) -> str:
         """Return loops over the outputs: {window} among all windows, and {output} without."""
-        window, output = f"i * {self.width} + j", f"i * {self.columns.outputs} + j"
+        top, left = times("i", self.rows.stride * self.width), times("j", self.columns.stride)
+        window, output = f"{top} + {left}", f"i * {self.columns.outputs} + j"
         text = statement.format(window=window, output=output)
         return nest({"i": self.rows.outputs, "j": self.columns.outputs}, text)
 
@@ -229,9 +253,13 @@ class _Lines(NamedTuple):
         return f"{channel}[{times('u', self.rows.dilation * self.width)}:]"
 
 
-def _by_loops(layer: Conv, code: Code, x: Value) -> Any:
+def _extent(axis: Axis) -> int:
+    """Return the number of positions along an axis, with padding."""
+    return max(axis.padding + axis.inputs, (axis.outputs - 1) * axis.stride + axis.span)
+
+
+def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     """Loops over the windows, one for each row of the kernels: see `_Lines`."""
-    axes = layer.axes(fixed(x.shape, 1))
     rows, columns = axes if len(axes) == 2 else (_ONE_ROW, axes[0])
     lines = _Lines(rows, columns)
     batch, channels, kernels = x.shape[0], layer.in_channels, layer.out_channels
@@ -239,13 +267,17 @@ def _by_loops(layer: Conv, code: Code, x: Value) -> Any:
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((batch, kernels, *(axis.outputs for axis in axes)))
-    by_tap = f"{kernels}, {channels}, {rows.taps}, {columns.taps}"
+    depth, per_group = channels // layer.groups, kernels // layer.groups
+    # The channel of the image that channel c of kernel o meets.
+    channel_of_image = "c" if layer.groups == 1 else f"o // {per_group} * {depth} + c"
+    by_tap = f"{kernels}, {depth}, {rows.taps}, {columns.taps}"
     weights, sums = ([f"{name}{v}" for v in range(columns.taps)] for name in ("w", "total"))
     steps = [v * columns.dilation for v in range(columns.taps)]
     reach = columns.span - 1
-    load_weights = (
-        f"{', '.join(weights)} = {', '.join(f'factors[o, c, u, {v}]' for v in range(columns.taps))}"
-    )
+
+    def load_weights(channel: str) -> str:
+        entries = [f"factors[o, {channel}, u, {v}]" for v in range(columns.taps)]
+        return f"{', '.join(weights)} = {', '.join(entries)}"
 
     def load_images() -> str:
         """Write arrays; return the statement that loads the image of sample b."""
@@ -262,13 +294,13 @@ def _by_loops(layer: Conv, code: Code, x: Value) -> Any:
     """)
     terms = [f"{w} * row[{plus('p', step)}]" for w, step in zip(weights, steps, strict=True)]
     row = joined(
-        f"row = {lines.kernel_row('image[c]')}",
-        load_weights,
+        f"row = {lines.kernel_row(f'image[{channel_of_image}]')}",
+        load_weights("c"),
         nest({"p": lines.windows}, f"line[p] += {' + '.join(terms)}"),
     )
     kernel = joined(
         nest({"p": lines.windows}, f"line[p] = {f'{bias}[o]' if bias else 'real(0)'}"),
-        nest({"c": channels, "u": rows.taps}, row),
+        nest({"c": depth, "u": rows.taps}, row),
         lines.each_output("out[b, o, {output}] = line[{window}]"),
     )
     code(nest({"b": batch}, joined(load, nest({"o": kernels}, kernel))))
@@ -293,20 +325,25 @@ def _by_loops(layer: Conv, code: Code, x: Value) -> Any:
             for total, step in zip(sums, steps, strict=True)
         ]
         row = joined(
-            f"row = {lines.kernel_row('image[c]')}",
+            f"row = {lines.kernel_row(f'image[{channel_of_image}]')}",
             f"{' = '.join(sums)} = real(0)",
             nest({"p": lines.windows}, joined(*terms)),
             *[f"d_factors[o, c, u, {v}] += {total}" for v, total in enumerate(sums)],
         )
         kernel = joined(
             lines.each_output("line[{window}] = grads[b, o, {output}]"),
-            nest({"c": channels, "u": rows.taps}, row),
+            nest({"c": depth, "u": rows.taps}, row),
         )
         code(nest({"b": batch}, joined(load, nest({"o": kernels}, kernel))))
 
     def input_gradient(dx: Value) -> None:
         """Write dX: a pixel gets the gradients of the windows that it lies in."""
         count = lines.windows + reach
+        channel_of_kernel, kernels_of_channel = "c", f"{kernels}"
+        if layer.groups > 1:
+            group = f"c // {depth}"
+            channel_of_kernel = f"c % {depth}"
+            kernels_of_channel = f"{group} * {per_group}, ({group} + 1) * {per_group}"
         code(f"""
             factors, d_images = {weight}.reshape({by_tap}), {dx.view(batch, channels, inputs)}
             line = np.empty({lines.pixels}, real)
@@ -317,13 +354,13 @@ def _by_loops(layer: Conv, code: Code, x: Value) -> Any:
         ]
         row = joined(
             f"row, flow = {lines.kernel_row('line')}, flows[o]",
-            load_weights,
+            load_weights(channel_of_kernel),
             nest({"p": count}, f"row[p] += {' + '.join(terms)}"),
         )
         flow = lines.each_output(f"flows[o, {reach} + {{window}}] = grads[b, o, {{output}}]")
         channel = joined(
             nest({"p": lines.pixels}, "line[p] = 0"),
-            nest({"o": kernels, "u": rows.taps}, row),
+            nest({"o": kernels_of_channel, "u": rows.taps}, row),
             lines.each_input("d_images[b, c, {pixel}] = line[{place}]"),
         )
         code(nest({"b": batch}, joined(nest({"o": kernels}, flow), nest({"c": channels}, channel))))
@@ -334,9 +371,9 @@ def _by_loops(layer: Conv, code: Code, x: Value) -> Any:
 # ---- Winograd's algorithm ----
 
 
-def _by_winograd(layer: Conv, code: Code, x: Value) -> Any:
+def _by_winograd(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     """Winograd's algorithm for kernels of 3x3: see `winograd`."""
-    rows, columns = layer.axes(fixed(x.shape, 1))
+    rows, columns = axes
     padding = rows.padding, columns.padding
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")

@@ -11,6 +11,7 @@ from ..modes import no_grad
 from ..training.batches import Batch
 from . import programs
 from .compile import CompiledModel, Gradients
+from .forms import form_of
 from .optimizers import CompiledUpdate
 
 
@@ -28,6 +29,7 @@ class CompiledFit:
     def __init__(
         self, model: nn.Layer, loss: nn.Layer, optimizer: nn.Optimizer, native: bool = True
     ) -> None:
+        form_of(loss)
         self.model = CompiledModel(model, native)
         self._gradients = Gradients(model, loss, native)
         self.step = CompiledUpdate(optimizer, native)

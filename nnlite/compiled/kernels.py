@@ -1,8 +1,4 @@
-"""Grouped and transposed convolution, borders and enlarged images.
-
-The window of a kernel slides over each plane by itself: there is no matrix to multiply with where a
-kernel sees few channels.
-"""
+"""Transposed convolution, borders, enlarged images and adaptive pooling."""
 
 from __future__ import annotations
 
@@ -19,35 +15,6 @@ from ..engine.windows import Axes
 from .forms import form
 from .source import Code, Shape, Size, Value, fixed, nest, product
 from .windows import letters_of, plus, slide, to_maxima
-
-
-def grouped_convolution(layer: nn.Conv1d | nn.Conv2d, code: Code, x: Value) -> Any:
-    """Y = Σ weight x over the channels of a group and the taps; dW and dx are the same sums."""
-    axes = layer.axes(fixed(x.shape, 1))
-    if layer.padding_mode != "zeros":
-        bare = []
-        for index, axis in enumerate(axes, start=2):
-            total = axis.span - 1 if layer.padding == "same" else 2 * axis.padding
-            positions = border(layer.padding_mode, axis.inputs, axis.padding, total - axis.padding)
-            x = gathered(code, x, index, positions)
-            bare.append(axis._replace(inputs=len(positions), padding=0))
-        axes = tuple(bare)
-    weight = code.parameter(layer.weight, "weight")
-    y = code.new((x.shape[0], layer.out_channels, *(axis.outputs for axis in axes)))
-    _add_bias_after(code, layer, y, lambda: _correlate(code, layer, axes, weight, x, y))
-
-    def backward(dy: Value) -> None:
-        _bias_gradient(code, layer, dy)
-        if weight.needs_grad:
-            with code.gradient(weight) as dw:
-                code(f"{dw}[:] = 0")
-                _correlate_weight(code, layer, axes, x, dy, dw)
-        if x.needs_grad:
-            with code.gradient(x) as dx:
-                code(f"{dx}[:] = 0")
-                _spread(code, layer, axes, weight, dx, dy)
-
-    return y, backward
 
 
 @form(nn.ConvTranspose1d, nn.ConvTranspose2d)

@@ -262,10 +262,14 @@ class _Patient:
             if "Drop" in type(layer).__name__:
                 layer.eval()
 
+    def value(self, output: Any, targets: Any) -> Any:
+        """Return the loss of what the model returned."""
+        return getattr(self.loss, "of_outputs", self.loss)(output, *targets)
+
     def loss_of(self, inputs: Any, targets: Any) -> float:
         """Return the loss, which is infinite if it is not finite."""
         try:
-            value = float(self.loss(self.model(*inputs), *targets))
+            value = float(self.value(self.model(*inputs), targets))
         except ValueError:  # of a prediction that is not finite
             return math.inf
         return value if math.isfinite(value) else math.inf
@@ -338,7 +342,7 @@ class _Examination:
         loss._warned = False  # it may have warned of an earlier batch
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            patient.loss(output, *self._targets)
+            patient.value(output, self._targets)
         for warning in caught:
             doubt, _, cure = str(warning.message).partition("; ")
             self._add("output", doubt, cure)
@@ -373,7 +377,7 @@ class _Examination:
         if not math.isfinite(first):
             where = trace(patient.model, *self._inputs).problems()
             if not where:
-                patient.loss(output, *self._targets)  # says what is wrong with the targets
+                patient.value(output, self._targets)  # says what is wrong with the targets
             place = f": {where[0].message}" if where else ""
             self._add(
                 "first loss", f"it is not finite{place}",

@@ -201,6 +201,8 @@ def scan(
     with one_thread(sums[0].size * columns.shape[1]):
         for t, (column, rows, gates, before, after) in enumerate(arrays):
             multiply(column, rows)
+            if layout.in_place:
+                gates = after  # the same objects: NumPy then does not search for overlaps
             if factor is not None:
                 squashed = sums[t, active]
                 np.tanh(squashed, out=squashed)

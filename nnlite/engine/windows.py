@@ -17,6 +17,8 @@ products:
   gives kW shifted lines; their sum is the row's gradient. (The usual method, col2im, sums kH·kW
   shifted images.)
 
+The matrices of all groups of channels are one stack, with the group as its first axis.
+
 Kernels of three rows, the most common size, need a third fewer multiplications in all three
 functions if the batch is large: see `winograd`. `_suits_winograd` decides this from shapes alone.
 
@@ -149,45 +151,30 @@ def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes, groups: i
     -------
     ndarray of shape (N, O, H', W') or (N, O, L')
     """
-    image, kernels, (rows, columns) = _by_rows(x), _with_rows(weight), _row_and_column(axes)
+    rows, columns = _row_and_column(axes)
     y = empty((rows.outputs, len(weight), columns.outputs, len(x)), x.dtype, for_threads=True)
-    for channels, outputs in _groups(image.shape[1], len(weight), groups):
-        shift = None if bias is None else bias[outputs]
-        _convolve(image[:, channels], kernels[outputs], shift, rows, columns, y[:, outputs])
+    image, kernels = _by_group(_by_rows(x), groups), _kernels_by_group(weight, groups)
+    shift = None if bias is None else bias.reshape(groups, 1, -1, 1)
+    _convolve(image, kernels, shift, rows, columns, _by_group(y, groups))
     return _as_given(y, x.ndim)
 
 
 def correlate_weight(x: Array, grad: Array, axes: Axes, groups: int = 1) -> Array:
     """Return the gradient of `weight` in `correlate`, given the gradient of its result."""
-    rows, columns = _row_and_column(axes)
-    image, lines = _by_rows(x), _lines(grad)
-    parts = [
-        _weight_grad(image[:, channels], lines[:, outputs], rows, columns)
-        for channels, outputs in _groups(image.shape[1], lines.shape[1], groups)
-    ]
-    weight_grad = parts[0] if groups == 1 else np.concatenate(parts)
-    return weight_grad if x.ndim == 4 else weight_grad[:, :, 0]
+    image, lines = _by_group(_by_rows(x), groups), _by_group(_lines(grad), groups)
+    weight_grad = _weight_grad(image, lines, *_row_and_column(axes))
+    kernels = weight_grad.reshape(-1, *weight_grad.shape[2:])
+    return kernels if x.ndim == 4 else kernels[:, :, 0]
 
 
 def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> Array:
     """Return the gradient of `x` in `correlate`, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
-    lines, kernels = _lines(grad), _with_rows(weight)
     channels = weight.shape[1] * groups
     dx = empty((rows.inputs, channels, columns.inputs, len(grad)), grad.dtype, for_threads=True)
-    for inputs, outputs in _groups(channels, len(weight), groups):
-        _input_grad(lines[:, outputs], kernels[outputs], dx[:, inputs], rows, columns)
+    lines, kernels = _by_group(_lines(grad), groups), _kernels_by_group(weight, groups)
+    _input_grad(lines, kernels, _by_group(dx, groups), rows, columns)
     return _as_given(dx, grad.ndim)
-
-
-def _groups(in_channels: int, out_channels: int, groups: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the input and the output channels of each group."""
-    step_in, step_out = in_channels // groups, out_channels // groups
-    for group in range(groups):
-        yield (
-            slice(group * step_in, (group + 1) * step_in),
-            slice(group * step_out, (group + 1) * step_out),
-        )
 
 
 def channel_sums(grad: Array) -> Array:
@@ -273,6 +260,17 @@ def _lines(grad: Array) -> Array:
     return rows.reshape(*rows.shape[:2], -1)
 
 
+def _by_group(rows: Array, groups: int) -> Array:
+    """Return (H, C, ...) with its channels in groups, as (groups, H, C / groups, ...)."""
+    return rows.reshape(len(rows), groups, -1, *rows.shape[2:]).swapaxes(0, 1)
+
+
+def _kernels_by_group(weight: Array, groups: int) -> Array:
+    """Return kernels as (groups, O / groups, C, kH, kW)."""
+    kernels = _with_rows(weight)
+    return kernels.reshape(groups, -1, *kernels.shape[1:])
+
+
 def _as_given(rows: Array, rank: int) -> Array:
     """Return (H, C, W, N) as (N, C, H, W), or as (N, C, L) if `rank` is 3."""
     x = rows.transpose(3, 1, 0, 2)
@@ -301,61 +299,69 @@ def _suits_winograd(rows: Axis, columns: Axis, in_channels: int, batch: int) -> 
 def _convolve(
     image: Array, weight: Array, bias: Array | None, rows: Axis, columns: Axis, y: Array
 ) -> None:
-    """Write the convolution of `image` (H, C, W, N) into `y` (H', O, W', N)."""
-    if _suits_winograd(rows, columns, image.shape[1], image.shape[3]):
-        padding = rows.padding, columns.padding
-        winograd.convolve(
-            image.swapaxes(1, 2), weight.transpose(2, 0, 3, 1), bias, padding, y.swapaxes(1, 2)
-        )
+    """Write the convolution of `image` (G, H, C, W, N) into `y` (G, H', O, W', N)."""
+    groups, out_channels, channels = weight.shape[:3]
+    if _suits_winograd(rows, columns, channels, image.shape[4]):
+        for group in range(groups):
+            winograd.convolve(
+                image[group].swapaxes(1, 2),
+                weight[group].transpose(2, 0, 3, 1),
+                None if bias is None else bias[group, 0, :, 0],
+                (rows.padding, columns.padding),
+                y[group].swapaxes(1, 2),
+            )
         return
-    out_channels = len(weight)
-    lines = y.reshape(rows.outputs, out_channels, -1)
-    kernels = weight.transpose(0, 2, 1, 3).reshape(out_channels, -1)
+    lines = y.reshape(*y.shape[:3], -1)
+    kernels = weight.swapaxes(2, 3).reshape(groups, 1, out_channels, -1)
 
     def convolve(start: int, stop: int) -> None:
         for block, windows in _windows(image, rows, columns, out_channels, start, stop):
-            np.matmul(kernels, windows, out=lines[block])
+            np.matmul(kernels, windows, out=lines[:, block])
             if bias is not None:
-                lines[block] += bias[:, None]
+                lines[:, block] += bias
 
-    share(convolve, rows.outputs, y.nbytes, y.size * kernels.shape[1])
+    share(convolve, rows.outputs, y.nbytes, y.size * kernels.shape[3])
 
 
 def _weight_grad(image: Array, lines: Array, rows: Axis, columns: Axis) -> Array:
-    """Return dL/dweight, given the lines (H', O, W'·N) of the output gradient."""
-    channels, out_channels = image.shape[1], lines.shape[1]
-    if _suits_winograd(rows, columns, channels, image.shape[3]):
-        kernels = winograd.kernel_gradient(image, lines, _by_tap(columns), rows.padding)
-        return kernels.transpose(3, 1, 0, 2)
-    shape = rows.taps, channels, columns.taps, out_channels
-    terms = math.prod(shape[:3])
+    """Return dL/dweight (G, O, C, kH, kW), given the lines (G, H', O, W'·N) of dL/dy."""
+    groups, _, channels, _, batch = image.shape
+    if _suits_winograd(rows, columns, channels, batch):
+        kernels = [
+            winograd.kernel_gradient(*of_group, _by_tap(columns), rows.padding)
+            for of_group in zip(image, lines, strict=True)
+        ]
+        return np.stack(kernels).transpose(0, 4, 2, 1, 3)
+    out_channels = lines.shape[2]
+    shape = groups, rows.taps, channels, columns.taps, out_channels
+    terms = math.prod(shape[1:4])
 
     def correlate(start: int, stop: int) -> Array:
-        total = np.zeros((terms, out_channels), image.dtype)
+        total = np.zeros((groups, terms, out_channels), image.dtype)
         for block, windows in _windows(image, rows, columns, out_channels, start, stop):
-            total += np.matmul(windows, lines[block].swapaxes(1, 2)).sum(axis=0)
+            total += np.matmul(windows, lines[:, block].swapaxes(2, 3)).sum(axis=1)
         return total
 
     total = share_sum(correlate, rows.outputs, lines.nbytes, lines.size * terms)
-    return total.reshape(shape).transpose(3, 1, 0, 2)
+    return total.reshape(shape).transpose(0, 4, 2, 1, 3)
 
 
 def _windows(
     image: Array, rows: Axis, columns: Axis, out_channels: int, first_row: int, last_row: int
 ) -> Iterator[tuple[slice, Array]]:
-    """Yield blocks of output rows, with their windows as matrices (rows, kH·C·kW, W'·N)."""
-    _, channels, _, batch = image.shape
+    """Yield blocks of output rows, with their windows as matrices (G, rows, kH·C·kW, W'·N)."""
+    groups, _, channels, _, batch = image.shape
     line = (channels, columns.taps, columns.outputs, batch)
     if rows.taps == 1 and not rows.is_padded and columns.is_identity:
-        pixels = image[:: rows.stride][first_row:last_row]
-        yield slice(first_row, last_row), pixels.reshape(len(pixels), channels, -1)
+        pixels = image[:, :: rows.stride][:, first_row:last_row]
+        yield slice(first_row, last_row), pixels.reshape(*pixels.shape[:3], -1)
         return
     # Both the lines of a block and its products in the weight gradient fit into _BLOCK bytes.
-    room = _BLOCK // image.itemsize
+    room = _BLOCK // (image.itemsize * groups)
     fitting = (room // math.prod(line) - rows.span) // rows.stride + 1
     fitting = min(fitting, room // (rows.taps * channels * columns.taps * out_channels))
     step = min(last_row - first_row, max(rows.taps, fitting))
-    lines = empty(((step - 1) * rows.stride + rows.span, *line), image.dtype)
+    lines = empty((groups, (step - 1) * rows.stride + rows.span, *line), image.dtype)
     if columns.is_padded:
         lines.fill(0)
     for start in range(first_row, last_row, step):
@@ -363,55 +369,63 @@ def _windows(
         top = start * rows.stride - rows.padding
         height = (stop - start - 1) * rows.stride + rows.span
         first, end = (min(max(edge - top, 0), height) for edge in (0, rows.inputs))
-        lines[:first] = 0
-        lines[end:height] = 0
+        lines[:, :first] = 0
+        lines[:, end:height] = 0
         for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
-            lines[first:end, :, tap, outputs] = image[top + first : top + end, :, inputs]
-        to_line, _, to_row, _, to_pixel = lines.strides
+            pixels = image[:, top + first : top + end, :, inputs]
+            lines[:, first:end, :, tap, outputs] = pixels
+        to_group, to_line, _, to_row, _, to_pixel = lines.strides
         windows: Array = np.ndarray(
-            (stop - start, rows.taps, channels * columns.taps, columns.outputs * batch),
+            (groups, stop - start, rows.taps, channels * columns.taps, columns.outputs * batch),
             image.dtype,
             buffer=lines,
-            strides=(rows.stride * to_line, rows.dilation * to_line, to_row, to_pixel),
+            strides=(to_group, rows.stride * to_line, rows.dilation * to_line, to_row, to_pixel),
         )
         if rows.dilation > 1:
             # The lines of a window are not contiguous, so this copies.
             copied = empty(windows.shape, image.dtype)
             copied[...] = windows
             windows = copied
-        yield slice(start, stop), windows.reshape(stop - start, -1, windows.shape[3])
+        yield slice(start, stop), windows.reshape(groups, stop - start, -1, windows.shape[4])
 
 
 def _input_grad(lines: Array, weight: Array, grad: Array, rows: Axis, columns: Axis) -> None:
-    """Write dL/dx into `grad` (H, C, W, N), given the lines (H', O, W'·N) of dL/dy."""
-    height, channels, _, batch = grad.shape
+    """Write dL/dx into `grad` (G, H, C, W, N), given the lines (G, H', O, W'·N) of dL/dy."""
+    groups, height, channels, _, batch = grad.shape
+    out_channels = lines.shape[2]
     lines = np.ascontiguousarray(lines)
-    if _suits_winograd(rows, columns, lines.shape[1], batch):
+    if _suits_winograd(rows, columns, out_channels, batch):
         # The convolution of the output gradient with the kernels rotated by 180°.
-        by_pixel = lines.reshape(rows.outputs, -1, columns.outputs, batch).swapaxes(1, 2)
-        turned = weight[:, :, ::-1, ::-1].transpose(2, 1, 3, 0)
+        by_pixel = lines.reshape(*lines.shape[:3], columns.outputs, batch).swapaxes(2, 3)
+        turned = weight[..., ::-1, ::-1].transpose(0, 3, 2, 4, 1)
         padding = 2 - rows.padding, columns.taps - 1 - columns.padding
-        winograd.convolve(by_pixel, turned, None, padding, grad.swapaxes(1, 2))
+        for group in range(groups):
+            dx = grad[group].swapaxes(1, 2)
+            winograd.convolve(by_pixel[group], turned[group], None, padding, dx)
         return
-    # (kW·C, kH, O), with the kernel's rows in reverse order.
-    kernels = weight[:, :, ::-1].transpose(3, 1, 2, 0).reshape(-1, rows.taps, lines.shape[1])
-    line = (columns.taps, channels, columns.outputs, batch)
+    # (G, kW·C, kH, O), with the kernel's rows in reverse order.
+    kernels = weight[..., ::-1, :].transpose(0, 4, 2, 3, 1)
+    kernels = kernels.reshape(groups, -1, rows.taps, out_channels)
+    line = (groups, columns.taps, channels, columns.outputs, batch)
 
     def spread(first_row: int, last_row: int) -> None:
         step = min(last_row - first_row, max(1, _BLOCK // (math.prod(line) * grad.itemsize)))
         shifted = empty((step, *line), grad.dtype)
-        products = shifted.reshape(step, len(kernels), -1)
+        products = shifted.reshape(step, *kernels.shape[:2], -1)
         for start in range(first_row, last_row, step):
             stop = min(start + step, last_row)
             for row, (taps, outputs) in enumerate(_by_input(rows)[start:stop]):
-                kernel = kernels[:, taps].reshape(len(kernels), -1)
-                np.matmul(kernel, lines[outputs].reshape(-1, lines.shape[2]), out=products[row])
-            block = grad[start:stop]
+                kernel = kernels[:, :, taps].reshape(*kernels.shape[:2], -1)
+                flow = lines[:, outputs].reshape(groups, -1, lines.shape[3])
+                # NumPy computes a product of one term without BLAS, several times slower.
+                multiply = np.multiply if flow.shape[1] == 1 else np.matmul
+                multiply(kernel, flow, out=products[row])
+            block = grad[:, start:stop].swapaxes(0, 1)
             block.fill(0)
             for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
-                block[:, :, inputs] += shifted[: len(block), tap, :, outputs]
+                block[..., inputs, :] += shifted[: len(block), :, tap, :, outputs]
 
-    share(spread, height, grad.nbytes, lines.size * len(kernels) * rows.taps)
+    share(spread, height, grad.nbytes, lines.size * kernels.shape[1] * rows.taps)
 
 
 # ---- pooling ----

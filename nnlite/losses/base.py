@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -64,6 +64,8 @@ class Loss(Layer):
     """
 
     reduction: str
+    takes_target: ClassVar[bool] = True
+    """Whether a call takes a target after the predictions."""
     _reductions: tuple[str, ...] = REDUCTIONS
     _warned = False
 
@@ -99,9 +101,36 @@ class Loss(Layer):
         """Return dL/d(prediction) for `grad` = dL/d(loss), a number or, with "none", an array."""
         raise NotImplementedError(f"{type(self).__name__} does not define backward")
 
+    def of_outputs(self, outputs: Any, *others: Any) -> Any:
+        """Return the loss of what a model returns, as `fit` and `evaluate` compute it.
+
+        A loss of several predictions takes a tuple of them from a model of several outputs.
+
+        Parameters
+        ----------
+        outputs : ndarray, or tuple of ndarray
+        *others
+            The target, if `takes_target`, and the sample weights, if there are any.
+        """
+        return self(outputs, *others)
+
+    def _each(self, outputs: Any, *names: str) -> tuple[Any, ...]:
+        """Return the outputs of a model, or raise a TypeError unless there is one for each name."""
+        if not isinstance(outputs, tuple) or len(outputs) != len(names):
+            got = f"{len(outputs)} outputs" if isinstance(outputs, tuple) else "one output"
+            raise TypeError(
+                f"{self.label}: expected a model of {len(names)} outputs, {', '.join(names)}, got "
+                f"{got}; a Graph with a tuple of outputs returns several"
+            )
+        return outputs
+
     def _as_prediction(
         self, prediction: ArrayLike, dtype: Any = None, name: str = "predictions"
     ) -> Array:
+        if isinstance(prediction, tuple):
+            raise TypeError(
+                f"{self.label}: expected {name} as one array, got a tuple of {len(prediction)}"
+            )
         prediction = as_floats(self, prediction, dtype, name)
         flat = prediction.ravel(order="K")
         # If there is a NaN, it is both the minimum and the maximum. For a small batch, argmax takes

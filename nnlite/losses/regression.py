@@ -302,7 +302,7 @@ class GaussianNLL(Loss):
     """Negative log-likelihood of numbers under normal distributions of predicted variances.
 
     ``loss(mean, target, var)`` takes two predictions: the mean and the variance of each number.
-    ``loss.backward()`` returns the gradients of both.
+    ``loss.backward()`` returns the gradients of both. `fit` takes a model of two outputs.
 
     Parameters
     ----------
@@ -382,6 +382,11 @@ class GaussianNLL(Loss):
         value, factor = self._reduce(losses, weights)
         self.cache(d, v, var.shape, factor)
         return value
+
+    def of_outputs(self, outputs: Any, *others: Any) -> Any:
+        mean, var = self._each(outputs, "mean", "var")
+        target, *sample_weight = others
+        return self(mean, target, var, *sample_weight)
 
     def _spread(self, var: Array, shape: tuple[int, ...]) -> Array:
         """Return the variances, at least eps, with an axis that broadcasts with `shape`."""

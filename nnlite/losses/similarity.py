@@ -16,7 +16,8 @@ class TripletMargin(Loss):
     """Let an anchor be closer to a positive than to a negative example, by a margin.
 
     ``loss(anchor, positive, negative)`` takes three batches of embeddings, and ``loss.backward()``
-    returns the gradients of all three.
+    returns the gradients of all three. `fit` takes a model of three outputs, and batches of its
+    inputs without targets.
 
     Parameters
     ----------
@@ -65,6 +66,7 @@ class TripletMargin(Loss):
     (array([[-1.,  1.]]), array([[1., 0.]]), array([[ 0., -1.]]))
     """
 
+    takes_target = False
     margin: float
     p: float
     eps: float
@@ -119,6 +121,9 @@ class TripletMargin(Loss):
         self.cache(z > 0, of_near, of_far, swapped, factor)
         return value
 
+    def of_outputs(self, outputs: Any, *others: Any) -> Any:
+        return self(*self._each(outputs, "anchor", "positive", "negative"), *others)
+
     def _distance(self, x: Array, y: Array) -> tuple[Array, Array]:
         """Return d(x, y) and its derivative with respect to x, which is 0 where d is."""
         u = x - y + self.eps
@@ -144,7 +149,7 @@ class CosineEmbedding(Loss):
     """Let similar pairs point in the same direction, and others in directions that differ.
 
     ``loss(x, y, target)`` takes two batches of embeddings, and ``loss.backward()`` returns the
-    gradients of both.
+    gradients of both. `fit` takes a model of two outputs.
 
     Parameters
     ----------
@@ -220,6 +225,9 @@ class CosineEmbedding(Loss):
         slope = np.where(target > 0, -1, excess > 0).astype(x.dtype)
         self.cache((unit_x, x_norm), (unit_y, y_norm), c[..., None], slope, factor)
         return value
+
+    def of_outputs(self, outputs: Any, *others: Any) -> Any:
+        return self(*self._each(outputs, "x", "y"), *others)
 
     def backward(self, grad: Any = 1.0, input_grad: bool = True) -> Any:
         """Return dL/dx and dL/dy."""

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     inputs : tuple
         Empty if all samples of the batch are in the parts of other processes.
     targets : tuple
-        The targets, and after them the sample weights, if there are any.
+        The targets, if the loss takes any, and after them the sample weights, if there are any.
     weight : float
         The divisor of the mean loss of the batch; NaN if sample weights and targets do not fit.
     counted : int
@@ -49,9 +49,9 @@ class Batch(NamedTuple):
     def loss_of(self, loss: Layer, predictions: Any) -> float:
         """Return the loss, or raise a NotFiniteError that says what is not finite."""
         try:
-            value = loss(predictions, *self.targets)
+            value = getattr(loss, "of_outputs", loss)(predictions, *self.targets)
         except ValueError as error:
-            if np.isfinite(predictions).all():
+            if all(np.isfinite(output).all() for output in as_outputs(predictions)):
                 raise
             self._check_finite()
             raise NotFiniteError(str(error)) from error
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
         if math.isnan(self.weight):
             raise ValueError(
                 f"sample weights must be numbers of at least 0, one for each sample, got the shape "
-                f"{np.shape(self.targets[1])}"
+                f"{np.shape(self.targets[-1])}"
             )
         return float(value)
 
@@ -75,6 +75,8 @@ def as_batch(given: Any, loss: Layer) -> Batch:
     """Return the item of a loader as a `Batch`."""
     if isinstance(given, tuple) and not given:
         return Batch((), (), 0.0, 0)
+    if not takes_target(loss):
+        return _without_targets(given, loss)
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         what = f"{len(given)} items" if isinstance(given, (tuple, list)) else type(given).__name__
         raise TypeError(
@@ -84,6 +86,29 @@ def as_batch(given: Any, loss: Layer) -> Batch:
     inputs, *targets = given
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     return Batch(inputs, tuple(targets), *_weight_and_count(loss, *targets))
+
+
+def _without_targets(given: Any, loss: Layer) -> Batch:
+    """Return a batch for a loss that compares the outputs of a model with each other."""
+    items = tuple(given) if isinstance(given, (tuple, list)) else (given,)
+    inputs, *weights = items if isinstance(items[0], tuple) else (items,)
+    if len(weights) > 1:
+        raise TypeError(
+            f"{loss.label} takes no target: a batch must have the inputs, or be a pair (tuple of "
+            f"inputs, sample weights), got {len(items)} items"
+        )
+    count = len(np.asarray(inputs[0]))
+    return Batch(inputs, tuple(weights), *_weight_and_count(loss, np.empty(count), *weights))
+
+
+def takes_target(loss: Layer) -> bool:
+    """Whether the loss is called with a target, which a batch then has after its inputs."""
+    return getattr(loss, "takes_target", True)
+
+
+def as_outputs(predictions: Any) -> tuple[Any, ...]:
+    """Return the outputs of a model, of which there may be one."""
+    return predictions if isinstance(predictions, tuple) else (predictions,)
 
 
 def _weight_and_count(loss: Layer, targets: Any, sample_weight: Any = None) -> tuple[float, int]:

@@ -17,7 +17,7 @@ from ..losses import Loss
 from ..modes import evaluating
 from ..processes import ALONE
 from .arguments import Metrics, check_layer, check_model_and_loss
-from .batches import are_arrays, as_batch, batches_of
+from .batches import are_arrays, as_batch, as_outputs, batches_of
 from .metrics import named_metrics
 from .tally import Tally
 
@@ -45,10 +45,13 @@ def evaluate(
         With the reduction "mean" or "sum".
     data : tuple of arrays (inputs, targets), or iterable of batches (inputs, targets)
         A third array or item has the weights of the samples. Inputs that are a tuple are several
+        inputs of the model. For a loss without targets, such as `TripletMargin`, the arrays are the
         inputs of the model. Processes that share a `DataLoader` get the figures of all its samples.
     metrics : sequence of callable or str, or mapping of str to such
         Functions of (predictions, targets) that return a number, such as `accuracy`; an
-        `EpochMetric`; or the name of a scorer of scikit-learn, such as "f1_macro" or "roc_auc".
+        `EpochMetric`; or the name of a scorer of scikit-learn, such as "f1_macro" or "roc_auc". The
+        predictions of a model of several outputs are a tuple, and the targets of a loss without
+        targets are None.
     batch_size : int, default 256
         Number of samples that go through the model at a time, if `data` are arrays.
 
@@ -112,7 +115,7 @@ def evaluate(
 @explained
 def predict(
     model: Layer, inputs: ArrayLike | tuple[ArrayLike, ...], batch_size: int = BATCH_SIZE
-) -> Array:
+) -> Any:
     """Return the model's outputs for all `inputs`, computed batch by batch.
 
     For the calling thread the model is in evaluation mode meanwhile, and keeps no caches; it may be
@@ -121,7 +124,7 @@ def predict(
     Parameters
     ----------
     model : Layer
-        It returns one array, with a row for each sample.
+        It returns an array with a row for each sample, or a tuple of such arrays.
     inputs : array_like of shape (N, ...), or tuple of such
         A tuple is several inputs of the model.
     batch_size : int, default 256
@@ -130,8 +133,8 @@ def predict(
 
     Returns
     -------
-    ndarray of shape (N, ...)
-        A new array, also where the model returns its input.
+    ndarray of shape (N, ...), or tuple of such
+        New arrays, also where the model returns its input.
 
     Raises
     ------
@@ -139,7 +142,7 @@ def predict(
         If there are no inputs, if several are of different lengths, if the model returns another
         number of rows, or if its outputs would depend on `batch_size`.
     TypeError
-        If the model is not a layer or returns several outputs, or if the inputs are not arrays.
+        If the model is not a layer or does not return arrays, or if the inputs are not arrays.
 
     Examples
     --------
@@ -157,15 +160,17 @@ def predict(
     if samples > batch_size:
         _check_independence(model, samples)
     with evaluating():
-        outputs = _outputs(model, [array[:batch_size] for array in arrays])
-        if samples <= batch_size:
-            return np.array(outputs)
-        everything = np.empty((samples, *outputs.shape[1:]), outputs.dtype)
-        everything[:batch_size] = outputs
-        for start in range(batch_size, samples, batch_size):
-            stop = start + batch_size
-            everything[start:stop] = _outputs(model, [array[start:stop] for array in arrays])
-    return everything
+        everything: tuple[Array, ...] = ()
+        for start in range(0, samples, batch_size):
+            part = slice(start, start + batch_size)
+            outputs = model(*[array[part] for array in arrays])
+            parts = as_outputs(outputs)
+            _check_outputs(model, parts, len(arrays[0][part]))
+            if not everything:
+                everything = tuple(np.empty((samples, *y.shape[1:]), y.dtype) for y in parts)
+            for whole, y in zip(everything, parts, strict=True):
+                whole[part] = y
+    return everything if isinstance(outputs, tuple) else everything[0]
 
 
 def _as_inputs(inputs: Any) -> list[Array]:
@@ -186,20 +191,19 @@ def _as_inputs(inputs: Any) -> list[Array]:
     raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
 
 
-def _outputs(model: Layer, inputs: list[Array]) -> Array:
-    """Return the model's output for a batch, having checked that it has a row for each sample."""
-    outputs = model(*inputs)
-    if not isinstance(outputs, np.ndarray):
-        raise TypeError(
-            f"predict: {model.label} must return one array, got {type(outputs).__name__}; call the "
-            f"model itself within no_grad for its several outputs"
-        )
-    if outputs.shape[:1] != inputs[0].shape[:1]:
-        raise ValueError(
-            f"predict: {model.label} must return a row for each of the {len(inputs[0])} samples of "
-            f"a batch, got shape {outputs.shape}"
-        )
-    return outputs
+def _check_outputs(model: Layer, outputs: tuple[Any, ...], samples: int) -> None:
+    """Raise an error unless these are arrays with a row for each sample."""
+    for y in outputs:
+        if not isinstance(y, np.ndarray):
+            raise TypeError(
+                f"predict: {model.label} must return an array or a tuple of arrays, got "
+                f"{type(y).__name__}"
+            )
+        if y.shape[:1] != (samples,):
+            raise ValueError(
+                f"predict: {model.label} must return a row for each of the {samples} samples of a "
+                f"batch, got shape {y.shape}"
+            )
 
 
 def _check_independence(model: Layer, samples: int) -> None:

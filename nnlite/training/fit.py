@@ -68,14 +68,16 @@ def fit(
         A model in evaluation mode is in training mode meanwhile. Layers of a model in training
         mode that are in evaluation mode stay so.
     loss : Loss
-        With the reduction "mean" or "sum".
+        With the reduction "mean" or "sum". A loss of several predictions, such as `GaussianNLL`,
+        takes a model that returns a tuple of as many outputs.
     optimizer : Optimizer
         Its parameters are parameters of the model or of the loss.
     train : iterable of (inputs, targets) or (inputs, targets, sample_weight)
         The batches, normally a `DataLoader`; each iteration over it is an epoch. Inputs that are a
-        tuple are several inputs of the model. With `accumulate`, a batch must not be written into
-        before its step. A batch in which every target is ignored, or has a weight of 0, goes
-        through the model but has no gradient.
+        tuple are several inputs of the model. For a loss without targets, such as `TripletMargin`,
+        a batch has the inputs of the model alone: (anchors, positives, negatives). With
+        `accumulate`, a batch must not be written into before its step. A batch in which every
+        target is ignored, or has a weight of 0, goes through the model but has no gradient.
     validation : iterable as `train`, or tuple of arrays (inputs, targets), optional
         Data evaluated at the end of every epoch: see `evaluate`.
     epochs : int, default 1
@@ -228,7 +230,7 @@ def fit(
                                 model.backward(loss.backward(batch.scale), input_grad=False)
                             elif batch.elsewhere and predictions is not None:
                                 # The SyncBatchNorm of other processes waits for it.
-                                model.backward(np.zeros_like(predictions), input_grad=False)
+                                model.backward(_zeros_like(predictions), input_grad=False)
                         optimizer.synchronize()
                         check_gradients(parameters)
                         if max_norm is not None:
@@ -240,6 +242,12 @@ def fit(
                 supervisor.end_epoch(figures)
             supervisor.after_epoch()
     return training.history
+
+
+def _zeros_like(predictions: Any) -> Any:
+    if isinstance(predictions, tuple):
+        return tuple(map(np.zeros_like, predictions))
+    return np.zeros_like(predictions)
 
 
 def _validate(

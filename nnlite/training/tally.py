@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from ..checks import integer, number
-from ..engine.arrays import Array
 from ..layer import Layer
 from ..processes import ALONE, Processes
-from .batches import Batch, averages
+from .batches import Batch, averages, takes_target
 from .metrics import Metric, means_of
 
 
@@ -40,9 +39,9 @@ class Tally:
         self.loss = self.weight = 0.0
         self.batches = self.counted = 0
         self.totals = dict.fromkeys(self.means, 0.0)
-        self.kept: list[tuple[Array, Array]] = []
+        self.kept: list[tuple[Any, Any]] = []
 
-    def add(self, predictions: Array | None, batch: Batch, loss: float | None = None) -> float:
+    def add(self, predictions: Any, batch: Batch, loss: float | None = None) -> float:
         """Add the loss and the metrics of a batch, and return its weight, over all processes.
 
         The loss is computed, unless it is given.
@@ -62,7 +61,7 @@ class Tally:
             self.totals[name] += total
         return weight
 
-    def _terms(self, predictions: Array | None, batch: Batch, loss: float | None) -> list[float]:
+    def _terms(self, predictions: Any, batch: Batch, loss: float | None) -> list[float]:
         """Return what a batch adds to the loss, the weight, the count and the totals."""
         # A batch in which no target counts has no mean, but the others may have one.
         if loss is None:
@@ -70,10 +69,11 @@ class Tally:
         terms = [loss * batch.weight if self.averages else loss, batch.weight, batch.counted]
         if predictions is None or not batch.counted:
             return [*terms, *[0.0] * len(self.means)]
+        targets = batch.targets[0] if takes_target(self._loss) else None
         for name, metric in self.means.items():
-            terms.append(_figure(name, metric, predictions, batch.targets[0]) * batch.counted)
+            terms.append(_figure(name, metric, predictions, targets) * batch.counted)
         if len(self.means) < len(self.metrics):
-            self.kept.append((predictions, np.asarray(batch.targets[0])))
+            self.kept.append((predictions, targets))
         return terms
 
     def figures(self) -> dict[str, float]:
@@ -83,7 +83,7 @@ class Tally:
         epoch_metrics = len(self.means) < len(self.metrics)
         of_processes = self._processes.gather(self.kept) if epoch_metrics else []
         kept = list(itertools.chain.from_iterable(of_processes))
-        everything = [np.concatenate(parts) for parts in zip(*kept, strict=True)]
+        everything = [_joined(parts) for parts in zip(*kept, strict=True)]
         whole = {
             name: _figure(name, metric, *everything)
             for name, metric in self.metrics.items()
@@ -130,8 +130,25 @@ def check_state(state: Any, names: Mapping[str, Any], what: str) -> None:
         raise ValueError(f"the state of {what} lacks {missing[0]!r}")
 
 
-def _figure(name: str, metric: Metric, predictions: Array, targets: Any) -> float:
-    figure = metric(predictions, targets)
+def _joined(parts: tuple[Any, ...]) -> Any:
+    """Return the arrays of all batches as one; of tuples of arrays, a tuple."""
+    if parts[0] is None:
+        return None
+    if isinstance(parts[0], tuple):
+        return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return np.concatenate(parts)
+
+
+def _figure(name: str, metric: Metric, predictions: Any, targets: Any) -> float:
+    try:
+        figure = metric(predictions, targets)
+    except (TypeError, ValueError) as error:
+        if not isinstance(predictions, tuple):
+            raise
+        raise ValueError(
+            f"the metric {name!r} got a tuple of {len(predictions)} outputs: {error}; give a "
+            f"function of them, such as lambda outputs, targets: r2_score(outputs[0], targets)"
+        ) from error
     if np.ndim(figure) != 0:
         raise TypeError(
             f"the metric {name!r} must give a number, got an array of shape {np.shape(figure)}"

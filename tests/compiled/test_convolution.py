@@ -31,6 +31,26 @@ def narrow(draw):
 
 
 @st.composite
+def grouped(draw):
+    """A convolution in groups or with a border: by loops, or by products if the stride is large."""
+    rank = draw(st.integers(1, 2))
+    kind = (nn.Conv1d, nn.Conv2d)[rank - 1]
+    groups = draw(st.integers(1, 3))
+    layer = kind(
+        groups * draw(st.integers(1, 2)),
+        groups * draw(st.integers(1, 2)),
+        draw(st.integers(1, 3)),
+        stride=draw(st.integers(1, 3)),
+        padding=draw(st.integers(0, 3)),
+        dilation=draw(st.integers(1, 2)),
+        groups=groups,
+        bias=draw(st.booleans()),
+        padding_mode=draw(st.sampled_from(["zeros", "reflect", "replicate", "circular"])),
+    )
+    return layer, (draw(BATCHES), layer.in_channels, *[draw(SIZES) for _ in range(rank)])
+
+
+@st.composite
 def wide(draw):
     """A convolution of many channels, by Winograd's algorithm."""
     layer = nn.Conv2d(
@@ -57,7 +77,9 @@ def pooling(draw):
     return layer, (draw(BATCHES), 2, *[draw(SIZES) for _ in range(layer.rank)])
 
 
-@pytest.mark.parametrize("drawn", [narrow, wide, pooling], ids=lambda drawn: drawn.__name__)
+@pytest.mark.parametrize(
+    "drawn", [narrow, grouped, wide, pooling], ids=lambda drawn: drawn.__name__
+)
 @settings(max_examples=8, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
 def test_it_agrees_with_the_layer(drawn, data, seed):
@@ -83,6 +105,21 @@ def test_convolutions_of_several_ways_as_machine_code():
     model = nn.Sequential(*layers)
     compiled = nn.compile(copy.deepcopy(model))
     x = np.random.default_rng(0).normal(size=(3, 2, 9, 8)).astype(np.float32)
+    y = model(x)
+    assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
+    assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)
+    for one, other in zip(compiled.parameters(), model.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": 3}, {"padding_mode": "reflect"}])
+def test_depthwise_convolution_as_machine_code(options):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    nn.seed(0)
+    model = nn.Conv2d(3, 6, 3, padding=1, groups=3, **options)
+    compiled = nn.compile(copy.deepcopy(model))
+    x = np.random.default_rng(0).normal(size=(3, 3, 9, 8)).astype(np.float32)
     y = model(x)
     assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
     assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)

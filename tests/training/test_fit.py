@@ -1077,9 +1077,10 @@ class Returning(nn.Layer):
 
 @pytest.mark.parametrize("samples", [4, 9])
 class TestPredictRefuses:
-    def test_several_outputs(self, samples: int) -> None:
-        with pytest.raises(TypeError, match="predict: .* must return one array, got tuple"):
-            nn.predict(Returning(lambda x: (x, x)), np.zeros((samples, 2)), batch_size=4)
+    def test_outputs_that_are_no_arrays(self, samples: int) -> None:
+        for returning in (Returning(lambda x: (x, [x])), Returning(lambda x: [x, x])):
+            with pytest.raises(TypeError, match="predict: .* must return .* arrays, got list"):
+                nn.predict(returning, np.zeros((samples, 2)), batch_size=4)
 
     @pytest.mark.parametrize("function", [lambda x: x[1:], lambda x: x.mean(axis=0), np.sum])
     def test_another_number_of_rows(self, samples: int, function: Any) -> None:
