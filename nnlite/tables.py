@@ -98,4 +98,4 @@ def short(value: Any) -> str:
     if isinstance(value, (tuple, list)):
         return ", ".join(map(short, value))
     text = " ".join(str(value).split()) if isinstance(value, str) else " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return text if len(text) <= 80 else f"{text[:77]}..."
