@@ -322,7 +322,7 @@ class ExponentialLR(Schedule):
 
 
 class LinearLR(Schedule):
-    """Let the learning rate run in a straight line: a warm-up by default.
+    """Change the learning rate linearly: a warm-up by default.
 
     Parameters
     ----------
@@ -513,7 +513,7 @@ class PolynomialLR(Schedule):
 
 
 class ConstantLR(Schedule):
-    """Multiply the learning rate by `factor` for a number of steps: a warm-up of one stair.
+    """Multiply the learning rate by `factor` for the first steps.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ Metric = Callable[[Any, Any], float]
 
 
 class EpochMetric:
-    """A metric of a whole data set, for `fit` and `evaluate`, that is no mean over its batches.
+    """A metric that is computed from all outputs of a data set, for `fit` and `evaluate`.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def precision_score(
     threshold: float = 0.0,
     ignore_index: int = -100,
 ) -> float:
-    """Return the fraction of the samples predicted to be of a class that are.
+    """Return the precision: of the samples predicted to be of a class, the fraction that is.
 
     Parameters
     ----------
@@ -278,7 +278,7 @@ def recall_score(
     threshold: float = 0.0,
     ignore_index: int = -100,
 ) -> float:
-    """Return the fraction of the samples of a class that are predicted to be of it.
+    """Return the recall: of the samples of a class, the fraction predicted to be of it.
 
     Parameters, errors and formula as in `precision_score`.
 
