@@ -239,6 +239,8 @@ ATTRIBUTES = {
     "numel": "use parameter.size",
     "output_shape": "layers take batches of any size; see model.summary(input_shape)",
     "pop": "use del model[-1]",
+    "params": "use parameters()",
+    "plot": "use nnlite.plot_model(model)",
     "predict": "use nnlite.predict(model, inputs)",
     "predict_classes": "use nnlite.predict(model, inputs).argmax(axis=1)",
     "predict_proba": "use nnlite.Softmax()(nnlite.predict(model, inputs))",
