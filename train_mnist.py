@@ -136,12 +136,9 @@ SCHEDULES = {
 
 # ---- the command line ----
 
-# The options of each network that are not given on the command line.
-DEFAULTS = {
-    "mlp": {"optimizer": "sgd", "schedule": "linear", "epochs": 5},
-    "cnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
-    "rnn": {"optimizer": "adamw", "schedule": "onecycle", "epochs": 5},
-}
+# Options that are not given on the command line.
+OPTIMIZER, SCHEDULE = "adamw", "onecycle"
+EPOCHS = {"mlp": 3, "cnn": 5, "rnn": 5}
 # Options that a network has no use for that is loaded and not trained.
 TRAINING = (
     "optimizer", "schedule", "augment", "epochs", "batch_size", "lr", "momentum", "weight_decay",
@@ -267,12 +264,15 @@ def parse_arguments():
     check_options(parser, options)
     if options.resume and options.seed is not None and options.checkpoint.exists():
         print(f"--seed: the random numbers are those of the run in {options.checkpoint}")
-    fill_in(options, **DEFAULTS[options.model], hidden=[256, 128], batch_size=128, seed=0)
+    fill_in(options, optimizer=OPTIMIZER, schedule=SCHEDULE, epochs=EPOCHS[options.model])
     fill_in(
         options,
         lr=LEARNING_RATES[options.optimizer],
         momentum=0.9,
         weight_decay=0.01 if options.optimizer == "adamw" else 0.0,
+        hidden=[256, 128],
+        batch_size=128,
+        seed=0,
     )
     options.silent = False  # whether another process prints
     if options.distributed:
@@ -293,12 +293,7 @@ def build_parser():
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
-        epilog="Without options, a perceptron trains for 5 epochs. Defaults of --optimizer, "
-        "--schedule and --epochs: "
-        + "; ".join(
-            f"{model}: {given['optimizer']}, {given['schedule']}, {given['epochs']} epochs"
-            for model, given in DEFAULTS.items()
-        ),
+        epilog=f"Without options, a perceptron trains for {EPOCHS['mlp']} epochs.",
     )
     group = parser.add_argument_group("network")
     add = group.add_argument
@@ -310,15 +305,17 @@ def build_parser():
         "linear classifier")  # fmt: skip
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add("--optimizer", choices=OPTIMIZERS, help="rule that updates the weights")
-    add("--schedule", choices=SCHEDULES, help="how the learning rate changes during the run")
+    add("--optimizer", choices=OPTIMIZERS, help=f"rule that updates the weights ({OPTIMIZER})")
+    add("--schedule", choices=SCHEDULES,
+        help=f"how the learning rate changes during the run ({SCHEDULE})")  # fmt: skip
     add(
         "--augment",
         action="store_const",
         const=True,
         help="rotate and shift the training images a little, at random",
     )
-    add_number(group, "--epochs", 1, "number of passes over the training images")
+    epochs = ", ".join(f"{model} {count}" for model, count in EPOCHS.items())
+    add_number(group, "--epochs", 1, f"number of passes over the training images ({epochs})")
     add_number(group, "--batch-size", 1, "number of images in a step (128)")
     rates = ", ".join(f"{name} {lr:g}" for name, lr in LEARNING_RATES.items())
     add_number(group, "--lr", 0.0, f"highest learning rate ({rates})")
@@ -365,7 +362,7 @@ def check_options(parser, options):
         )
     if options.hidden is not None and options.model != "mlp":
         parser.error(f"--hidden is for --model mlp, not {options.model}")
-    optimizer = options.optimizer or DEFAULTS[options.model]["optimizer"]
+    optimizer = options.optimizer or OPTIMIZER
     if options.momentum is not None and optimizer != "sgd":
         parser.error(f"--momentum is for --optimizer sgd, not {optimizer}")
     if options.page and options.model == "rnn":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
 import subprocess
@@ -131,7 +132,7 @@ def parse_arguments() -> argparse.Namespace:
         ("--jax", Participant.of("jax"), "JAX, with the whole step under jit"),
         ("--sklearn", Participant.of("sklearn"), "scikit-learn's MLPClassifier"),
         ("--floor", Participant.of("floor"), "the NumPy calls that a step cannot do without"),
-        ("--busy", BUSY, "nnlite beside another busy process"),
+        ("--busy", BUSY, "nnlite, with --compiled both, beside another busy process"),
         ("--busy-one-thread", BUSY_ONE_THREAD, "the same with one thread"),
     ):
         group.add_argument(
@@ -152,6 +153,13 @@ def parse_arguments() -> argparse.Namespace:
         help="plot the time of a step against batch size and width (.svg, .png, …)",
     )  # fmt: skip
     arguments = parser.parse_args()
+    compiled = Participant.of("nnlite.compile")
+    if compiled in arguments.extras:
+        arguments.extras += [
+            dataclasses.replace(extra, title=f"{extra.title}, compiled", side=compiled.side)
+            for extra in arguments.extras
+            if extra.beside
+        ]
     for name in ("rounds", "threads"):
         value = getattr(arguments, name)
         if value is not None and value < 1:

@@ -6,6 +6,7 @@ medians. The first way is plain NumPy or a rejected alternative; the second is n
 
 from __future__ import annotations
 
+import functools
 import statistics
 import sys
 import time
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
+from nnlite.compiled.products import dot_rows
 from nnlite.datasets import digits
 from nnlite.engine import blas as cores
 from nnlite.engine import threads, windows
@@ -92,6 +94,7 @@ def experiments() -> Iterator[Experiment]:
         lambda: np.add(row, bias, out=row),
         add_to_vector,
     )
+    yield from _of_compiled_products(normal)
     yield _of_one_thread(normal)
     yield from _of_shared_work(normal)
     yield from _of_convolution(normal)
@@ -109,6 +112,30 @@ def experiments() -> Iterator[Experiment]:
         lambda: table[pixels],
         lambda: digits._normalized(pixels),
     )
+
+
+def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Yield those of the product of a batch with weights, compiled: by BLAS and in loops."""
+    try:
+        import numba
+
+        nn.compile(nn.Linear(1, 1))(normal(1, 1))  # from here on BLAS has one thread in Numba
+    except ImportError:
+        return
+    loops = numba.njit(fastmath=True, error_model="numpy")(dot_rows)
+
+    @numba.njit
+    def blas(a: Array, b: Array, out: Array) -> None:
+        np.dot(a, b.T, out)
+
+    for batch, features in ((8, 128), (32, 32), (64, 32), (32, 128), (64, 128), (128, 128)):
+        arrays = normal(batch, 784), normal(features, 784), normal(batch, features)
+        yield Experiment(
+            "compiled: small batches without packing",
+            f"{batch}×784 by 784×{features}",
+            functools.partial(blas, *arrays),
+            functools.partial(loops, *arrays),
+        )
 
 
 def _of_one_thread(normal: Callable[..., Array]) -> Experiment:

@@ -135,10 +135,10 @@ class Measurement:
         others, own = self.times.get(title), self.times.get(of)
         return None if others is None or own is None else _quartiles(others / own)
 
-    def blas_share(self) -> float | None:
-        """Return the time of the matrix products as a fraction of nnlite's step."""
-        products = self.times.get("BLAS")
-        return None if products is None else float(np.median(products / self.times["nnlite"]))
+    def blas_share(self, of: str = "nnlite") -> float | None:
+        """Return the time of the matrix products as a fraction of the step of a side."""
+        share = self.ratio("BLAS", of)
+        return None if share is None else share[1]
 
 
 def _quartiles(values: NDArray[np.float64]) -> tuple[float, float, float]:

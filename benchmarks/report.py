@@ -19,7 +19,8 @@ LEGEND = """\
 Times are per step: the median of the rounds ± half the interquartile range. The ratio is the other
 side's time over nnlite's: median and quartiles over pairs of rounds. BLAS is the time of the step's
 matrix products alone, in NumPy, as a fraction of nnlite's step. Behind "nnlite compiled", the ratio
-is the first other side's time over it."""
+is the first other side's time over it, and BLAS is the fraction of its step: above 100% where its
+own products of small batches are faster than those of BLAS."""
 MEMORY_LEGEND = """\
 MiB: peak memory added by the case to a new process; in brackets, the peak of the whole process."""
 
@@ -62,9 +63,9 @@ class Table:
         for extra in extras:
             head += [extra, "ratio"]
             widths += [13, 5]
-            if extra == _COMPILED and goals:
-                head.append("goal")
-                widths.append(5)
+            if extra == _COMPILED:
+                head += ["goal", "BLAS"] if goals else ["BLAS"]
+                widths += [5] * (2 if goals else 1)
         if memory:
             head += ["nnlite, MiB", f"{rival}, MiB"]
             widths += [14, 14]
@@ -74,8 +75,7 @@ class Table:
 
     def print_row(self, measurement: Measurement) -> None:
         """Print the row of a case."""
-        case, share = measurement.case, measurement.blas_share()
-        ratio = measurement.ratio(measurement.rival)
+        case, ratio = measurement.case, measurement.ratio(measurement.rival)
         cells = [
             case.name,
             _step(measurement, "nnlite"),
@@ -83,13 +83,14 @@ class Table:
             _middle(ratio),
             f"{ratio[0]:.2f} – {ratio[2]:.2f}" if ratio else _NONE,
             _goal(case.goal if self._goals else None),
-            f"{share:.0%}" if share else _NONE,
+            _share(measurement.blas_share()),
         ]
         for extra in self._extras:
             if extra == _COMPILED:
                 ratio = measurement.ratio(measurement.rival, of=extra)
                 cells += [_step(measurement, extra), _middle(ratio)]
                 cells += [_goal(case.compiled_goal)] if self._goals else []
+                cells.append(_share(measurement.blas_share(extra)))
             else:
                 cells += [_step(measurement, extra), _middle(measurement.ratio(extra))]
         if self._memory:
@@ -104,6 +105,10 @@ class Table:
 
 def _goal(goal: float | None) -> str:
     return f"{goal:.2f}".removesuffix("0") if goal else _NONE
+
+
+def _share(share: float | None) -> str:
+    return f"{share:.0%}" if share else _NONE
 
 
 def _step(measurement: Measurement, title: str) -> str:

@@ -216,6 +216,45 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(
         np.testing.assert_array_equal(weights[name], array)
 
 
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the compiled models of a test be in a folder of its own."""
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    monkeypatch.setenv("NNLITE_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiled_run_is_the_same_but_for_rounding(data_dir: Path) -> None:
+    plain, compiled = (run(*QUICK, "--data-dir", data_dir, *more) for more in ((), ("--compile",)))
+    assert (compiled.returncode, compiled.stderr) == (0, "")
+    losses = [
+        [float(loss) for loss in re.findall(r"loss (\S+)", done.stdout)]
+        for done in (plain, compiled)
+    ]
+    assert len(losses[0]) == 4  # of training and validation, in two epochs
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert accuracy_in(compiled.stdout) == pytest.approx(accuracy_in(plain.stdout), abs=1)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_compiled_run_is_resumed_with_the_same_bits(data_dir: Path, tmp_path: Path) -> None:
+    options = ["--data-dir", data_dir, "--hidden", 16, "--batch-size", 32, "--compile", "--augment"]
+    options += ["--schedule", "constant"]
+    whole = run(*options, "--epochs", 2, "--save", tmp_path / "a.npz")
+    options += ["--checkpoint", tmp_path / "run.npz"]
+    assert run(*options, "--epochs", 1).returncode == 0
+    options += ["--resume", "--plot", tmp_path / "run.svg"]
+    resumed = run(*options, "--epochs", 2, "--save", tmp_path / "b.npz")
+    assert (resumed.returncode, resumed.stderr) == (0, "")
+    assert re.findall(r"^epoch (.)/2", resumed.stdout, re.MULTILINE) == ["2"]
+    assert accuracy_in(resumed.stdout) == accuracy_in(whole.stdout)
+    expected, weights = nn.load_state(tmp_path / "a.npz"), nn.load_state(tmp_path / "b.npz")
+    for name, array in expected.items():
+        np.testing.assert_array_equal(weights[name], array)
+    assert (tmp_path / "run.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
 def test_a_checkpoint_of_another_network_is_one_clear_line(data_dir: Path, tmp_path: Path) -> None:
     options = ("--data-dir", data_dir, "--checkpoint", tmp_path / "run.npz")
     assert run(*options, "--hidden", 8, "--epochs", 1).returncode == 0
@@ -274,12 +313,12 @@ def test_the_commands_in_the_readme_are_right(
 ) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.findall(r"^\$ \S*python train_mnist\.py(.*)$", readme, re.MULTILINE)
-    assert {"mlp", "cnn", "rnn"} == set(demo.DEFAULTS)
+    assert {"mlp", "cnn", "rnn"} == set(demo.EPOCHS)
     models = []
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["train_mnist.py", *shlex.split(command)])
         models.append(demo.parse_arguments().model)  # it ends the test if an option is wrong
-    assert set(models) == set(demo.DEFAULTS)
+    assert set(models) == set(demo.EPOCHS)
 
 
 def timeless(stdout: str) -> str:

@@ -158,7 +158,7 @@ class CompiledModel(nn.Layer):
         return self._programs.source
 
     def forward(self, *inputs: Any) -> Any:
-        batch = Batch(tuple(map(np.asarray, inputs)), len(inputs))
+        batch = Batch([*map(np.asarray, inputs)], len(inputs))
         program, n = self._programs.find(batch)
         values = program.values(batch, n)
         is_cached = is_grad_enabled()
@@ -171,8 +171,11 @@ class CompiledModel(nn.Layer):
             result.reshape(fixed(y.shape, n))
             for y, result in zip(program.outputs, results, strict=False)
         ]
-        kept = dict(zip(program.carried, results[len(outputs) :], strict=is_cached))
-        self.cache(program, n, values | kept)
+        if is_cached:
+            carried = zip(program.carried, results[len(outputs) :], strict=True)
+            self.cache(program, n, values | dict(carried))
+        else:
+            self.drop_cache()
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
@@ -386,7 +389,7 @@ class DistributedStep(Step):
 def _as_batch(inputs: Any, *others: Any) -> Batch:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     arrays = [np.asarray(array) for array in (*given, *others) if array is not None]
-    return Batch(tuple(arrays), len(given))
+    return Batch(arrays, len(given))
 
 
 def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:

@@ -23,7 +23,12 @@ NAMES = {
 }
 
 # Functions of arrays that the source may call, and the modules of this folder that define them.
-ROUTINES = {"winograd": "winograd", "winograd_kernels": "winograd", "turned": "winograd"}
+ROUTINES = {
+    "dot_rows": "products",
+    "winograd": "winograd",
+    "winograd_kernels": "winograd",
+    "turned": "winograd",
+}
 
 _single = np.float32
 _int = np.int32

@@ -23,7 +23,7 @@ def linear(layer: nn.Linear, code: Code, x: Value) -> Any:
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((*x.shape[:-1], n_out))
-    code(f"np.dot({x.view(rows, n_in)}, {weight}.T, {y.view(rows, n_out)})")
+    code(f"dot_rows({x.view(rows, n_in)}, {weight}, {y.view(rows, n_out)})")
     if bias is not None:
         code(f"""
             rows = {y.view(rows, n_out)}

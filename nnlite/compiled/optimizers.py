@@ -96,10 +96,11 @@ class Update:
         optimizer = self._optimizer
         optimizer.advance()
         self._latest_step = optimizer.latest_step
+        settled = self._rule.settled
         for index, run in enumerate(self._runs):
-            if self._rule.settled is None or self._steps[index] < self._rule.settled:
+            if settled is None or self._steps[index] < settled:
                 self._numbers = None
-            self._steps[index] += optimizer.counts(run.group)
+                self._steps[index] += optimizer.counts(run.group)
 
     def is_overtaken(self) -> bool:
         """Whether the optimizer has counted other steps meanwhile."""

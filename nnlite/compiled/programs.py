@@ -40,13 +40,13 @@ class Batch(NamedTuple):
 
     Attributes
     ----------
-    arrays : tuple of ndarray
+    arrays : sequence of ndarray
         The inputs, the target and the sample weights, as far as they are given.
     inputs : int
         The number of inputs.
     """
 
-    arrays: tuple[Array, ...]
+    arrays: Sequence[Array]
     inputs: int
 
     @property
@@ -180,11 +180,10 @@ class Program:
 
     def values(self, batch: Batch, n: int) -> dict[str, Any]:
         """Return the arguments of a call by name."""
-        kinds = self.code.kinds.items()
-        values = {
-            name: _flat(array, dtype)
-            for (name, dtype), array in zip(kinds, batch.arrays, strict=True)
-        }
+        values: dict[str, Any] = {}
+        for array, (name, dtype) in zip(batch.arrays, self.code.kinds.items(), strict=True):
+            is_ready = array.dtype is dtype and array.flags.carray
+            values[name] = array.ravel() if is_ready else _flat(array, dtype)
         for name, make in self.code.per_call.items():
             values[name] = make(n)
         return values
@@ -424,8 +423,8 @@ class StepProgram(LossProgram):
         return (
             super().is_current()
             and changes.gradients is self._seen_gradients
-            and self._update.fits()
             and not self._update.is_overtaken()
+            and self._update.fits()
         )
 
     def fits(self) -> bool:
@@ -461,7 +460,9 @@ class Programs:
         self._build = build
         self._programs: dict[Any, list[Program]] = {}
         self._fixed: set[Any] = set()
-        self._latest: Program | None = None
+        # What the latest call was given, its program and its batch size: set together, as threads
+        # may call at the same time.
+        self._latest: tuple[Any, Any, int] = None, None, 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Programs, (self._build,)  # a copy is of another model, and builds its own
@@ -469,16 +470,26 @@ class Programs:
     @property
     def source(self) -> str:
         """The source of the program that was found last."""
-        return self._latest.full_source if self._latest else ""
+        return self.latest.full_source if self.latest else ""
+
+    @property
+    def latest(self) -> Any:
+        """The program that was found last, or None."""
+        return self._latest[1]
 
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
-        key, n = _kind(batch.inputs, *[(array.dtype, array.shape) for array in batch.arrays])
+        given = [batch.inputs, *[(array.dtype, array.shape) for array in batch.arrays]]
+        before, program, n = self._latest
+        if given == before and program.is_current():
+            return program, n
+        key, n = _kind(*given)
         if key in self._fixed:
             key = n, key
         programs = self._programs.setdefault(key, [])
-        self._latest = self._fitting(programs) or self._built(batch, n, key)
-        return self._latest, n
+        program = self._fitting(programs) or self._built(batch, n, key)
+        self._latest = given, program, n
+        return program, n
 
     def _fitting(self, programs: list[Program]) -> Program | None:
         for program in programs:
@@ -518,8 +529,6 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
 
 def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array with one axis, as machine code takes it: contiguous and writable."""
-    if array.dtype is dtype and array.flags.carray:
-        return array.ravel()
     flat = np.ascontiguousarray(array, dtype).ravel()
     return flat if flat.flags.writeable else flat.copy()
 

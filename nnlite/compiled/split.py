@@ -21,9 +21,9 @@ _SEPARABLE = {
     *(nn.CrossEntropy, nn.NegativeLogLikelihood),
 }
 
-# In multiply-adds: what it takes to wake another thread, and to add its gradient of a parameter to
-# that of the first thread.
-_WAKING, _ADDING = 8_000_000, 300
+# In multiply-adds: what may be lost by waiting for another thread where other programs keep the
+# cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
+_WAITING, _ADDING = 40_000_000, 300
 
 
 def is_separable(model: nn.Layer, loss: nn.Layer, code: Code, values: list[Value]) -> bool:
@@ -46,7 +46,7 @@ def bounds_of_parts(code: Code, n: int) -> list[tuple[int, int]]:
     """
     parameters = sum(parameter.size for parameter in code.trained.values())
     work = 3 * code.multiply_adds * n  # backward has twice those of forward
-    is_worth_it = work >= _WAKING + _ADDING * parameters
+    is_worth_it = work >= _WAITING + _ADDING * parameters
     parts = min(threads_of_products(), n) if is_worth_it else 1
     edges = [n * part // parts for part in range(parts + 1)]
     return list(itertools.pairwise(edges))

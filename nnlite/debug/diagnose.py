@@ -592,7 +592,7 @@ def _is_regression(loss: Layer) -> bool:
 def _loss_of_nothing(loss: Layer, output: Any, targets: tuple[Any, ...]) -> float | None:
     """Return the loss of a prediction that knows nothing, or None if that is not known."""
     if isinstance(loss, (CrossEntropy, NegativeLogLikelihood)):
-        classes = output.shape[1]
+        classes = output.shape[loss.dim]
         logits = isinstance(loss, CrossEntropy) and loss.from_logits
         logs = isinstance(loss, NegativeLogLikelihood)
         guess = 0.0 if logits else -math.log(classes) if logs else 1 / classes

@@ -2,7 +2,8 @@
 
 NumPy releases the global interpreter lock while it computes. Passing a call to a sleeping thread
 takes about 50 µs, mostly for waking the processor; the executors of ``concurrent.futures`` take
-several times as long.
+several times as long. Where other programs keep the processor busy, it may take many times longer:
+the caller then runs itself what no worker has begun.
 """
 
 from __future__ import annotations
@@ -18,19 +19,25 @@ Call = Callable[[], object]
 
 
 class _Task:
-    """A call that a worker runs in the caller's context, and its state."""
+    """A call that one thread runs in the caller's context, and its state."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
         self._context = contextvars.copy_context()  # includes numpy.errstate
+        self._owner: dict[str, int] = {}  # the thread that runs the call
         self._unfinished = threading.Lock()  # faster to wait for than an Event
         self._unfinished.acquire()
         self.is_done = False
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        """Run the call, unless another thread has begun to."""
+        this = threading.get_ident()
+        if self._owner.setdefault("thread", this) != this:
+            return
         try:
-            self._context.run(self._call)
+            call, self._call = self._call, _nothing  # not again, if a signal interrupts this
+            self._context.run(call)
         except BaseException as error:  # raised later, by the thread that waits for the task
             self.error = error
         self.is_done = True
@@ -38,6 +45,10 @@ class _Task:
 
     def wait(self) -> None:
         self._unfinished.acquire()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class _Workers:
@@ -148,11 +159,13 @@ def _errors_of(calls: Sequence[Call]) -> list[BaseException]:
     for task in tasks:
         while not task.is_done:
             try:
+                task.run()
                 task.wait()
             except BaseException as interruption:  # noqa: PERF203 - the task is not done yet
                 errors.insert(0, interruption)
         if task.error is not None:
-            errors.append(task.error)
+            # Ctrl-C may have arrived in a call that ran in this thread.
+            errors.insert(len(errors) if isinstance(task.error, Exception) else 0, task.error)
             task.error = None  # break the cycle: error, traceback, task
     try:
         return errors

@@ -30,7 +30,7 @@ def probabilities(outputs: Array, loss: nn.Layer, by_columns: bool) -> Array:
         return np.exp(outputs)
     if not getattr(loss, "from_logits", True):
         return outputs
-    return expit(outputs) if by_columns else softmax(outputs, axis=1)
+    return expit(outputs) if by_columns else softmax(outputs, axis=getattr(loss, "dim", 1))
 
 
 class _Numbers(RegressorMixin, BaseEstimator):
@@ -69,7 +69,7 @@ def scorer(name: str, loss: nn.Layer) -> Callable[[Array, Array], float]:
         If scikit-learn has no such scorer.
     """
     score = get_scorer(name)
-    ignored = getattr(loss, "ignore_index", None)
+    ignored, dim = getattr(loss, "ignore_index", None), getattr(loss, "dim", 1)
 
     def figure(outputs: Array, targets: Array) -> float:
         labelled = targets.dtype.kind in "iu"
@@ -81,10 +81,10 @@ def scorer(name: str, loss: nn.Layer) -> Callable[[Array, Array], float]:
             return float(score(_Classes(2), np.hstack([1 - rows, rows]), truth.reshape(-1)))
         if not labelled and not isinstance(loss, nn.CrossEntropy):
             return float(score(_Numbers(), outputs, targets))
-        truth = targets if labelled else targets.argmax(axis=1)
-        classes = outputs.shape[1]
+        truth = targets if labelled else targets.argmax(axis=dim)
+        classes = outputs.shape[dim]
         # Positions of a sequence or an image are samples of their own.
-        rows = np.moveaxis(probabilities(outputs, loss, False), 1, -1).reshape(-1, classes)
+        rows = np.moveaxis(probabilities(outputs, loss, False), dim, -1).reshape(-1, classes)
         counted = truth.reshape(-1) != ignored
         return float(score(_Classes(classes), rows[counted], truth.reshape(-1)[counted]))
 

@@ -62,23 +62,26 @@ Self = TypeVar("Self", bound="_Network")
 class HalfSquaredError(ElementwiseLoss):
     """Half the squared error, summed over the outputs of a sample and averaged over samples."""
 
-    # The mean is one over all numbers, of which each sample has shape[1].
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs  # the mean is one over all numbers, of which each sample has so many
 
     def losses(self, prediction: Array, target: Array) -> Array:
-        return np.square(prediction - target) * (prediction.shape[1] / 2)
+        return np.square(prediction - target) * (self.outputs / 2)
 
     def slopes(self, prediction: Array, target: Array) -> Array:
-        return (prediction - target) * prediction.shape[1]
+        return (prediction - target) * self.outputs
 
 
-class LabelCrossEntropy(nn.BinaryCrossEntropy):
-    """Binary cross-entropy, summed over the labels of a sample and averaged over samples."""
+def _register_compiled_form() -> None:
+    from ..compiled.forms import form
+    from ..compiled.losses import FORMULAS, elementwise
 
-    def losses(self, prediction: Array, target: Array) -> Array:
-        return super().losses(prediction, target) * prediction.shape[1]
-
-    def slopes(self, prediction: Array, target: Array) -> Array:
-        return super().slopes(prediction, target) * prediction.shape[1]
+    FORMULAS[HalfSquaredError] = lambda loss, code: (
+        f"real({loss.outputs / 2}) * (x - t) * (x - t)",
+        f"real({loss.outputs}) * (x - t)",
+    )
+    form(HalfSquaredError)(elementwise)
 
 
 class InverseScaling(nn.Schedule):
@@ -170,6 +173,7 @@ class _Network(BaseEstimator):
     scoring: Any = None
     callbacks: Iterable[Any] = ()
     dtype: Any = None
+    compile: bool = False
 
     _takes_images = False
 
@@ -398,6 +402,8 @@ class _Network(BaseEstimator):
             adaptive=self.solver == "sgd" and self.learning_rate == "adaptive",
             restore_best=self.early_stopping,
         )
+        if self.compile:
+            _register_compiled_form()
         callbacks = list(self.callbacks)
         if converge:
             callbacks.append(convergence)
@@ -416,6 +422,7 @@ class _Network(BaseEstimator):
                 # The first fit has no earlier weights that a failure could cost.
                 rollback=before > 0,
                 progress=bool(self.verbose),
+                compile=self.compile,
             )
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", UserWarning, stacklevel=3)
@@ -661,7 +668,7 @@ class _Regressor(RegressorMixin, _Network):
         if isinstance(self.loss, nn.Loss):
             return copy.deepcopy(self.loss)
         one_of(self.loss, ("squared_error",), "loss, if it is not a loss of nnlite,")
-        return HalfSquaredError()
+        return HalfSquaredError(self.n_outputs_)
 
     def _learn_targets(self, y: Array, reset: bool) -> Array:
         outputs = 1 if y.ndim == 1 else y.shape[1]
@@ -809,6 +816,10 @@ class MLPClassifier(_Classifier, _MLP):
     dtype : data-type, optional
         The dtype that X is converted to and the model computes in. None keeps float32 and float64.
         "float32" is the faster one.
+    compile : bool, default False
+        Whether the passes and the step of the optimizer are native functions: see `nnlite.compile`.
+        The weights are the same but for rounding. An architecture is compiled once, which takes
+        seconds, and cached on disk.
     class_weight : dict, "balanced" or None
         How much each class counts, as in scikit-learn's classifiers.
 
@@ -858,8 +869,11 @@ class MLPClassifier(_Classifier, _MLP):
     """
 
     def _loss(self) -> nn.Loss:
-        if self._multilabel or len(self.classes_) == 2:
-            return LabelCrossEntropy()
+        if self._multilabel:
+            # The labels of a sample are summed, and the mean of the loss is one over all labels.
+            return nn.BinaryCrossEntropy(weight=np.full(self.n_outputs_, float(self.n_outputs_)))
+        if len(self.classes_) == 2:
+            return nn.BinaryCrossEntropy()
         return nn.CrossEntropy()
 
 

@@ -283,6 +283,7 @@ class _ConvTranspose(_Kernels):
     padding: Size
     stride: Size
     output_padding: Size
+    padding_mode: str
 
     def __init__(
         self,
@@ -295,6 +296,7 @@ class _ConvTranspose(_Kernels):
         groups: int = 1,
         bias: bool = True,
         dilation: Size = 1,
+        padding_mode: str = "zeros",
         *,
         rng: RandomState = None,
     ) -> None:
@@ -305,6 +307,9 @@ class _ConvTranspose(_Kernels):
         self.padding = sizes(padding, rank, f"{name}: padding", minimum=0)
         self.output_padding = sizes(output_padding, rank, f"{name}: output_padding", minimum=0)
         self.dilation = sizes(dilation, rank, f"{name}: dilation")
+        if padding_mode != "zeros":
+            raise ValueError(f"{name}: padding_mode must be 'zeros', got {padding_mode!r}")
+        self.padding_mode = padding_mode
         for index in range(rank):
             limit = max(at(index, self.stride), at(index, self.dilation))
             if at(index, self.output_padding) >= limit:
@@ -382,6 +387,8 @@ class ConvTranspose2d(_ConvTranspose):
         Whether to add a learned bias to each output channel.
     dilation : int or (int, int), default 1
         Distance between the outputs of neighbouring entries of the kernel.
+    padding_mode : {"zeros"}
+        The only mode, as in PyTorch.
     rng : int, numpy.random.Generator or None
         Source of the initial values, uniform on ±1/√(out_channels·kH·kW / groups) as in PyTorch.
 

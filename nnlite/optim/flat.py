@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..changes import changes
 from ..engine.arrays import Array
 from ..engine.memory import lay_out
 from ..parameter import Parameter
@@ -46,6 +47,9 @@ class FlatBlock:
         self.shapes = [parameter.shape for parameter in parameters]
         ends = list(itertools.accumulate(parameter.size for parameter in parameters))
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
+        # The places of the parameters that have a gradient, as of the latest change.
+        self._moving: list[int] = []
+        self._changed: tuple[object, object] = object(), object()
         self._lay_out_values()
         self._lay_out_grads()
         self.state = [
@@ -118,12 +122,16 @@ class FlatBlock:
 
     def count(self) -> None:
         """Count a step of every parameter that has a gradient."""
-        steps, is_time = self.steps, False
-        for index, parameter in enumerate(self.parameters):
-            if parameter.is_moving:
-                steps[index] += 1
-                is_time |= steps[index] % _STEPS_TO_FLUSH == 0
-        if is_time:
+        changed = changes.attributes, changes.gradients
+        if changed != self._changed:
+            self._changed = changed
+            self._moving = [
+                index for index, parameter in enumerate(self.parameters) if parameter.is_moving
+            ]
+        steps, moving = self.steps, self._moving
+        for index in moving:
+            steps[index] += 1
+        if moving and steps[moving[0]] % _STEPS_TO_FLUSH == 0:
             self._flush_subnormals()
 
     def _flush_subnormals(self) -> None:

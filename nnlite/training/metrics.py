@@ -63,7 +63,9 @@ class EpochMetric:
         return self.function(predictions, targets)
 
 
-def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100) -> float:
+def accuracy(
+    predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100, dim: int = 1
+) -> float:
     """Return the fraction of samples whose label has the largest score.
 
     Parameters
@@ -76,6 +78,9 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100
     ignore_index : int, default -100
         Labels with this value are left out. If all are, the result is NaN. `fit` and `evaluate`
         pass the loss's own.
+    dim : {1, -1}, default 1
+        The axis of the classes. With -1, predictions have the shape (N, d₁, …, C). `fit` and
+        `evaluate` pass the loss's own.
 
     Raises
     ------
@@ -99,7 +104,9 @@ def accuracy(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100
     >>> nn.accuracy([[0.1, 0.9], [0.8, 0.2]], [1, 1])
     0.5
     """
-    scores, classes, counted = _scores_and_labels(predictions, labels, ignore_index, "accuracy")
+    scores, classes, counted = _scores_and_labels(
+        predictions, labels, ignore_index, dim, "accuracy"
+    )
     hits = (scores.argmax(axis=1) == classes) & ~np.isnan(scores.max(axis=1))
     return _fraction(hits, counted)
 
@@ -144,7 +151,7 @@ def binary_accuracy(predictions: ArrayLike, targets: ArrayLike, threshold: float
 
 
 def top_k_accuracy(
-    predictions: ArrayLike, labels: ArrayLike, k: int = 5, ignore_index: int = -100
+    predictions: ArrayLike, labels: ArrayLike, k: int = 5, ignore_index: int = -100, dim: int = 1
 ) -> float:
     """Return the fraction of samples whose label is among the `k` largest scores.
 
@@ -174,7 +181,7 @@ def top_k_accuracy(
     """
     k = integer(k, "top_k_accuracy: k")
     scores, classes, counted = _scores_and_labels(
-        predictions, labels, ignore_index, "top_k_accuracy"
+        predictions, labels, ignore_index, dim, "top_k_accuracy"
     )
     if k > scores.shape[1]:
         raise ValueError(
@@ -185,7 +192,9 @@ def top_k_accuracy(
     return _fraction((ranks >= 1) & (ranks <= k), counted)
 
 
-def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100) -> Array:
+def confusion_matrix(
+    predictions: ArrayLike, labels: ArrayLike, ignore_index: int = -100, dim: int = 1
+) -> Array:
     """Count how often each class is predicted for the samples of each class.
 
     Parameters
@@ -211,7 +220,7 @@ def confusion_matrix(predictions: ArrayLike, labels: ArrayLike, ignore_index: in
     array([[0, 1],
            [1, 1]])
     """
-    return _confusion(predictions, labels, ignore_index, "confusion_matrix")
+    return _confusion(predictions, labels, ignore_index, dim, "confusion_matrix")
 
 
 def precision_score(
@@ -220,6 +229,7 @@ def precision_score(
     pos_label: int | None = None,
     threshold: float = 0.0,
     ignore_index: int = -100,
+    dim: int = 1,
 ) -> float:
     """Return the precision: of the samples predicted to be of a class, the fraction that is.
 
@@ -238,6 +248,8 @@ def precision_score(
         One score for each label means 1 above it: 0 for logits, 0.5 for probabilities.
     ignore_index : int, default -100
         Class indices with this value are left out.
+    dim : {1, -1}, default 1
+        The axis of the classes, as `accuracy` takes it.
 
     Returns
     -------
@@ -266,7 +278,7 @@ def precision_score(
     0.6667
     """
     hits, predicted, _ = _class_counts(
-        predictions, labels, threshold, ignore_index, "precision_score"
+        predictions, labels, threshold, ignore_index, dim, "precision_score"
     )
     return _averaged(hits, predicted, pos_label, "precision_score")
 
@@ -277,6 +289,7 @@ def recall_score(
     pos_label: int | None = None,
     threshold: float = 0.0,
     ignore_index: int = -100,
+    dim: int = 1,
 ) -> float:
     """Return the recall: of the samples of a class, the fraction predicted to be of it.
 
@@ -289,7 +302,7 @@ def recall_score(
     >>> round(nn.recall_score(scores, labels, pos_label=1), 4)
     0.6667
     """
-    hits, _, true = _class_counts(predictions, labels, threshold, ignore_index, "recall_score")
+    hits, _, true = _class_counts(predictions, labels, threshold, ignore_index, dim, "recall_score")
     return _averaged(hits, true, pos_label, "recall_score")
 
 
@@ -299,6 +312,7 @@ def f1_score(
     pos_label: int | None = None,
     threshold: float = 0.0,
     ignore_index: int = -100,
+    dim: int = 1,
 ) -> float:
     """Return the F1 score, the harmonic mean of precision and recall.
 
@@ -311,7 +325,9 @@ def f1_score(
     >>> nn.f1_score(scores, labels, pos_label=1)
     0.8
     """
-    hits, predicted, true = _class_counts(predictions, labels, threshold, ignore_index, "f1_score")
+    hits, predicted, true = _class_counts(
+        predictions, labels, threshold, ignore_index, dim, "f1_score"
+    )
     return _averaged(2 * hits, predicted + true, pos_label, "f1_score")
 
 
@@ -376,8 +392,8 @@ def named_metrics(
 ) -> dict[str, Metric]:
     """Return `metrics` by name, having checked that each is a function of its own name.
 
-    A string is a scorer of scikit-learn. Functions that take an ``ignore_index`` get that of the
-    loss.
+    A string is a scorer of scikit-learn. Functions that take an ``ignore_index`` or a ``dim`` get
+    that of the loss.
     """
     if isinstance(metrics, Mapping):
         pairs = list(metrics.items())
@@ -409,7 +425,7 @@ def named_metrics(
             )
         if name in named:
             raise ValueError(f"{who}: there are two metrics of the name {name!r}")
-        named[name] = _ignoring(metric, getattr(loss, "ignore_index", None))
+        named[name] = _with_options(metric, loss)
     return named
 
 
@@ -425,51 +441,62 @@ def _scorer(name: str, loss: Layer, who: str) -> EpochMetric:
         ) from None
 
 
-def _ignoring(metric: Callable[..., float], ignore_index: int | None) -> Metric:
-    """Return `metric` with the ``ignore_index`` of a loss, if it takes one that is not bound."""
+def _with_options(metric: Callable[..., float], loss: Layer) -> Metric:
+    """Return `metric` with those options of the loss that it takes and that are not bound."""
     if isinstance(metric, EpochMetric):
-        return EpochMetric(_ignoring(metric.function, ignore_index))
-    if ignore_index is None or "ignore_index" in getattr(metric, "keywords", {}):
-        return metric
+        return EpochMetric(_with_options(metric.function, loss))
     try:
-        takes_one = "ignore_index" in inspect.signature(metric).parameters
+        taken = set(inspect.signature(metric).parameters) - set(getattr(metric, "keywords", {}))
     except (TypeError, ValueError):  # a function without a signature
         return metric
-    return functools.partial(metric, ignore_index=ignore_index) if takes_one else metric
+    options = {
+        name: getattr(loss, name)
+        for name in ("ignore_index", "dim")
+        if name in taken and hasattr(loss, name)
+    }
+    return functools.partial(metric, **options) if options else metric
 
 
 def _scores_and_labels(
-    predictions: ArrayLike, labels: ArrayLike, ignore_index: int, who: str
+    predictions: ArrayLike, labels: ArrayLike, ignore_index: int, dim: int, who: str
 ) -> tuple[Array, Array, Array]:
-    """Return the scores, the class indices, and which of these are not to be ignored."""
+    """Return scores (N, C, …), the class indices, and which of these are not to be ignored."""
     check_is_array(predictions, who)
     check_is_array(labels, who)
-    scores = np.asarray(predictions)
-    targets = np.asarray(labels)
-    if targets.dtype.kind == "f" and targets.shape == scores.shape and scores.ndim > 1:
-        labels = targets.argmax(axis=1)
+    if integer(dim, f"{who}: dim", minimum=-1) not in (1, -1):
+        raise ValueError(f"{who}: dim must be 1 or -1, got {dim}")
+    given = scores = np.asarray(predictions)
+    if scores.ndim > 1:
+        scores = np.moveaxis(scores, dim, 1)
+        targets = np.asarray(labels)
+        if targets.dtype.kind == "f" and targets.shape == given.shape:
+            labels = targets.argmax(axis=dim)
     if (
         scores.ndim < 2
         or np.shape(labels) != scores.shape[:1] + scores.shape[2:]
         or not scores.size
     ):
+        are_last = given.ndim > 2 and np.shape(labels) == given.shape[:-1]
+        cure = "; where the classes are the last axis, use dim=-1" if are_last else ""
         raise ValueError(
             f"{who}: expected predictions (N, classes) and labels (N,) with N above 0, "
-            f"got the shapes {scores.shape} and {np.shape(labels)}"
+            f"got the shapes {given.shape} and {np.shape(labels)}{cure}"
         )
     if scores.dtype.kind not in "fiu":
         raise TypeError(f"{who}: predictions must be numbers, got dtype {scores.dtype}")
     if scores.shape[1] == 1:
         raise ValueError(
             f"{who}: expected the scores of two classes or more, got predictions of shape "
-            f"{scores.shape}; for one score of each sample use binary_accuracy"
+            f"{given.shape}; for one score of each sample use binary_accuracy"
         )
     classes, _ = class_indices(labels, scores, ignore_index, who)
     return scores, classes, classes != ignore_index
 
 
-def _confusion(predictions: ArrayLike, labels: ArrayLike, ignore_index: int, who: str) -> Array:
-    scores, classes, counted = _scores_and_labels(predictions, labels, ignore_index, who)
+def _confusion(
+    predictions: ArrayLike, labels: ArrayLike, ignore_index: int, dim: int, who: str
+) -> Array:
+    scores, classes, counted = _scores_and_labels(predictions, labels, ignore_index, dim, who)
     if np.isnan(scores).any():
         sample = int(np.argwhere(np.isnan(scores))[0][0])
         raise ValueError(f"{who}: the predictions contain NaN in sample {sample}")
@@ -507,11 +534,16 @@ def _sides(
 
 
 def _class_counts(
-    predictions: ArrayLike, labels: ArrayLike, threshold: float, ignore_index: int, who: str
+    predictions: ArrayLike,
+    labels: ArrayLike,
+    threshold: float,
+    ignore_index: int,
+    dim: int,
+    who: str,
 ) -> tuple[Array, Array, Array]:
     """Return three counts for each class: correct predictions, all predictions, and samples."""
     if np.shape(predictions) != np.shape(labels):
-        counts = _confusion(predictions, labels, ignore_index, who)
+        counts = _confusion(predictions, labels, ignore_index, dim, who)
         return counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
     above, classes = _sides(predictions, labels, threshold, who)
     if (above < 0).any():

@@ -12,7 +12,7 @@ from nnlite.compiled import split
 
 @pytest.fixture(autouse=True)
 def many_threads(monkeypatch):
-    monkeypatch.setattr(split, "_WAKING", 0)
+    monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
 
@@ -40,7 +40,7 @@ def test_gradients(name, n):
     twin = copy.deepcopy(model)
     compiled = nn.compile(model, loss, native=False)
     assert compiled(x, labels, *weights) == pytest.approx(loss(twin(x), labels, *weights))
-    assert len(compiled._programs._latest.bounds(n)) == min(n, 3)
+    assert len(compiled._programs.latest.bounds(n)) == min(n, 3)
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-13)
@@ -100,7 +100,7 @@ def test_a_model_that_mixes_samples_or_draws_is_not_divided(layer):
     model = nn.Sequential(nn.Linear(4, 6), layer, nn.Linear(6, 3))
     compiled = nn.compile(model, nn.CrossEntropy(), native=False)
     compiled(np.ones((8, 4), np.float32), np.arange(8) % 3)
-    assert compiled._programs._latest.bounds(8) == [(0, 8)]
+    assert compiled._programs.latest.bounds(8) == [(0, 8)]
 
 
 def test_wrong_labels_in_one_part_change_nothing():
@@ -111,3 +111,23 @@ def test_wrong_labels_in_one_part_change_nothing():
         step(np.ones((6, 4)), np.array([0, 0, 0, 0, 0, 9]))
     for name, array in model.state_dict().items():
         assert (array == before[name]).all()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
+    pytest.importorskip("numba")
+    monkeypatch.setattr(split, "threads_of_products", lambda: count)
+    rng = np.random.default_rng(0)
+    # Sizes at which the order of a sum shows: 3 parts of 11 or 12 samples.
+    batches = [(rng.normal(size=(34, 60)).astype(np.float32), rng.integers(0, 5, 34))] * 20
+
+    def trained():
+        nn.seed(0)
+        model = nn.Sequential(nn.Linear(60, 33), nn.ReLU(), nn.Linear(33, 5))
+        step = nn.compile(model, nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.01))
+        losses = [step(*batch) for batch in batches]
+        assert len(step._programs.latest.bounds(34)) == count
+        return losses, [parameter.data.tobytes() for parameter in model.parameters()]
+
+    first = trained()
+    assert all(trained() == first for _ in range(5))

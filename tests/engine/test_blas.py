@@ -249,7 +249,7 @@ def test_parts_within_a_part_are_the_same_and_take_turns(eager: Counter) -> None
 
     def work(start: int, stop: int) -> None:
         def note(first: int, last: int) -> None:
-            bounds.setdefault(threading.get_ident(), []).append((first, last))
+            bounds.setdefault(start, []).append((first, last))
 
         cores.share(note, 100, 1)
 

@@ -32,11 +32,45 @@ def test_all_calls_run_at_the_same_time_and_the_first_in_this_thread() -> None:
     assert seen[0] == threading.get_ident()
 
 
+def apart(first: Callable[[], object], second: Callable[[], object]) -> list[threads.Call]:
+    """Return two calls that wait for each other, so that each runs in a thread of its own."""
+    together = threading.Barrier(2, timeout=10)
+
+    def call(work: Callable[[], object]) -> None:
+        together.wait()
+        work()
+
+    return [partial(call, first), partial(call, second)]
+
+
 def test_threads_are_used_again() -> None:
     seen: set[int] = set()
     for _ in range(20):
-        threads.run([lambda: None, lambda: seen.add(threading.get_ident())])
+        threads.run(apart(lambda: None, lambda: seen.add(threading.get_ident())))
     assert len(seen) == 1
+    assert threading.get_ident() not in seen
+
+
+def test_what_no_thread_has_begun_runs_in_this_one() -> None:
+    held, end, seen = threading.Event(), threading.Event(), []
+
+    def hold() -> None:
+        held.set()
+        end.wait()
+
+    # The worker is kept by another caller, as it may be by a processor that is busy.
+    blocked = threading.Thread(target=lambda: threads.run(apart(lambda: None, hold)))
+    blocked.start()
+    try:
+        assert held.wait(10)
+        for _ in range(3):
+            threads.run([lambda: None, lambda: seen.append(threading.get_ident())])
+        assert seen == [threading.get_ident()] * 3
+    finally:
+        end.set()
+        blocked.join()
+    threads.run(apart(lambda: None, lambda: None))  # the worker has passed over what is done
+    assert len(seen) == 3
 
 
 def test_one_call_needs_no_other_thread() -> None:
@@ -209,14 +243,14 @@ def test_ctrl_c_waits_for_the_other_calls() -> None:
 
 def check_an_interruption(done: list[bool], interrupted: Callable[[], None]) -> None:
     with pytest.raises(KeyboardInterrupt):
-        threads.run([lambda: None, interrupted])
+        threads.run(apart(lambda: None, interrupted))
     assert done == [True]
 
     def fail() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(KeyboardInterrupt):  # it comes before an error of a call
-        threads.run([fail, interrupted])
+        threads.run(apart(fail, interrupted))
     assert done == [True, True]
 
 
@@ -236,7 +270,7 @@ def test_so_does_whatever_else_a_signal_raises() -> None:
     before = signal.signal(signal.SIGUSR1, stop)
     try:
         with pytest.raises(SystemExit):
-            threads.run([lambda: None, interrupted])
+            threads.run(apart(lambda: None, interrupted))
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert done == [True]
@@ -282,9 +316,9 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 import os, threading
 from nnlite.engine import threads
 def run():
-    seen = []
-    threads.run([lambda: None, lambda: seen.append(threading.get_ident())])
-    assert seen and seen[0] != threading.get_ident()
+    together, seen = threading.Barrier(2, timeout=10), set()
+    threads.run([lambda: together.wait() is None or seen.add(threading.get_ident())] * 2)
+    assert len(seen) == 2
 run()
 child = os.fork()
 run()

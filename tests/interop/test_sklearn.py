@@ -420,3 +420,51 @@ def test_a_wrong_option_is_named(options, message):
 def test_a_model_must_be_a_layer():
     with pytest.raises(TypeError, match="model must be a layer, or a function"):
         NetClassifier().fit(*IRIS)
+
+
+# ---- compiled ----
+
+
+def _tasks():
+    X, y = IRIS
+    labels = make_multilabel_classification(60, 4, n_classes=3, random_state=0)
+    numbers = scale(X[:, 2:])
+    return {
+        "classes": (MLPClassifier, X, y),
+        "two classes": (MLPClassifier, *two_classes()),
+        "labels": (MLPClassifier, scale(labels[0]), labels[1]),
+        "number": (MLPRegressor, scale(X[:, :2]), numbers[:, 0]),
+        "numbers": (MLPRegressor, scale(X[:, :2]), numbers),
+        "network": (functools.partial(NetClassifier, perceptron), X, y),
+        "sparse": (MLPClassifier, csr_matrix(X), y),
+    }
+
+
+@pytest.mark.parametrize("name", _tasks())
+def test_compiled_fits_have_the_same_weights_but_for_rounding(name):
+    pytest.importorskip("numba")
+    kind, X, y = _tasks()[name]
+    plain, compiled = (kind(max_iter=5, random_state=0, compile=flag) for flag in (False, True))
+    weight = np.linspace(1, 2, X.shape[0])
+    for estimator in plain, compiled:
+        estimator.fit(X, y, sample_weight=weight)
+    for ours, expected in zip(compiled.model_.parameters(), plain.model_.parameters(), strict=True):
+        np.testing.assert_allclose(ours.data, expected.data, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(compiled.loss_curve_, plain.loss_curve_, rtol=1e-9)
+    np.testing.assert_allclose(compiled.predict(X), plain.predict(X), rtol=1e-9)
+
+
+def test_a_layer_without_a_compiled_form_is_an_error_that_names_it():
+    pytest.importorskip("numba")
+
+    class Twice(nn.Layer):
+        def forward(self, x):
+            self.cache()
+            return 2 * x
+
+        def backward(self, grad, input_grad=True):
+            return 2 * grad
+
+    net = NetClassifier(nn.Sequential(nn.Linear(4, 3), Twice()), compile=True)
+    with pytest.raises(TypeError, match=r"Twice\(\) \('1' in the model\) has no compiled form"):
+        net.fit(*IRIS)

@@ -186,6 +186,10 @@ def test_indices_are_those_of_pytorch(
         ),
         (lambda: nn.ConvTranspose1d(2, 2, 3, 2, output_padding=2), "ConvTranspose1d: output"),
         (
+            lambda: nn.ConvTranspose2d(2, 2, 3, padding_mode="reflect"),
+            "ConvTranspose2d: padding_mode must be 'zeros', got 'reflect'",
+        ),
+        (
             lambda: nn.ConvTranspose2d(1, 1, 1, padding=2)(images(1, 1, 3, 3)),
             "ConvTranspose2d.*: padding=2 leaves nothing of the output for an input of size 3",
         ),

@@ -97,6 +97,67 @@ class TestAccuracy:
         assert figures["plain"] == 0.25
 
 
+class TestClassesOnTheLastAxis:
+    """Figures of scores (N, T, C) with dim=-1 are those of the same scores as (N, C, T)."""
+
+    SCORES = np.random.default_rng(0).normal(size=(4, 5, 3))
+    LABELS = np.random.default_rng(1).integers(3, size=(4, 5))
+
+    @pytest.mark.parametrize(
+        "metric",
+        [
+            nn.accuracy,
+            functools.partial(nn.top_k_accuracy, k=2),
+            nn.confusion_matrix,
+            nn.precision_score,
+            nn.recall_score,
+            nn.f1_score,
+        ],
+        ids=["accuracy", "top_k", "confusion", "precision", "recall", "f1"],
+    )
+    def test_dim(self, metric: Any) -> None:
+        expected = metric(self.SCORES.swapaxes(1, 2), self.LABELS)
+        assert_array_equal(metric(self.SCORES, self.LABELS, dim=-1), expected)
+        with pytest.raises(ValueError, match="classes are the last axis, use dim=-1"):
+            metric(self.SCORES, self.LABELS)
+        with pytest.raises(ValueError, match="dim must be 1 or -1, got 0"):
+            metric(self.SCORES, self.LABELS, dim=0)
+
+    def test_probabilities_as_targets(self) -> None:
+        targets = np.eye(3)[self.LABELS]
+        found = nn.accuracy(self.SCORES, targets, dim=-1)
+        assert found == nn.accuracy(self.SCORES, self.LABELS, dim=-1)
+
+    def test_fit_and_evaluate_pass_the_axis_of_the_loss(self) -> None:
+        loss = nn.CrossEntropy(dim=-1, ignore_index=2)
+        first_two = functools.partial(nn.top_k_accuracy, k=2)
+        figures = nn.evaluate(
+            nn.Identity(), loss, (self.SCORES, self.LABELS),
+            metrics={"one": nn.accuracy, "two": nn.f1_score, "three": first_two}, batch_size=3,
+        )  # fmt: skip
+        scores = self.SCORES.swapaxes(1, 2)
+        expected = {
+            "one": nn.accuracy(scores, self.LABELS, ignore_index=2),
+            "two": nn.f1_score(scores, self.LABELS, ignore_index=2),
+            "three": nn.top_k_accuracy(scores, self.LABELS, k=2, ignore_index=2),
+        }
+        for name, value in expected.items():
+            assert figures[name] == pytest.approx(value)
+
+    def test_scorers_of_scikit_learn_read_the_axis_of_the_loss(self) -> None:
+        pytest.importorskip("sklearn")
+        pytest.importorskip("scipy")
+        last = nn.evaluate(
+            nn.Identity(), nn.CrossEntropy(dim=-1), (self.SCORES, self.LABELS),
+            metrics=["f1_macro", "neg_log_loss"],
+        )  # fmt: skip
+        second = nn.evaluate(
+            nn.Identity(), nn.CrossEntropy(), (self.SCORES.swapaxes(1, 2), self.LABELS),
+            metrics=["f1_macro", "neg_log_loss"],
+        )  # fmt: skip
+        assert last == pytest.approx(second)
+
+
 class TestBinaryAccuracy:
     def test_is_the_share_on_the_right_side_of_the_threshold(self) -> None:
         # Right: 2 for 1, -1 for 0, and 0, which is not above the threshold, for 0.
