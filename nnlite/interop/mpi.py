@@ -149,6 +149,9 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
     fraction that its part is of the batch. `fit` does so; in a loop of your own, use `fraction`.
     A loop that clips the gradients calls ``optimizer.synchronize()`` first.
 
+    The closure of `LBFGS` is called by all processes equally often. It returns the loss of this
+    process's part times that fraction, and `LBFGS` sums the losses as it does the gradients.
+
     Examples
     --------
     >>> import nnlite as nn
@@ -162,11 +165,6 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
         raise TypeError(
             f"DistributedOptimizer: expected an optimizer such as SGD(model.parameters(), lr=0.1), "
             f"got {optimizer!r:.80}"
-        )
-    if optimizer.needs_closure:
-        raise TypeError(
-            f"DistributedOptimizer: {type(optimizer).__name__} evaluates losses within a step, "
-            f"which processes cannot do together; use SGD, Adam or another that steps once"
         )
     processes = shard()
     parameters = optimizer.parameters()

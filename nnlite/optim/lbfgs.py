@@ -218,7 +218,10 @@ class LBFGS(Optimizer):
 
     def _evaluate(self, closure: Callable[[], float]) -> tuple[float, Array]:
         """Call the closure; return the loss and the gradient of all parameters."""
-        loss = number(closure(), "LBFGS: the loss that the closure returns")
+        name = "LBFGS: the loss that the closure returns"
+        (loss,) = self.processes.sum(lambda: [number(closure(), name)])
+        self._synchronized = False
+        self.synchronize()
         block = self._block_of_all()
         gradient = np.zeros_like(block.values)
         for parameter, (start, stop) in zip(block.parameters, block.bounds, strict=True):

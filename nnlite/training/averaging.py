@@ -170,6 +170,8 @@ def update_bn(batches: Iterable[Any], model: Layer) -> None:
                 getattr(layer, name)[...] = value
         with no_grad():
             for batch in batches:
+                if isinstance(batch, tuple) and not batch:  # in the parts of other processes
+                    continue
                 inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
                 model(*inputs) if isinstance(inputs, tuple) else model(inputs)
         if not any(layer.num_batches_tracked for layer in layers):
@@ -218,6 +220,7 @@ class _Averaging(Callback):
             if self.update_bn:
                 with _unmoved(training):
                     update_bn(training.train, training.model)
+                    training.processes.average(list(training.model.buffers()))
 
     def _swap(self, model: Layer) -> None:
         weights = model.state_dict()

@@ -150,6 +150,23 @@ def by_hand(setup: Setup) -> dict[str, Any]:
     return results(model)
 
 
+def lbfgs(setup: Setup) -> dict[str, Any]:
+    model, loss, (inputs, labels) = perceptron(), nn.CrossEntropy(), data()
+    options = {"lr": 0.5, "max_iter": 4, "line_search_fn": "strong_wolfe"}
+    optimizer = setup.optimizer(nn.LBFGS(model.parameters(), **options))
+    ((x, y),) = nn.DataLoader(inputs, labels, batch_size=SAMPLES, shard=setup.shard)
+
+    def closure() -> float:
+        fraction = setup.fraction(len(y))
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        model.backward(loss.backward(fraction), input_grad=False)
+        return fraction * value
+
+    losses = [optimizer.step(closure) for _ in range(3)]
+    return {**results(model), "losses": losses}
+
+
 def compiled(setup: Setup, batch_size: int, labelled: float = 1.0) -> dict[str, Any]:
     """A loop around one function for the step, with all that makes the parts of a batch uneven."""
     inputs, labels = data()
@@ -177,6 +194,12 @@ def compiled(setup: Setup, batch_size: int, labelled: float = 1.0) -> dict[str, 
     return {**results(model), "losses": losses}
 
 
+def averaged(setup: Setup) -> dict[str, Any]:
+    """Averages of the weights, with the statistics of another pass over the data."""
+    model = perceptron(setup.norm(8))
+    return fitted(setup, sgd, model, callbacks=[nn.EMA(0.8)])
+
+
 def recurrent(setup: Setup) -> dict[str, Any]:
     rng = np.random.default_rng(3)
     arrays = rng.integers(0, 5, (20, 7)), rng.integers(0, CLASSES, 20)
@@ -202,6 +225,10 @@ CASES: dict[str, Callable[[Setup], dict[str, Any]]] = {
     "Adam": lambda s: fitted(s, lambda p: nn.Adam(p, lr=0.01)),
     "AdamW": lambda s: fitted(s, lambda p: nn.AdamW(p, lr=0.01)),
     "RMSprop": lambda s: fitted(s, lambda p: nn.RMSprop(p, lr=0.01, momentum=0.5, centered=True)),
+    "Muon": lambda s: fitted(
+        s,
+        lambda p: nn.Muon([each for each in p if each.data.ndim == 2], lr=0.02),
+    ),
     "fewer samples than processes": lambda s: fitted(s, sgd, batch_size=29, validation=data()),
     "one sample in a batch": lambda s: fitted(s, sgd, batch_size=1, epochs=1),
     "weights": weighted,
@@ -239,6 +266,7 @@ CASES: dict[str, Callable[[Setup], dict[str, Any]]] = {
     "frozen": frozen,
     "groups": grouped,
     "by hand": by_hand,
+    "LBFGS": lbfgs,
     "compiled step": lambda s: compiled(s, batch_size=9, labelled=1 / 3),
     "compiled step, fewer samples than processes": lambda s: compiled(s, batch_size=29),
     "compiled fit": lambda s: fitted(
@@ -251,6 +279,7 @@ CASES: dict[str, Callable[[Setup], dict[str, Any]]] = {
         metrics=[nn.accuracy],
         compile=s.compiles,
     ),
+    "EMA": averaged,
     "recurrent": recurrent,
     "images": images,
 }

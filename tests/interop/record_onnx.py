@@ -1,4 +1,4 @@
-"""Record the files that PyTorch's exporters write: ``python -m tests.interop.record_onnx``.
+"""Record the files of PyTorch's exporters: ``python -m tests.interop.record_onnx [NAME ...]``.
 
 For each network there is a ``.npz`` file with its input, output, output gradient and gradients,
 and an ``.onnx`` file of each exporter: the one of TorchScript and the one of ``torch.export``.
@@ -7,6 +7,7 @@ and an ``.onnx`` file of each exporter: the one of TorchScript and the one of ``
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,32 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
     def normal(*shape: int) -> Any:
         return torch.randn(3, *shape)
 
+    class Modules(t.Module):
+        """Modules in modules, and functions between them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = t.Sequential(
+                t.Conv2d(1, 3, 3), t.ReLU(), t.Sequential(t.Conv2d(3, 4, 1), t.ReLU())
+            )
+            self.classifier = t.Sequential(t.Dropout(), t.Linear(4, 5), t.GELU(), t.Linear(5, 2))
+
+        def forward(self, x: Any) -> Any:
+            x = t.functional.adaptive_avg_pool2d(self.features(x), 1)
+            return self.classifier(torch.flatten(x, 1))
+
+    class Shapes(t.Module):
+        """Layers that change shapes alone, between two products."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = t.Linear(6, 8), t.Linear(4, 2)
+
+        def forward(self, x: Any) -> Any:
+            left, right = self.first(x).chunk(2, -1)
+            both = torch.stack([left, right], 1)
+            return self.last(both.transpose(1, 2).reshape(-1, 4, 2)[..., 1])
+
     images = t.Sequential(
         t.Conv2d(1, 3, 3, padding=1), t.BatchNorm2d(3), t.ReLU(), t.MaxPool2d(2),
         t.Conv2d(3, 4, 3, padding="same"), t.AvgPool2d(2), t.Flatten(), t.Linear(16, 3),
@@ -61,6 +88,8 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
             normal(3, 4),
         ),
         "images": (images, normal(1, 8, 8)),
+        "modules": (Modules(), normal(1, 6, 6)),
+        "shapes": (Shapes(), normal(6)),
         "sequences": (sequences, normal(2, 17)),
         "activations": (activations, normal(5)),
         "average": (
@@ -93,10 +122,12 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def record(torch: Any) -> None:
-    """Write all files anew."""
+def record(torch: Any, *names: str) -> None:
+    """Write the files of these networks, or all, anew."""
     torch.manual_seed(0)
     for name, (module, x) in networks(torch).items():
+        if names and name not in names:
+            continue
         module.eval()
         if x.is_floating_point():
             x.requires_grad_()
@@ -119,9 +150,11 @@ def record(torch: Any) -> None:
         exported.save(program)
         for kind, stream in (("script", script), ("export", program)):
             model = onnx.load_from_string(stream.getvalue())
-            # Where in Python a node comes from takes more room than all else.
+            # Where in Python a node comes from takes more room than all else; modules are read.
             for node in model.graph.node:
+                scopes = [p for p in node.metadata_props if p.key == "pkg.torch.onnx.name_scopes"]
                 del node.metadata_props[:]
+                node.metadata_props.extend(scopes)
                 node.doc_string = ""
             del model.graph.metadata_props[:], model.graph.value_info[:]
             for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
@@ -132,4 +165,4 @@ def record(torch: Any) -> None:
 if __name__ == "__main__":
     import torch
 
-    record(torch)
+    record(torch, *sys.argv[1:])

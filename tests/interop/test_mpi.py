@@ -148,6 +148,20 @@ def test_batchnorm_averages_its_running_statistics() -> None:
     assert np.allclose(eval(first.split(" 5")[0]), eval(output(text, 1)[0].split(" 5")[0]))
 
 
+def test_statistics_for_averaged_weights_are_those_of_all_processes() -> None:
+    text = """
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 3))
+    images = rng.normal(size=(9, 1, 6, 6)).astype(np.float32)
+    arrays = images, rng.integers(0, 3, 9)  # the last batch has one image
+    loader = nn.DataLoader(*arrays, batch_size=4, shuffle=True, shard=mpi.shard())
+    optimizer = mpi.DistributedOptimizer(nn.SGD(model.parameters(), lr=0.1))
+    nn.fit(model, nn.CrossEntropy(), optimizer, loader, callbacks=[nn.EMA(0.5)], progress=False)
+    print(model[1].running_mean.tolist(), model[1].running_var.tolist())
+    """
+    first, second = output(text)
+    assert first == second
+
+
 # ---- two hosts ----
 
 

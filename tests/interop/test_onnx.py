@@ -291,6 +291,115 @@ def test_files_of_pytorchs_exporters_give_its_outputs_and_gradients(path: Path) 
         assert loss(model(figures["x"]), target) < before
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in RECORDED if path.name not in REFUSED], ids=lambda path: path.stem
+)
+def test_models_of_other_programs_can_be_saved_and_exported(path: Path, tmp_path: Path) -> None:
+    figures = np.load(DATA / f"{path.name.split('.')[0]}.npz")
+    x, grad = figures["x"], figures["grad"]
+    model = nn.from_onnx(path)
+    assert not any(isinstance(layer, nn.Lambda) for layer in model.layers())
+    nn.save_model(model, tmp_path / "model.npz")
+    nn.to_onnx(model, tmp_path / "model.onnx", x.shape[1:], x.dtype)
+    for again in (nn.load_model(tmp_path / "model.npz"), nn.from_onnx(tmp_path / "model.onnx")):
+        assert list(again.state_dict()) == list(model.state_dict())
+        assert_allclose(again(x), model(x), **TOLERANCE)
+        x_grad, expected = again.backward(grad), model.backward(grad)
+        if "x_grad" in figures:
+            assert_allclose(x_grad, expected, **TOLERANCE)
+        for one, other in zip(again.parameters(), model.parameters(), strict=True):
+            assert_allclose(one.grad, other.grad, **TOLERANCE)
+        model.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("perceptron.script", ["1", "4"]),
+        ("perceptron.export", ["1", "4"]),
+        ("images.script", ["0", "4", "7"]),
+        ("modules.script", ["features.0", "features.2.0", "classifier.1", "classifier.3"]),
+        ("modules.export", ["features.0", "features.2.0", "classifier.1", "classifier.3"]),
+        ("shapes.script", ["first", "last"]),
+        ("shapes.export", ["first", "last"]),
+    ],
+)
+def test_keys_of_a_state_dict_are_those_of_the_module_in_pytorch(
+    name: str, layers: list[str]
+) -> None:
+    model = nn.from_onnx(DATA / f"{name}.onnx")
+    expected = [f"{layer}.{kind}" for layer in layers for kind in ("weight", "bias")]
+    assert list(model.state_dict()) == expected
+
+
+def test_layers_that_are_not_beside_each_other_are_in_no_container(tmp_path: Path) -> None:
+    names = ["/a/a.0/Relu", "/b/Tanh", "/a/a.1/Sigmoid"]
+    values = ["x", "p", "q", "y"]
+    nodes = [
+        helper.make_node(name.rpartition("/")[2], [before], [after], name=name)
+        for name, before, after in zip(names, values, values[1:], strict=False)
+    ]
+    model = nn.from_onnx(saved(tmp_path / "a.onnx", nodes))
+    assert [type(layer) for layer in model] == [nn.ReLU, nn.Tanh, nn.Sigmoid]
+
+
+# ---- layers for operators that change shapes ----
+
+SHAPES: dict[str, tuple[list[tuple[str, dict[str, Any]]], list[type[nn.Layer]]]] = {
+    "Transpose": ([("Transpose", {"perm": [0, 2, 3, 1]})], [nn.Permute]),
+    "Squeeze": ([("Squeeze", {"1": [0, -2]})], [nn.Squeeze, nn.Squeeze]),
+    "Squeeze all": ([("Squeeze", {})], [nn.Squeeze, nn.Squeeze]),
+    "Unsqueeze": ([("Unsqueeze", {"1": [-1, 1, 0]})], [nn.Unsqueeze] * 3),
+    "Slice": ([("Slice", {"1": [1, 0], "2": [9, -1], "3": [1, -1], "4": [2, 1]})], [nn.Slice] * 2),
+    "Gather one": ([("Gather", {"1": -1, "axis": 1})], [nn.Slice, nn.Squeeze]),
+    "Gather all": ([("Gather", {"1": [1, 2, 3], "axis": 3})], [nn.Slice]),
+    "Gather": (
+        [("Gather", {"1": [[3, 0, 1], [-1, -2, 2]], "axis": 3})],
+        [*[nn.Slice] * 5, nn.Concatenate, nn.Unflatten],
+    ),
+    "Reshape": ([("Reshape", {"1": [3, 2, -1]})], [nn.Flatten, nn.Unflatten]),
+    "Reshape to one": ([("Reshape", {"1": [-1]})], [nn.Flatten]),
+    "Flatten": ([("Flatten", {"axis": 2})], [nn.Flatten, nn.Flatten]),
+    "Flatten all": ([("Flatten", {"axis": 0})], [nn.Flatten, nn.Unsqueeze]),
+    "Split": (
+        [("Split", {"1": [1, 2], "axis": 1, "outputs": 2})],
+        [nn.Split, nn.Identity, nn.Identity],
+    ),
+    "uneven pool": (
+        [("MaxPool", {"kernel_shape": [1, 2], "pads": [0, 0, 0, 1]})],
+        [nn.ConstantPad2d, nn.MaxPool2d],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_operators_that_change_shapes_are_layers(name: str, tmp_path: Path) -> None:
+    ((operator, options),), layers = SHAPES[name]
+    constants = {key: value for key, value in options.items() if key.isdigit()}
+    options = {key: value for key, value in options.items() if not key.isdigit()}
+    outputs = [f"y{index}" for index in range(options.pop("outputs", 1))]
+    floats = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node(operator, ["x", *constants], outputs, **options)],
+        "test",
+        [helper.make_tensor_value_info("x", floats, [1, 3, 1, 4])],
+        [onnx.ValueInfoProto(name=output) for output in outputs],
+        [onnx.numpy_helper.from_array(np.asarray(v, np.int64), k) for k, v in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    x = np.random.default_rng(0).normal(size=(1, 3, 1, 4))
+    expected = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x.astype(np.float32)})
+    for info, array in zip(proto.graph.output, expected, strict=True):
+        info.CopyFrom(helper.make_tensor_value_info(info.name, floats, array.shape))
+    onnx.save(proto, tmp_path / "a.onnx")
+    model = nn.from_onnx(tmp_path / "a.onnx")
+    assert [type(each) for each in model.layers() if not list(each.children())] == layers
+    found = model(x.astype(np.float32))
+    for one, other in zip(found if len(outputs) > 1 else [found], expected, strict=True):
+        assert_allclose(one, other)
+    assert nn.gradcheck(model, x).passed
+
+
 # ---- functions ----
 
 
@@ -298,13 +407,7 @@ def test_gradients_of_functions_that_are_no_layers() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 3, 1, 4))
     for function in (
-        functions.Permute((0, 2, 3, 1)),
-        functions.Reshape((0, 1, -1)),
-        functions.Squeeze((2,)),
-        functions.Unsqueeze((1, -1)),
-        functions.Take(np.array([[0, 2], [2, 2]]), 1),
         functions.Slice({1: slice(None, None, -2), -1: slice(1, 3)}),
-        functions.Pad([1, 0], [0, 2], 0.5),
         functions.Max((1, -1), keepdims=False),
         functions.Max(None, keepdims=True),
         functions.Erf(),

@@ -142,7 +142,9 @@ OUTSIDE: dict[str, Callable[[Case], bool]] = {
     "layers compute float32 and float64": lambda case: (
         not all(map(is_of_floats, (*case.inputs[:1], *case.outputs)))
     ),
-    "layers take no empty arrays": lambda case: any(x.size == 0 for x in case.inputs),
+    "layers take no empty arrays": lambda case: any(
+        x.size == 0 for x in (*case.inputs, *case.outputs)
+    ),
     "windows are of sequences and images, not of volumes": lambda case: (
         case.has("Conv", "ConvTranspose", "MaxPool", "AveragePool") and case.inputs[0].ndim == 5
     ),

@@ -40,70 +40,6 @@ def as_layer(function: Function) -> nn.Lambda:
     return nn.Lambda(function, vjp=function.vjp)
 
 
-class Permute(Function):
-    """Axes in another order."""
-
-    def __init__(self, axes: tuple[int, ...]) -> None:
-        self.axes = axes
-
-    def __call__(self, x: Array) -> Array:
-        return x.transpose(self.axes)
-
-    def vjp(self, x: Array, grad: Array) -> Array:
-        return grad.transpose(np.argsort(self.axes))
-
-
-class Reshape(Function):
-    """Another shape, batch axis included: 0 keeps the size of an axis, -1 stands for the rest."""
-
-    def __init__(self, sizes: tuple[int, ...]) -> None:
-        self.sizes = sizes
-
-    def __call__(self, x: Array) -> Array:
-        return x.reshape([size or x.shape[axis] for axis, size in enumerate(self.sizes)])
-
-    def vjp(self, x: Array, grad: Array) -> Array:
-        return grad.reshape(x.shape)
-
-
-class Squeeze(Function):
-    """Without some axes of size 1."""
-
-    def __init__(self, axes: tuple[int, ...] | None) -> None:
-        self.axes = axes
-
-    def __call__(self, x: Array) -> Array:
-        return np.squeeze(x, self.axes)
-
-    def vjp(self, x: Array, grad: Array) -> Array:
-        return grad.reshape(x.shape)
-
-
-class Unsqueeze(Squeeze):
-    """With new axes of size 1."""
-
-    def __call__(self, x: Array) -> Array:
-        return np.expand_dims(x, self.axes or ())
-
-
-class Take(Function):
-    """The parts at some indices along an axis."""
-
-    def __init__(self, indices: Array, axis: int) -> None:
-        self.indices = indices
-        self.axis = axis
-
-    def __call__(self, x: Array) -> Array:
-        return np.take(x, self.indices, self.axis)
-
-    def vjp(self, x: Array, grad: Array) -> Array:
-        result = np.zeros_like(x)
-        axis = self.axis % x.ndim
-        index: Any = (*[slice(None)] * axis, self.indices)
-        np.add.at(result, index, grad)
-        return result
-
-
 class Slice(Function):
     """A part along some axes, as a slice of each."""
 
@@ -123,25 +59,6 @@ class Slice(Function):
         result = np.zeros_like(x)
         result[self._index(x)] = grad
         return result
-
-
-class Pad(Function):
-    """A constant around images or sequences: how many `before` and `after`, for each axis."""
-
-    def __init__(self, before: list[int], after: list[int], value: float) -> None:
-        self.before = before
-        self.after = after
-        self.value = value
-
-    def __call__(self, x: Array) -> Array:
-        widths = [(0, 0), (0, 0), *zip(self.before, self.after, strict=True)]
-        return np.pad(x, widths, constant_values=self.value)
-
-    def vjp(self, x: Array, grad: Array) -> Array:
-        index: Any = [slice(None), slice(None)]
-        for start, size in zip(self.before, x.shape[2:], strict=True):
-            index.append(slice(start, start + size))
-        return grad[tuple(index)]
 
 
 class Max(Function):

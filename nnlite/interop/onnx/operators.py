@@ -56,7 +56,9 @@ def _shape(node: Node) -> Constant:
     name, sizes = node.names[0], node.shape(0)
     if sizes is None:
         raise node.refusal("the number of axes of its input is not known")
-    found = [Size(name, axis) if size is None else size for axis, size in enumerate(sizes)]
+    found = [
+        node.model.size(name, axis) if size is None else size for axis, size in enumerate(sizes)
+    ]
     return Constant(np.array(found[node.option("start", 0) : node.option("end")], object))
 
 
@@ -128,7 +130,7 @@ def _gemm(node: Node) -> Value:
 def _transposed(node: Node, found: Any) -> Any:
     if isinstance(found, Constant):
         return node.model.transposed(found)
-    return node.add(functions.as_layer(functions.Permute((1, 0))), found)
+    return node.add(nn.Permute(1, 0), found)
 
 
 def _scaled(constant: Constant, factor: float) -> Constant:
@@ -181,12 +183,32 @@ def _gather(node: Node) -> Any:
             return Constant(np.take(data.array, index, axis), data.trained)
         if _is_only_direction(data, axis) and index.tolist() in (0, -1):
             return _without_direction(data, axis)
-        return node.function(functions.Take(index, axis))
+        return _taken(node, index, axis)
     if isinstance(data, Constant) and data.array.ndim == 2 and axis == 0:
         layer = nn.Embedding(*data.array.shape, rng=0)
         layer.weight = node.model.parameter(data)
         return node.add(layer, indices)
     raise node.refusal("indices that vary need a matrix that is in the file, and axis=0")
+
+
+def _taken(node: Node, index: Array, axis: int) -> Value:
+    """Return the parts of the first input at some indices along an axis."""
+    if index.ndim == 0:
+        return node.chain([_part(axis, int(index), int(index)), nn.Squeeze(axis)])
+    x = node.source(node.input(0))
+    flat = index.reshape(-1)
+    # Indices that count upwards one by one, from the same end, are one part.
+    starts = np.flatnonzero((np.diff(flat) != 1) | (flat[1:] == 0)) + 1
+    parts = [
+        node.add(_part(axis, int(run[0]), int(run[-1])), x).source for run in np.split(flat, starts)
+    ]
+    taken = node.add(nn.Concatenate(axis), *parts) if len(parts) > 1 else Value(parts[0])
+    return taken if index.ndim == 1 else node.add(nn.Unflatten(axis, index.shape), taken)
+
+
+def _part(axis: int, first: int, last: int) -> nn.Slice:
+    """Return the layer that takes the items from `first` to `last`."""
+    return nn.Slice(first, None if last == -1 else last + 1, dim=axis)
 
 
 # ---- elementwise ----
@@ -329,7 +351,49 @@ def _multiply(node: Node) -> Any:
         if is_gate and isinstance(x, Value) and node.arguments_of(gate) == (x.source,):
             node.remove(gate)
             return node.add(nn.SiLU(), x)
+    source = _source_of_gelu(node, [*map(node.source, found)])
+    if source is not None:
+        return node.add(nn.GELU(), source)
     return node.add(nn.Multiply(), *map(node.source, found))
+
+
+def _source_of_gelu(node: Node, factors: list[str | float]) -> str | None:
+    """Return x if the product of `factors` is x (1 + erf(x / √2)) / 2, as many exporters write it.
+
+    Values that only this formula uses are left out of the model, since no output depends on them.
+    """
+    layers = node.model.layers
+    sources, number = [], 1.0
+    while factors:
+        factor = factors.pop()
+        if isinstance(factor, float):
+            number *= factor
+        elif isinstance(next(iter(layers.get(factor, ())), None), nn.Multiply):
+            factors += layers[factor][1:]
+        else:
+            sources.append(factor)
+    if len(sources) != 2 or not math.isclose(number, 0.5, rel_tol=1e-6):
+        return None
+    for x, other in (sources, sources[::-1]):
+        if _is_one_plus_erf(layers, other, x):
+            return x
+    return None
+
+
+def _is_one_plus_erf(layers: dict[str, tuple[Any, ...]], name: str, x: str) -> bool:
+    """Whether a value is 1 + erf(x / √2)."""
+    layer, *terms = layers.get(name) or (None,)
+    if not isinstance(layer, nn.Add) or 1.0 not in terms or len(terms) != 2:
+        return False
+    erf, *arguments = layers.get(str(terms[terms[0] == 1.0])) or (None,)
+    if not isinstance(erf, nn.Lambda) or not isinstance(erf.function, functions.Erf):
+        return False
+    scaling, *scaled = layers.get(str(arguments[0])) or (None,)
+    if x not in scaled or len(scaled) != 2:
+        return False
+    factor = scaled[scaled[0] == x]
+    wanted = {nn.Divide: math.sqrt(2), nn.Multiply: math.sqrt(0.5)}.get(type(scaling), math.nan)
+    return isinstance(factor, float) and math.isclose(factor, wanted, rel_tol=1e-6)
 
 
 @operator("Div")
@@ -516,11 +580,11 @@ def _flatten(node: Node) -> Value:
     axis += rank if axis < 0 else 0
     if axis == 1 and isinstance(x, Value):
         return Value(x.source) if _is_vector_of_ones(x) else node.add(nn.Flatten(), x)
-    sizes = node.shape(0) or []
-    rest = sizes[axis:]
-    if None in rest:
-        raise node.refusal("the axes that it merges are of unknown sizes")
-    return node.function(functions.Reshape((-1, math.prod(rest)) if axis else (1, -1)))
+    rest = rank - axis
+    if axis == 0:
+        return node.chain([nn.Flatten(0), nn.Unsqueeze(0)])
+    layers = [nn.Flatten(0, axis - 1), nn.Flatten() if rest else nn.Unsqueeze(1)]
+    return node.chain(layers)
 
 
 def _is_vector_of_ones(x: Value) -> bool:
@@ -541,7 +605,7 @@ def _reshape(node: Node) -> Any:
     if before is None:
         raise node.refusal("the number of axes of its input is not known")
     kept = [
-        size in (0, Size(node.names[0], axis), *before[axis : axis + 1])
+        size in (0, node.model.size(node.names[0], axis), *before[axis : axis + 1])
         for axis, size in enumerate(target)
     ]
     if x.directions and _merges_directions(x, len(before), target, kept):
@@ -563,9 +627,12 @@ def _reshape(node: Node) -> Any:
     merged = len(before) - len(sizes)
     if sizes[:1] == [-1] and merged > 0 and sizes[1:] == before[merged + 1 :]:
         return node.add(nn.Flatten(0, merged), x)
-    if any(isinstance(size, Size) for size in sizes):
+    if any(isinstance(size, Size) for size in sizes) or sizes.count(-1) > 1:
         raise node.refusal("it moves the batch axis")
-    return node.function(functions.Reshape(tuple(sizes)))
+    flat = {0: [nn.Unsqueeze(0)], 1: []}.get(len(before), [nn.Flatten(0)])
+    if not sizes:
+        return node.chain([*flat, nn.Squeeze(0)])
+    return node.chain(flat if sizes == [-1] else [*flat, nn.Unflatten(0, tuple(sizes))])
 
 
 def _merges_directions(x: Value, rank: int, target: list[Any], kept: list[bool]) -> bool:
@@ -600,7 +667,7 @@ def _transpose(node: Node) -> Any:
     order = node.option("perm") or list(range(node.rank(0)))[::-1]
     axes = x.axes if x.axes is not None else tuple(range(len(order)))
     if x.ones or len(axes) != len(order):
-        return node.function(functions.Permute(tuple(order)))
+        return node.chain([nn.Permute(*order)])
     return Value(x.source, x.directions, tuple(axes[axis] for axis in order))
 
 
@@ -631,7 +698,18 @@ def _squeeze(node: Node) -> Any:
         rank = 2 + x.ones
         if sorted(axis % rank for axis in axes) == list(range(2, rank)):
             return Value(x.source)
-    return node.function(functions.Squeeze(chosen))
+    if axes is None:
+        sizes = node.shape(0)
+        if sizes is None:
+            raise node.refusal("the number of axes of its input is not known")
+        axes = [axis for axis, size in enumerate(sizes) if size == 1]
+    return node.chain(nn.Squeeze(axis) for axis in reversed(_places(node, axes)))
+
+
+def _places(node: Node, axes: list[int], more: int = 0) -> list[int]:
+    """Return axes counted from the start and sorted; their input has `more` axes."""
+    rank = node.rank(0) + more if min(axes, default=0) < 0 else 1 + max(axes, default=0)
+    return sorted(axis % rank for axis in axes)
 
 
 @operator("Unsqueeze")
@@ -641,16 +719,32 @@ def _unsqueeze(node: Node) -> Any:
         return x
     if isinstance(x, Constant):
         return Constant(np.expand_dims(x.array, axes), x.trained)
-    return node.function(functions.Unsqueeze(tuple(axes)))
+    return node.chain(nn.Unsqueeze(axis) for axis in _places(node, axes, len(axes)))
 
 
 @operator("Concat")
 def _concat(node: Node) -> Any:
     found, axis = node.inputs(), node.option("axis", 0)
     if not all(isinstance(each, Constant) for each in found):
-        return node.add(nn.Concatenate(axis), *map(node.source, found))
+        return _stacked(node, found, axis) or node.add(
+            nn.Concatenate(axis), *map(node.source, found)
+        )
     array = np.concatenate([each.array for each in found], axis)
     return Constant(array, any(each.trained for each in found))
+
+
+def _stacked(node: Node, found: list[Any], axis: int) -> Value | None:
+    """Return values along a new axis as one layer, if each has got that axis for it."""
+    for each in found:
+        layer = node.layer_of(each)
+        if not isinstance(layer, nn.Unsqueeze) or layer.dim != axis:
+            return None
+        if not _is_used_once(node, each):
+            return None
+    sources = [node.arguments_of(each)[0] for each in found]
+    for each in found:
+        node.remove(each)
+    return node.add(nn.Stack(axis), *sources)
 
 
 @operator("Split")
@@ -662,15 +756,12 @@ def _split(node: Node) -> Any:
             raise node.refusal("the size of the axis that it splits is not known")
         size = -(-shape[axis] // parts)
         sizes = [size] * (parts - 1) + [shape[axis] - size * (parts - 1)]
-    ends = np.cumsum(sizes).tolist()
-    found: list[Value | Constant] = []
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        part = functions.Slice({axis: slice(start, end)})
-        if isinstance(x, Constant):
-            found.append(Constant(part(x.array), x.trained))
-        else:
-            found.append(node.function(part))
-    return tuple(found)
+    if isinstance(x, Constant):
+        arrays = np.split(x.array, np.cumsum(sizes)[:-1], axis)
+        return tuple(Constant(array, x.trained) for array in arrays)
+    is_even = len(set(sizes[:-1])) == 1 and 0 < sizes[-1] <= sizes[0]
+    split = node.chain([nn.Split(sizes[0] if is_even else tuple(sizes), axis)])
+    return tuple(Value(f"{split.source}.{place}") for place in range(len(sizes)))
 
 
 @operator("Slice")
@@ -683,16 +774,25 @@ def _slice(node: Node) -> Any:
         raise node.refusal("starts or ends are missing")
     axes = node.integers(3, "axes") or list(range(len(starts)))
     steps = node.integers(4, "steps") or [1] * len(starts)
-    # A negative step that ends before the first item has an end far below 0.
+    # An end far outside of the axis stands for all that is left.
     slices = {
-        axis: slice(start, None if step < 0 and end < -_FAR else end, step)
+        axis: slice(
+            None if start == 0 and step > 0 else start,
+            None if (end if step > 0 else -end) > _FAR else end,
+            step,
+        )
         for axis, start, end, step in zip(axes, starts, ends, steps, strict=True)
     }
-    part = functions.Slice(slices)
-    return Constant(part(x.array), x.trained) if isinstance(x, Constant) else node.function(part)
+    if isinstance(x, Constant):
+        return Constant(functions.Slice(slices)(x.array), x.trained)
+    if min(steps) < 0:
+        return node.function(functions.Slice(slices))
+    return node.chain(
+        nn.Slice(part.start, part.stop, part.step, dim=axis) for axis, part in slices.items()
+    )
 
 
-_FAR = 1 << 31
+_FAR = 1 << 30
 
 
 # ---- normalisation ----
@@ -826,9 +926,10 @@ class _Window:
 
     def padded(self, node: Node, value: float) -> str | float:
         """Return the input with the padding around it, which is none of the window's then."""
-        pad = functions.Pad(self.before, self.after, value)
+        widths = zip(reversed(self.before), reversed(self.after), strict=True)
+        padding = tuple(width for pair in widths for width in pair)
         self.before = self.after = [0] * self.rank
-        return node.function(pad).source
+        return node.chain([_constant_pad(self.rank, padding, value)]).source
 
 
 @operator("Conv")
@@ -904,9 +1005,14 @@ def _pad(node: Node) -> Value:
     if mode in _PADS:
         return node.add(_PADS[mode][rank - 1](padding), x)
     value = node.array(2).item() if node.has(2) else float(node.option("value", 0.0))
+    return node.add(_constant_pad(rank, padding, _float(value)), x)
+
+
+def _constant_pad(rank: int, padding: Any, value: float) -> nn.Layer:
+    """Return the layer that pads sequences or images with a number."""
     if value == 0:
-        return node.add((nn.ZeroPad1d, nn.ZeroPad2d)[rank - 1](padding), x)
-    return node.add((nn.ConstantPad1d, nn.ConstantPad2d)[rank - 1](padding, _float(value)), x)
+        return (nn.ZeroPad1d, nn.ZeroPad2d)[rank - 1](padding)
+    return (nn.ConstantPad1d, nn.ConstantPad2d)[rank - 1](padding, value)
 
 
 @operator("Resize")
@@ -956,10 +1062,13 @@ def _depth_to_space(node: Node) -> Value:
     return node.add(nn.PixelShuffle(node.option("blocksize")), node.source(node.input(0)))
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 @operator("MaxPool")
 def _max_pool(node: Node) -> Value:
     window = _Window(node, list(node.option("kernel_shape")))
-    x = _padded_for_pool(node, window, -math.inf)
+    x = _padded_for_pool(node, window, -_LARGEST)
     kind = nn.MaxPool1d if window.rank == 1 else nn.MaxPool2d
     layer = kind(
         window.one(window.kernel), window.pool_stride(), window.one(window.before),
@@ -1080,10 +1189,10 @@ def _with_batch_first(node: Node, x: Any, batch_first: bool) -> Value:
     if batch_first or not isinstance(x, Value):
         return Value(str(node.source(x)))
     if x.axes is None and not x.ones:
-        return node.add(functions.as_layer(functions.Permute((1, 0, 2))), x)
+        return node.add(nn.Permute(1, 0, 2), x)
     if x.axes == (1, 0, 2) and not x.directions and not x.ones:
         return Value(x.source)
-    return node.add(functions.as_layer(functions.Permute((1, 0, 2))), node.plain(x))
+    return node.add(nn.Permute(1, 0, 2), node.plain(x))
 
 
 def _initial_states(node: Node, batch_first: bool) -> list[str | float]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +60,10 @@ class Value:
 
 @dataclass(frozen=True)
 class Size:
-    """A size in a shape that is known only when the model runs."""
+    """A size in a shape that is known only when the model runs.
+
+    It is that of an axis of a value, or of all axes with this symbol if `axis` is -1.
+    """
 
     value: str
     axis: int
@@ -86,14 +91,24 @@ class Model:
         # Whether all nodes so far are named by the paths that their layers had in containers.
         self.has_paths = self.is_own
         self.layers: dict[str, tuple[Any, ...]] = {}
+        self.wanted: dict[str, str] = {}  # the names of the nodes if they were not taken
         self.values: dict[str, Any] = {}
         self.uses = Counter(name for node in proto.graph.node for name in node.input)
         self.uses.update(output.name for output in proto.graph.output)
+        self._paths = {node.name: _module_path(node) for node in proto.graph.node}
+        self._parents = {
+            path[: dot.start()] for path in self._paths.values() for dot in re.finditer("[.]", path)
+        }
         self._parameters: dict[int, nn.Parameter] = {}
         self._transposed: dict[int, Constant] = {}
         self._shapes = {
             info.name: _shape(info)
             for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
+        }
+        self._symbols = {
+            (info.name, axis): dim.dim_param
+            for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
+            for axis, dim in enumerate(info.type.tensor_type.shape.dim)
         }
         self.integers = {
             info.name
@@ -129,11 +144,25 @@ class Model:
             count += 1
             name = f"{wanted}_{count}"
             self.has_paths = False
+        self.wanted[name] = wanted
         return name
+
+    def name_of(self, proto: onnx.NodeProto) -> str:
+        """Return what the layer of a node is called: as PyTorch's module, if it is known."""
+        if self.is_own or not self._paths.get(proto.name):
+            return _base(proto)
+        path = self._paths[proto.name]
+        # A module with modules in it computes more than they do.
+        return f"{path}.{proto.op_type.lower()}" if path in self._parents else path
 
     def shape(self, name: str) -> list[Any] | None:
         """Return the shape of a value of the file, with None for sizes that vary, or None."""
         return self._shapes.get(name)
+
+    def size(self, name: str, axis: int) -> Size:
+        """Return the size of an axis that varies."""
+        symbol = self._symbols.get((name, axis))
+        return Size(symbol, -1) if symbol else Size(name, axis)
 
     def parameter(self, constant: Constant) -> nn.Parameter:
         """Return the parameter of a constant: for the same constant always the same."""
@@ -162,7 +191,7 @@ class Node:
         self.outputs = len(proto.output)
         self._proto = proto
         self._options = {each.name: helper.get_attribute_value(each) for each in proto.attribute}
-        self._base = _base(proto)
+        self._base = model.name_of(proto)
 
     def refusal(self, reason: str) -> ValueError:
         """Return the error that says why the node cannot be read; it names file and node."""
@@ -245,10 +274,10 @@ class Node:
         """Return the source of a value, with layers for its different axes if it has any."""
         if value.directions:
             rank = len(value.axes or ())
-            sizes = (0,) * (rank - 2) + (value.directions, -1)
-            value = Value(self._add_function(functions.Reshape(sizes), value.source), 0, value.axes)
+            split = self.add(nn.Unflatten(rank - 2, (value.directions, -1)), value.source)
+            value = Value(split.source, 0, value.axes)
         if value.axes is not None and value.axes != tuple(range(len(value.axes))):
-            value = Value(self._add_function(functions.Permute(value.axes), value.source))
+            value = self.add(nn.Permute(*value.axes), value.source)
         if value.ones:
             return self.add(nn.Reshape(-1, *[1] * value.ones), value.source).source
         return value.source
@@ -262,17 +291,21 @@ class Node:
         self.model.layers[name] = (layer, *sources)
         return Value(name)
 
-    def function(self, function: functions.Function, index: int = 0) -> Value:
-        """Add a function of an input to the graph, and return its output."""
-        return Value(self._add_function(function, self.source(self.input(index))))
+    def chain(self, layers: Iterable[nn.Layer], index: int = 0) -> Value:
+        """Add layers to the graph of which the first takes an input, and return their output."""
+        value: Value | str | float = self.source(self.input(index))
+        for layer in layers:
+            value = self.add(layer, value)
+        return value if isinstance(value, Value) else Value(str(value))
 
-    def _add_function(self, function: functions.Function, source: str | float) -> str:
-        return self.add(functions.as_layer(function), source).source
+    def function(self, function: functions.Function) -> Value:
+        """Add a function of the first input to the graph, and return its output."""
+        return self.chain([functions.as_layer(function)])
 
     def layer_of(self, found: Any) -> nn.Layer | None:
         """Return the layer that computes a value, if it is that layer's output as it is."""
         if isinstance(found, Value) and found == Value(found.source):
-            return next(iter(self.model.layers[found.source]), None)
+            return next(iter(self.model.layers.get(found.source, ())), None)
         return None
 
     def arguments_of(self, value: Value) -> tuple[Any, ...]:
@@ -316,7 +349,8 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
 
     Notes
     -----
-    Initializers become parameters, with the values and the dtype of the file; constants, and
+    The layers of a file that PyTorch has written are named as its modules. Initializers become
+    parameters, with the values and the dtype of the file; constants, and
     single numbers in the files of other programs, are not trained. Nothing in a file is executed,
     and no memory is taken that its size does not justify. Tensors may be in files of their own, in
     the same folder or below it; those elsewhere are refused.
@@ -370,9 +404,28 @@ def _is_integer(kind: int) -> bool:
 
 def _base(proto: onnx.NodeProto) -> str:
     """Return what a layer is called in the graph: the node's name without that of the operator."""
-    name = (proto.name or proto.output[0]).strip("/")
+    name = (proto.name or proto.output[0]).strip("/").removeprefix("node_")
     first, slash, last = name.rpartition("/")
     return first if slash and last.startswith(proto.op_type) else name
+
+
+def _module_path(proto: onnx.NodeProto) -> str:
+    """Return the path of the module of PyTorch that a node comes from, as in the state dict.
+
+    It is empty for the whole network, and where it is not known.
+    """
+    for entry in proto.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":  # "['', '1', '1.0', 'relu']"
+            return ["", *re.findall(r"'([^']*)'", entry.value)[:-1]][-1]
+    if proto.name.startswith("/"):  # "/block/block.0/Gemm"
+        parts: list[str] = []
+        for part in proto.name.strip("/").split("/")[:-1]:
+            if parts and part.startswith(f"{parts[-1]}."):
+                parts.pop()
+            parts.append(part)
+        return ".".join(parts)
+    weights = [name for name in proto.input[1:] if name.endswith(".weight")]
+    return weights[0].removesuffix(".weight") if weights else ""
 
 
 def _needed(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
@@ -396,14 +449,17 @@ def _assembled(model: Model, proto: onnx.ModelProto) -> nn.Sequential | nn.Graph
         source = end.source(end.input(0))
         if isinstance(source, float):
             raise end.refusal("it is a single number")
-        if not model.layers[source] or source in outputs:
-            # Neither an input nor another output of a Graph can be an output.
+        if not model.layers.get(source) or source in outputs:
+            # Neither an input, one of several outputs of a node, nor another output can be one.
             source = end.add(nn.Identity(), source).source
         outputs.append(source)
     layers = _reached(model.layers, outputs)
     chain = _chain(layers, model.inputs, outputs)
     if chain is not None:
-        return _nested(chain) if model.has_paths else nn.Sequential(*chain.values())
+        if model.has_paths or not model.is_own:
+            with contextlib.suppress(ValueError):
+                return _nested(_renamed(chain, model.wanted))
+        return nn.Sequential(*chain.values())
     for name in model.inputs:
         if not any(name in sources for _, *sources in layers.values()):
             raise ValueError(f"{model.path}: no node uses the input {shortened(name)!r}")
@@ -417,7 +473,7 @@ def _reached(
     reached: set[str] = set()
     waiting = list(outputs)
     while waiting:
-        name = waiting.pop()
+        name = waiting.pop().partition(".")[0]  # "split.1" is an output of the node "split"
         if name not in reached:
             reached.add(name)
             waiting += [source for source in layers[name][1:] if isinstance(source, str)]
@@ -439,13 +495,36 @@ def _chain(
     return chain if last == outputs[0] else None
 
 
+def _renamed(layers: dict[str, nn.Layer], wanted: dict[str, str]) -> dict[str, nn.Layer]:
+    """Return the layers by the names that were wanted, as far as none of the others has them."""
+    renamed: dict[str, nn.Layer] = {}
+    for name, layer in layers.items():
+        is_free = wanted[name] not in renamed and wanted[name] not in layers
+        renamed[wanted[name] if is_free else name] = layer
+    return renamed
+
+
 def _nested(layers: dict[str, nn.Layer]) -> nn.Sequential:
-    """Return the layers in containers, by the paths that are their names."""
+    """Return the layers in containers, by the paths that are their names.
+
+    Raises
+    ------
+    ValueError
+        If the layers of a container do not follow each other, or a name cannot be that of a layer.
+    """
     groups: dict[str, dict[str, nn.Layer]] = {}
     for path, layer in layers.items():
         name, _, rest = path.partition("/")
+        if name in groups and (name != [*groups][-1] or not rest or "" in groups[name]):
+            raise ValueError(f"{path!r} is not beside the others of its container")
+        if path.count("/") > _DEEPEST:
+            raise ValueError(f"{path!r:.80} is in too many containers")
         groups.setdefault(name, {})[rest] = layer
     children = {
         name: group[""] if "" in group else _nested(group) for name, group in groups.items()
     }
     return nn.Sequential(*sequential_arguments(children))
+
+
+# Containers in each other; a name of thousands of parts would exhaust the stack.
+_DEEPEST = 50
