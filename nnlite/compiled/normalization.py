@@ -1,4 +1,8 @@
-"""BatchNorm, LayerNorm, RMSNorm, GroupNorm and InstanceNorm."""
+"""BatchNorm, LayerNorm, RMSNorm, GroupNorm and InstanceNorm.
+
+Means are computed in float64: where values vary little but are far from 0, the rounding error of a
+mean of float32 is as large as the deviations from it.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +84,7 @@ def _sums(code: Code, sizes: dict[str, Size], terms: dict[str, str]) -> None:
         totals = [f"total_{index}" for index in range(len(terms))]
         adding = [f"{total} += {term}" for total, term in zip(totals, terms.values(), strict=True)]
         body = joined(
-            *[f"{total} = 0.0" for total in totals],
+            *[f"{total} = np.float64(0)" for total in totals],
             nest({"i": sizes["i"], "k": sizes["k"]}, joined(*adding)),
             *[f"{name}[j] = {total}" for name, total in zip(terms, totals, strict=True)],
         )
@@ -129,16 +133,20 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
         rows, out = {x.view(rows, count)}, {y.view(rows, count)}
         normal = {normalized.view(rows, count)}
         for i in range({rows}):
-            mean = real(0)
+            mean = np.float64(0)
             for j in range({count}):
                 mean += rows[i, j]
-            mean /= real({count})
-            variance = real(0)
+            mean /= {count}
+            near = real(mean)
+            rest = mean - near
+            squares = real(0)
             for j in range({count}):
-                variance += (rows[i, j] - mean) * (rows[i, j] - mean)
-            {scale}[i] = real(1) / math.sqrt(variance / real({count}) + real({layer.eps!r}))
+                squares += (rows[i, j] - near) * (rows[i, j] - near)
+            variance = max(squares / {count} - rest * rest, 0)
+            {scale}[i] = 1 / math.sqrt(variance + {layer.eps!r})
+            level = real(rest * {scale}[i])
             for j in range({count}):
-                normal[i, j] = (rows[i, j] - mean) * {scale}[i]
+                normal[i, j] = (rows[i, j] - near) * {scale}[i] - level
                 out[i, j] = normal[i, j]{factor}{shift}
     """)
 
@@ -199,27 +207,31 @@ def _group_norm(layer: Any, groups: int, code: Code, x: Value) -> Any:
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     factor, shift = f" * {weight}[c]" if weight else "", f" + {bias}[c]" if bias else ""
     y, normalized = code.new(x.shape), code.new(x.shape, "normalized")
-    mean, variance, scale = (
-        code.new((x.shape[0], groups), stem) for stem in ("mean", "variance", "scale")
+    mean, variance = (
+        code.new((x.shape[0], groups), stem, "np.float64") for stem in ("mean", "variance")
     )
+    scale = code.new((x.shape[0], groups), "scale")
     code(f"""
         values, out, normal = {x.view(*view)}, {y.view(*view)}, {normalized.view(*view)}
         for i in range({rows}):
-            total = real(0)
+            total = np.float64(0)
             for j in range({channels}):
                 for k in range({places}):
                     total += values[i, j, k]
-            {mean}[i] = total / real({count})
-            total = real(0)
+            {mean}[i] = total / {count}
+            near = real({mean}[i])
+            rest = {mean}[i] - near
+            squares = real(0)
             for j in range({channels}):
                 for k in range({places}):
-                    total += (values[i, j, k] - {mean}[i]) * (values[i, j, k] - {mean}[i])
-            {variance}[i] = total / real({count})
-            {scale}[i] = real(1) / math.sqrt({variance}[i] + real({layer.eps!r}))
+                    squares += (values[i, j, k] - near) * (values[i, j, k] - near)
+            {variance}[i] = max(squares / {count} - rest * rest, 0)
+            {scale}[i] = 1 / math.sqrt({variance}[i] + {layer.eps!r})
+            level = real(rest * {scale}[i])
             for j in range({channels}):
                 c = i % {groups} * {channels} + j
                 for k in range({places}):
-                    normal[i, j, k] = (values[i, j, k] - {mean}[i]) * {scale}[i]
+                    normal[i, j, k] = (values[i, j, k] - near) * {scale}[i] - level
                     out[i, j, k] = normal[i, j, k]{factor}{shift}
     """)
     if code.is_training(layer) and getattr(layer, "running_mean", None) is not None:

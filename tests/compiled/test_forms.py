@@ -113,6 +113,30 @@ RECURRENT = {
 }
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm1d(3), (20, 3)),
+        (nn.BatchNorm2d(2), (4, 2, 3, 3)),
+        (nn.LayerNorm(30), (2, 30)),
+        (nn.GroupNorm(2, 4), (2, 4, 3, 3)),
+        (nn.InstanceNorm1d(2, track_running_stats=True), (2, 2, 30)),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_norms_of_values_far_from_0_are_accurate(layer, shape):
+    rng = np.random.default_rng(0)
+    x, grad = (1e5 + rng.normal(size=shape)).astype(np.float32), rng.normal(size=shape)
+    exact = copy.deepcopy(layer).astype(np.float64)
+    compiled = nn.compile(layer, native=False)
+    assert_allclose(compiled(x), exact(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
+    assert_allclose(
+        compiled.backward(grad.astype(np.float32)), exact.backward(grad), rtol=1e-4, atol=1e-5
+    )
+    for one, other in zip(layer.parameters(), exact.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-4, atol=1e-4)
+
+
 def assert_masks_hold(name, native):
     rng = np.random.default_rng(0)
     layer = RECURRENT[name]().astype(np.float64)
