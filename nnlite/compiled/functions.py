@@ -25,6 +25,7 @@ NAMES = {
 # Functions of arrays that the source may call, and the modules of this folder that define them.
 ROUTINES = {
     "dot_rows": "products",
+    "dot_columns": "products",
     "winograd": "winograd",
     "winograd_kernels": "winograd",
     "turned": "winograd",

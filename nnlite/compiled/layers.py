@@ -35,7 +35,7 @@ def linear(layer: nn.Linear, code: Code, x: Value) -> Any:
     def backward(dy: Value) -> None:
         if weight.needs_grad:
             with code.gradient(weight) as dw:
-                code(f"np.dot({dy.view(rows, n_out)}.T, {x.view(rows, n_in)}, {dw})")
+                code(f"dot_columns({dy.view(rows, n_out)}, {x.view(rows, n_in)}, {dw})")
         if bias is not None and bias.needs_grad:
             with code.gradient(bias) as db:
                 column_sums(code, dy, rows, n_out, db)

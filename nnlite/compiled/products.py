@@ -1,4 +1,4 @@
-"""The product of a small batch with the weights of a layer.
+"""The products of a small batch, with the weights of a layer and for their gradient.
 
 BLAS copies its operands into an order of its own before it multiplies them. With few rows the copy
 takes as long as the product. The loops here read both matrices in place.
@@ -49,3 +49,16 @@ def dot_rows(a: Any, b: Any, out: Any) -> None:
             out[i1, j], out[i1, j1], out[i1, j2] = s10, s11, s12
             out[i2, j], out[i2, j1], out[i2, j2] = s20, s21, s22
             out[i3, j], out[i3, j1], out[i3, j2] = s30, s31, s32
+
+
+def dot_columns(a: Any, b: Any, out: Any) -> None:
+    """Write aᵀ b: the dot product of each column of `a` with each column of `b`.
+
+    With one row each is a single product, and BLAS would go through the result twice.
+    """
+    if len(a) != 1:
+        np.dot(a.T, b, out)
+        return
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            out[i, j] = a[0, i] * b[0, j]

@@ -371,7 +371,10 @@ class MultiheadAttention(Layer):
             )
         dtype = self.out_proj.weight.dtype
         if array.dtype.kind == "f":
-            return array.astype(dtype, copy=False)
+            numbers = array.astype(dtype, copy=False)
+            if not (numbers < math.inf).all():
+                raise ValueError(f"{self.label}: {name} contains NaN or +infinity")
+            return numbers
         return np.where(array, dtype.type(-math.inf), dtype.type(0))
 
 

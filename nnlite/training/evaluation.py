@@ -160,17 +160,20 @@ def predict(
     if samples > batch_size:
         _check_independence(model, samples)
     with evaluating():
-        everything: tuple[Array, ...] = ()
-        for start in range(0, samples, batch_size):
-            part = slice(start, start + batch_size)
-            outputs = model(*[array[part] for array in arrays])
-            parts = as_outputs(outputs)
-            _check_outputs(model, parts, len(arrays[0][part]))
-            if not everything:
-                everything = tuple(np.empty((samples, *y.shape[1:]), y.dtype) for y in parts)
-            for whole, y in zip(everything, parts, strict=True):
-                whole[part] = y
-    return everything if isinstance(outputs, tuple) else everything[0]
+        outputs = model(*[array[:batch_size] for array in arrays])
+        parts = _checked_outputs(model, outputs, min(samples, batch_size))
+        if samples <= batch_size:
+            everything = [np.array(y) for y in parts]
+        else:
+            everything = [np.empty((samples, *y.shape[1:]), y.dtype) for y in parts]
+            for start in range(0, samples, batch_size):
+                part = slice(start, start + batch_size)
+                if start:
+                    given = [array[part] for array in arrays]
+                    parts = _checked_outputs(model, model(*given), len(given[0]))
+                for whole, y in zip(everything, parts, strict=True):
+                    whole[part] = y
+    return tuple(everything) if isinstance(outputs, tuple) else everything[0]
 
 
 def _as_inputs(inputs: Any) -> list[Array]:
@@ -191,9 +194,10 @@ def _as_inputs(inputs: Any) -> list[Array]:
     raise ValueError(f"predict: all inputs need the same length, got the shapes {shapes}")
 
 
-def _check_outputs(model: Layer, outputs: tuple[Any, ...], samples: int) -> None:
-    """Raise an error unless these are arrays with a row for each sample."""
-    for y in outputs:
+def _checked_outputs(model: Layer, outputs: Any, samples: int) -> tuple[Array, ...]:
+    """Return the outputs as a tuple; raise an error unless they have a row for each sample."""
+    parts = as_outputs(outputs)
+    for y in parts:
         if not isinstance(y, np.ndarray):
             raise TypeError(
                 f"predict: {model.label} must return an array or a tuple of arrays, got "
@@ -204,6 +208,7 @@ def _check_outputs(model: Layer, outputs: tuple[Any, ...], samples: int) -> None
                 f"predict: {model.label} must return a row for each of the {samples} samples of a "
                 f"batch, got shape {y.shape}"
             )
+    return parts
 
 
 def _check_independence(model: Layer, samples: int) -> None:

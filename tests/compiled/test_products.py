@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import nnlite as nn
-from nnlite.compiled.products import dot_rows
+from nnlite.compiled.products import dot_columns, dot_rows
 
 
 @pytest.mark.parametrize("rows", [*range(1, 10), 128, 129])
@@ -17,6 +17,16 @@ def test_dot_rows(rows, columns, dtype):
     out = np.full((rows, columns), np.nan, dtype)
     dot_rows(a, b, out)
     assert_allclose(out, a @ b.T, rtol=0, atol=40 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dot_columns(rows, dtype):
+    rng = np.random.default_rng(rows)
+    a, b = rng.normal(size=(rows, 3)).astype(dtype), rng.normal(size=(rows, 7)).astype(dtype)
+    out = np.full((3, 7), np.nan, dtype)
+    dot_columns(a, b, out)
+    assert_allclose(out, a.T @ b, rtol=0, atol=40 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
