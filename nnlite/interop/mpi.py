@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import os
 import pickle
 import sys
 import threading
@@ -63,6 +64,11 @@ def shard() -> Processes:
     -------
     Processes
         With the attributes `rank`, the number of this process, and `size`.
+
+    Raises
+    ------
+    RuntimeError
+        If several processes were started by a launcher that mpi4py's MPI library does not know.
 
     Notes
     -----
@@ -184,7 +190,22 @@ def DistributedOptimizer(optimizer: nn.Optimizer) -> nn.Optimizer:  # noqa: N802
 
 @functools.cache
 def _world() -> _World:
+    launched = _launched()
+    if launched > MPI.COMM_WORLD.size == 1:
+        raise RuntimeError(
+            f"{launched} processes were started, but the MPI library of mpi4py knows of this one "
+            f"alone, so that each would train by itself; start them with the mpiexec of that "
+            f"library ({MPI.Get_library_version().strip():.40})"
+        )
     return _World(MPI.COMM_WORLD)
+
+
+def _launched() -> int:
+    """Return how many processes a launcher has started with this one, as far as it says so."""
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_NUM_TASKS"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return 1
 
 
 class _World(Processes):

@@ -494,6 +494,14 @@ def test_processes_that_differ_are_an_error(text: str, messages: list[str]) -> N
         assert message in done.stderr
 
 
+def test_processes_of_another_launcher_are_an_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from nnlite.interop import mpi; mpi.shard()"], cwd=ROOT,
+        env={**ENVIRONMENT, "PMI_SIZE": "2"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "RuntimeError: 2 processes were started, but the MPI library of mpi4py" in done.stderr
+
+
 # ---- one process ----
 
 
