@@ -374,25 +374,23 @@ def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
 def _by_winograd(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     """Winograd's algorithm for kernels of 3x3: see `winograd`."""
     rows, columns = axes
-    padding = rows.padding, columns.padding
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((x.shape[0], layer.out_channels, rows.outputs, columns.outputs))
     shift = f"{bias}" if bias else f"np.zeros({layer.out_channels}, real)"
-    code(f"winograd({x.view(*x.shape)}, {weight}, {shift}, {padding}, {y.view(*y.shape)})")
+    code(f"winograd({x.view(*x.shape)}, {weight}, {shift}, {y.view(*y.shape)})")
 
     def backward(dy: Value) -> None:
         grads = dy.view(*y.shape)
         _bias_gradient(code, bias, dy)
         if weight.needs_grad:
             with code.gradient(weight) as dw:
-                code(f"winograd_kernels({x.view(*x.shape)}, {grads}, {padding}, {dw})")
+                code(f"winograd_kernels({x.view(*x.shape)}, {grads}, {dw})")
         if x.needs_grad:
-            around = 2 - rows.padding, 2 - columns.padding
             with code.gradient(x) as dx:
                 code(f"""
                     zeros = np.zeros({layer.in_channels}, real)
-                    winograd({grads}, turned({weight}), zeros, {around}, {dx.view(*x.shape)})
+                    winograd({grads}, turned({weight}), zeros, {dx.view(*x.shape)})
                 """)
 
     return y, backward

@@ -36,9 +36,13 @@ import numpy as np
 _TILES = 144
 
 
-def winograd(images: Any, kernels: Any, bias: Any, padding: tuple[int, int], out: Any) -> None:
-    """Write the correlation of images (N, C, H, W) with kernels (O, C, 3, 3), plus bias."""
+def winograd(images: Any, kernels: Any, bias: Any, out: Any) -> None:
+    """Write the correlation of images (N, C, H, W) with kernels (O, C, 3, 3), plus bias.
+
+    The size of the result tells how many zeros there are around the images.
+    """
     batch, channels = images.shape[:2]
+    top, left = (out.shape[2] - images.shape[2]) // 2 + 1, (out.shape[3] - images.shape[3]) // 2 + 1
     height, width = (out.shape[2] + 1) // 2, (out.shape[3] + 1) // 2 + 1
     tiles = height * width
     group = max(1, _TILES // tiles)
@@ -51,7 +55,7 @@ def winograd(images: Any, kernels: Any, bias: Any, padding: tuple[int, int], out
         count = min(group, batch - first)
         for b in range(count):
             for c in range(channels):
-                tile_sums(images[first + b, c], padding, width, lines, sums, c, b * tiles)
+                tile_sums(images[first + b, c], top, left, width, lines, sums, c, b * tiles)
         for k in range(len(factors)):
             np.dot(factors[k], sums[k], products[k])
         for b in range(count):
@@ -59,9 +63,11 @@ def winograd(images: Any, kernels: Any, bias: Any, padding: tuple[int, int], out
                 merge(products, o, b * tiles, width, halves, bias[o], out[first + b, o])
 
 
-def winograd_kernels(images: Any, grads: Any, padding: tuple[int, int], out: Any) -> None:
+def winograd_kernels(images: Any, grads: Any, out: Any) -> None:
     """Write the gradient of the kernels of `winograd`, given that of its result."""
     batch, channels = images.shape[:2]
+    top = (grads.shape[2] - images.shape[2]) // 2 + 1
+    left = (grads.shape[3] - images.shape[3]) // 2 + 1
     height, width = (grads.shape[2] + 1) // 2, (grads.shape[3] + 1) // 2 + 1
     tiles = height * width
     group = max(1, _TILES // tiles)
@@ -75,7 +81,7 @@ def winograd_kernels(images: Any, grads: Any, padding: tuple[int, int], out: Any
         count = min(group, batch - first)
         for b in range(count):
             for c in range(channels):
-                tile_sums(images[first + b, c], padding, width, lines, sums, c, b * tiles)
+                tile_sums(images[first + b, c], top, left, width, lines, sums, c, b * tiles)
             for o in range(len(out)):
                 tile_flows(grads[first + b, o], width, of_grads, flows, o, b * tiles)
         for k in range(len(flows)):
@@ -102,10 +108,9 @@ def turned(kernels: Any) -> Any:
 
 
 def tile_sums(
-    image: Any, padding: tuple[int, int], width: int, lines: Any, sums: Any, c: int, start: int
+    image: Any, top: int, left: int, width: int, lines: Any, sums: Any, c: int, start: int
 ) -> None:
     """Write the 4x4 sums of all tiles into ``sums[:, c, start:]``; `lines` are zero at the ends."""
-    top, left = padding
     rows, columns = image.shape
     tiles = lines.shape[1] // 2 - 1
     zeros = np.zeros(columns, image.dtype)
