@@ -20,7 +20,10 @@ def run(options):
     parameters = sum(parameter.size for parameter in model.parameters())
     status, history = 0, nn.History()
     if options.load:
-        model.load_state_dict(nn.load_state(options.load))
+        try:
+            model.load_state_dict(nn.load_state(options.load))
+        except ValueError as error:
+            raise ValueError(f"--load: {error}; is it of another --model or --hidden?") from None
         say(options, f"{model}\n{parameters:,} parameters from {options.load}")
     if options.load and options.read:
         read(model, options.read)
@@ -295,10 +298,10 @@ def build_parser():
     group = parser.add_argument_group("network")
     add = group.add_argument
     add("--model", choices=NETWORKS, default="mlp",
-        help="mlp: fully connected layers (default); cnn: convolutions; rnn: an LSTM that reads "
+        help="mlp: fully connected layers (default); cnn: convolutional; rnn: an LSTM that reads "
         "an image row by row")  # fmt: skip
     add("--hidden", type=at_least(1), nargs="*", metavar="SIZE",
-        help="sizes of the hidden layers of the mlp, such as 256 128 (default); no size makes a "
+        help="sizes of the hidden layers of the mlp, such as 256 128 (default); without a size, a "
         "linear classifier")  # fmt: skip
     group = parser.add_argument_group("training")
     add = group.add_argument
@@ -309,7 +312,7 @@ def build_parser():
         "--augment",
         action="store_const",
         const=True,
-        help="rotate and shift the images a little, at random",
+        help="rotate and shift the training images a little, at random",
     )
     epochs = ", ".join(f"{model} {count}" for model, count in EPOCHS.items())
     add_number(group, "--epochs", 1, f"number of passes over the training images ({epochs})")
@@ -317,10 +320,10 @@ def build_parser():
     rates = ", ".join(f"{name} {lr:g}" for name, lr in LEARNING_RATES.items())
     add_number(group, "--lr", 0.0, f"highest learning rate ({rates})")
     add_number(group, "--momentum", 0.0, "momentum factor of sgd (0.9)")
-    add_number(group, "--weight-decay", 0.0, "pull of the weights towards 0 (adamw 0.01, others 0)")
-    add_number(group, "--seed", 0, "random seed; the same seed gives the same result (0)")
+    add_number(group, "--weight-decay", 0.0, "weight decay (adamw 0.01, others 0)")
+    add_number(group, "--seed", 0, "random seed (0)")
     add("--distributed", action="store_true",
-        help="train with all processes that mpiexec has started; each takes its part of every "
+        help="train with all processes that mpiexec has started; each takes a part of every "
         "batch")  # fmt: skip
     add("--compile", action="store_true", help="compile the training steps to machine code")
     add("--checkpoint", type=Path, metavar="FILE",
@@ -330,9 +333,9 @@ def build_parser():
     group = parser.add_argument_group("files and output")
     add = group.add_argument
     add("--load", type=Path, metavar="FILE",
-        help="test the network that --save has saved instead of training one")  # fmt: skip
+        help="do not train: test a network that --save has written")  # fmt: skip
     add("--read", type=Path, metavar="FILE",
-        help="say which digit an image file shows (.png and others)")  # fmt: skip
+        help="print which digit an image file shows (.png and others)")  # fmt: skip
     add("--save", type=Path, metavar="FILE", help="save the parameters (.npz, .safetensors)")
     add("--plot", type=Path, metavar="FILE",
         help="draw learning curves, mistakes and weights (.png, .svg, .pdf)")  # fmt: skip

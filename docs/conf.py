@@ -43,6 +43,7 @@ nb_execution_in_temp = True
 nb_execution_show_tb = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+nb_output_stderr = "remove"  # progress bars
 nb_render_markdown_format = "myst"
 
 # What lies beside this file can be imported in a code cell.

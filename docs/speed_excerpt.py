@@ -1,4 +1,7 @@
-"""Print the table of the README, rows of ``speed_table.txt``: ``python docs/speed_excerpt.py``."""
+"""The tables of the README and of the page on speed, from ``speed_table.txt``.
+
+``python docs/speed_excerpt.py`` prints that of the README.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,32 @@ ROWS = {
 }
 
 
+def cells() -> list[list[str]]:
+    """Return the rows of the benchmark's table; the first is the header."""
+    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def whole() -> str:
+    """Return all rows in Markdown, with the processor and the versions below."""
+    header, _, *rows = cells()
+    titles = {"ratio": "speed-up"}
+    columns = [column for column, title in enumerate(header) if title != "goal"]
+    shown = [titles.get(header[column], header[column]) for column in columns]
+    shown[-1] = "floor / nnlite"
+    table = [shown, ["---", *["---:"] * (len(shown) - 1)]]
+    table += [
+        [row[column] for column in columns] for row in rows if row[header.index("PyTorch")] != "–"
+    ]
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    versions = [line for line in lines if line.startswith(("nnlite:", "PyTorch:", "BLAS:"))]
+    text = [" | ".join(["", *row, ""]).strip() for row in table]
+    return "\n".join([*text, "", f"{lines[0]}. {' '.join(versions)}"])
+
+
 def excerpt() -> str:
     """Return the table in Markdown, with the rows in which PyTorch is faster marked."""
-    lines = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
-    header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+    header, *rows = cells()
     # The ratio of the floor has the same title, and comes later.
     columns = [header.index(title) for title in ("case", "nnlite", "PyTorch", "ratio")]
     measured = {}

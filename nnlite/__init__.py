@@ -433,19 +433,23 @@ _ON_FIRST_USE = {
 }
 
 
+def _refuse(name: str) -> _Any:
+    """Raise the error of a name that nnlite does not have: what it is called here, if known."""
+    initial = [f"init.{each}" for each in vars(init) if each[0] != "_" and each[-1] == "_"]
+    cure = _hint(name, [*__all__, *initial, *(f"datasets.{each}" for each in datasets.__all__)])
+    message = f"nnlite has no {name!r}" + (f"; {cure}" if cure else "")
+    callers = _sys._getframe(1).f_code.co_name, _sys._getframe(2).f_code.co_name
+    if cure and "_handle_fromlist" in callers:
+        # `from nnlite import name` would replace the message of an AttributeError.
+        raise ImportError(message)
+    raise AttributeError(message, name=name, obj=_sys.modules[__name__])
+
+
 def __getattr__(name: str) -> _Any:
     if name in __all__ and name not in _ON_FIRST_USE:  # of nnlite.optim and the like, see below
         return globals()[name]
     if name not in _ON_FIRST_USE:
-        initial = [
-            f"init.{each}" for each in vars(init) if not each.startswith("_") and each[-1] == "_"
-        ]
-        cure = _hint(name, [*__all__, *initial, *(f"datasets.{each}" for each in datasets.__all__)])
-        message = f"nnlite has no {name!r}" + (f"; {cure}" if cure else "")
-        if cure and _sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            # `from nnlite import name` would replace the message of an AttributeError.
-            raise ImportError(message)
-        raise AttributeError(message, name=name, obj=_sys.modules[__name__])
+        _refuse(name)
     try:
         return getattr(_import_module(_ON_FIRST_USE[name], __name__), name)
     except ModuleNotFoundError as error:
@@ -459,8 +463,11 @@ def __dir__() -> list[str]:
 
 
 # The folders' names are guessed for the names in them: nnlite.optim.SGD is nnlite.SGD.
-for _folder in (data, datasets, init, layers, losses, optim, training):
+for _folder in (data, init, layers, optim, training):
     _folder.__getattr__ = __getattr__  # type: ignore[method-assign]
+# These have names of their own, which are answered alike.
+for _folder in (datasets, losses):
+    _folder.__getattr__ = _refuse  # type: ignore[method-assign]
 
 # `import nnlite.nn` and the like are answered too.
 _sys.meta_path.append(_GuessedModules)

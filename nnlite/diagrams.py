@@ -84,6 +84,9 @@ class Diagram:
         with open(path, "w", encoding="utf-8") as file:
             file.write(self.svg)
 
+    def __repr__(self) -> str:
+        return f"<picture of {len(self.svg):,} characters of SVG; save it with .save(path)>"
+
     def _repr_html_(self) -> str:
         return f'<div style="overflow-x: auto">{self.svg}</div>'
 
@@ -170,10 +173,10 @@ def plot_model(
     return Diagram(_svg(boxes, place(boxes, edges), title))
 
 
-def picture(model: Layer) -> str | None:
+def picture(model: Layer, trace: Mapping[str, Any] | None = None) -> str | None:
     """Return the HTML of a picture of a small `Graph` or `Sequential`, otherwise None."""
     if isinstance(model, (Graph, Sequential)) and 0 < len(model) <= _SMALL:
-        return plot_model(model)._repr_html_()
+        return plot_model(model, trace)._repr_html_()
     return None
 
 

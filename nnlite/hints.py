@@ -239,6 +239,8 @@ ATTRIBUTES = {
     "numel": "use parameter.size",
     "output_shape": "layers take batches of any size; see model.summary(input_shape)",
     "pop": "use del model[-1]",
+    "params": "use parameters()",
+    "plot": "use nnlite.plot_model(model)",
     "predict": "use nnlite.predict(model, inputs)",
     "predict_classes": "use nnlite.predict(model, inputs).argmax(axis=1)",
     "predict_proba": "use nnlite.Softmax()(nnlite.predict(model, inputs))",
@@ -364,10 +366,15 @@ def attribute_error(message: str, name: str) -> AttributeError:
     return AttributeError(f"{message}; {cure}" if cure else message)
 
 
+def options_of(owner: object) -> dict[str, Any]:
+    """Return the options of a constructor's call that `owner` has as attributes."""
+    names = inspect.signature(type(owner).__init__).parameters
+    return {name: getattr(owner, name) for name in names if name in vars(owner)}
+
+
 def call_of(owner: object) -> str:
     """Return the constructor's call, with the options that `owner` has as attributes."""
-    names = inspect.signature(type(owner).__init__).parameters
-    options = [f"{name}={vars(owner)[name]!r}" for name in names if name in vars(owner)]
+    options = [f"{name}={option!r}" for name, option in options_of(owner).items()]
     return f"{type(owner).__name__}({', '.join(options)})"
 
 

@@ -14,6 +14,7 @@ from .engine.blas import product
 from .engine.limit import claim
 from .engine.memory import is_held
 from .hints import Hinted
+from .tables import Table
 
 
 class Parameter(Hinted):
@@ -177,6 +178,20 @@ class Parameter(Hinted):
         value = np.array2string(self._data, separator=", ", prefix="Parameter(")
         frozen = "" if self.requires_grad else ", requires_grad=False"
         return f"Parameter({value}, dtype={self.dtype}{frozen})"
+
+    def _repr_html_(self) -> str:
+        arrays = (
+            {"data": self._data} if self._grad is None else {"data": self._data, "grad": self._grad}
+        )
+        statistics = ("mean", "std", "min", "max")
+        rows = [
+            (name, *(f"{getattr(array, each)():.4g}" if array.size else "" for each in statistics))
+            for name, array in arrays.items()
+        ]
+        frozen = "" if self.requires_grad else ", frozen"
+        table = Table(("", *statistics), rows, numeric=statistics, title=f"{self}{frozen}")
+        values = np.array2string(self._data, precision=4, threshold=100)
+        return f"{table.to_html()}\n<pre>{values}</pre>"
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # The memory for the next gradient may be part of a flat array, which a copy does not use.

@@ -17,6 +17,7 @@ CORE = {
     "figures",
     "hints",
     "random",
+    "tables",
     "modes",
     "parameter",
     "members",
@@ -33,8 +34,9 @@ ALLOWED = {
     "checks": {"engine"},
     "figures": set(),
     "hints": set(),
+    "tables": {"hints"},
     "random": {"engine"},
-    "parameter": {"engine", "changes", "checks", "hints", "random"},
+    "parameter": {"engine", "changes", "checks", "hints", "random", "tables"},
     "modes": set(),
     "processes": {"engine", "random"},
     "members": {"engine", "checks", "parameter"},
@@ -70,6 +72,7 @@ COMPOSED_LAYERS = {"layers.attention", "layers.transformer"}
 IN_CALLS = {
     ("layer", "debug"),
     ("layer", "diagrams"),
+    ("debug.trace", "diagrams"),
     ("training.fit", "compiled"),
     ("training.metrics", "interop"),
 }

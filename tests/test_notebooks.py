@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import nnlite as nn
-from nnlite.debug.table import Table
+from nnlite.tables import Table
 from nnlite.training import progress
 
 
@@ -100,3 +100,43 @@ def test_objects_print_what_they_are() -> None:
     loader = nn.DataLoader(np.zeros((3, 2)), np.arange(3), batch_size=2, shuffle=True)
     shapes = "(3, 2) of float64 and (3,) of int64"
     assert repr(loader) == f"DataLoader({shapes}, batch_size=2, shuffle=True: 2 batches)"
+
+
+def test_parts_of_a_training_run_show_their_options_and_their_state() -> None:
+    parameter = nn.Parameter([[1.0, 2.0], [3.0, 4.0]])
+    optimizer = nn.SGD([parameter], lr=0.1, momentum=0.9)
+    schedule = nn.StepLR(optimizer, step_size=3)
+    for _ in range(3):
+        schedule.step()
+    for shown, texts in (
+        (optimizer, ("SGD", "momentum", "0.9")),
+        (schedule, ("StepLR", "step_size", "steps", "3", "0.01")),
+        (nn.ReduceLROnPlateau(optimizer, patience=7), ("patience", "7")),
+        (nn.EarlyStopping(patience=7), ("EarlyStopping", "validation_loss", "7", "best_epoch")),
+        (nn.Checkpoint("run.npz"), ("Checkpoint", "run.npz")),
+        (nn.EMA(0.75), ("EMA", "decay", "0.75")),
+        (nn.DataLoader(np.ones((5, 2)), batch_size=2), ("(5, 2) of float64", "batches", "3")),
+        (parameter, ("Parameter(shape=(2, 2), dtype=float32)", "mean", "2.5")),
+    ):
+        cells = re.findall(r">([^<]+)</(?:td|th|caption)>", shown._repr_html_())
+        assert set(texts) <= set(cells), shown
+
+
+def test_values_and_gradient_of_a_parameter_are_shown() -> None:
+    parameter = nn.Parameter([1.0, 2.0])
+    assert "[1. 2.]" in parameter._repr_html_()
+    assert "grad" not in parameter._repr_html_()
+    parameter.accumulate([8.0, 8.0])
+    assert ">grad<" in parameter._repr_html_()
+
+
+def test_a_trace_draws_a_small_model_above_its_table() -> None:
+    html = nn.trace(nn.Sequential(nn.Linear(2, 3), nn.Tanh()), np.ones((4, 2)))._repr_html_()
+    assert 0 < html.index("<svg") < html.index("<table")
+    large = nn.Sequential(*[nn.Tanh() for _ in range(30)])
+    assert "<svg" not in nn.trace(large, np.ones((4, 2)))._repr_html_()
+
+
+@pytest.mark.parametrize("callback", [nn.EMA(), nn.SWA(2), nn.CSVLogger("a.csv"), nn.LivePlot()])
+def test_callbacks_print_as_their_call(callback: nn.Callback) -> None:
+    assert repr(callback).startswith(f"{type(callback).__name__}(")

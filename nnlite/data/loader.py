@@ -20,6 +20,7 @@ from ..random import (
     generators_within,
     load_generator_state,
 )
+from ..tables import options_table
 
 
 class Sampler(Protocol):
@@ -200,6 +201,10 @@ class DataLoader(Hinted):
         shapes = " and ".join(f"{array.shape} of {array.dtype}" for array in self.arrays)
         options = f"batch_size={self.batch_size}" + ", shuffle=True" * self.shuffle
         return f"DataLoader({shapes}, {options}: {len(self)} batches)"
+
+    def _repr_html_(self) -> str:
+        shard = f"{self.shard.rank + 1} of {self.shard.size}" if self.shard.size > 1 else None
+        return options_table(self, shard=shard, batches=len(self), epoch=self.epoch)
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""

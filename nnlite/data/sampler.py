@@ -85,6 +85,12 @@ class WeightedRandomSampler:
         # None is kept, so that nn.seed() also affects a sampler that was made before it.
         self.rng = None if rng is None else generator(rng)
 
+    def __repr__(self) -> str:
+        return (
+            f"WeightedRandomSampler({len(self.probabilities)} weights, "
+            f"num_samples={self.num_samples}, replacement={self.replacement})"
+        )
+
     def __len__(self) -> int:
         """Return the number of draws in an epoch."""
         return self.num_samples

@@ -168,8 +168,7 @@ def diagnose(
 ) -> Diagnosis:
     """Examine a model before or during training, and say what keeps it from learning.
 
-    Everything is done to copies: model, loss and optimizer keep every bit, also of their random
-    numbers.
+    It works on copies: model, loss, optimizer and random generators are left unchanged.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ from ..engine.arrays import Array
 from ..hints import explained
 from ..layer import Layer
 from ..random import RandomState, generator
+from ..tables import Table
 from .contract import Promises, gradient_fault, output_fault
 from .differences import (
     Judgement,
@@ -35,7 +36,6 @@ from .isolation import (
     package_generator_kept,
 )
 from .probe import Probe
-from .table import Table
 
 # Elements of a gradient below this fraction of the largest are compared on its scale.
 _SMALL = 1e-3

@@ -71,7 +71,7 @@ class Histograms(Callback):
 
     def __init__(self, *inputs: ArrayLike, bins: int = 40) -> None:
         self._inputs = tuple(map(np.asarray, inputs))
-        self._bins = integer(bins, "Histograms: bins")
+        self.bins = integer(bins, "Histograms: bins")
         self._reset()
 
     def _reset(self) -> None:
@@ -94,7 +94,7 @@ class Histograms(Callback):
             self.activations.setdefault(name, []).append(self._histogram(output))
 
     def _histogram(self, values: Array) -> tuple[Array, Array]:
-        counts, edges = np.histogram(values[np.isfinite(values)], bins=self._bins)
+        counts, edges = np.histogram(values[np.isfinite(values)], bins=self.bins)
         return counts, edges
 
     def state_dict(self) -> dict[str, Any]:

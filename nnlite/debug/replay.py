@@ -44,7 +44,7 @@ class Replay:
         target: Any,
         grad: Any,
     ) -> None:
-        self._model = isolated_copy(model)
+        self.model = isolated_copy(model)
         self._given = copy.deepcopy((inputs, dict(options), target, grad))
         self._loss = None if loss is None else isolated_copy(loss).astype(np.float64)
         self._state = generator().bit_generator.state
@@ -68,7 +68,7 @@ class Replay:
         inputs, options, target, grad = self._given
         with package_generator_kept(), np.errstate(all="ignore"):
             generator().bit_generator.state = self._state
-            probe = Probe(self._model, inputs, options)
+            probe = Probe(self.model, inputs, options)
             values = _movable(probe, wanted)
 
             def loss_at(output: Any) -> float:

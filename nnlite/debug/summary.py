@@ -13,6 +13,7 @@ from ..checks import integer, shown
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..modes import no_grad
+from ..tables import Table
 from .isolation import (
     input_names,
     intercept,
@@ -22,7 +23,6 @@ from .isolation import (
     package_generator_kept,
     stop_intercepting,
 )
-from .table import Table
 
 Shape = tuple[int, ...]
 

@@ -15,6 +15,7 @@ import numpy as np
 from ..checks import number
 from ..layer import Layer
 from ..parameter import Parameter
+from ..tables import Table
 from .isolation import (
     input_names,
     intercept,
@@ -25,7 +26,6 @@ from .isolation import (
     package_generator_kept,
 )
 from .replay import Replay
-from .table import Table
 
 if TYPE_CHECKING:
     from ..web.document import Document
@@ -211,7 +211,11 @@ class Trace(Mapping[str, TraceEntry]):
         return str(self._table())
 
     def _repr_html_(self) -> str:
-        return self._table().to_html()
+        from ..diagrams import picture
+
+        table = self._table().to_html()
+        drawn = picture(self._replay.model, self)  # None for a large model
+        return f"{drawn}\n{table}" if drawn else table
 
 
 def trace(

@@ -59,8 +59,9 @@ class TensorBoard(Callback):
             raise ImportError(
                 "TensorBoard needs tensorboard; install it with: pip install tensorboard"
             ) from error
-        self._folder = os.path.abspath(as_path(log_dir, "TensorBoard"))
-        self._histograms = boolean(histograms, "TensorBoard: histograms")
+        self.log_dir = as_path(log_dir, "TensorBoard")
+        self._folder = os.path.abspath(self.log_dir)
+        self.histograms = boolean(histograms, "TensorBoard: histograms")
         self._writers: dict[str, Any] = {}
 
     def on_fit_begin(self, training: Training) -> None:
@@ -83,7 +84,7 @@ class TensorBoard(Callback):
             value = training.history[name][-1]
             place = "validation" if name.startswith(_VALIDATION) else "train"
             self._add(place, scalar_pb(name.removeprefix(_VALIDATION), value), training.epoch)
-        if self._histograms:
+        if self.histograms:
             for name, parameter in training.model.named_parameters():
                 self._add("train", histogram_pb(name, parameter.data), training.epoch)
         for writer in self._writers.values():

@@ -286,7 +286,7 @@ class ReplicationPad1d(_RepeatingPad):
 
 
 class CircularPad2d(_RepeatingPad):
-    """Put a border around images with what is at the opposite side.
+    """Put a border around images that continues each side with the opposite one.
 
     Parameters
     ----------
@@ -316,7 +316,7 @@ class CircularPad2d(_RepeatingPad):
 
 
 class CircularPad1d(_RepeatingPad):
-    """Put a border around sequences with what is at the opposite end.
+    """Put a border around sequences that continues each end with the other one.
 
     Parameters and errors as in `CircularPad2d`; padding is an int or (left, right).
 

@@ -18,6 +18,7 @@ from ..engine.arrays import Array
 from ..hints import Hinted
 from ..parameter import Parameter
 from ..processes import ALONE, Processes
+from ..tables import Table, short
 from .flat import FlatBlock, by_dtype
 from .state import checked_groups, checked_states
 
@@ -455,6 +456,14 @@ class Optimizer(Hinted):
             for group in self.param_groups
         ]
         return f"{self._name}({'; '.join(options)})"
+
+    def _repr_html_(self) -> str:
+        names = ("parameters", *(name for name in self.param_groups[0] if name != "params"))
+        rows = [
+            (str(len(group["params"])), *(short(group.get(name)) for name in names[1:]))
+            for group in self.param_groups
+        ]
+        return Table(names, rows, title=self._name).to_html()
 
 
 def _copied(group: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..parameter import Parameter
 
 
 def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
-    """Scale the gradients so that together they are at most `max_norm` long.
+    """Scale the gradients so that their joint norm is at most `max_norm`.
 
     Parameters
     ----------

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..checks import boolean, fraction, integer, number, one_of
 from ..hints import Hinted, call_of
+from ..tables import options_table
 from .base import Optimizer
 
 
@@ -90,6 +91,9 @@ class Schedule(Hinted):
 
     def __repr__(self) -> str:
         return call_of(self)
+
+    def _repr_html_(self) -> str:
+        return options_table(self, steps=self.count, lr=self.get_last_lr())
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rate of each parameter group."""
@@ -318,7 +322,7 @@ class ExponentialLR(Schedule):
 
 
 class LinearLR(Schedule):
-    """Let the learning rate run in a straight line: a warm-up by default.
+    """Change the learning rate linearly: a warm-up by default.
 
     Parameters
     ----------
@@ -509,7 +513,7 @@ class PolynomialLR(Schedule):
 
 
 class ConstantLR(Schedule):
-    """Multiply the learning rate by `factor` for a number of steps: a warm-up of one stair.
+    """Multiply the learning rate by `factor` for the first steps.
 
     Parameters
     ----------
@@ -1027,6 +1031,9 @@ class ReduceLROnPlateau(Hinted):
 
     def __repr__(self) -> str:
         return call_of(self)
+
+    def _repr_html_(self) -> str:
+        return options_table(self, lr=self.get_last_lr())
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rate of each parameter group."""

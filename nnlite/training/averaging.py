@@ -23,7 +23,7 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 class AveragedModel(Layer):
-    """A copy of a model whose parameters are averages of those that the model has had.
+    """A copy of a model whose parameters are averages over the updates of the model.
 
     Parameters
     ----------

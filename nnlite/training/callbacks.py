@@ -18,6 +18,7 @@ from ..files.checkpoint import load_checkpoint, save_checkpoint
 from ..files.state import checked_path
 from ..hints import Hinted, call_of
 from ..layer import Layer
+from ..tables import options_table
 from .state import HOOKS, Training, is_function
 from .together import keep_generators, load_generators
 
@@ -37,6 +38,12 @@ class Callback(Hinted):
     ...         for parameter in training.model.parameters():
     ...             np.clip(parameter.data, -1, 1, out=parameter.data)
     """
+
+    def __repr__(self) -> str:
+        return call_of(self)
+
+    def _repr_html_(self) -> str:
+        return options_table(self)
 
     def on_fit_begin(self, training: Training) -> None:
         """Before the first epoch, and before a checkpoint is resumed."""
@@ -147,8 +154,8 @@ class EarlyStopping(Callback):
         self._weights: dict[str, Array] | None = None
         self._swapped = False
 
-    def __repr__(self) -> str:
-        return call_of(self)
+    def _repr_html_(self) -> str:
+        return options_table(self, best=self.best, best_epoch=self.best_epoch)
 
     def on_fit_begin(self, training: Training) -> None:
         check_monitor(self.monitor, training.names, "EarlyStopping")
@@ -315,6 +322,9 @@ class Checkpoint(Hinted):
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.path!r}, every={self.every}, every_batches={self.every_batches})"
+
+    def _repr_html_(self) -> str:
+        return options_table(self)
 
 
 def check_monitor(monitor: str, names: tuple[str, ...], who: str) -> None:

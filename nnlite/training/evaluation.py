@@ -35,8 +35,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return the loss and the metrics of a model over a whole data set.
 
-    For the calling thread the model is in evaluation mode meanwhile, and keeps no caches; it may be
-    in training in another thread.
+    Meanwhile the model is in evaluation mode and caches nothing, for the calling thread only.
 
     Parameters
     ----------
@@ -118,8 +117,7 @@ def predict(
 ) -> Any:
     """Return the model's outputs for all `inputs`, computed batch by batch.
 
-    For the calling thread the model is in evaluation mode meanwhile, and keeps no caches; it may be
-    in training in another thread.
+    Meanwhile the model is in evaluation mode and caches nothing, for the calling thread only.
 
     Parameters
     ----------

@@ -205,7 +205,7 @@ def fit(
     saver = checked_checkpoint(checkpoint, resume)
     if saver is not None or optimizer.processes.size > 1:
         training.terms = terms_of(
-            model, loss, optimizer, accumulate=accumulate, max_grad_norm=max_norm,
+            model, loss, optimizer, train, accumulate=accumulate, max_grad_norm=max_norm,
             schedule_every=pace.every, monitor=pace.monitor,
         )  # fmt: skip
     supervisor = Supervisor(

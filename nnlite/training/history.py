@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import os
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
@@ -14,6 +13,7 @@ from ..checks import integer, number
 from ..engine.arrays import Array
 from ..figures import new_figure
 from ..hints import Hinted
+from ..tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,13 +111,12 @@ class History(Hinted, Mapping[str, Array]):
         return f"History({epochs}, the last with {named_figures(last)})"
 
     def _repr_html_(self) -> str:
-        names = "".join(f"<th>{html.escape(name)}</th>" for name in ("epoch", *self))
+        names = ("epoch", *self)
         rows = (
-            f"<td>{epoch}</td>" + "".join(f"<td>{value:.4g}</td>" for value in figures)
+            (str(epoch), *(f"{value:.4g}" for value in figures))
             for epoch, *figures in zip(self.epochs, *self._figures.values(), strict=True)
         )
-        body = "\n".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{names}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
+        return Table(names, rows, numeric=names).to_html()
 
     @overload
     def plot(self) -> Figure: ...

@@ -54,7 +54,8 @@ class CSVLogger(Callback):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._file = os.path.abspath(as_path(path, "CSVLogger"))
+        self.path = as_path(path, "CSVLogger")
+        self._file = os.path.abspath(self.path)
 
     def on_fit_begin(self, training: Training) -> None:
         self._write(training, "w", 0)
@@ -126,7 +127,8 @@ class LivePlot(Callback):
             raise ImportError(
                 "LivePlot needs matplotlib; install it with: pip install matplotlib"
             ) from error
-        self._file = None if path is None else os.path.abspath(as_path(path, "LivePlot"))
+        self.path = None if path is None else as_path(path, "LivePlot")
+        self._file = None if self.path is None else os.path.abspath(self.path)
         self._format = "png" if path is None else os.path.splitext(str(self._file))[1][1:].lower()
         if self._format not in ("png", "svg", "pdf"):
             raise ValueError(

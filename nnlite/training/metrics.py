@@ -21,7 +21,7 @@ Metric = Callable[[Any, Any], float]
 
 
 class EpochMetric:
-    """A metric of a whole data set, for `fit` and `evaluate`, that is no mean over its batches.
+    """A metric that is computed from all outputs of a data set, for `fit` and `evaluate`.
 
     Parameters
     ----------
@@ -54,6 +54,9 @@ class EpochMetric:
             raise TypeError(f"EpochMetric: expected a function, got {function!r:.80}")
         self.function = function
         self.__name__ = getattr(function, "__name__", "")
+
+    def __repr__(self) -> str:
+        return f"EpochMetric({self.__name__ or self.function})"
 
     def __call__(self, predictions: Any, targets: Any) -> float:
         """Return the figure."""
@@ -228,7 +231,7 @@ def precision_score(
     ignore_index: int = -100,
     dim: int = 1,
 ) -> float:
-    """Return the fraction of the samples predicted to be of a class that are.
+    """Return the precision: of the samples predicted to be of a class, the fraction that is.
 
     Parameters
     ----------
@@ -288,7 +291,7 @@ def recall_score(
     ignore_index: int = -100,
     dim: int = 1,
 ) -> float:
-    """Return the fraction of the samples of a class that are predicted to be of it.
+    """Return the recall: of the samples of a class, the fraction predicted to be of it.
 
     Parameters, errors and formula as in `precision_score`.
 

@@ -13,13 +13,16 @@ from ..optim.base import Optimizer
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
-def terms_of(model: Layer, loss: Layer, optimizer: Optimizer, **options: Any) -> dict[str, Any]:
-    """Return the layers of model and loss, the optimizer's options and those of `fit`."""
+def terms_of(
+    model: Layer, loss: Layer, optimizer: Optimizer, train: Any, **options: Any
+) -> dict[str, Any]:
+    """Return the layers of model and loss, the optimizer's options, the transform and `options`."""
+    transform = _description(getattr(train, "transform", None))
     return {
         "model": _layers(model),
         "loss": _layers(loss),
         "optimizer": _options(optimizer),
-        "options": options,
+        "options": {"transform": transform, **options},
     }
 
 
@@ -33,13 +36,16 @@ def check_terms(saved: Any, here: Mapping[str, Any], optimizer: Optimizer) -> No
         for part in ("model", "loss"):
             _check_layers(part, saved[part], here[part])
         for name, value in here["options"].items():
-            if saved["options"][name] != value:
-                raise _refusal(name, saved["options"][name], value)
+            if name == "transform" and name not in saved["options"]:
+                continue  # earlier versions did not save it
+            began = saved["options"][name]
+            if began != value:
+                raise _refusal(name, began, value)
         groups = zip(saved["optimizer"], here["optimizer"], _options(optimizer), strict=True)
-        for began, now, loaded in groups:
+        for first, now, loaded in groups:
             for name, value in now.items():
-                if value not in (began[name], loaded[name]):
-                    raise _refusal(f"the optimizer's {name}", began[name], value)
+                if value not in (first[name], loaded[name]):
+                    raise _refusal(f"the optimizer's {name}", first[name], value)
     except (KeyError, TypeError, IndexError):
         raise ValueError(f"the terms of the run are damaged: {saved!r:.80}") from None
 
@@ -48,11 +54,11 @@ def _layers(layer: Layer) -> dict[str, str]:
     return {path: _description(part) for path, part in layer.named_layers()}
 
 
-def _description(layer: Layer) -> str:
+def _description(part: Any) -> str:
     try:
-        return _ADDRESS.sub("", repr(layer))
-    except Exception:  # a layer of the user's own that cannot be shown is known by its class
-        return type(layer).__name__
+        return _ADDRESS.sub("", repr(part))
+    except Exception:  # a part of the user's own that cannot be shown is known by its class
+        return type(part).__name__
 
 
 def _options(optimizer: Optimizer) -> list[dict[str, str]]:

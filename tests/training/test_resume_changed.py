@@ -57,6 +57,24 @@ def assert_same(first: Any, second: Any) -> None:
     assert first[1] == second[1]
 
 
+def test_another_transform_of_the_data_is_refused(tmp_path: Path) -> None:
+    images = np.ones((8, 1, 4, 4), np.float32)
+
+    def train(epochs: int, transform: Any) -> None:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+        loader = nn.DataLoader(images, LABELS[:8], batch_size=4, transform=transform)
+        nn.fit(
+            model, nn.CrossEntropy(), sgd(model), loader, epochs=epochs,
+            checkpoint=tmp_path / "run.npz", resume=True, progress=False,
+        )  # fmt: skip
+
+    train(1, nn.RandomAffine(degrees=10))
+    for transform in nn.RandomAffine(degrees=20), None:
+        with pytest.raises(ValueError, match=r"transform was RandomAffine.*10.* resume with the"):
+            train(2, transform)
+    train(2, nn.RandomAffine(degrees=10))
+
+
 # ---- schedules made for more epochs ----
 
 LONGER: dict[str, tuple[Callable[[nn.Optimizer, int], nn.Schedule], str]] = {

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .hints import options_of
 
 # Of verdicts in a notebook, on light and on dark paper.
 _COLOURS = {
@@ -75,3 +80,22 @@ class Table:
             f"<table>\n{title}<thead><tr>{row_of('th', self.header)}</tr></thead>\n"
             f"<tbody>\n{body}\n</tbody>\n</table>{notes}"
         )
+
+
+def options_table(owner: object, **more: Any) -> str:
+    """Return the HTML of a table of the options of `owner` and of `more`, without what is None."""
+    rows = {**options_of(owner), **more}
+    cells = [(name, short(value)) for name, value in rows.items() if value is not None]
+    return Table(("option", "value"), cells, title=type(owner).__name__).to_html()
+
+
+def short(value: Any) -> str:
+    """Return a text of a few words: of an array, its shape and dtype."""
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} of {value.dtype}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(short, value))
+    text = " ".join(str(value).split()) if isinstance(value, str) else " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

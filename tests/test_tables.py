@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.debug.table import Table
+from nnlite.tables import Table
 
 TABLE = Table(
     ("name", "size"),
