@@ -18,6 +18,10 @@ from .. import (
     AvgPool2d,
     BatchNorm1d,
     BatchNorm2d,
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
     Conv1d,
     Conv2d,
     Dropout,
@@ -44,8 +48,12 @@ from .. import (
     MaxPool2d,
     Mish,
     PReLU,
+    ReflectionPad1d,
+    ReflectionPad2d,
     ReLU,
     ReLU6,
+    ReplicationPad1d,
+    ReplicationPad2d,
     Reshape,
     Residual,
     Sequential,
@@ -55,10 +63,14 @@ from .. import (
     Softplus,
     Softsign,
     Tanh,
+    Upsample,
+    ZeroPad1d,
+    ZeroPad2d,
 )
 from ..checks import one_of
 from ..datasets.digits import MNIST_MEAN, MNIST_STD
 from ..engine.arrays import Array
+from ..engine.gather import border
 from ..layer import Layer
 from ..modes import evaluating
 from ..parameter import Parameter
@@ -99,9 +111,9 @@ def to_html(
     Parameters
     ----------
     model : Layer
-        A `Sequential` whose output is a vector: `Linear`, convolutions, pools, normalisations,
-        activations, `Dropout`, `Flatten`, `Reshape`, `Identity`, `Softmax`, `LogSoftmax`, and
-        `Residual` and `Sequential` of them. The page shows it in evaluation mode.
+        A `Sequential` whose output is a vector: `Linear`, convolutions, pools, padding, `Upsample`,
+        normalisations, activations, `Dropout`, `Flatten`, `Reshape`, `Identity`, `Softmax`,
+        `LogSoftmax`, and `Residual` and `Sequential` of them. The page shows it in evaluation mode.
     path : str or path-like, optional
         The file, which is replaced in one step.
     input_shape : sequence of int, optional
@@ -261,6 +273,40 @@ def _avg_pool(layer: AvgPool1d | AvgPool2d, x: Array, y: Array) -> Form:
     return {"kind": "AvgPool", "areas": areas, **window}
 
 
+def _constant_pad(layer: Any, x: Array, y: Array) -> Form:
+    axes = []
+    for size, (before, after) in zip(x.shape[2:], layer.borders(), strict=True):
+        first = np.full(before + size + after, -1)
+        first[before : before + size] = np.arange(size)
+        axes.append((first, None))
+    return _gather(x, axes, layer.value)
+
+
+def _repeating_pad(layer: Any, x: Array, y: Array) -> Form:
+    sizes = zip(x.shape[2:], layer.borders(), strict=True)
+    return _gather(x, [(border(layer.mode, size, *widths), None) for size, widths in sizes])
+
+
+def _upsample(layer: Upsample, x: Array, y: Array) -> Form:
+    rank = x.ndim - 2
+    return _gather(x, [layer.positions(k, rank, size) for k, size in enumerate(x.shape[2:])])
+
+
+def _gather(x: Array, axes: Sequence[tuple[Array, Array | None]], value: float = 0.0) -> Form:
+    """Return the form of pixels at chosen places of each axis; -1 is outside, with this value."""
+    if len(axes) == 1:
+        axes = [(np.array([0]), None), *axes]
+    rows, columns = (
+        {
+            "inputs": size,
+            "first": first.tolist(),
+            "part": (np.zeros(len(first)) if part is None else part).tolist(),
+        }
+        for size, (first, part) in zip((1, *x.shape[2:])[-2:], axes, strict=True)
+    )
+    return {"kind": "Gather", "rows": rows, "columns": columns, "value": value}
+
+
 def _global_pool(layer: Layer, x: Array, y: Array) -> Form:
     height, width = x.shape[2:] if x.ndim == 4 else (1, x.shape[2])
     whole = {"stride": 1, "dilation": 1, "padding": 0, "outputs": 1}
@@ -335,6 +381,11 @@ FORMS: dict[type[Layer], Callable[..., Form]] = {
     MaxPool2d: _max_pool,
     AvgPool1d: _avg_pool,
     AvgPool2d: _avg_pool,
+    **dict.fromkeys((ConstantPad1d, ConstantPad2d, ZeroPad1d, ZeroPad2d), _constant_pad),
+    **dict.fromkeys((ReflectionPad1d, ReflectionPad2d), _repeating_pad),
+    **dict.fromkeys((ReplicationPad1d, ReplicationPad2d), _repeating_pad),
+    **dict.fromkeys((CircularPad1d, CircularPad2d), _repeating_pad),
+    Upsample: _upsample,
     GlobalAvgPool1d: _global_pool,
     GlobalAvgPool2d: _global_pool,
     GlobalMaxPool1d: _global_pool,

@@ -99,6 +99,25 @@ const LAYERS = {
     backward: (layer, grad) => grad.data,
   },
 
+  // y = x at chosen places of each plane, or between two of them: padding and Upsample. Outside of
+  // the plane y is `value`; elsewhere the weights of its pixels have the sum 1.
+  Gather: {
+    forward(layer, x) {
+      const y = new Float32Array(layer.size).fill(layer.value);
+      eachSource(layer, x, (output, pixel, weight) => {
+        y[output] += weight * (x.data[pixel] - layer.value);
+      });
+      return y;
+    },
+    backward(layer, grad, x) {
+      const dx = new Float32Array(x.data.length);
+      eachSource(layer, x, (output, pixel, weight) => {
+        dx[pixel] += weight * grad.data[output];
+      });
+      return dx;
+    },
+  },
+
   // y = x where x > 0, otherwise weight · x, with one weight for each channel or one for all.
   PReLU: {
     forward: ({ weight }, x) =>
@@ -398,6 +417,32 @@ function eachPixel(layer, x, visit) {
         visit(c * outputs + first + k, c * area + pixel + k * step);
       }
     });
+  }
+}
+
+// Calls `visit(output, pixel, weight)` for every output of a Gather and every pixel that it depends
+// on. Along an axis, output i is (1 - part[i]) x[first[i]] + part[i] x[first[i] + 1], of which the
+// last has no follower but itself; it is outside of the image where first[i] is -1.
+function eachSource({ rows, columns }, x, visit) {
+  const [rowSources, columnSources] = [rows, columns].map(({ inputs, first, part }) =>
+    first.map((k, i) => {
+      if (k < 0) return [];
+      return part[i] ? [[k, 1 - part[i]], [Math.min(k + 1, inputs - 1), part[i]]] : [[k, 1]];
+    }),
+  );
+  const area = rows.inputs * columns.inputs;
+  let output = 0;
+  for (let c = 0; c < x.data.length / area; c++) {
+    for (const fromRows of rowSources) {
+      for (const fromColumns of columnSources) {
+        for (const [h, ofRow] of fromRows) {
+          for (const [w, ofColumn] of fromColumns) {
+            visit(output, c * area + h * columns.inputs + w, ofRow * ofColumn);
+          }
+        }
+        output += 1;
+      }
+    }
   }
 }
 
