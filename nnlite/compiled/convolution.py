@@ -34,10 +34,10 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
     axes = layer.axes(fixed(x.shape, 1))
     if layer.padding_mode != "zeros":
         x, axes = _with_border(layer, axes, code, x)
-    if _suits_loops(layer, axes):
-        return _by_loops(layer, axes, code, x)
     if _suits_winograd(layer, axes):
         return _by_winograd(layer, axes, code, x)
+    if _suits_loops(layer, axes):
+        return _by_loops(layer, axes, code, x)
     return _by_products(layer, axes, code, x)
 
 

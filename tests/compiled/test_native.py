@@ -77,13 +77,12 @@ def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
     assert index.read_bytes() != old
 
 
-def test_functions_that_several_models_call_are_compiled_once(folder, monkeypatch):
+def test_functions_that_several_models_call_are_compiled_once(folder):
     pytest.importorskip("numba")
     native._routines.cache_clear()
     x = np.random.default_rng(0).normal(size=(2, 16, 5, 5)).astype(np.float32)
     for filters in (16, 17):
         model = nn.Conv2d(16, filters, 3, rng=0)
-        monkeypatch.setattr("nnlite.compiled.convolution._FEW_INPUTS", 0)
         compiled = nn.compile(model)
         assert "winograd(" in (compiled(x), compiled.source)[1]
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
