@@ -67,7 +67,8 @@ def test_the_answers_exist(cure: str) -> None:
     names = [cure.split("(")[0].split(" or ")[0].split(" and ")[0].split(":")[0].split(",")[0]]
     names += re.findall(r"nnlite\.([\w.]+)", cure)
     for name in names:
-        functools.reduce(getattr, name.split("."), nn)
+        if name not in nn.__all__:  # which may need an extra
+            functools.reduce(getattr, name.split("."), nn)
 
 
 def test_names_of_the_folders_are_those_of_the_package() -> None:
