@@ -368,6 +368,91 @@ def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     return y, backward
 
 
+# ---- transposed ----
+
+
+@form(nn.ConvTranspose1d, nn.ConvTranspose2d)
+def transposed_convolution(
+    layer: nn.ConvTranspose1d | nn.ConvTranspose2d, code: Code, x: Value
+) -> Any:
+    """Y = Wᵀ X summed over windows; dX = W dY and dW = X dYᵀ with the windows of dY as columns.
+
+    It is the input gradient of the convolution of these `axes`, whose input is y and output x.
+    """
+    axes = layer.axes(fixed(x.shape, 1))
+    letters = letters_of(axes)
+    batch, groups = x.shape[0], layer.groups
+    channels, in_channels = layer.out_channels, layer.in_channels // groups
+    outputs, taps = (
+        tuple(sizes) for sizes in zip(*((a.outputs, a.taps) for a in axes), strict=True)
+    )
+    rows, places = channels // groups * math.prod(taps), math.prod(outputs)
+    padded = tuple(_extent(axis) for axis in axes)
+    loops = tuple(
+        axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
+    )
+    each_pixel: dict[str, Size] = {"c": channels}
+    each_pixel |= zip(letters.inputs, (axis.inputs for axis in axes), strict=True)
+    at_pixel = ", ".join(each_pixel)
+    in_padded = ", ".join(("c", *map(plus, letters.inputs, [axis.padding for axis in axes])))
+    lines = {"pixels": "image[c]"}, {"line": f"column[{', '.join(('c', *letters.taps))}]"}
+    weight = code.parameter(layer.weight, "weight")
+    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
+    y = code.new((batch, channels, *(axis.inputs for axis in axes)))
+
+    def matrices(value: Value) -> str:
+        return value.view(batch, groups, in_channels, places)
+
+    def buffers(image: str) -> str:
+        return f"""
+            columns = np.empty(({groups}, {rows}, {places}), real)
+            column = columns.reshape({", ".join(map(str, (channels, *taps, *outputs)))})
+            image = np.{image}(({channels}, {", ".join(map(str, padded))}), real)
+            kernels = {weight}.reshape({groups}, {in_channels}, {rows})
+        """
+
+    code(buffers("empty"))
+    code(f"lines, images = {matrices(x)}, {y.view(*y.shape)}")
+    shift = f" + {bias}[c]" if bias else ""
+    each_sample = joined(
+        nest({"g": groups}, "np.dot(kernels[g].T, lines[b, g], columns[g])"),
+        "image[:] = 0",
+        nest({"c": channels}, slide(loops, *lines, "pixels[j] += line[j]")),
+        nest(each_pixel, f"images[b, {at_pixel}] = image[{in_padded}]{shift}"),
+    )
+    code(nest({"b": batch}, each_sample))
+
+    def backward(dy: Value) -> None:
+        _bias_gradient(code, bias, dy)
+        windows = joined(
+            nest(each_pixel, f"image[{in_padded}] = grads[b, {at_pixel}]"),
+            nest({"c": channels}, slide(loops, *lines, "line[j] = pixels[j]")),
+        )
+        if weight.needs_grad or x.needs_grad:
+            code(buffers("zeros"))
+            code(f"grads, lines = {dy.view(*dy.shape)}, {matrices(x)}")
+        if weight.needs_grad:
+            with code.gradient(weight) as dw:
+                code(f"""
+                    total = {dw}.reshape({groups}, {in_channels * rows})
+                    product = np.empty(({in_channels}, {rows}), real)
+                    part = product.reshape(-1)
+                    total[:] = 0
+                """)
+                add = joined(
+                    "np.dot(lines[b, g], columns[g].T, product)",
+                    nest({"k": in_channels * rows}, "total[g, k] += part[k]"),
+                )
+                code(nest({"b": batch}, joined(windows, nest({"g": groups}, add))))
+        if x.needs_grad:
+            with code.gradient(x) as dx:
+                code(f"flows = {matrices(dx)}")
+                multiply = nest({"g": groups}, "np.dot(kernels[g], columns[g], flows[b, g])")
+                code(nest({"b": batch}, joined(windows, multiply)))
+
+    return y, backward
+
+
 # ---- Winograd's algorithm ----
 
 

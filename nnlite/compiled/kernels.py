@@ -1,4 +1,4 @@
-"""Transposed convolution, borders, enlarged images and adaptive pooling."""
+"""Borders, enlarged images and adaptive pooling."""
 
 from __future__ import annotations
 
@@ -11,93 +11,9 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from ..engine.gather import border
-from ..engine.windows import Axes
 from .forms import form
 from .source import Code, Shape, Size, Value, fixed, nest, product
-from .windows import letters_of, plus, slide, to_maxima
-
-
-@form(nn.ConvTranspose1d, nn.ConvTranspose2d)
-def transposed_convolution(
-    layer: nn.ConvTranspose1d | nn.ConvTranspose2d, code: Code, x: Value
-) -> Any:
-    """Write the sums of a convolution with inputs and outputs exchanged."""
-    axes = layer.axes(fixed(x.shape, 1))
-    weight = code.parameter(layer.weight, "weight")
-    y = code.new((x.shape[0], layer.out_channels, *(axis.inputs for axis in axes)))
-
-    def forward() -> None:
-        code(f"{y}[:] = 0")
-        _spread(code, layer, axes, weight, y, x)
-
-    _add_bias_after(code, layer, y, forward)
-
-    def backward(dy: Value) -> None:
-        _bias_gradient(code, layer, dy)
-        if weight.needs_grad:
-            with code.gradient(weight) as dw:
-                code(f"{dw}[:] = 0")
-                _correlate_weight(code, layer, axes, dy, x, dw)
-        if x.needs_grad:
-            with code.gradient(x) as dx:
-                _correlate(code, layer, axes, weight, dy, dx)
-
-    return y, backward
-
-
-def _loops(code: Code, layer: Any, axes: Axes, image: Value, lines: Value, body: str) -> None:
-    """Write loops over samples, kernels and their channels, and slide each over its plane.
-
-    `image` has the inputs of the window, `lines` its outputs; o is the kernel and c its channel.
-    """
-    kernels, channels = layer.weight.shape[:2]
-    per_group = kernels // layer.groups
-    code(f"images, rows = {image.view(*image.shape)}, {lines.view(*lines.shape)}")
-    planes = {"pixels": f"images[b, o // {per_group} * {channels} + c]"}
-    text = slide(axes, planes, {"line": "rows[b, o]"}, body)
-    code(nest({"b": image.shape[0], "o": kernels, "c": channels}, text))
-
-
-def _at(weight: Value, axes: Axes) -> str:
-    return f"{weight}[o, c, {', '.join(letters_of(axes).taps)}]"
-
-
-def _correlate(
-    code: Code, layer: Any, axes: Axes, weight: Value, image: Value, lines: Value
-) -> None:
-    code(f"{lines}[:] = 0")
-    _loops(code, layer, axes, image, lines, f"line[j] += {_at(weight, axes)} * pixels[j]")
-
-
-def _spread(code: Code, layer: Any, axes: Axes, weight: Value, image: Value, lines: Value) -> None:
-    _loops(code, layer, axes, image, lines, f"pixels[j] += {_at(weight, axes)} * line[j]")
-
-
-def _correlate_weight(
-    code: Code, layer: Any, axes: Axes, image: Value, lines: Value, dw: Value
-) -> None:
-    _loops(code, layer, axes, image, lines, f"{_at(dw, axes)} += line[j] * pixels[j]")
-
-
-def _add_bias_after(code: Code, layer: Any, y: Value, forward: Any) -> None:
-    forward()
-    if layer.bias is not None:
-        bias = code.parameter(layer.bias, "bias")
-        sizes: dict[str, Size] = {"b": y.shape[0], "o": y.shape[1], "p": product(y.shape[2:])}
-        code(f"out = {y.view(*sizes.values())}")
-        code(nest(sizes, f"out[b, o, p] += {bias}[o]"))
-
-
-def _bias_gradient(code: Code, layer: Any, dy: Value) -> None:
-    if layer.bias is None:
-        return
-    bias = code.parameter(layer.bias, "bias")
-    if bias.needs_grad:
-        sizes: dict[str, Size] = {"b": dy.shape[0], "o": dy.shape[1], "p": product(dy.shape[2:])}
-        with code.gradient(bias) as db:
-            code(f"{db}[:] = 0\ngrads = {dy.view(*sizes.values())}")
-            code(nest(sizes, f"{db}[o] += grads[b, o, p]"))
-
+from .windows import plus, to_maxima
 
 # ---- values at chosen positions ----
 
