@@ -89,59 +89,96 @@ def _bias_gradient(code: Code, bias: Value | None, dy: Value) -> None:
 # ---- matrix products ----
 
 
+class _Windows(NamedTuple):
+    """The windows of an image (C, H, W), as an array (C, kH, kW, H', W') of their values.
+
+    No window reaches beyond an end of the padded image.
+    """
+
+    channels: int
+    axes: Axes
+
+    @property
+    def shape(self) -> str:
+        """The shape of the array, in the source."""
+        taps, outputs = [axis.taps for axis in self.axes], [axis.outputs for axis in self.axes]
+        return ", ".join(map(str, (self.channels, *taps, *outputs)))
+
+    @property
+    def places(self) -> int:
+        """Number of windows of a channel."""
+        return math.prod(axis.outputs for axis in self.axes)
+
+    @property
+    def padded(self) -> tuple[int, ...]:
+        """The sizes of the padded image."""
+        return tuple(_extent(axis) for axis in self.axes)
+
+    def rows(self, groups: int) -> int:
+        """Return the number of values of a window in the channels of a group."""
+        return self.channels // groups * math.prod(axis.taps for axis in self.axes)
+
+    def empty_image(self, function: str) -> str:
+        """Return the call of NumPy's `function` that makes a padded image."""
+        return f"np.{function}(({self.channels}, {', '.join(map(str, self.padded))}), real)"
+
+    def each_pixel(self, statement: str) -> str:
+        """Return loops over the pixels: {pixel} in the image, and {place} in the padded one."""
+        letters = letters_of(self.axes).inputs
+        sizes: dict[str, Size] = {"c": self.channels}
+        sizes |= zip(letters, (axis.inputs for axis in self.axes), strict=True)
+        place = ("c", *map(plus, letters, [axis.padding for axis in self.axes]))
+        return nest(sizes, statement.format(pixel=", ".join(sizes), place=", ".join(place)))
+
+    def each_tap(self, image: str, windows: str, statement: str) -> str:
+        """Return loops over pixels[j] of the padded `image` and line[j] of the `windows`."""
+        loops = tuple(
+            axis._replace(inputs=size, padding=0)
+            for axis, size in zip(self.axes, self.padded, strict=True)
+        )
+        taps = ", ".join(("c", *letters_of(self.axes).taps))
+        lines = {"pixels": f"{image}[c]"}, {"line": f"{windows}[{taps}]"}
+        return nest({"c": self.channels}, slide(loops, *lines, statement))
+
+
 def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     """Matrix products: for each group, the windows of a sample are the columns of a matrix.
 
     An input gets the sum of dX over the windows that it lies in.
     """
-    letters = letters_of(axes)
-    batch, channels, groups = x.shape[0], layer.in_channels, layer.groups
+    windows = _Windows(layer.in_channels, axes)
+    batch, groups = x.shape[0], layer.groups
     out_channels = layer.out_channels // groups
-    outputs = tuple(axis.outputs for axis in axes)
-    taps = tuple(axis.taps for axis in axes)
-    rows, places = channels // groups * math.prod(taps), math.prod(outputs)
-    # The padded image, in which no window reaches beyond an end.
-    padded = tuple(_extent(axis) for axis in axes)
-    loops = tuple(
-        axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
-    )
-    each_input: dict[str, Size] = {"c": channels}
-    each_input |= zip(letters.inputs, (axis.inputs for axis in axes), strict=True)
-    at_input = ", ".join(each_input)
-    in_padded = ", ".join(("c", *map(plus, letters.inputs, [axis.padding for axis in axes])))
-    is_padded = padded != tuple(x.shape[2:])
+    rows, places = windows.rows(groups), windows.places
+    is_padded = windows.padded != tuple(x.shape[2:])
     is_copied = any(axis.taps > 1 or axis.stride > 1 for axis in axes) or is_padded
-    by_tap = f"reshape({', '.join(map(str, (channels, *taps, *outputs)))})"
-    at_tap = ", ".join(("c", *letters.taps))
 
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
-    y = code.new((batch, layer.out_channels, *outputs))
+    y = code.new((batch, layer.out_channels, *(axis.outputs for axis in axes)))
     kernels = f"{weight}.reshape({groups}, {out_channels}, {rows})"
     images = x.view(*x.shape)
     columns = f"{x.view(batch, groups, rows, places)}[b]"
     if is_copied:
         columns = "columns"
 
-    def windows() -> str:
+    def load() -> str:
         """Write the columns of sample b."""
         if not is_copied:
             return ""
         image = "image = images[b]"
         if is_padded:
-            image = nest(each_input, f"image[{in_padded}] = images[b, {at_input}]")
-        lines = {"pixels": "image[c]"}, {"line": f"column[{at_tap}]"}
-        copy = slide(loops, *lines, "line[j] = pixels[j]")
-        return f"{image}\n{nest({'c': channels}, copy)}"
+            image = windows.each_pixel("image[{place}] = images[b, {pixel}]")
+        return joined(image, windows.each_tap("image", "column", "line[j] = pixels[j]"))
 
     def buffers() -> str:
-        """Write the arrays that `windows` fills."""
+        """Write the arrays that `load` fills."""
         if not is_copied:
             return ""
         lines = [f"images = {images}", f"columns = np.empty(({groups}, {rows}, {places}), real)"]
-        lines.append(f"column = columns.{by_tap}")
+        lines.append(f"column = columns.reshape({windows.shape})")
         if is_padded:
-            lines.append(f"image = np.zeros(({channels}, {', '.join(map(str, padded))}), real)")
+            lines.append(f"image = {windows.empty_image('zeros')}")
         return "\n".join(lines)
 
     def each_sample(*parts: str) -> None:
@@ -158,7 +195,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
         body = f"out[b, g, o, p] += {bias}[{plus(times('g', out_channels), 'o')}]"
         add_bias = nest({"g": groups, "o": out_channels, "p": places}, body)
     code(f"{buffers()}\nkernels, out = {kernels}, {out(y)}")
-    each_sample(windows(), each_group(f"np.dot(kernels[g], {columns}[g], out[b, g])"), add_bias)
+    each_sample(load(), each_group(f"np.dot(kernels[g], {columns}[g], out[b, g])"), add_bias)
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
@@ -175,7 +212,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
                     f"np.dot(grads[b, g], {columns}[g].T, product)",
                     nest({"k": out_channels * rows}, "total[g, k] += part[k]"),
                 )
-                each_sample(windows(), each_group(add))
+                each_sample(load(), each_group(add))
         if x.needs_grad:
             with code.gradient(x) as dx:
                 code(f"grads, kernels, d_images = {out(dy)}, {kernels}, {dx.view(*x.shape)}")
@@ -185,16 +222,14 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
                     return
                 code(f"""
                     d_columns = np.empty(({groups}, {rows}, {places}), real)
-                    d_image = np.empty(({channels}, {", ".join(map(str, padded))}), real)
+                    d_image = {windows.empty_image("empty")}
+                    d_column = d_columns.reshape({windows.shape})
                 """)
-                code(f"d_column = d_columns.{by_tap}")
-                lines = {"pixels": "d_image[c]"}, {"line": f"d_column[{at_tap}]"}
-                add = slide(loops, *lines, "pixels[j] += line[j]")
                 each_sample(
                     each_group("np.dot(kernels[g].T, grads[b, g], d_columns[g])"),
                     "d_image[:] = 0",
-                    nest({"c": channels}, add),
-                    nest(each_input, f"d_images[b, {at_input}] = d_image[{in_padded}]"),
+                    windows.each_tap("d_image", "d_column", "pixels[j] += line[j]"),
+                    windows.each_pixel("d_images[b, {pixel}] = d_image[{place}]"),
                 )
 
     return y, backward
@@ -380,34 +415,21 @@ def transposed_convolution(
     It is the input gradient of the convolution of these `axes`, whose input is y and output x.
     """
     axes = layer.axes(fixed(x.shape, 1))
-    letters = letters_of(axes)
-    batch, groups = x.shape[0], layer.groups
-    channels, in_channels = layer.out_channels, layer.in_channels // groups
-    outputs, taps = (
-        tuple(sizes) for sizes in zip(*((a.outputs, a.taps) for a in axes), strict=True)
-    )
-    rows, places = channels // groups * math.prod(taps), math.prod(outputs)
-    padded = tuple(_extent(axis) for axis in axes)
-    loops = tuple(
-        axis._replace(inputs=size, padding=0) for axis, size in zip(axes, padded, strict=True)
-    )
-    each_pixel: dict[str, Size] = {"c": channels}
-    each_pixel |= zip(letters.inputs, (axis.inputs for axis in axes), strict=True)
-    at_pixel = ", ".join(each_pixel)
-    in_padded = ", ".join(("c", *map(plus, letters.inputs, [axis.padding for axis in axes])))
-    lines = {"pixels": "image[c]"}, {"line": f"column[{', '.join(('c', *letters.taps))}]"}
+    windows = _Windows(layer.out_channels, axes)
+    batch, groups, in_channels = x.shape[0], layer.groups, layer.in_channels // layer.groups
+    rows, places = windows.rows(groups), windows.places
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
-    y = code.new((batch, channels, *(axis.inputs for axis in axes)))
+    y = code.new((batch, layer.out_channels, *(axis.inputs for axis in axes)))
 
     def matrices(value: Value) -> str:
         return value.view(batch, groups, in_channels, places)
 
-    def buffers(image: str) -> str:
+    def buffers(function: str) -> str:
         return f"""
             columns = np.empty(({groups}, {rows}, {places}), real)
-            column = columns.reshape({", ".join(map(str, (channels, *taps, *outputs)))})
-            image = np.{image}(({channels}, {", ".join(map(str, padded))}), real)
+            column = columns.reshape({windows.shape})
+            image = {windows.empty_image(function)}
             kernels = {weight}.reshape({groups}, {in_channels}, {rows})
         """
 
@@ -417,16 +439,16 @@ def transposed_convolution(
     each_sample = joined(
         nest({"g": groups}, "np.dot(kernels[g].T, lines[b, g], columns[g])"),
         "image[:] = 0",
-        nest({"c": channels}, slide(loops, *lines, "pixels[j] += line[j]")),
-        nest(each_pixel, f"images[b, {at_pixel}] = image[{in_padded}]{shift}"),
+        windows.each_tap("image", "column", "pixels[j] += line[j]"),
+        windows.each_pixel("images[b, {pixel}] = image[{place}]" + shift),
     )
     code(nest({"b": batch}, each_sample))
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
-        windows = joined(
-            nest(each_pixel, f"image[{in_padded}] = grads[b, {at_pixel}]"),
-            nest({"c": channels}, slide(loops, *lines, "line[j] = pixels[j]")),
+        load = joined(
+            windows.each_pixel("image[{place}] = grads[b, {pixel}]"),
+            windows.each_tap("image", "column", "line[j] = pixels[j]"),
         )
         if weight.needs_grad or x.needs_grad:
             code(buffers("zeros"))
@@ -443,12 +465,12 @@ def transposed_convolution(
                     "np.dot(lines[b, g], columns[g].T, product)",
                     nest({"k": in_channels * rows}, "total[g, k] += part[k]"),
                 )
-                code(nest({"b": batch}, joined(windows, nest({"g": groups}, add))))
+                code(nest({"b": batch}, joined(load, nest({"g": groups}, add))))
         if x.needs_grad:
             with code.gradient(x) as dx:
                 code(f"flows = {matrices(dx)}")
                 multiply = nest({"g": groups}, "np.dot(kernels[g], columns[g], flows[b, g])")
-                code(nest({"b": batch}, joined(windows, multiply)))
+                code(nest({"b": batch}, joined(load, multiply)))
 
     return y, backward
 
