@@ -309,7 +309,7 @@ class Step(Gradients):
             raise
 
 
-class DistributedStep(Step):
+class DistributedStep(Gradients):
     """A training step of several processes: see `compile`.
 
     The gradients of this process's part of a batch are one native function and the update is
@@ -331,11 +331,10 @@ class DistributedStep(Step):
         max_grad_norm: float | None,
         native: bool,
     ) -> None:
-        super().__init__(model, loss, optimizer, max_grad_norm, native)
+        super().__init__(model, loss, native)
+        self.optimizer = optimizer
+        self._max_norm = max_grad_norm
         self._update = CompiledUpdate(optimizer, native)
-
-    def _build(self, batch: Batch, n: int, free: bool) -> Program:
-        return Gradients._build(self, batch, n, free)
 
     @property
     def source(self) -> str:
