@@ -97,19 +97,23 @@ def test_it_agrees_with_the_layer(drawn, data, seed):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-10)
 
 
+def check_machine_code(model, in_channels):
+    compiled = nn.compile(copy.deepcopy(model))
+    x = np.random.default_rng(0).normal(size=(3, in_channels, 9, 8)).astype(np.float32)
+    y = model(x)
+    assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
+    assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)
+    for one, other in zip(compiled.parameters(), model.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
+
+
 def test_convolutions_of_several_ways_as_machine_code():
     pytest.importorskip("numba")
     pytest.importorskip("scipy")
     nn.seed(0)
     layers = nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 17, 3, padding=1), nn.MaxPool2d(2)
     model = nn.Sequential(*layers)
-    compiled = nn.compile(copy.deepcopy(model))
-    x = np.random.default_rng(0).normal(size=(3, 2, 9, 8)).astype(np.float32)
-    y = model(x)
-    assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
-    assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)
-    for one, other in zip(compiled.parameters(), model.parameters(), strict=True):
-        assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
+    check_machine_code(model, in_channels=2)
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": 3}, {"padding_mode": "reflect"}])
@@ -118,13 +122,7 @@ def test_depthwise_convolution_as_machine_code(options):
     pytest.importorskip("scipy")
     nn.seed(0)
     model = nn.Conv2d(3, 6, 3, padding=1, groups=3, **options)
-    compiled = nn.compile(copy.deepcopy(model))
-    x = np.random.default_rng(0).normal(size=(3, 3, 9, 8)).astype(np.float32)
-    y = model(x)
-    assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
-    assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)
-    for one, other in zip(compiled.parameters(), model.parameters(), strict=True):
-        assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
+    check_machine_code(model, in_channels=3)
 
 
 def test_a_nan_is_the_maximum_of_its_windows():
