@@ -1,4 +1,4 @@
-"""What a layer has in its attributes: parameters, sub-layers, options, and the values to load."""
+"""The attributes of a layer: its parameters, sub-layers and options, and how values are loaded."""
 
 from __future__ import annotations
 

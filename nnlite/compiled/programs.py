@@ -460,8 +460,8 @@ class Programs:
         self._build = build
         self._programs: dict[Any, list[Program]] = {}
         self._fixed: set[Any] = set()
-        # What the latest call was given, its program and its batch size: set together, as threads
-        # may call at the same time.
+        # The description of the latest batch, its program and its size. They are set together,
+        # because several threads may call at the same time.
         self._latest: tuple[Any, Any, int] = None, None, 0
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -64,7 +64,8 @@ class HalfSquaredError(ElementwiseLoss):
 
     def __init__(self, outputs: int) -> None:
         super().__init__()
-        self.outputs = outputs  # the mean is one over all numbers, of which each sample has so many
+        # The base class averages over all numbers. Times the outputs, it is a mean over samples.
+        self.outputs = outputs
 
     def losses(self, prediction: Array, target: Array) -> Array:
         return np.square(prediction - target) * (self.outputs / 2)
