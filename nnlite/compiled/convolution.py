@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
+from ..engine.axis import Axes, Axis
 from ..engine.gather import border
-from ..engine.windows import Axes, Axis
 from .forms import form
 from .kernels import gathered
 from .source import Code, Size, Value, fixed, joined, nest, product

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
-from ..engine.windows import Axes, Axis
+from ..engine.axis import Axes, Axis
 from .forms import form
 from .source import Code, Value, fixed, joined, nest, product
 

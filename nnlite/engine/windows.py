@@ -17,7 +17,8 @@ products:
   gives kW shifted lines; their sum is the row's gradient. (The usual method, col2im, sums kH·kW
   shifted images.)
 
-The matrices of all groups of channels are one stack, with the group as its first axis.
+The matrices of all groups of channels are one stack, with the group as its first axis. If each
+channel is a group, they would be vectors: see `depthwise`.
 
 Kernels of three rows, the most common size, need a third fewer multiplications in all three
 functions if the batch is large: see `winograd`. `_suits_winograd` decides this from shapes alone.
@@ -28,16 +29,15 @@ dilation are resolved for one axis at a time: see `Axis`.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
-from . import winograd
+from . import depthwise, winograd
 from .arrays import Array
+from .axis import Axes, Axis, by_input, by_tap
 from .blas import share, share_sum
 from .elementwise import where
 from .memory import empty
@@ -47,83 +47,6 @@ _BLOCK = 1 << 22
 # Number of samples, and of products in the sum of one kernel row, from which on Winograd's
 # algorithm is faster.
 _MANY_SAMPLES, _MANY_TERMS = 32, 48
-
-
-class Axis(NamedTuple):
-    """The positions of a window along one axis.
-
-    Tap k of the window for output o covers the input ``o·stride + k·dilation - padding``, or
-    padding if that is beyond an end of the input.
-    """
-
-    inputs: int
-    outputs: int
-    taps: int
-    stride: int
-    padding: int
-    dilation: int
-
-    @property
-    def span(self) -> int:
-        """Number of positions from the first to the last tap of a window."""
-        return self.dilation * (self.taps - 1) + 1
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether a window extends beyond an end of the input."""
-        end = (self.outputs - 1) * self.stride + self.span - self.padding
-        return self.padding > 0 or end > self.inputs
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether each window covers exactly the input at the position of its output."""
-        return self.taps == self.stride == 1 and self.inputs == self.outputs and not self.is_padded
-
-    @property
-    def is_tiled(self) -> bool:
-        """Whether every input lies in exactly one window."""
-        covered = self.inputs == self.outputs * self.stride and not self.is_padded
-        return covered and self.taps == self.stride
-
-
-@functools.lru_cache(maxsize=256)
-def _by_tap(axis: Axis) -> tuple[tuple[slice, slice], ...]:
-    """Return for each tap the outputs for which it covers an input, and these inputs."""
-    links = []
-    for tap in range(axis.taps):
-        offset = tap * axis.dilation - axis.padding
-        start = max(0, -(offset // axis.stride))
-        stop = max(start, min(axis.outputs, (axis.inputs - 1 - offset) // axis.stride + 1))
-        first, end = (output * axis.stride + offset for output in (start, stop))
-        links.append((slice(start, stop), slice(first, end, axis.stride)))
-    return tuple(links)
-
-
-@functools.lru_cache(maxsize=256)
-def _by_input(axis: Axis) -> tuple[tuple[slice, slice], ...]:
-    """Return for each input the taps that cover it, numbered from the last, and their outputs."""
-    links = []
-    for position in range(axis.padding, axis.padding + axis.inputs):
-        taps, outputs = [], []
-        for tap in range(axis.taps):
-            output, rest = divmod(position - (axis.taps - 1 - tap) * axis.dilation, axis.stride)
-            if rest == 0 and 0 <= output < axis.outputs:
-                taps.append(tap)
-                outputs.append(output)
-        links.append((_as_slice(taps), _as_slice(outputs)))
-    return tuple(links)
-
-
-def _as_slice(indices: list[int]) -> slice:
-    """Return the slice that selects these indices, which are ascending and evenly spaced."""
-    if not indices:
-        return slice(0)
-    step = indices[1] - indices[0] if len(indices) > 1 else 1
-    return slice(indices[0], indices[-1] + 1, step)
-
-
-Axes = tuple[Axis, ...]
-"""The axes of an image, rows first, or the one axis of a sequence."""
 
 # The axis of rows for a sequence, which has none.
 _ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
@@ -152,6 +75,9 @@ def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes, groups: i
     ndarray of shape (N, O, H', W') or (N, O, L')
     """
     rows, columns = _row_and_column(axes)
+    if _is_depthwise(x.shape[1], len(weight), groups):
+        kernels = _with_rows(weight)[:, 0]
+        return _as_given(depthwise.correlate(_by_rows(x), kernels, bias, rows, columns), x.ndim)
     y = empty((rows.outputs, len(weight), columns.outputs, len(x)), x.dtype, for_threads=True)
     image, kernels = _by_group(_by_rows(x), groups), _kernels_by_group(weight, groups)
     shift = None if bias is None else bias.reshape(groups, 1, -1, 1)
@@ -161,6 +87,9 @@ def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes, groups: i
 
 def correlate_weight(x: Array, grad: Array, axes: Axes, groups: int = 1) -> Array:
     """Return the gradient of `weight` in `correlate`, given the gradient of its result."""
+    if _is_depthwise(x.shape[1], grad.shape[1], groups):
+        of_kernels = depthwise.kernel_gradient(_by_rows(x), _by_rows(grad), *_row_and_column(axes))
+        return of_kernels[:, None] if x.ndim == 4 else of_kernels
     image, lines = _by_group(_by_rows(x), groups), _by_group(_lines(grad), groups)
     weight_grad = _weight_grad(image, lines, *_row_and_column(axes))
     kernels = weight_grad.reshape(-1, *weight_grad.shape[2:])
@@ -171,6 +100,10 @@ def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> 
     """Return the gradient of `x` in `correlate`, given the gradient of its result."""
     rows, columns = _row_and_column(axes)
     channels = weight.shape[1] * groups
+    if _is_depthwise(channels, len(weight), groups):
+        kernels = _with_rows(weight)[:, 0]
+        dx = depthwise.input_gradient(_by_rows(grad), kernels, rows, columns)
+        return _as_given(dx, grad.ndim)
     dx = empty((rows.inputs, channels, columns.inputs, len(grad)), grad.dtype, for_threads=True)
     lines, kernels = _by_group(_lines(grad), groups), _kernels_by_group(weight, groups)
     _input_grad(lines, kernels, _by_group(dx, groups), rows, columns)
@@ -231,11 +164,11 @@ def spread_sum(grad: Array, axes: Axes) -> Array:
     _, channels, _, batch = flow.shape
     lines = empty((rows.outputs, channels, columns.inputs, batch), grad.dtype)
     lines.fill(0)
-    for outputs, inputs in _by_tap(columns):
+    for outputs, inputs in by_tap(columns):
         lines[:, :, inputs] += flow[:, :, outputs]
     result = empty((rows.inputs, *lines.shape[1:]), grad.dtype, for_threads=True)
     result.fill(0)
-    for outputs, inputs in _by_tap(rows):
+    for outputs, inputs in by_tap(rows):
         result[inputs] += lines[outputs]
     return _as_given(result, grad.ndim)
 
@@ -289,6 +222,11 @@ def _row_and_column(axes: Axes) -> tuple[Axis, Axis]:
 # ---- correlation ----
 
 
+def _is_depthwise(in_channels: int, out_channels: int, groups: int) -> bool:
+    """Whether each of several channels has one kernel of its own."""
+    return in_channels == out_channels == groups > 1
+
+
 def _suits_winograd(rows: Axis, columns: Axis, in_channels: int, batch: int) -> bool:
     """Whether Winograd's algorithm applies to a convolution and is faster."""
     is_dense = all(axis.stride == axis.dilation == 1 for axis in (rows, columns))
@@ -328,7 +266,7 @@ def _weight_grad(image: Array, lines: Array, rows: Axis, columns: Axis) -> Array
     groups, _, channels, _, batch = image.shape
     if _suits_winograd(rows, columns, channels, batch):
         kernels = [
-            winograd.kernel_gradient(*of_group, _by_tap(columns), rows.padding)
+            winograd.kernel_gradient(*of_group, by_tap(columns), rows.padding)
             for of_group in zip(image, lines, strict=True)
         ]
         return np.stack(kernels).transpose(0, 4, 2, 1, 3)
@@ -371,7 +309,7 @@ def _windows(
         first, end = (min(max(edge - top, 0), height) for edge in (0, rows.inputs))
         lines[:, :first] = 0
         lines[:, end:height] = 0
-        for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
+        for tap, (outputs, inputs) in enumerate(by_tap(columns)):
             pixels = image[:, top + first : top + end, :, inputs]
             lines[:, first:end, :, tap, outputs] = pixels
         to_group, to_line, _, to_row, _, to_pixel = lines.strides
@@ -414,7 +352,7 @@ def _input_grad(lines: Array, weight: Array, grad: Array, rows: Axis, columns: A
         products = shifted.reshape(step, *kernels.shape[:2], -1)
         for start in range(first_row, last_row, step):
             stop = min(start + step, last_row)
-            for row, (taps, outputs) in enumerate(_by_input(rows)[start:stop]):
+            for row, (taps, outputs) in enumerate(by_input(rows)[start:stop]):
                 kernel = kernels[:, :, taps].reshape(*kernels.shape[:2], -1)
                 flow = lines[:, outputs].reshape(groups, -1, lines.shape[3])
                 # NumPy computes a product of one term without BLAS, several times slower.
@@ -422,7 +360,7 @@ def _input_grad(lines: Array, weight: Array, grad: Array, rows: Axis, columns: A
                 multiply(kernel, flow, out=products[row])
             block = grad[:, start:stop].swapaxes(0, 1)
             block.fill(0)
-            for tap, (outputs, inputs) in enumerate(_by_tap(columns)):
+            for tap, (outputs, inputs) in enumerate(by_tap(columns)):
                 block[..., inputs, :] += shifted[: len(block), :, tap, :, outputs]
 
     share(spread, height, grad.nbytes, lines.size * kernels.shape[1] * rows.taps)
@@ -456,7 +394,7 @@ def _combine(combine: np.ufunc, neutral: float, axis: Axis, source: Array, targe
     """Combine the inputs in each window along the first axis."""
     if axis.is_padded:
         target.fill(neutral)
-    for tap, (outputs, inputs) in enumerate(_by_tap(axis)):
+    for tap, (outputs, inputs) in enumerate(by_tap(axis)):
         if tap == 0 and not axis.is_padded:
             target[outputs] = source[inputs]
         else:
@@ -507,7 +445,7 @@ def _first_maxima(
     with_nan = np.isnan(y).any()
     tiled = rows.is_tiled and columns.is_tiled
     last = rows.taps * columns.taps - 1
-    taps = itertools.product(_by_tap(rows), _by_tap(columns))
+    taps = itertools.product(by_tap(rows), by_tap(columns))
     for index, ((i, h), (j, w)) in enumerate(taps):
         if tiled and index == last:
             found = pending  # the maximum must be at this last position

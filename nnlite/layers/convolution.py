@@ -9,10 +9,9 @@ import numpy as np
 from .. import init
 from ..checks import as_output_grad, boolean, integer, one_of
 from ..engine.arrays import Array
+from ..engine.axis import Axes, Axis
 from ..engine.gather import BORDERS, border, gather, scatter
 from ..engine.windows import (
-    Axes,
-    Axis,
     arrange,
     channel_sums,
     correlate,

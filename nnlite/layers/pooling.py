@@ -11,9 +11,9 @@ import numpy as np
 
 from ..checks import as_output_grad, boolean, integer
 from ..engine.arrays import Array
+from ..engine.axis import Axis
 from ..engine.elementwise import full_like
 from ..engine.windows import (
-    Axis,
     arrange,
     places_of_maxima,
     pool_max,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from ..checks import as_floats, integer
 from ..engine.arrays import Array
-from ..engine.windows import Axes, Axis
+from ..engine.axis import Axes, Axis
 from ..layer import Layer
 
 Size = int | tuple[int, ...]

@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import nnlite as nn
+from nnlite.engine import depthwise, winograd
 from nnlite.engine import windows as engine
-from nnlite.engine import winograd
 
 Array = NDArray[Any]
 Pair = tuple[int, int]
@@ -73,8 +73,10 @@ def windows(draw: st.DrawFn, pooling: bool = False, dilated: bool = True) -> Win
 # ---- Conv2d ----
 
 
-def conv(window: Window, in_channels: int, out_channels: int, bias: bool = True) -> nn.Conv2d:
-    layer = nn.Conv2d(in_channels, out_channels, *window[1:], bias=bias, rng=0)
+def conv(
+    window: Window, in_channels: int, out_channels: int, bias: bool = True, groups: int = 1
+) -> nn.Conv2d:
+    layer = nn.Conv2d(in_channels, out_channels, *window[1:], groups, bias=bias, rng=0)
     return layer.astype(np.float64)
 
 
@@ -150,10 +152,25 @@ def test_so_they_are_with_winograds_algorithm(
     assert used == ["convolve", "kernel_gradient", "convolve"]
 
 
-def check_the_sums_of_the_docstring(
-    window: Window, batch: int, in_channels: int, out_channels: int, bias: bool
+@given(
+    window=windows(),
+    batch=st.integers(1, 3),
+    channels=st.integers(2, 4),
+    bias=st.booleans(),
+    block=st.sampled_from([1, 1000, depthwise._BLOCK]),
+)
+def test_so_they_are_if_each_channel_has_a_kernel_of_its_own(
+    window: Window, batch: int, channels: int, bias: bool, block: int
 ) -> None:
-    layer = conv(window, in_channels, out_channels, bias)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(depthwise, "_BLOCK", block)
+        check_the_sums_of_the_docstring(window, batch, channels, channels, bias, groups=channels)
+
+
+def check_the_sums_of_the_docstring(
+    window: Window, batch: int, in_channels: int, out_channels: int, bias: bool, groups: int = 1
+) -> None:
+    layer = conv(window, in_channels, out_channels, bias, groups)
     weight = layer.weight.data
     x = normal(batch, in_channels, *window.image)
     grad = normal(batch, out_channels, *window.outputs, seed=1)
@@ -161,11 +178,12 @@ def check_the_sums_of_the_docstring(
     for n, o, i, j in np.ndindex(y.shape):
         if bias:
             y[n, o, i, j] = layer.bias.data[o]
-        for c in range(in_channels):
+        first = o * groups // out_channels * weight.shape[1]  # channel of the group of output o
+        for c in range(weight.shape[1]):
             for (u, v), (h, w) in window.pixels(i, j):
-                y[n, o, i, j] += weight[o, c, u, v] * x[n, c, h, w]
-                x_grad[n, c, h, w] += weight[o, c, u, v] * grad[n, o, i, j]
-                weight_grad[o, c, u, v] += x[n, c, h, w] * grad[n, o, i, j]
+                y[n, o, i, j] += weight[o, c, u, v] * x[n, first + c, h, w]
+                x_grad[n, first + c, h, w] += weight[o, c, u, v] * grad[n, o, i, j]
+                weight_grad[o, c, u, v] += x[n, first + c, h, w] * grad[n, o, i, j]
     assert_allclose(layer(x), y, rtol=1e-11, atol=1e-12)
     assert_allclose(layer.backward(grad), x_grad, rtol=1e-11, atol=1e-12)
     assert_allclose(layer.weight.grad, weight_grad, rtol=1e-11, atol=1e-12)
