@@ -150,8 +150,8 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any]:
 def reused_like(array: NDArray[Any]) -> NDArray[Any] | None:
     """Return `empty_like(array)` if it is in reused memory or marked, and otherwise None.
 
-    It is for the `out` of NumPy functions: the memory of a small result is theirs to allocate, which
-    takes less time.
+    It is the `out` of a NumPy function. With None the function allocates a small result itself,
+    which takes less time.
     """
     for_threads = array.base is not None and is_for_threads(array)
     if array.nbytes < _SMALL:
