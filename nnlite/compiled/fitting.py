@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import time
+from typing import Any, TypeGuard
+
 import numpy as np
 
 import nnlite as nn
 
 from ..engine.arrays import Array
 from ..modes import no_grad
+from ..random import generator_state, load_generator_state
 from ..training.batches import Batch
+from ..training.supervisor import Supervisor
+from ..training.together import generators_of
 from . import programs
-from .compile import CompiledModel, Gradients
+from .compile import CompiledModel, Gradients, _check
+from .epochs import EpochProgram
 from .forms import form_of
 from .optimizers import CompiledUpdate
+from .source import FixedBatchError
 
 
 class CompiledFit:
@@ -27,12 +36,27 @@ class CompiledFit:
     """
 
     def __init__(
-        self, model: nn.Layer, loss: nn.Layer, optimizer: nn.Optimizer, native: bool = True
+        self,
+        model: nn.Layer,
+        loss: nn.Layer,
+        optimizer: nn.Optimizer,
+        max_norm: float | None,
+        native: bool = True,
     ) -> None:
         form_of(loss)
         self.model = CompiledModel(model, native)
         self._gradients = Gradients(model, loss, native)
         self.step = CompiledUpdate(optimizer, native)
+
+        def build(batch: programs.Batch, n: int, free: bool) -> EpochProgram:
+            if not free:
+                raise FixedBatchError
+            _check(batch, model, loss)
+            return EpochProgram(model, loss, batch, n, free, native, optimizer, max_norm)
+
+        self._epochs = programs.Programs(build)
+        self._can_loop = True
+        self._seconds = math.inf  # of a step, as measured last
 
     def passes(self, batch: Batch) -> tuple[Array, float]:
         """Add the gradients of a batch, with its scale, to those of the parameters.
@@ -49,3 +73,70 @@ class CompiledFit:
                 batch.loss_of(self._gradients.loss, self._gradients.model(*batch.inputs))
             raise
         return output, loss
+
+    def make_steps(self, supervisor: Supervisor) -> None:
+        """Make steps of an epoch in native calls of many steps each, as far as that is possible.
+
+        The loop of `fit` makes those that are left, from one that fails on, and raises its error.
+        """
+        loader = supervisor.training.train
+        if not (self._can_loop and supervisor.can_loop() and _is_plain(loader)):
+            return
+        goes_on = False
+        try:
+            goes_on = self._make_steps(supervisor, loader)
+        finally:
+            if not goes_on:
+                loader.leave()
+
+    def _make_steps(self, supervisor: Supervisor, loader: nn.DataLoader) -> bool:
+        """Return whether the epoch goes on."""
+        training, arrays, size = supervisor.training, loader.arrays, loader.batch_size
+        epoch = loader.begun()
+        while epoch.batches < len(loader) and training.stopped is None:
+            program = self._program([array[:size] for array in arrays], loader.inputs)
+            if program is None:
+                break
+            count = min(len(loader) - epoch.batches, supervisor.longest_stretch(self._seconds))
+            count = 1 if program.is_single else count
+            generators = generators_of(training) if program.is_single else []
+            states = [generator_state(rng) for rng in generators]
+            order = loader.order_of(count)
+            with_outputs = bool(training.tally.metrics)
+            if math.isinf(self._seconds):
+                program.steps(size, order[:0], arrays, [], with_outputs)  # compiles it
+            with supervisor.stretch():
+                begun = time.perf_counter()
+                numbers, rates = supervisor.look_ahead(program.numbers, count)
+                losses, outputs = program.steps(size, order, arrays, numbers, with_outputs)
+                made = len(losses)
+                epoch.batches += made
+                targets = [array[order] for array in arrays[loader.inputs :]]
+                supervisor.record(size, losses, outputs, targets, rates, program.kept)
+                self._seconds = (time.perf_counter() - begun) / max(1, made)
+            supervisor.after_step(made)
+            if made < count:
+                for rng, state in zip(generators, states, strict=True):
+                    load_generator_state(rng, state)
+                break
+        return training.stopped is None
+
+    def _program(self, sample: list[Array], inputs: int) -> EpochProgram | None:
+        """Return the program for a batch like this, or None if there is none."""
+        try:
+            program, n = self._epochs.find(programs.Batch(sample, inputs))
+        except (FixedBatchError, TypeError, ValueError):
+            self._can_loop = False  # the loop of `fit` has the message
+            return None
+        return program if program.can_run(n) else None
+
+
+def _is_plain(loader: Any) -> TypeGuard[nn.DataLoader]:
+    """Whether the batches of a loader are those of its arrays, which native code can read."""
+    return (
+        isinstance(loader, nn.DataLoader)
+        and type(loader).__iter__ is nn.DataLoader.__iter__
+        and loader.transform is None
+        and loader.shard.size == 1
+        and all(array.flags.carray and array.dtype.kind in "fiub" for array in loader.arrays)
+    )

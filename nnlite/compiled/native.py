@@ -115,6 +115,16 @@ class Native:
         return function
 
 
+def functions_of(source: str, native: bool) -> Native | Plain:
+    """Return the functions of a source: the same object for the same source, while it is known."""
+    return _native(source, cache_folder()) if native else Plain(source)
+
+
+@functools.lru_cache(64)
+def _native(source: str, folder: str) -> Native:
+    return Native(source)
+
+
 def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
     for routine, place in functions.ROUTINES.items():
         if hasattr(module, routine):

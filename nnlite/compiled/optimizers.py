@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import math
+import operator
 import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+import numpy as np
 
 import nnlite as nn
 
 from ..optim.adaptive import nadam_rates, radam_rates
 from ..optim.base import Run
 from .forms import form, form_of
-from .native import Native, Plain
+from .native import functions_of
 from .source import Code, function, header
 
 Options = dict[str, Any]
@@ -41,6 +44,8 @@ class Rule(NamedTuple):
 class Update:
     """The part of a step that moves the parameters that have a gradient, clipped to `max_norm`.
 
+    With `keeps`, it first copies what it moves.
+
     Attributes
     ----------
     lines : list of str
@@ -49,9 +54,17 @@ class Update:
         The numbers of the source, such as learning rates.
     arrays : dict of str to ndarray
         The arrays of the source.
+    kept : list of (ndarray, ndarray)
+        The arrays that it moves, and the copies.
     """
 
-    def __init__(self, optimizer: nn.Optimizer, runs: list[Run], max_norm: float | None) -> None:
+    def __init__(
+        self,
+        optimizer: nn.Optimizer,
+        runs: list[Run],
+        max_norm: float | None,
+        keeps: bool = False,
+    ) -> None:
         self._optimizer = optimizer
         self._rule: Rule = form_of(optimizer)()
         self._runs = runs
@@ -63,11 +76,13 @@ class Update:
         self._numbers: list[float] | None = None  # until they are asked for
         self.names: list[str] = []
         self.arrays = _arrays(optimizer, runs)
+        self.kept = [(run.value, np.empty_like(run.value)) for run in runs if keeps]
+        self.arrays |= {f"group{i}_kept": copy for i, (_, copy) in enumerate(self.kept)}
         self.lines = [] if max_norm is None else _clipping(len(runs), max_norm)
         title = f"\n# {type(optimizer).__name__}"
         for index, run in enumerate(runs):
-            arrays = [*optimizer.state_names, "value", "grad"]
-            text = self._rule.text(run.group)
+            arrays = [*optimizer.state_names, "value", "grad", "kept"]
+            text = "kept[i] = value[i]\n" * keeps + self._rule.text(run.group)
             read = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
             numbers = [name for name in self._rule.scalars(run.group, run.step) if name in read]
             self._used.append(numbers)
@@ -85,8 +100,12 @@ class Update:
             numbers += [float(scalars[name]) for name in used]
         return numbers
 
-    def numbers(self) -> list[float]:
-        """Return the numbers of the next step, in the order of `names`."""
+    def numbers(self, ahead: int = 0) -> list[float]:
+        """Return the numbers of the step after `ahead` others, in the order of `names`."""
+        if ahead:
+            groups = [run.group for run in self._runs]
+            counts = [ahead * self._optimizer.counts(group) for group in groups]
+            return self.numbers_of(groups, [*map(operator.add, self._steps, counts)])
         if self._numbers is None:
             self._numbers = self.numbers_of([run.group for run in self._runs], self._steps)
         return self._numbers
@@ -126,7 +145,7 @@ class CompiledUpdate:
     def __init__(self, optimizer: nn.Optimizer, native: bool) -> None:
         form_of(optimizer)
         self._optimizer = optimizer
-        self._module = Native if native else Plain
+        self._native = native
         # By the options that are 0 in each run: the update, and what calls its function.
         self._written: dict[Any, tuple[Update, Callable[..., Any]]] = {}
         self.source = ""
@@ -151,7 +170,7 @@ class CompiledUpdate:
         body = function("update", [*update.names, *update.arrays], lines, doc)
         title = f"Step of {type(self._optimizer).__name__}"
         self.source = f"{header(title, dtype, body)}\n\n{body}"
-        return update, self._module(self.source).call
+        return update, functions_of(self.source, self._native).call
 
 
 def _arrays(optimizer: nn.Optimizer, runs: list[Run]) -> dict[str, Any]:

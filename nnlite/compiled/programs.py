@@ -18,7 +18,7 @@ from ..engine.memory import lay_out
 from ..modes import current
 from ..optim.clipping import clip_grad_norm
 from ..parameter import Parameter
-from .native import Native, Plain
+from .native import functions_of
 from .optimizers import CompiledUpdate, Update
 from .source import (
     BATCH,
@@ -108,7 +108,7 @@ class Program:
         """Make the functions that were defined callable."""
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
-        self._run = (Native if self._native else Plain)(self.source).call
+        self._run = functions_of(self.source, self._native).call
 
     @property
     def full_source(self) -> str:
@@ -277,14 +277,14 @@ class LossProgram(Program):
         self._can_split = is_separable(model, loss, code, [*inputs, *others, self.output])
         # For each thread: its gradients, in one flat array and by name.
         self._gradients_of_parts: list[tuple[Array, dict[str, Array]]] = []
-        self._assemble(model, loss, batch.names)
+        self._assemble(model, loss, [*inputs, *others])
 
-    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
+    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         code = self.code
         result = f"return loss, float({code.divisor or 1}), {self.output.name!s}"
         lines = [*code.forward, *code.backward, *code.commits, result]
         doc = "Compute the gradients; return the loss, its divisor and the output."
-        self.define("gradients", given, lines, doc)
+        self.define("gradients", [x.name for x in given], lines, doc)
         if self._can_split:
             doc = "Add the gradients of a part of the batch to those of others."
             arguments = ["total", "factor", "part", "weight"]
@@ -395,6 +395,8 @@ class DividedStepProgram(LossProgram):
 class StepProgram(LossProgram):
     """The function ``step`` of a model, its loss and its optimizer."""
 
+    _keeps = False
+
     def __init__(
         self,
         model: nn.Layer,
@@ -410,13 +412,13 @@ class StepProgram(LossProgram):
         self._max_norm = max_norm
         super().__init__(model, loss, batch, n, free, native)
 
-    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: list[str]) -> None:
+    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         code = self.code
         self._gather()
         update = "\n" + code.resolved("\n".join(self._update.lines))
         lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
         doc = "Make a training step, and return the loss before it."
-        self.define("step", given, lines, doc, self._update.names)
+        self.define("step", [x.name for x in given], lines, doc, self._update.names)
         kind = type(self._optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
@@ -425,7 +427,8 @@ class StepProgram(LossProgram):
         self._optimizer.zero_grad()
         for parameter in self.code.trained.values():
             parameter.accumulate(np.zeros_like(parameter.data))
-        self._update = Update(self._optimizer, self._optimizer.runs(), self._max_norm)
+        runs = self._optimizer.runs()
+        self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
     def is_current(self) -> bool:
         return (

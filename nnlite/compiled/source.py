@@ -375,15 +375,15 @@ class Code:
             If a variable is read that the same forward or backward has not assigned.
         """
         text = textwrap.dedent(text).strip("\n")
-        tree = ast.parse(text)
-        for name in _ordered(tree, ast.Store):
+        stored, loaded = _names_of(text)
+        for name in stored:
             if not name.startswith(_MARK) and name not in self._renamed:
                 free = name
                 while free in self._taken or _RESERVED.fullmatch(free):
                     free += "_"
                 self._renamed[name] = free
                 self._variables.add(free)
-        for name in _ordered(tree, ast.Load):
+        for name in loaded:
             is_known = name in self._renamed or name in self._taken or hasattr(builtins, name)
             if not (is_known or name.startswith(_MARK) or _RESERVED.fullmatch(name)):
                 raise NameError(
@@ -437,7 +437,7 @@ def _is_by_sample(inputs: list[Value], output: Any) -> bool:
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     """Return the first lines of a source file: imports of what `body` uses, and ``real``."""
-    used = _names(ast.parse(body), ast.Load)
+    used = set(_names_of(body)[1])
     single = dtype == np.float32
     imports = [
         f"{of_single if single else of_double} as {name}"
@@ -464,24 +464,21 @@ def function(name: str, arguments: list[str], lines: list[str], doc: str) -> str
 
 def carried(forward: list[str], backward: list[str]) -> list[str]:
     """Return the variables of forward that backward reads, in the order of their assignment."""
-    first, second = (ast.parse("\n".join(lines)) for lines in (forward, backward))
-    read = _names(second, ast.Load) - _names(second, ast.Store)
-    return [name for name in dict.fromkeys(_ordered(first, ast.Store)) if name in read]
+    stored, loaded = _names_of("\n".join(backward))
+    read = set(loaded) - set(stored)
+    first = _names_of("\n".join(forward))[0]
+    return [name for name in dict.fromkeys(first) if name in read]
 
 
 def used(names: Iterable[str], lines: list[str]) -> list[str]:
     """Return those of `names` that the statements read."""
-    read = _names(ast.parse("\n".join(lines)), ast.Load)
+    read = set(_names_of("\n".join(lines))[1])
     return [name for name in names if name in read]
 
 
-def _names(tree: ast.AST, context: type[ast.expr_context]) -> set[str]:
-    return set(_ordered(tree, context))
-
-
-def _ordered(tree: ast.AST, context: type[ast.expr_context]) -> list[str]:
-    return [
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, context)
-    ]
+@functools.lru_cache(4096)
+def _names_of(text: str) -> tuple[list[str], list[str]]:
+    """Return the names that statements assign, and those that they read, in their order."""
+    names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
+    stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]
+    return stored, [node.id for node in names if isinstance(node.ctx, ast.Load)]

@@ -244,6 +244,42 @@ class DataLoader(Hinted):
                 self._running = None
                 self.epoch += 1
 
+    @property
+    def inputs(self) -> int:
+        """The number of arrays that are inputs of a model.
+
+        :meta private:
+        """
+        return self._inputs or 1
+
+    def begun(self) -> _Epoch:
+        """Return the epoch that the next iteration continues; begin one if there is none.
+
+        :meta private:
+        """
+        if self._next is None:
+            self._next = self._new_epoch()
+        return self._next
+
+    def leave(self) -> None:
+        """End an epoch that has begun, as leaving a loop over it does.
+
+        :meta private:
+        """
+        if self._next is not None:
+            self._next = None
+            self.epoch += 1
+
+    def order_of(self, batches: int) -> Array:
+        """Return the samples of the next batches of an epoch that has begun.
+
+        :meta private:
+        """
+        epoch = self.begun()
+        start = epoch.batches * self.batch_size
+        stop = min(start + batches * self.batch_size, self._drawn())
+        return np.arange(start, stop) if epoch.order is None else epoch.order[start:stop]
+
     def grouped(self, arrays: tuple[Array, ...]) -> Any:
         """Return arrays in the order of `arrays` as a batch has them.
 

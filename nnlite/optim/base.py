@@ -309,6 +309,13 @@ class Optimizer(Hinted):
         self._synchronized = False
         self.latest_step = object()
 
+    def steps_to_flush(self) -> int:
+        """Return the number of steps until subnormals are flushed: see `state_names`.
+
+        :meta private:
+        """
+        return min(block.steps_to_flush() for blocks in self._blocks for block in blocks)
+
     def checked_groups(self) -> list[dict[str, Any]]:
         """Return copies of the groups, having checked changes made by hand since the last step.
 

@@ -134,6 +134,10 @@ class FlatBlock:
         if moving and steps[moving[0]] % _STEPS_TO_FLUSH == 0:
             self._flush_subnormals()
 
+    def steps_to_flush(self) -> int:
+        """Return the number of steps until subnormals are flushed."""
+        return min(_STEPS_TO_FLUSH - step % _STEPS_TO_FLUSH for step in self.steps)
+
     def _flush_subnormals(self) -> None:
         tiny = np.finfo(self.values.dtype).tiny
         for array in self.state:

@@ -85,7 +85,7 @@ def as_batch(given: Any, loss: Layer) -> Batch:
         )
     inputs, *targets = given
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    return Batch(inputs, tuple(targets), *_weight_and_count(loss, *targets))
+    return Batch(inputs, tuple(targets), *weight_and_count(loss, *targets))
 
 
 def _without_targets(given: Any, loss: Layer) -> Batch:
@@ -98,7 +98,7 @@ def _without_targets(given: Any, loss: Layer) -> Batch:
             f"inputs, sample weights), got {len(items)} items"
         )
     count = len(np.asarray(inputs[0]))
-    return Batch(inputs, tuple(weights), *_weight_and_count(loss, np.empty(count), *weights))
+    return Batch(inputs, tuple(weights), *weight_and_count(loss, np.empty(count), *weights))
 
 
 def takes_target(loss: Layer) -> bool:
@@ -111,7 +111,7 @@ def as_outputs(predictions: Any) -> tuple[Any, ...]:
     return predictions if isinstance(predictions, tuple) else (predictions,)
 
 
-def _weight_and_count(loss: Layer, targets: Any, sample_weight: Any = None) -> tuple[float, int]:
+def weight_and_count(loss: Layer, targets: Any, sample_weight: Any = None) -> tuple[float, int]:
     """Return the divisor of the mean of `loss`, and the number of targets that it does not ignore.
 
     The divisor is Σ w c over targets of weight w and class weight c.

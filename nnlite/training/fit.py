@@ -106,8 +106,9 @@ def fit(
         Whether an exception within a step undoes the step, and a loss that is not finite restores
         the last good weights. It costs a copy of the parameters in each step.
     compile : bool, default False
-        Whether the passes through model and loss, the step of the optimizer and the validation are
-        native functions: see `nnlite.compile`. The figures are the same but for rounding.
+        Whether the steps and the validation are native functions: see `nnlite.compile`. The
+        figures are the same but for rounding. One call makes many steps if it can, and the metrics
+        of these steps are computed after it.
     checkpoint : path or Checkpoint, optional
         The file of a checkpoint after each epoch, or a `Checkpoint` to save at other intervals. The
         last one has the model as `fit` returns it.
@@ -200,7 +201,7 @@ def fit(
     if boolean(compile, "fit: compile"):
         from ..compiled.fitting import CompiledFit
 
-        compiled = CompiledFit(model, loss, optimizer)
+        compiled = CompiledFit(model, loss, optimizer, max_norm)
         step, tested = compiled.step, compiled.model
     saver = checked_checkpoint(checkpoint, resume)
     if saver is not None or optimizer.processes.size > 1:
@@ -216,6 +217,8 @@ def fit(
     with supervisor.run():
         while training.begin_epoch():
             with supervisor.epoch():
+                if compiled is not None and accumulate == 1:
+                    compiled.make_steps(supervisor)
                 for batches in supervisor.steps(accumulate):
                     with supervisor.step():
                         optimizer.zero_grad()
@@ -237,7 +240,7 @@ def fit(
                             clip_grad_norm(parameters, max_norm)
                         good.keep_parameters()
                         step()
-                    supervisor.after_step(batches)
+                    supervisor.after_step(len(batches))
                 figures = {} if validation is None else _validate(tested, loss, validation, named)
                 supervisor.end_epoch(figures)
             supervisor.after_epoch()

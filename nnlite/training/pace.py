@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from ..checks import one_of
 from ..optim.schedules import OneCycleLR, Schedule, SequentialLR
@@ -48,6 +49,22 @@ class Pace:
             self._check_figures()
         elif every == "epoch":
             self._warn_of_long_cycles()
+
+    def can_go_back(self) -> bool:
+        """Whether `go_back` can undo `after_step`."""
+        return self.every == "epoch" or isinstance(self._schedule, (Schedule, type(None)))
+
+    def state(self) -> Any:
+        """Return the state, for `go_back`."""
+        is_stepped = self._schedule is not None and self.every == "step"
+        return self._schedule.state_dict() if is_stepped else None
+
+    def go_back(self, state: Any, steps: int) -> None:
+        """Let only so many steps be made since `state` was taken."""
+        if state is not None:
+            self._schedule.load_state_dict(state)
+        for _ in range(steps):
+            self.after_step()
 
     def after_step(self) -> None:
         """Step a schedule that counts steps of the optimizer."""

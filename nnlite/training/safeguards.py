@@ -49,7 +49,7 @@ class LastGood:
             for name, _ in layer.named_buffers(recurse=False)
         ]
         self._buffers: list[Array] = []
-        self._moved: list[int] = []  # places of the parameters that the last step has moved
+        self._kept: list[tuple[Array, Array]] = []  # what the last step has moved, and copies
         # Whether the loss was finite with the weights as they are now, and with any so far.
         self._proven = self._ever_proven = False
         self._moving = False
@@ -84,17 +84,22 @@ class LastGood:
         """Copy the parameters that have a gradient, which the optimizer is about to move."""
         if not self._enabled:
             return
-        self._moved = []
+        self._kept = []
         for place, parameter in enumerate(self._parameters):
             if parameter.grad is None:
                 continue
             copied = self._copies[place]
             if copied is None or copied.dtype != parameter.dtype:
-                self._copies[place] = parameter.data.copy()
+                copied = self._copies[place] = parameter.data.copy()
             else:
                 np.copyto(copied, parameter.data)
-            self._moved.append(place)
+            self._kept.append((parameter.data, copied))
         self._proven, self._moving = False, True
+
+    def have_moved(self, kept: list[tuple[Array, Array]]) -> None:
+        """Record that steps with finite losses have moved arrays: each with a copy of before."""
+        self._kept = kept
+        self._proven, self._ever_proven = False, True
 
     def restore(self, error: NotFiniteError) -> str:
         """Restore the last weights that `error` does not speak against, and say which they are."""
@@ -109,8 +114,8 @@ class LastGood:
         return "the model has the last weights with which the loss was finite"
 
     def _put_back(self) -> None:
-        for place in self._moved:
-            self._parameters[place].data[...] = self._copies[place]
+        for array, copy in self._kept:
+            array[...] = copy
 
 
 class Interrupts:
@@ -121,7 +126,7 @@ class Interrupts:
     """
 
     def __init__(self) -> None:
-        self._holding = self._pending = self._installed = False
+        self._holding = self._firmly = self._pending = self._installed = False
 
     def __enter__(self) -> Interrupts:
         in_main = threading.current_thread() is threading.main_thread()
@@ -142,18 +147,18 @@ class Interrupts:
 
     def _receive(self, signal_number: int, frame: Any) -> None:
         # The second Ctrl-C does not wait: the step under way is given up.
-        if not self._holding or self._pending:
+        if not self._holding or (self._pending and not self._firmly):
             raise KeyboardInterrupt
         self._pending = True
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Defer Ctrl-C to the end of the block."""
-        self._holding = True
+    def held(self, firmly: bool = False) -> Iterator[None]:
+        """Defer Ctrl-C to the end of the block; with `firmly`, the second one too."""
+        self._holding, self._firmly = True, firmly
         try:
             yield
         finally:
-            self._holding = False
+            self._holding = self._firmly = False
         if self._pending:
             raise KeyboardInterrupt
 

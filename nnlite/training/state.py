@@ -144,6 +144,11 @@ class Training:
         """
         self.stopped = str(reason)
 
+    def methods(self, hook: str) -> list[Any]:
+        """Return the method `hook` of each callback that has it."""
+        methods = [getattr(callback, hook, None) for callback in self._callbacks]
+        return [method for method in methods if method is not None]
+
     def call(self, hook: str) -> None:
         """Call the method `hook` of each callback that has it; functions after each epoch.
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from ..engine.arrays import Array
 from .arguments import in_training
-from .batches import Batch, as_batch, averages
-from .callbacks import Checkpoint
+from .batches import Batch, as_batch, averages, takes_target, weight_and_count
+from .callbacks import Callback, Checkpoint
 from .pace import Pace
 from .progress import Progress
 from .safeguards import Interrupts, LastGood, NotFiniteError, naming
 from .state import Training
 from .together import begin_together, weight_of_step
+
+# Where many steps are made at a time: seconds after which Ctrl-C and the bar have their turn.
+_SECONDS = 0.05
 
 
 class Supervisor:
@@ -34,6 +38,10 @@ class Supervisor:
     resume : bool
         Whether the run continues from the checkpoint.
     progress : Progress
+
+    Attributes
+    ----------
+    training : Training
     """
 
     def __init__(
@@ -45,7 +53,7 @@ class Supervisor:
         resume: bool,
         progress: Progress,
     ) -> None:
-        self._training = training
+        self.training = self._training = training
         self._pace = pace
         self._good = good
         self._checkpoint, self._resume = checkpoint, resume
@@ -121,12 +129,98 @@ class Supervisor:
         if self._training.tally.add(predictions, batch, loss):
             self._good.prove()
 
-    def after_step(self, batches: list[Batch]) -> None:
+    def after_step(self, batches: int) -> None:
         """Call the callbacks, save a checkpoint if it is time, and move the bar."""
         self._training.call("on_step_end")
         if self._checkpoint is not None:
-            self._checkpoint.after_step(self._training, len(batches))
-        self._progress.advance(len(batches))
+            self._checkpoint.after_step(self._training, batches)
+        self._progress.advance(batches)
+
+    # ---- many steps at a time ----
+
+    def can_loop(self) -> bool:
+        """Whether many steps can be made at a time, and those that fail be taken back."""
+        return self._pace.can_go_back() and takes_target(self._training.loss)
+
+    def longest_stretch(self, seconds: float) -> int:
+        """Return the number of steps that may be made at a time, if each takes so long.
+
+        It is 1 if a callback looks at each step. Checkpoints are saved between stretches, and
+        the optimizer flushes subnormals there.
+        """
+        training = self._training
+        if any(getattr(method, "__func__", None) is not Callback.on_step_end
+               for method in training.methods("on_step_end")):  # fmt: skip
+            return 1
+        longest = [int(_SECONDS / seconds), training.optimizer.steps_to_flush()]
+        if self._checkpoint is not None and self._checkpoint.every_batches is not None:
+            every = self._checkpoint.every_batches
+            longest.append(every - training.batch % every)
+        return max(1, min(longest))
+
+    @contextlib.contextmanager
+    def stretch(self) -> Iterator[None]:
+        """Context of many steps: Ctrl-C waits for its end, the second one too."""
+        with self._interrupts.held(firmly=True):
+            yield
+
+    def look_ahead(
+        self, numbers: Callable[[int], list[float] | None], count: int
+    ) -> tuple[list[list[float]], list[float]]:
+        """Step the schedule for `count` steps to come.
+
+        Return ``numbers(i)`` and the learning rate of each, up to one for which there are none.
+        """
+        self._state = self._pace.state()
+        found, rates = [], []
+        for ahead in range(count):
+            of_step = numbers(ahead)
+            if of_step is None:
+                break
+            found.append(of_step)
+            rates.append(self._training.optimizer.lr)
+            self._pace.after_step()
+        return found, rates
+
+    def record(
+        self,
+        size: int,
+        losses: list[float],
+        outputs: Array,
+        targets: list[Array],
+        rates: list[float],
+        kept: list[tuple[Array, Array]],
+    ) -> None:
+        """Record the steps that were made of those that `look_ahead` has prepared.
+
+        Parameters
+        ----------
+        size : int
+            The number of samples in a batch.
+        losses : list of float
+            Those of the steps that were made.
+        outputs : ndarray
+            Of all of them, or empty if there are no metrics.
+        targets : list of ndarray
+            The targets of all samples, and their weights if they have any.
+        rates : list of float
+            The learning rates.
+        kept : list of (ndarray, ndarray)
+            The arrays that were moved, with copies of before the last step.
+        """
+        training = self._training
+        if len(losses) < len(rates):
+            self._pace.go_back(self._state, len(losses))
+        if not losses:
+            return
+        self._good.have_moved(kept)
+        training.lr = rates[len(losses) - 1]
+        for number, loss in enumerate(losses):
+            part = slice(number * size, (number + 1) * size)
+            training.batch += 1
+            given = [array[part] for array in targets]
+            batch = Batch((), tuple(given), *weight_and_count(training.loss, *given))
+            training.tally.add(outputs[part] if len(outputs) else None, batch, loss)
 
     def end_epoch(self, validation: Mapping[str, float]) -> None:
         """Put the figures of the epoch into the history, and step the schedule."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from numpy.testing import assert_allclose
 
 import nnlite as nn
 from nnlite.compiled import fitting
+from nnlite.compiled.epochs import EpochProgram
+from nnlite.training import supervisor
 
 from .test_fit import blobs
 
@@ -22,15 +25,20 @@ def as_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "CompiledFit", plain)
 
 
-def classifier() -> nn.Sequential:
+def classifier(dropout: float = 0.2) -> nn.Sequential:
+    """Return a network, of which a call makes many steps only without dropout."""
     nn.seed(1)
-    layers = nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 3)
+    layers = [nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)]
+    if dropout:
+        layers.insert(3, nn.Dropout(dropout))
     return nn.Sequential(*layers).astype(np.float64)
 
 
-def trained(compile: bool, loss: nn.Loss | None = None, **options: Any) -> Any:
+def trained(
+    compile: bool, loss: nn.Loss | None = None, dropout: float = 0.2, **options: Any
+) -> Any:
     """Return model, optimizer and history of a run."""
-    model = classifier()
+    model = classifier(dropout)
     make = options.pop("optimizer", functools.partial(nn.SGD, lr=0.1, momentum=0.9))
     optimizer = make(model.parameters())
     schedule = options.pop("schedule", None)
@@ -88,9 +96,186 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(params=[0.0, 1e9], ids=["steps", "stretches"])
+def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Let each call make one step, or as many as it may."""
+    monkeypatch.setattr(supervisor, "_SECONDS", request.param)
+    return float(request.param)
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.0])
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_the_run_that_is_not_compiled(name: str) -> None:
-    assert_same_run(*[trained(compile, **CASES[name]) for compile in (True, False)])
+@pytest.mark.usefixtures("seconds")
+def test_it_is_the_run_that_is_not_compiled(name: str, dropout: float) -> None:
+    runs = [trained(compile, dropout=dropout, **CASES[name]) for compile in (True, False)]
+    assert_same_run(*runs)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the list of the numbers of steps that native calls have made."""
+    monkeypatch.setattr(supervisor, "_SECONDS", 1e9)
+    made: list[int] = []
+    steps = EpochProgram.steps
+
+    def counted(self: EpochProgram, *arguments: Any) -> Any:
+        losses, outputs = steps(self, *arguments)
+        made.append(len(losses))
+        return losses, outputs
+
+    monkeypatch.setattr(EpochProgram, "steps", counted)
+    return made
+
+
+def test_a_call_makes_many_steps(calls: list[int]) -> None:
+    trained(True, dropout=0, epochs=2)  # of 5 steps each
+    assert calls == [0, 1, 4, 5]  # the first compiles, the second takes the time
+
+
+def test_calls_end_where_subnormals_are_flushed(calls: list[int]) -> None:
+    trained(True, dropout=0, optimizer=functools.partial(nn.Adam, lr=0.01), epochs=14)
+    assert np.cumsum(calls)[-1] == 70
+    assert 64 in np.cumsum(calls)
+
+
+def test_calls_end_where_checkpoints_are_saved(calls: list[int], tmp_path: Path) -> None:
+    checkpoint = nn.Checkpoint(tmp_path / "run.npz", every_batches=2)
+    whole = trained(True, dropout=0, epochs=2, checkpoint=checkpoint)
+    assert calls == [0, 1, 1, 2, 1, 2, 2, 1]
+    assert_same_run(whole, trained(False, dropout=0, epochs=2))
+
+
+def test_callbacks_see_each_step(calls: list[int]) -> None:
+    seen = []
+
+    class Watch(nn.Callback):
+        def on_step_end(self, training: nn.Training) -> None:
+            seen.append((training.batch, training.lr, training.figures["loss"]))
+            if training.epoch == 2 and training.batch == 3:
+                training.stop("it is enough")
+
+    runs = [
+        trained(
+            compile, dropout=0, callbacks=[Watch()], epochs=3, schedule_every="step",
+            schedule=lambda o: nn.LinearLR(o, 1.0, 0.0, 15),
+        )
+        for compile in (True, False)
+    ]  # fmt: skip
+    assert_same_run(*runs)
+    assert_allclose(seen[:8], seen[8:])
+    assert set(calls) == {0, 1}
+
+
+@pytest.mark.parametrize("dropout", [0.2, 0.0])
+@pytest.mark.parametrize("schedule_every", ["step", "epoch"])
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.usefixtures("seconds")
+def test_a_step_that_fails_is_as_if_it_was_not_compiled(
+    batch: int, schedule_every: str, dropout: float
+) -> None:
+    points, labels = blobs(70)
+    points[16 * batch - 1] = np.inf
+    errors, states = [], []
+    for compile in (True, False):
+        model = classifier(dropout)
+        optimizer = nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        schedule = nn.StepLR(optimizer, 2)
+        if schedule_every == "step":
+            schedule = nn.OneCycleLR(optimizer, 0.1, 30)  # moves the momentum too
+        loader = nn.DataLoader(points, labels, batch_size=16)
+        history = nn.History()
+        nn.seed(2)
+        with pytest.raises(ValueError, match=rf"epoch 1, batch {batch}: .*NaN or inf") as error:
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, loader, schedule=schedule, epochs=2,
+                schedule_every=schedule_every, compile=compile, history=history, progress=False,
+            )  # fmt: skip
+        errors.append(str(error.value))
+        states.append((model, optimizer, history))
+        assert schedule.count == (batch - 1 if schedule_every == "step" else 0)
+        assert loader.epoch == 1
+        assert len(list(loader)) == 5
+        states[-1] += (nn.random.generator().random(),)
+    assert errors[0] == errors[1]
+    assert states[0][3] == states[1][3]
+    for one, other in zip(*[state[0].state_dict().values() for state in states], strict=True):
+        assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+    one, other = (state[1].state_dict() for state in states)
+    assert one["param_groups"] == other["param_groups"]
+    for place, state in one["state"].items():
+        for name, value in state.items():
+            assert_allclose(value, other["state"][place][name], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_waits_for_the_end_of_a_call(calls: list[int], times: int) -> None:
+    """The metric stands for the moment in which a call is under way."""
+
+    def interrupting(outputs: Any, targets: Any) -> float:
+        if sum(calls) == 5:
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        return 0.0
+
+    model = classifier(dropout=0)
+    optimizer = nn.Adam(model.parameters(), lr=0.01)
+    loader = nn.DataLoader(*blobs(70), batch_size=16)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, loader, metrics=[interrupting], epochs=2,
+                compile=True, progress=False,
+            )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert calls == [0, 1, 4]
+    assert optimizer.state_dict()["state"][0]["step"] == 5
+    assert loader.epoch == 1
+
+
+def test_a_run_may_begin_within_an_epoch_of_the_loader(calls: list[int]) -> None:
+    runs = []
+    for compile in (True, False):
+        model = classifier(dropout=0)
+        optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        loader = nn.DataLoader(*blobs(70), batch_size=16, shuffle=True, rng=0)
+        for _ in loader:
+            state = loader.state_dict()
+            break
+        loader.load_state_dict(state)
+        history = nn.fit(
+            model, nn.CrossEntropy(), optimizer, loader, compile=compile, progress=False
+        )
+        runs.append((model, optimizer, history))
+    assert sum(calls) == 4
+    assert_same_run(*runs)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"points": np.asfortranarray(blobs(70)[0])},
+        {"points": blobs(70)[0].astype(np.float32)},
+        {"labels": blobs(70)[1].astype(np.int8)},
+        {"labels": blobs(70)[1].astype(np.uint64)},
+    ],
+    ids=["another order", "float32", "int8", "uint64"],
+)
+@pytest.mark.usefixtures("seconds")
+def test_arrays_of_other_kinds(data: dict[str, Any]) -> None:
+    points, labels = blobs(70)
+    runs = []
+    for compile in (True, False):
+        model = classifier(dropout=0)
+        optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        arrays = {"points": points, "labels": labels, **data}.values()
+        loader = nn.DataLoader(*arrays, batch_size=16, shuffle=True, rng=0)
+        history = nn.fit(
+            model, nn.CrossEntropy(), optimizer, loader, compile=compile, progress=False
+        )
+        runs.append((model, optimizer, history))
+    assert_same_run(*runs)
 
 
 def test_sequences_of_different_lengths() -> None:
@@ -122,8 +307,9 @@ def test_machine_code_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
     pytest.importorskip("scipy")
     monkeypatch.undo()
-    options = CASES["validation and metrics"]
-    assert_same_run(*[trained(compile, **options) for compile in (True, False)])
+    for dropout in (0.2, 0):
+        options = {**CASES["validation and metrics"], "dropout": dropout}
+        assert_same_run(*[trained(compile, **options) for compile in (True, False)])
 
 
 def test_a_checkpoint_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
