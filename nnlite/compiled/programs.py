@@ -319,7 +319,7 @@ class LossProgram(Program):
             start, stop = bounds[part]
             gradients = self._gradients_of_parts[part - 1] if part else {}
             arrays = zip(bound, self._bound["gradients"], strict=True)
-            rows = [values[name].reshape(n, -1)[start:stop].ravel() for name in given]
+            rows = [self._of_samples(values[name], name, n, start, stop) for name in given]
             results[part] = self._run(
                 "gradients", stop - start, *rows, *[gradients.get(name, a) for name, a in arrays]
             )
@@ -342,6 +342,14 @@ class LossProgram(Program):
                 self._run("add", total, factor, grad.reshape(-1), weights[part])
         loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
         return loss, np.concatenate(outputs).reshape(fixed(self.output.shape, n))
+
+    def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
+        """Return the part of some of n samples of an argument, all of it if they share it."""
+        code = self.code
+        if name in code.per_call and name not in code.divided:
+            return array
+        size = len(array) // n
+        return array[start * size : stop * size]
 
 
 class StepProgram(LossProgram):

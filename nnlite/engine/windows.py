@@ -428,7 +428,7 @@ def _spread_to_maxima(
         result.fill(0)
     for (i, h), (j, w), found in _first_maxima(image, y, rows, columns):
         if tiled:
-            where(found, grad[i, :, j], out=result[h, :, w])
+            result[h, :, w] = where(found, grad[i, :, j])
         else:
             result[h, :, w] += where(found, grad[i, :, j])
 
