@@ -254,18 +254,12 @@ class Parameter(Hinted):
                 self._set_grad(grad)
             self._storage = grad
 
-    def is_kept_in(self, data: Array, grads: Array) -> tuple[bool, bool]:
-        """Return whether the value, and whether the gradient, is still where `keep_in` put it.
-
-        `data` is the array that was passed to `keep_in`, and `grads` the flat array that contains
-        the array passed for the gradient. A missing gradient counts as in place.
+    def has_grad_outside(self, flat: Array) -> bool:
+        """Whether there is a gradient that is no part of `flat`, where `keep_in` put it.
 
         :meta private:
         """
-        grad = self._grad
-        return self._data is data, (
-            grad is None or (grad is self._storage and grad.base is grads.base)
-        )
+        return self._grad is not None and self._grad.base is not flat.base
 
     def _grad_storage(self) -> Array:
         """Memory for the next gradient: that of the last one, unless it has references left."""
