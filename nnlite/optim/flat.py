@@ -103,10 +103,14 @@ class FlatBlock:
 
         Neighbours of equal numbers of steps make one stretch.
         """
+        moving, steps = self._moving_places(), self.steps
+        if len(moving) == len(steps) == steps.count(steps[0]):
+            yield steps[0], 0, self.values.size  # the usual case
+            return
         run: tuple[int, int, int] | None = None
-        for place in self._moving_places():
+        for place in moving:
             start, stop = self.bounds[place]
-            step = self.steps[place]
+            step = steps[place]
             if run is not None and run[0] == step and run[2] == start:
                 run = (step, run[1], stop)
                 continue
