@@ -12,7 +12,7 @@ from .checks import boolean, check_is_array
 from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
-from .engine.memory import is_held
+from .engine.memory import is_held, ones
 from .hints import Hinted
 from .tables import Table
 
@@ -153,7 +153,7 @@ class Parameter(Hinted):
             raise ValueError(
                 f"{self} has got a gradient of shape {grad.shape}; the shapes must agree"
             )
-        if not self.requires_grad:
+        if not self._requires_grad:
             return
         if self._grad is None:
             storage = self._grad_storage()
@@ -215,7 +215,7 @@ class Parameter(Hinted):
 
         :meta private:
         """
-        if not self.requires_grad:
+        if not self._requires_grad:
             return
         if self._grad is None:
             storage = self._grad_storage()
@@ -224,6 +224,17 @@ class Parameter(Hinted):
             self._set_grad(storage)
         else:
             self._grad += product(left, right).reshape(self.shape)
+
+    def accumulate_sums(self, rows: Array) -> None:
+        """Add the sum of each column of a matrix to the gradient.
+
+        :meta private:
+        """
+        if len(rows) == 1:
+            self.accumulate(rows[0])
+        else:
+            # A product with ones is faster than `sum`.
+            self.accumulate_product(ones((1, len(rows)), rows.dtype), rows)
 
     def keep_in(self, data: Array | None = None, grad: Array | None = None) -> None:
         """Move the value to the memory of `data`, and the gradient to that of `grad`.

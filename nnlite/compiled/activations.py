@@ -14,7 +14,7 @@ from typing import Any
 import nnlite as nn
 
 from .forms import form
-from .source import Code, FixedBatchError, Size, Value, nest, product
+from .source import Code, Size, Value, counted_axis, nest, product
 
 Formulas = Callable[[Any], tuple[str, str]]
 
@@ -181,11 +181,9 @@ def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
 @form(nn.GLU)
 def glu(layer: nn.GLU, code: Code, x: Value) -> Any:
     """Y = a σ(b) for the halves a, b of x; da = dy σ(b), db = dy a σ(b) (1 - σ(b))."""
-    axis = layer.dim % len(x.shape)
-    size, before, behind = x.shape[axis], product(x.shape[:axis]), product(x.shape[axis + 1 :])
-    if not isinstance(size, int):
-        raise FixedBatchError
-    half = size // 2
+    axis = counted_axis(code, layer.dim, x.shape)
+    half = int(x.shape[axis]) // 2
+    before, behind = product(x.shape[:axis]), product(x.shape[axis + 1 :])
     y = code.new((*x.shape[:axis], half, *x.shape[axis + 1 :]))
     halves, whole = (before, half, behind), (before, 2, half, behind)
     sizes: dict[str, Size] = {"i": before, "j": half, "k": behind}

@@ -11,7 +11,7 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
-from .programs import StepProgram
+from .programs import Batch, DividedStepProgram, StepProgram
 from .source import BATCH, Value, fixed, function, nest, product, used
 
 
@@ -38,11 +38,7 @@ class EpochProgram(StepProgram):
             copy = f"{x}[row * {width} + i] = {array}[{order}[{start} + row] * {width} + i]"
             lines += [f"{x} = np.empty({x.size}, {kind})", nest({"row": BATCH, "i": width}, copy)]
         lines = [code.resolved("\n".join(lines)), *code.forward, *code.backward, ""]
-        lines += [
-            f"if not math.isfinite(np.dot({name}, {name})):\n    return"
-            for name in update.arrays
-            if name.endswith("_grad")
-        ]
+        lines += update.checks
         lines += [
             code.resolved(f"{name} = {numbers}[{batch}, {place}]")
             for place, name in enumerate(update.names)
@@ -58,6 +54,7 @@ class EpochProgram(StepProgram):
         lines.append(code.resolved("\n".join(record)))
         body = "\n".join(lines)
         loop = [f"for {batch!s} in range({losses!s}.size):\n{textwrap.indent(body, '    ')}"]
+        loop.append("return True")
         per_call = used(code.per_call, lines)
         arguments = [str(a) for a in (size, order, made, numbers, losses, outputs, *data)]
         arguments += per_call
@@ -68,39 +65,12 @@ class EpochProgram(StepProgram):
         kind = type(self._optimizer).__name__
         self.finish(f"Training of {model.label} with {loss.label} and {kind}")
 
-    @property
-    def kept(self) -> list[tuple[Array, Array]]:
-        """The arrays that a step moves, each with a copy of what it was before the last step."""
-        return self._update.kept
-
-    def can_run(self, n: int) -> bool:
-        """Whether a step with a batch of `n` samples is this function, on one thread."""
-        moved = {id(parameter) for parameter in self._optimizer.parameters()}
-        return (
-            self.output.shape[:1] == (BATCH,)
-            and all(id(parameter) in moved for parameter in self.code.trained.values())
-            and len(self.bounds(n)) == 1
-        )
-
-    @property
-    def is_single(self) -> bool:
-        """Whether a call makes one step, since something is drawn for each, such as dropout."""
-        return bool(self.code.per_call)
-
-    def numbers(self, ahead: int) -> list[float] | None:
-        """Return the numbers of the step after `ahead` others, with the options as they are now.
-
-        None if the source is of other options.
-        """
-        return self._update.numbers(ahead) if self._update.fits() else None
+    def prepare(self, size: int, order: Array, data: Batch) -> None:
+        """Compile, with the arguments that `steps` will get."""
+        self.steps(size, order[:0], data, [], False)
 
     def steps(
-        self,
-        size: int,
-        order: Array,
-        data: Sequence[Array],
-        numbers: Sequence[list[float]],
-        with_outputs: bool,
+        self, size: int, order: Array, data: Batch, numbers: Sequence[list[float]], outputs: bool
     ) -> tuple[list[float], Array]:
         """Make steps; return the losses of those that were made, and the outputs of the model.
 
@@ -110,21 +80,56 @@ class EpochProgram(StepProgram):
             The number of samples in a batch.
         order : ndarray of int64
             The samples of the batches.
-        data : sequence of ndarray
-            The arrays of the data set, contiguous.
+        data : Batch
+            The whole data set, of contiguous arrays.
         numbers : sequence of list of float
             Those of each step, as the method `numbers` returns them.
-        with_outputs : bool
+        outputs : bool
             Whether the outputs are asked for; there are none otherwise.
         """
         made, losses = np.zeros(1, np.int64), np.empty(len(numbers))
-        shape = fixed(self.output.shape, len(order) if with_outputs else 0)
-        outputs = np.empty(shape, self.code.dtype)
+        shape = fixed(self.output.shape, len(order) if outputs else 0)
+        results = np.empty(shape, self.code.dtype)
         rates = np.array(numbers, np.float64).reshape(len(numbers), len(self._update.names))
-        arrays = [outputs.reshape(-1), *(array.reshape(-1) for array in data)]
+        arrays = [results.reshape(-1), *(array.reshape(-1) for array in data.arrays)]
         arrays += [self.code.per_call[name](len(order)) for name in self._arguments["steps"][0]]
         with contextlib.suppress(ValueError):  # the uncompiled model has the message
             self._run("steps", size, order, made, rates, losses, *arrays, *self._bound["steps"])
         for _ in range(made[0]):
             self._update.advance()
-        return losses[: made[0]].tolist(), outputs
+        return losses[: made[0]].tolist(), results
+
+
+class DividedEpochProgram(DividedStepProgram):
+    """The steps of many batches, whose gradients are computed by several threads."""
+
+    _keeps = True
+
+    def prepare(self, size: int, order: Array, data: Batch) -> None:
+        """Compile, with the arguments that `steps` will get."""
+        with contextlib.suppress(ValueError):
+            self.compute(_picked(data, order[:size]), len(order[:size]))
+
+    def steps(
+        self, size: int, order: Array, data: Batch, numbers: Sequence[list[float]], outputs: bool
+    ) -> tuple[list[float], Array]:
+        """Make steps, as `EpochProgram.steps` does."""
+        losses: list[float] = []
+        results: list[Array] = []
+        for number, of_step in enumerate(numbers):
+            rows = order[number * size : (number + 1) * size]
+            try:
+                loss, output = self.compute(_picked(data, rows), len(rows))
+            except ValueError:
+                break
+            if not self.call("update", len(rows), {}, of_step):
+                break
+            self._update.advance()
+            losses.append(loss)
+            results.append(output)
+        return losses, np.concatenate(results) if outputs and results else np.empty(0)
+
+
+def _picked(data: Batch, rows: Array) -> Batch:
+    """Return some samples of a data set."""
+    return Batch([array[rows] for array in data.arrays], data.inputs)

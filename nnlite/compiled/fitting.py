@@ -18,7 +18,7 @@ from ..training.supervisor import Supervisor
 from ..training.together import generators_of
 from . import programs
 from .compile import CompiledModel, Gradients, _check
-from .epochs import EpochProgram
+from .epochs import DividedEpochProgram, EpochProgram
 from .forms import form_of
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
@@ -48,11 +48,13 @@ class CompiledFit:
         self._gradients = Gradients(model, loss, native)
         self.step = CompiledUpdate(optimizer, native)
 
-        def build(batch: programs.Batch, n: int, free: bool) -> EpochProgram:
+        def build(batch: programs.Batch, n: int, free: bool) -> programs.StepProgram:
             if not free:
                 raise FixedBatchError
             _check(batch, model, loss)
-            return EpochProgram(model, loss, batch, n, free, native, optimizer, max_norm)
+            arguments = model, loss, batch, n, free, native, optimizer, max_norm
+            divided = DividedEpochProgram(*arguments)
+            return divided if len(divided.bounds(n)) > 1 else EpochProgram(*arguments)
 
         self._epochs = programs.Programs(build)
         self._can_loop = True
@@ -91,27 +93,30 @@ class CompiledFit:
 
     def _make_steps(self, supervisor: Supervisor, loader: nn.DataLoader) -> bool:
         """Return whether the epoch goes on."""
-        training, arrays, size = supervisor.training, loader.arrays, loader.batch_size
+        training, size = supervisor.training, loader.batch_size
+        data = programs.Batch(loader.arrays, loader.inputs)
+        has_metrics = bool(training.tally.metrics)
         epoch = loader.begun()
         while epoch.batches < len(loader) and training.stopped is None:
-            program = self._program([array[:size] for array in arrays], loader.inputs)
+            program = self._program(data, size)
             if program is None:
                 break
-            count = min(len(loader) - epoch.batches, supervisor.longest_stretch(self._seconds))
-            count = 1 if program.is_single else count
-            generators = generators_of(training) if program.is_single else []
+            left = len(loader) - epoch.batches
+            count = min(left, supervisor.longest_stretch(self._seconds))
+            generators: list[Any] = []
+            if program.code.per_call:  # something is drawn for each step, such as dropout
+                count, generators = 1, generators_of(training)
             states = [generator_state(rng) for rng in generators]
             order = loader.order_of(count)
-            with_outputs = bool(training.tally.metrics)
             if math.isinf(self._seconds):
-                program.steps(size, order[:0], arrays, [], with_outputs)  # compiles it
+                program.prepare(size, order, data)
             with supervisor.stretch():
                 begun = time.perf_counter()
                 numbers, rates = supervisor.look_ahead(program.numbers, count)
-                losses, outputs = program.steps(size, order, arrays, numbers, with_outputs)
+                losses, outputs = program.steps(size, order, data, numbers, has_metrics)
                 made = len(losses)
                 epoch.batches += made
-                targets = [array[order] for array in arrays[loader.inputs :]]
+                targets = [array[order] for array in loader.arrays[loader.inputs :]]
                 supervisor.record(size, losses, outputs, targets, rates, program.kept)
                 self._seconds = (time.perf_counter() - begun) / max(1, made)
             supervisor.after_step(made)
@@ -121,14 +126,15 @@ class CompiledFit:
                 break
         return training.stopped is None
 
-    def _program(self, sample: list[Array], inputs: int) -> EpochProgram | None:
-        """Return the program for a batch like this, or None if there is none."""
+    def _program(self, data: programs.Batch, size: int) -> Any:
+        """Return the program for batches of this size, or None if there is none."""
+        sample = programs.Batch([array[:size] for array in data.arrays], data.inputs)
         try:
-            program, n = self._epochs.find(programs.Batch(sample, inputs))
+            program, _ = self._epochs.find(sample)
         except (FixedBatchError, TypeError, ValueError):
             self._can_loop = False  # the loop of `fit` has the message
             return None
-        return program if program.can_run(n) else None
+        return program if program.can_loop() else None
 
 
 def _is_plain(loader: Any) -> TypeGuard[nn.DataLoader]:

@@ -12,7 +12,7 @@ import nnlite as nn
 from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
-from .source import Code, Shape, Size, Value, fixed, product
+from .source import Code, Shape, Size, Value, counted_axis, fixed, product
 
 
 @form(nn.Linear)
@@ -94,7 +94,7 @@ def dropout(layer: nn.Dropout, code: Code, x: Value) -> Any:
 
 def dropped(code: Code, x: Value, p: float, draw: Callable[[int], Array]) -> Any:
     """Return x with the elements set to 0 whose noise, ``draw(n)``, is below p."""
-    noise = code.each_call("noise", lambda n: draw(n).reshape(-1))
+    noise = code.each_call("noise", lambda n: draw(n).reshape(-1), by_sample=True)
     scale = f"real({1 / (1 - p) if p < 1 else 0.0!r})"
     # The noise is of float32, and is compared as such.
     keeps = f"{noise}[i] >= np.float32({p!r})"
@@ -114,16 +114,16 @@ def dropped(code: Code, x: Value, p: float, draw: Callable[[int], Array]) -> Any
     return y, backward
 
 
-def lines_along(shape: Shape, dim: int) -> tuple[str, Size, str]:
+def lines_along(code: Code, shape: Shape, dim: int) -> tuple[str, Size, str]:
     """Return the sizes before, of and behind the axis `dim`, as text."""
-    axis = dim % len(shape)
+    axis = counted_axis(code, dim, shape)
     return product(shape[:axis]), shape[axis], product(shape[axis + 1 :])
 
 
 @form(nn.Softmax)
 def softmax(layer: nn.Softmax, code: Code, x: Value) -> Any:
     """y_j = exp(x_j) / Σ_k exp(x_k); dx = y (dy - Σ_k dy_k y_k)."""
-    before, size, behind = lines_along(x.shape, layer.dim)
+    before, size, behind = lines_along(code, x.shape, layer.dim)
     y = code.new(x.shape)
     code(f"""
         a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
@@ -160,7 +160,7 @@ def softmax(layer: nn.Softmax, code: Code, x: Value) -> Any:
 @form(nn.LogSoftmax)
 def log_softmax(layer: nn.LogSoftmax, code: Code, x: Value) -> Any:
     """y_j = x_j - log Σ_k exp(x_k); dx = dy - exp(y) Σ_k dy_k."""
-    before, size, behind = lines_along(x.shape, layer.dim)
+    before, size, behind = lines_along(code, x.shape, layer.dim)
     y = code.new(x.shape)
     code(f"""
         a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}

@@ -436,6 +436,7 @@ def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Val
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")
+        code.divisor = str(norm)
 
     def backward() -> None:
         if not scores.needs_grad:
@@ -480,6 +481,7 @@ def multi_margin(
     """)
     if loss.reduction == "mean":
         code(f"loss /= {norm}")
+        code.divisor = str(norm)
 
     def backward() -> None:
         if not scores.needs_grad:

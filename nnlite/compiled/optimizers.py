@@ -44,7 +44,7 @@ class Rule(NamedTuple):
 class Update:
     """The part of a step that moves the parameters that have a gradient, clipped to `max_norm`.
 
-    With `keeps`, it first copies what it moves.
+    With `keeps`, it copies what it moves.
 
     Attributes
     ----------
@@ -56,6 +56,8 @@ class Update:
         The arrays of the source.
     kept : list of (ndarray, ndarray)
         The arrays that it moves, and the copies.
+    checks : list of str
+        With `keeps`: statements that return False if a gradient is not finite.
     """
 
     def __init__(
@@ -78,6 +80,10 @@ class Update:
         self.arrays = _arrays(optimizer, runs)
         self.kept = [(run.value, np.empty_like(run.value)) for run in runs if keeps]
         self.arrays |= {f"group{i}_kept": copy for i, (_, copy) in enumerate(self.kept)}
+        self.checks = [
+            f"if not math.isfinite(np.dot(group{i}_grad, group{i}_grad)):\n    return False"
+            for i in range(len(self.kept))
+        ]
         self.lines = [] if max_norm is None else _clipping(len(runs), max_norm)
         title = f"\n# {type(optimizer).__name__}"
         for index, run in enumerate(runs):

@@ -14,12 +14,10 @@ import nnlite as nn
 from ..changes import changes
 from ..engine import threads
 from ..engine.arrays import FLOATS, Array
-from ..engine.memory import lay_out
 from ..modes import current
-from ..optim.clipping import clip_grad_norm
 from ..parameter import Parameter
 from .native import functions_of
-from .optimizers import CompiledUpdate, Update
+from .optimizers import Update
 from .source import (
     BATCH,
     Code,
@@ -109,11 +107,6 @@ class Program:
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
         self._run = functions_of(self.source, self._native).call
-
-    @property
-    def full_source(self) -> str:
-        """The source, with that of other functions that are called beside it."""
-        return self.source
 
     # ---- the arrays ----
 
@@ -275,11 +268,15 @@ class LossProgram(Program):
         code.write_backward([], [], [])
         self._averages = bool(code.divisor)
         self._can_split = is_separable(model, loss, code, [*inputs, *others, self.output])
-        # For each thread: its gradients, in one flat array and by name.
-        self._gradients_of_parts: list[tuple[Array, dict[str, Array]]] = []
+        # Of each thread but the first: its gradients by name.
+        self._gradients_of_parts: list[dict[str, Array]] = []
         self._assemble(model, loss, [*inputs, *others])
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
+        self._define_gradients(given)
+        self.finish(f"Compiled {model.label} with {loss.label}")
+
+    def _define_gradients(self, given: Sequence[Value]) -> None:
         code = self.code
         result = f"return loss, float({code.divisor or 1}), {self.output.name!s}"
         lines = [*code.forward, *code.backward, *code.commits, result]
@@ -289,16 +286,10 @@ class LossProgram(Program):
             doc = "Add the gradients of a part of the batch to those of others."
             arguments = ["total", "factor", "part", "weight"]
             self._texts.append(function("add", arguments, [_ADDITION], doc))
-        self.finish(f"Compiled {model.label} with {loss.label}")
 
-    def bindings(self) -> dict[str, Any]:
-        self._gradients_of_parts = [self._new_gradients()]
-        return self._gradients_of_parts[0][1]
-
-    def _new_gradients(self) -> tuple[Array, dict[str, Array]]:
-        shapes = [parameter.shape for parameter in self.code.trained.values()]
-        flat, arrays = lay_out(shapes, self.code.dtype)
-        return flat, dict(zip(self.code.trained, arrays, strict=True))
+    def bind_anew(self) -> None:
+        super().bind_anew()
+        self._gradients_of_parts = []
 
     def bounds(self, n: int) -> list[tuple[int, int]]:
         """Return the bounds of the parts that threads compute of a batch of n samples."""
@@ -319,16 +310,16 @@ class LossProgram(Program):
         self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
     ) -> tuple[float, Array]:
         """Let each thread compute the gradients of a part, and add them."""
-        while len(self._gradients_of_parts) < len(bounds):
-            self._gradients_of_parts.append(self._new_gradients())
+        while len(self._gradients_of_parts) < len(bounds) - 1:
+            self._gradients_of_parts.append(super().bindings())
         given, bound = self._arguments["gradients"]
         results: list[Any] = [None] * len(bounds)
 
         def compute(part: int) -> None:
             start, stop = bounds[part]
-            gradients = self._gradients_of_parts[part][1]
+            gradients = self._gradients_of_parts[part - 1] if part else {}
             arrays = zip(bound, self._bound["gradients"], strict=True)
-            rows = [values[name].reshape(n, -1)[start:stop].ravel() for name in given]
+            rows = [self._of_samples(values[name], name, n, start, stop) for name in given]
             results[part] = self._run(
                 "gradients", stop - start, *rows, *[gradients.get(name, a) for name, a in arrays]
             )
@@ -344,50 +335,27 @@ class LossProgram(Program):
         weights = [1.0] * len(bounds)
         if self._averages:
             weights = [divisor / sum(divisors) for divisor in divisors]
-        flats = [flat for flat, _ in self._gradients_of_parts]
-        for part in range(1, len(bounds)):
-            self._run("add", flats[0], weights[0] if part == 1 else 1.0, flats[part], weights[part])
+        for part, gradients in enumerate(self._gradients_of_parts[: len(bounds) - 1], 1):
+            factor = weights[0] if part == 1 else 1.0
+            for name, grad in gradients.items():
+                total = self._gradients[name].reshape(-1)
+                self._run("add", total, factor, grad.reshape(-1), weights[part])
         loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
         return loss, np.concatenate(outputs).reshape(fixed(self.output.shape, n))
 
-
-class DividedStepProgram(LossProgram):
-    """A step whose gradients are computed by several threads, each for a part of the batch."""
-
-    def __init__(
-        self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
-        native: bool,
-        optimizer: nn.Optimizer,
-        max_norm: float | None,
-    ) -> None:
-        super().__init__(model, loss, batch, n, free, native)
-        self._optimizer, self._max_norm = optimizer, max_norm
-        self._update = CompiledUpdate(optimizer, native)
-
-    @property
-    def full_source(self) -> str:
-        return f"{self.source}\n\n{self._update.source}"
-
-    def step(self, batch: Batch, n: int) -> float:
-        """Make a step; return the loss before it."""
-        loss, _ = self.compute(batch, n)
-        self._optimizer.zero_grad()
-        self.accumulate()
-        if self._max_norm is not None:
-            clip_grad_norm(self._optimizer.parameters(), self._max_norm)
-        self._update()
-        return loss
+    def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
+        """Return the part of some of n samples of an argument, all of it if they share it."""
+        code = self.code
+        if name in code.per_call and name not in code.divided:
+            return array
+        size = len(array) // n
+        return array[start * size : stop * size]
 
 
 class StepProgram(LossProgram):
     """The function ``step`` of a model, its loss and its optimizer."""
 
-    _keeps = False
+    _keeps = False  # whether a step copies what it moves
 
     def __init__(
         self,
@@ -449,11 +417,55 @@ class StepProgram(LossProgram):
                 raise OutdatedError
             self.bind_anew()
 
+    @property
+    def kept(self) -> list[tuple[Array, Array]]:
+        """The arrays that a step moves, each with a copy of what it was before the last step."""
+        return self._update.kept
+
+    def can_loop(self) -> bool:
+        """Whether steps can be made one after the other, without what `fit` does between them."""
+        moved = {id(parameter) for parameter in self._optimizer.parameters()}
+        return self.output.shape[:1] == (BATCH,) and all(
+            id(parameter) in moved for parameter in self.code.trained.values()
+        )
+
+    def numbers(self, ahead: int) -> list[float] | None:
+        """Return the numbers of the step after `ahead` others, with the options as they are now.
+
+        None if the source is of other options.
+        """
+        return self._update.numbers(ahead) if self._update.fits() else None
+
     def step(self, batch: Batch, n: int) -> float:
         """Make a step; return the loss before it."""
         loss = self.call("step", n, self.values(batch, n), self._update.numbers())
         self._update.advance()
         return float(loss)
+
+
+class DividedStepProgram(StepProgram):
+    """A step whose gradients are computed by several threads, each for a part of the batch.
+
+    The function ``gradients`` computes them, and ``update`` moves the parameters.
+    """
+
+    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
+        self._gather()
+        self._define_gradients(given)
+        update = self.code.resolved("\n".join(self._update.lines))
+        lines = [*self._update.checks, update, "return True"]
+        doc = "Move the parameters, and return True; or False if a gradient is not finite."
+        self.define(
+            "update", [], lines, doc if self._keeps else "Move the parameters.", self._update.names
+        )
+        kind = type(self._optimizer).__name__
+        self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
+
+    def step(self, batch: Batch, n: int) -> float:
+        loss, _ = self.compute(batch, n)
+        self.call("update", n, {}, self._update.numbers())
+        self._update.advance()
+        return loss
 
 
 class Programs:
@@ -473,7 +485,7 @@ class Programs:
     @property
     def source(self) -> str:
         """The source of the program that was found last."""
-        return self.latest.full_source if self.latest else ""
+        return self.latest.source if self.latest else ""
 
     @property
     def latest(self) -> Any:

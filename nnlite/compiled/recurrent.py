@@ -133,7 +133,7 @@ def recurrent(
     width = directions * layer.hidden_size
     states = ("h", "c") if isinstance(layer, nn.LSTM) else ("h",)
     final = _final_states(
-        layer, code, (layer.num_layers * directions, batch, layer.hidden_size), states
+        layer, code, (batch, layer.num_layers * directions, layer.hidden_size), states
     )
     for index in range(layer.num_layers):
         if index and layer.dropout and code.is_training(layer):
@@ -160,18 +160,19 @@ def recurrent(
 def _final_states(
     layer: Recurrent, code: Code, shape: tuple[Any, ...], names: Sequence[str]
 ) -> list[Name]:
-    """Return the names of the arrays of ``last_state``, which are new in each call."""
+    """Return the names of arrays of this shape, new in each call: ``last_state``, samples first."""
     arrays: dict[str, Array] = {}
 
     def new(name: str) -> Callable[[int], Array]:
         def array(n: int) -> Array:
-            arrays[name] = np.empty(fixed(shape, n), code.dtype)
+            array = np.empty(fixed(shape, n), code.dtype)
+            arrays[name] = array.swapaxes(0, 1)
             layer.last_state = tuple(arrays.values()) if len(names) > 1 else arrays[name]
-            return arrays[name]
+            return array
 
         return array
 
-    return [code.each_call(f"last_{name}", new(name)) for name in names]
+    return [code.each_call(f"last_{name}", new(name), by_sample=True) for name in names]
 
 
 def _noise(layer: Recurrent, x: Value) -> Callable[[int], Array]:
@@ -274,7 +275,7 @@ class _Run:
         product_ = f"np.dot({columns}[t], {matrix}.T, {sums}[t])"
         code(nest({"t": self.length}, f"{product_}\n{step}"))
         last = [
-            f"{final}[{self.index}, b, k] = {array}[{self.length}, b, k]"
+            f"{final}[b, {self.index}, k] = {array}[{self.length}, b, k]"
             for final, array in zip(self.final, self.states.values(), strict=True)
         ]
         if self.only_last:

@@ -9,7 +9,7 @@ import nnlite as nn
 from ..layers.embedding import sinusoids
 from ..layers.shape import filled
 from .forms import form
-from .source import BATCH, Code, FixedBatchError, Shape, Size, Value, fixed, nest, product
+from .source import Code, Size, Value, counted_axis, fixed, nest, product
 
 
 @form(nn.Squeeze)
@@ -29,7 +29,7 @@ def unsqueeze(layer: nn.Unsqueeze, code: Code, x: Value) -> Value:
 @form(nn.Unflatten)
 def unflatten(layer: nn.Unflatten, code: Code, x: Value) -> Value:
     """Every value is a flat array already."""
-    axis = _axis(code, layer.dim, x.shape)
+    axis = counted_axis(code, layer.dim, x.shape)
     sizes = filled(layer.unflattened_size, int(x.shape[axis])) or ()
     return x.with_shape((*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))
 
@@ -56,7 +56,7 @@ def permute(layer: nn.Permute, code: Code, x: Value) -> Any:
 @form(nn.Slice)
 def slice_(layer: nn.Slice, code: Code, x: Value) -> Any:
     """Copy a part along an axis; the gradient of the rest is 0."""
-    axis = _axis(code, layer.dim, x.shape)
+    axis = counted_axis(code, layer.dim, x.shape)
     places = range(int(x.shape[axis]))[layer.start : layer.stop : layer.step]
     y = code.new((*x.shape[:axis], len(places), *x.shape[axis + 1 :]))
     _copy(code, axis, x, y, places)
@@ -72,7 +72,7 @@ def slice_(layer: nn.Slice, code: Code, x: Value) -> Any:
 @form(nn.Split)
 def split(layer: nn.Split, code: Code, x: Value) -> Any:
     """Copy the parts along an axis."""
-    axis = _axis(code, layer.dim, x.shape)
+    axis = counted_axis(code, layer.dim, x.shape)
     parts, start = [], 0
     for size in layer.sections(int(x.shape[axis])):
         y = code.new((*x.shape[:axis], size, *x.shape[axis + 1 :]))
@@ -91,7 +91,7 @@ def split(layer: nn.Split, code: Code, x: Value) -> Any:
 @form(nn.Concatenate)
 def concatenate(layer: nn.Concatenate, code: Code, *inputs: Value) -> Any:
     """Copy the inputs side by side."""
-    axis = _axis(code, layer.dim, inputs[0].shape)
+    axis = counted_axis(code, layer.dim, inputs[0].shape)
     return _joined(code, axis, inputs)
 
 
@@ -131,14 +131,6 @@ def _copy(
     place = f"a[i, {places.start} + j * {places.step}, k]"
     body = f"{place} = b[i, j, k]" if back else f"b[i, j, k] = {place}"
     code(nest({"i": before, "j": len(places), "k": behind}, body))
-
-
-def _axis(code: Code, dim: int, shape: Shape) -> int:
-    """Return an axis counted from the first; its size is a number then."""
-    axis = dim % len(shape)
-    if shape[axis] == BATCH and code.n_is_free:
-        raise FixedBatchError
-    return axis
 
 
 @form(nn.SinusoidalPositions)

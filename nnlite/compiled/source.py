@@ -162,6 +162,9 @@ class Code:
         self.arrays: dict[str, tuple[Any, str]] = {}
         self.trained: dict[str, Parameter] = {}
         self.per_call: dict[str, Callable[[int], Any]] = {}
+        # Those of `per_call` that have a part for each sample, and whether all values have one.
+        self.divided: set[str] = set()
+        self.is_by_sample = True
         # The dtype of each array that a call is given, in their order.
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
@@ -227,10 +230,15 @@ class Code:
         self(f"{value} = np.full(1, {number!r}, real)")
         return value
 
-    def each_call(self, stem: str, make: Callable[[int], Any]) -> Name:
-        """Return the name of an argument that is ``make(n)`` in each call."""
+    def each_call(self, stem: str, make: Callable[[int], Any], by_sample: bool = False) -> Name:
+        """Return the name of an argument that is ``make(n)`` in each call.
+
+        With `by_sample`, the samples are parts of its first axis, one after the other.
+        """
         name = self.name(stem)
         self.per_call[name] = make
+        if by_sample:
+            self.divided.add(name)
         return name
 
     def is_training(self, layer: nn.Layer) -> bool:
@@ -309,6 +317,7 @@ class Code:
         if isinstance(output, Value):
             shapes = tuple(fixed(x.shape, 1) for x in inputs)
             self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))
+        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], output)
         if backward is not None:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
@@ -399,6 +408,32 @@ class Code:
             value = getattr(layer, name, ...)
             if isinstance(value, (int, float, str, tuple, type(None))):
                 self.options.append((layer, name, value))
+
+
+def counted_axis(code: Code, dim: int, shape: Shape) -> int:
+    """Return the axis `dim` counted from the first, if its size is a number.
+
+    Raises
+    ------
+    FixedBatchError
+        If it is the axis of the batch.
+    """
+    axis = dim % len(shape)
+    if shape[axis] == BATCH and code.n_is_free:
+        raise FixedBatchError
+    return axis
+
+
+def _is_by_sample(inputs: list[Value], output: Any) -> bool:
+    """Whether the samples are the first axis of the outputs, if the inputs are of samples."""
+    outputs = output if isinstance(output, tuple) else (output,)
+    sizes = {size for x in inputs for size in x.shape}
+    first = (BATCH,) if any(isinstance(size, str) for size in sizes) else ()
+    return all(
+        y.shape[: len(first)] == first
+        and all(isinstance(size, int) for size in y.shape[len(first) :])
+        for y in outputs
+    )
 
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:

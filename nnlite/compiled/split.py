@@ -7,19 +7,10 @@ import itertools
 import nnlite as nn
 
 from ..engine.blas import threads_of_products
-from .activations import FORMULAS
-from .losses import FORMULAS as ELEMENTWISE_LOSSES
 from .source import BATCH, Code, Value
 
-# The layers that compute each sample by itself.
-_SEPARABLE = {
-    *FORMULAS,
-    *(nn.Sequential, nn.Residual, nn.Identity, nn.Flatten, nn.Linear, nn.Embedding, nn.LayerNorm),
-    *(nn.Conv1d, nn.Conv2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d, nn.AvgPool2d),
-    *(nn.RNN, nn.LSTM, nn.GRU),
-    *ELEMENTWISE_LOSSES,
-    *(nn.CrossEntropy, nn.NegativeLogLikelihood),
-}
+# The layers that relate the samples of a batch to each other.
+_MIXING = {nn.BatchNorm1d, nn.BatchNorm2d}
 
 # In multiply-adds: what may be lost by waiting for another thread where other programs keep the
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
@@ -29,12 +20,17 @@ _WAITING, _ADDING = 40_000_000, 300
 def is_separable(model: nn.Layer, loss: nn.Layer, code: Code, values: list[Value]) -> bool:
     """Whether the gradient of a batch is the mean, or the sum, of those of its parts.
 
-    `values` are the arrays of a call, and the output. What is drawn for a call is not divided.
+    `values` are the arrays of a call, and the output. The samples must be the first axis of each of
+    them, and of all between. Of layers that are not of this package, nothing is known.
     """
     return (
-        all(type(layer) in _SEPARABLE for layer in (*model.layers(), loss))
+        code.is_by_sample
+        and not code.commits
         and all(value.shape[:1] == (BATCH,) for value in values)
-        and not code.per_call
+        and all(
+            type(layer).__module__.startswith("nnlite.") and type(layer) not in _MIXING
+            for layer in (*model.layers(), loss)
+        )
     )
 
 

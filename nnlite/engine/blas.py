@@ -183,13 +183,17 @@ def share_sum(
     return functools.reduce(np.add, [terms[start] for start in sorted(terms)])
 
 
+def shares(array: Array) -> bool:
+    """Whether `elementwise` computes parts of arrays of this size in parallel."""
+    return _has_shared and array.nbytes >= _MANY_BYTES
+
+
 def elementwise(function: Callable[..., object], *arrays: Array) -> None:
     """Call ``function(*arrays)``, an elementwise operation on arrays of one shape.
 
     In a process that has shared work before, parts of large arrays are computed in parallel.
     """
-    size = arrays[0].nbytes
-    if size < _MANY_BYTES or not _has_shared:
+    if not shares(arrays[0]):
         function(*arrays)
         return
     # Parts along the outermost axis in memory.
@@ -200,7 +204,7 @@ def elementwise(function: Callable[..., object], *arrays: Array) -> None:
     def compute(start: int, stop: int) -> None:
         function(*[array[start:stop] for array in turned])
 
-    share(compute, len(turned[0]), size)
+    share(compute, len(turned[0]), arrays[0].nbytes)
 
 
 def product(a: Array, b: Array, out: Array | None = None, like: Array | None = None) -> Array:

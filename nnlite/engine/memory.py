@@ -143,9 +143,22 @@ def empty_like(array: NDArray[Any]) -> NDArray[Any]:
 
     It has the memory order of `array` and its mark for threads.
     """
+    reused = reused_like(array)
+    return np.empty_like(array) if reused is None else reused
+
+
+def reused_like(array: NDArray[Any]) -> NDArray[Any] | None:
+    """Return `empty_like(array)` if it is in reused memory or marked, and otherwise None.
+
+    It is the `out` of a NumPy function. With None the function allocates a small result itself,
+    which takes less time.
+    """
     for_threads = array.base is not None and is_for_threads(array)
-    if array.nbytes < _SMALL and not for_threads:
-        return np.empty_like(array)
+    if array.nbytes < _SMALL:
+        if for_threads:
+            return np.empty_like(array.view(_ForThreads)).view(np.ndarray)
+        # Without `out`, NumPy would return a number for an array without axes.
+        return None if array.ndim else np.empty_like(array)
     if array.flags.c_contiguous:
         return empty(array.shape, array.dtype, for_threads)
     order, back = orders(array.strides)

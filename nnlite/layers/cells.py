@@ -14,7 +14,7 @@ import numpy as np
 from .. import init
 from ..checks import as_floats, as_output_grad, boolean, integer, one_of
 from ..engine.arrays import Array
-from ..engine.blas import affine, column_sums, matmul
+from ..engine.blas import affine, matmul
 from ..engine.elementwise import sigmoid
 from ..layer import Layer
 from ..parameter import Parameter
@@ -88,8 +88,8 @@ class _Cell(Layer):
         self.weight_ih.accumulate(ds.T @ x)
         self.weight_hh.accumulate(dt.T @ before[0])
         if self.bias_ih is not None and self.bias_hh is not None:
-            self.bias_ih.accumulate(column_sums(ds))
-            self.bias_hh.accumulate(column_sums(dt))
+            self.bias_ih.accumulate_sums(ds)
+            self.bias_hh.accumulate_sums(dt)
         if not input_grad:
             return None
         dx = matmul(ds, self.weight_ih.data, like=x)

@@ -80,15 +80,15 @@ class Sequential(Layer):
             self.extend(layers)
 
     def forward(self, *inputs: Any) -> Any:
-        values = inputs
+        values, layers = inputs, self._layers
         try:
-            for layer in self._layers:
+            for layer in layers:
                 values = (layer(*values),)
         except BaseException:
             if values is not inputs:
                 self.drop_cache()  # the layers hold caches of two different forwards
             raise
-        self.cache(self._layers, latest_forwards(self._layers))
+        self.cache(layers, latest_forwards(layers))
         return values[0] if len(values) == 1 else values
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from .. import init
 from ..checks import as_floats, as_output_grad, boolean, integer
 from ..engine.arrays import Array
-from ..engine.blas import affine, as_rows, column_sums, matmul
+from ..engine.blas import affine, as_rows, matmul
 from ..layer import Layer
 from ..parameter import Parameter
 from ..random import RandomState, generator
@@ -97,7 +97,7 @@ class Linear(Layer):
         grad = as_rows(grad)
         self.weight.accumulate_product(grad.T, rows)  # dL/dW = Gᵀ x
         if self.bias is not None:
-            self.bias.accumulate(column_sums(grad))  # dL/db = Σ_n G_n
+            self.bias.accumulate_sums(grad)  # dL/db = Σ_n G_n
         if not input_grad:
             return None
         return matmul(grad, self.weight.data, like=rows).reshape(shape)  # dL/dx = G W

@@ -143,7 +143,7 @@ class Labels(Target):
     ) -> None:
         super().__init__(loss, prediction, sample_weight)
         labels, any_ignored = class_indices(target, prediction, loss.ignore_index, loss)
-        labels = labels.reshape(-1)
+        labels = labels.ravel()
         if any_ignored:
             counted = labels != loss.ignore_index
             self.weights = self.norms = self.weights * counted.astype(self.dtype)
@@ -168,7 +168,9 @@ class Labels(Target):
         return values if isinstance(self.weights, float) else np.where(self.weights, values, 0)
 
     def cross_entropy(self, logs: Array, log_sums: Any = 0.0) -> Array:
-        losses: Array = (log_sums - self.chosen(logs)) * self.peaks
+        losses: Array = log_sums - self.chosen(logs)
+        if self.smooth or self.weighted:  # otherwise the peaks are 1
+            losses = losses * self.peaks
         if self.smooth:
             losses += ((log_sums - logs) * self.floors).sum(axis=0)
         return losses
@@ -224,8 +226,9 @@ class Probabilities(Target):
 
 def as_columns(scores: Array) -> Array:
     """Return scores (N, C, d₁, …) as a matrix (C, M) with a column for each label."""
-    columns = scores.T if scores.ndim == 2 else np.moveaxis(scores, 1, 0)
-    return np.ascontiguousarray(columns).reshape(scores.shape[1], -1)
+    if scores.ndim == 2:
+        return np.ascontiguousarray(scores.T)
+    return np.ascontiguousarray(np.moveaxis(scores, 1, 0)).reshape(scores.shape[1], -1)
 
 
 def from_columns(columns: Array, shape: tuple[int, ...]) -> Array:

@@ -8,6 +8,15 @@ from numpy.testing import assert_allclose
 
 import nnlite as nn
 from nnlite.compiled import split
+from nnlite.compiled.forms import FORMS, form
+
+from ..registry import LAYERS, LOSSES
+
+assert nn.compile  # its module registers the forms
+LAYER_CASES = [case for case in LAYERS if all(type(part) in FORMS for part in case.make().layers())]
+LOSS_CASES = [
+    case for case in LOSSES if type(case.make()) in FORMS and case.make().reduction != "none"
+]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +53,46 @@ def test_gradients(name, n):
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-13)
+
+
+def assert_divided(model, loss, inputs, *others, is_divided=True):
+    """Compare the gradients of a batch of 7, which is divided or not, with the layers' own."""
+    twin, seed = copy.deepcopy(model), 3
+    compiled = nn.compile(model, loss, native=False)
+    nn.seed(seed)
+    value = compiled(inputs, *others)
+    assert (len(compiled._programs.latest.bounds(7)) == 3) == is_divided
+    nn.seed(seed)
+    assert value == pytest.approx(loss(twin(*inputs), *others))
+    twin.backward(loss.backward())
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
+def test_a_layer_is_divided_unless_its_samples_depend_on_each_other(case):
+    """Layers that draw are: they draw for the whole batch before. Running statistics are not."""
+    rng = np.random.default_rng(0)
+    model, inputs = case.make().astype(np.float64), case.inputs(rng, 7)
+    output = copy.deepcopy(model)(*inputs)
+    if isinstance(output, tuple):
+        pytest.skip("a loss takes one output")
+    loss, target = nn.MeanSquaredError(), rng.normal(size=output.shape)
+    is_divided = (case.per_sample or not case.repeats_itself) and not list(model.buffers())
+    assert_divided(model, loss, inputs, target, is_divided=is_divided)
+
+
+@pytest.mark.parametrize("case", LOSS_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_loss_is_divided(case, weighted):
+    rng = np.random.default_rng(0)
+    prediction, target = case.prediction(rng, 7), case.target(rng, 7)
+    weights = (rng.uniform(0.1, 2, size=7),) if weighted else ()
+    width = prediction.size // 7
+    linear = nn.Linear(width, width).astype(np.float64)
+    linear.weight.data, linear.bias.data = np.eye(width), np.zeros(width)
+    model = nn.Sequential(nn.Flatten(), linear, nn.Reshape(*prediction.shape[1:]))
+    assert_divided(model, case.make(), (prediction,), target, *weights)
 
 
 def test_a_part_in_which_no_label_counts():
@@ -95,9 +144,27 @@ def test_a_step(native, max_grad_norm):
     assert "def update(" in step.source
 
 
-@pytest.mark.parametrize("layer", [nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Softmax(dim=0)], ids=repr)
-def test_a_model_that_mixes_samples_or_draws_is_not_divided(layer):
-    model = nn.Sequential(nn.Linear(4, 6), layer, nn.Linear(6, 3))
+class Doubled(nn.Identity):
+    """A layer of which nothing is known."""
+
+
+form(Doubled)(FORMS[nn.Identity])
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.BatchNorm1d(6),),
+        (nn.Softmax(dim=0),),
+        (nn.Permute(1, 0), nn.Permute(1, 0)),
+        (nn.Unsqueeze(0), nn.Squeeze(0)),
+        (nn.Unsqueeze(1), nn.InstanceNorm1d(1, track_running_stats=True), nn.Squeeze(1)),
+        (Doubled(),),
+    ],
+    ids=repr,
+)
+def test_a_model_that_mixes_samples_is_not_divided(layers):
+    model = nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
     compiled = nn.compile(model, nn.CrossEntropy(), native=False)
     compiled(np.ones((8, 4), np.float32), np.arange(8) % 3)
     assert compiled._programs.latest.bounds(8) == [(0, 8)]

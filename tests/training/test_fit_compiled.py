@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import nnlite as nn
-from nnlite.compiled import fitting
+from nnlite.compiled import fitting, split
 from nnlite.compiled.epochs import EpochProgram
 from nnlite.training import supervisor
 
@@ -25,20 +25,20 @@ def as_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, "CompiledFit", plain)
 
 
-def classifier(dropout: float = 0.2) -> nn.Sequential:
+def classifier(dropout: float = 0.2, norm: type[nn.Layer] = nn.BatchNorm1d) -> nn.Sequential:
     """Return a network, of which a call makes many steps only without dropout."""
     nn.seed(1)
-    layers = [nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)]
+    layers = [nn.Linear(5, 8), norm(8), nn.Tanh(), nn.Linear(8, 3)]
     if dropout:
         layers.insert(3, nn.Dropout(dropout))
     return nn.Sequential(*layers).astype(np.float64)
 
 
 def trained(
-    compile: bool, loss: nn.Loss | None = None, dropout: float = 0.2, **options: Any
+    compile: bool, loss: nn.Loss | None = None, model: nn.Layer | None = None, **options: Any
 ) -> Any:
     """Return model, optimizer and history of a run."""
-    model = classifier(dropout)
+    model = model or classifier()
     make = options.pop("optimizer", functools.partial(nn.SGD, lr=0.1, momentum=0.9))
     optimizer = make(model.parameters())
     schedule = options.pop("schedule", None)
@@ -107,7 +107,19 @@ def seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.usefixtures("seconds")
 def test_it_is_the_run_that_is_not_compiled(name: str, dropout: float) -> None:
-    runs = [trained(compile, dropout=dropout, **CASES[name]) for compile in (True, False)]
+    runs = [trained(compile, model=classifier(dropout), **CASES[name]) for compile in (True, False)]
+    assert_same_run(*runs)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "augmentation"])
+def test_batches_divided_among_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for constant in ("_WAITING", "_ADDING"):
+        monkeypatch.setattr(split, constant, 0)
+    monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    runs = [
+        trained(compile, model=classifier(0, nn.LayerNorm), **CASES[name])
+        for compile in (True, False)
+    ]
     assert_same_run(*runs)
 
 
@@ -128,21 +140,21 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_call_makes_many_steps(calls: list[int]) -> None:
-    trained(True, dropout=0, epochs=2)  # of 5 steps each
+    trained(True, model=classifier(0), epochs=2)  # of 5 steps each
     assert calls == [0, 1, 4, 5]  # the first compiles, the second takes the time
 
 
 def test_calls_end_where_subnormals_are_flushed(calls: list[int]) -> None:
-    trained(True, dropout=0, optimizer=functools.partial(nn.Adam, lr=0.01), epochs=14)
+    trained(True, model=classifier(0), optimizer=functools.partial(nn.Adam, lr=0.01), epochs=14)
     assert np.cumsum(calls)[-1] == 70
     assert 64 in np.cumsum(calls)
 
 
 def test_calls_end_where_checkpoints_are_saved(calls: list[int], tmp_path: Path) -> None:
     checkpoint = nn.Checkpoint(tmp_path / "run.npz", every_batches=2)
-    whole = trained(True, dropout=0, epochs=2, checkpoint=checkpoint)
+    whole = trained(True, model=classifier(0), epochs=2, checkpoint=checkpoint)
     assert calls == [0, 1, 1, 2, 1, 2, 2, 1]
-    assert_same_run(whole, trained(False, dropout=0, epochs=2))
+    assert_same_run(whole, trained(False, model=classifier(0), epochs=2))
 
 
 def test_callbacks_see_each_step(calls: list[int]) -> None:
@@ -156,7 +168,7 @@ def test_callbacks_see_each_step(calls: list[int]) -> None:
 
     runs = [
         trained(
-            compile, dropout=0, callbacks=[Watch()], epochs=3, schedule_every="step",
+            compile, model=classifier(0), callbacks=[Watch()], epochs=3, schedule_every="step",
             schedule=lambda o: nn.LinearLR(o, 1.0, 0.0, 15),
         )
         for compile in (True, False)
@@ -308,8 +320,10 @@ def test_machine_code_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("scipy")
     monkeypatch.undo()
     for dropout in (0.2, 0):
-        options = {**CASES["validation and metrics"], "dropout": dropout}
-        assert_same_run(*[trained(compile, **options) for compile in (True, False)])
+        options = CASES["validation and metrics"]
+        assert_same_run(
+            *[trained(compile, model=classifier(dropout), **options) for compile in (True, False)]
+        )
 
 
 def test_a_checkpoint_is_resumed_with_the_same_bits(tmp_path: Path) -> None:
