@@ -296,17 +296,17 @@ class LossProgram(Program):
         self._stages: list[tuple[str, list[str]]] = []
         known = [x.name for x in given]
         for index, lines in enumerate(parts):
-            after = [line for part in parts[index + 1 :] for line in part]
-            handed = handed_on(lines, [*after, *([end] if after else []), *commits])
-            if after:
-                name, results = f"gradients_{index}", handed
-                lines = [*lines, _returned(handed)]
+            if index < len(parts) - 1:
+                after = [line for part in parts[index + 1 :] for line in part]
+                handed = results = handed_on(lines, [*after, end, *commits])
+                name, returned = f"gradients_{index}", _returned(handed)
                 doc = "Return what the functions after this one need."
             else:
-                name, results = "gradients", ["loss", "divisor", "output", *handed]
-                lines = [*lines, ", ".join([end, *handed])]
+                handed = handed_on(lines, commits)
+                results = ["loss", "divisor", "output", *handed]
+                name, returned = "gradients", ", ".join([end, *handed])
                 doc = "Compute the gradients; return the loss, its divisor and the output."
-            self.define(name, [*known, *code.per_call], lines, doc)
+            self.define(name, known, [*lines, returned], doc)
             self._stages.append((name, results))
             known = list(dict.fromkeys([*known, *handed]))
         if commits:

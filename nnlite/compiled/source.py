@@ -369,7 +369,7 @@ class Code:
             self.label, self._renamed = title, {}
             self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
-            if of_part and not results and self.divisor:
+            if of_part and not results and self.divisor and self._gradients:
                 self._scale_part()
         for name, part in self._parameter_grads.items():
             if name not in self._gradients:
