@@ -313,10 +313,11 @@ class Code:
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
         output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
-        if isinstance(output, Value):
-            shapes = tuple(fixed(x.shape, 1) for x in inputs)
-            self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))
-        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], output)
+        outputs = output if isinstance(output, tuple) else (output,)
+        given, made = (tuple(fixed(x.shape, 1) for x in each) for each in (inputs, outputs))
+        shape: Any = made if isinstance(output, tuple) else made[0]
+        self.multiply_adds += layer.multiply_adds(given, shape)
+        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], outputs)
         if backward is not None:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
@@ -423,9 +424,8 @@ def counted_axis(code: Code, dim: int, shape: Shape) -> int:
     return axis
 
 
-def _is_by_sample(inputs: list[Value], output: Any) -> bool:
+def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
     """Whether the samples are the first axis of the outputs, if the inputs are of samples."""
-    outputs = output if isinstance(output, tuple) else (output,)
     sizes = {size for x in inputs for size in x.shape}
     first = (BATCH,) if any(isinstance(size, str) for size in sizes) else ()
     return all(
