@@ -26,6 +26,7 @@ import nnlite as nn
 from ..parameter import Parameter
 from . import functions
 from .forms import backward_of, form_of
+from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
@@ -47,7 +48,7 @@ _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
     r"n|x\d*|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
-    + "|".join((*functions.NAMES, *functions.ROUTINES))
+    + "|".join((*functions.NAMES, *ROUTINES))
 )
 
 
@@ -445,7 +446,7 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         if name in used
     ]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
-    for name, module in functions.ROUTINES.items():
+    for name, module in ROUTINES.items():
         if name in used:
             line += f"\nfrom nnlite.compiled.{module} import {name}"
     line += "\n" if line else ""
