@@ -7,7 +7,6 @@ from typing import Any
 import nnlite as nn
 
 from .forms import form
-from .layers import column_sums
 from .recurrent import CELLS
 from .source import Code, Value, joined, nest, used
 from .windows import plus
@@ -106,7 +105,7 @@ def recurrent_cell(
             rows, weight = flow.view(batch, width), weights[side]
             if biases and biases[side].needs_grad:
                 with code.gradient(biases[side]) as db:
-                    column_sums(code, flow, batch, width, db)
+                    code(f"column_sums({rows}, {db})")
             if side not in operands:
                 continue
             operand = operands[side]
