@@ -26,6 +26,7 @@ import nnlite as nn
 from ..parameter import Parameter
 from . import functions
 from .forms import backward_of, form_of
+from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
@@ -47,7 +48,7 @@ _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
     r"n|x\d*|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
-    + "|".join((*functions.NAMES, *functions.ROUTINES))
+    + "|".join((*functions.NAMES, *ROUTINES))
 )
 
 
@@ -331,10 +332,11 @@ class Code:
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
         output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
-        if isinstance(output, Value):
-            shapes = tuple(fixed(x.shape, 1) for x in inputs)
-            self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))
-        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], output)
+        outputs = output if isinstance(output, tuple) else (output,)
+        given, made = (tuple(fixed(x.shape, 1) for x in each) for each in (inputs, outputs))
+        shape: Any = made if isinstance(output, tuple) else made[0]
+        self.multiply_adds += layer.multiply_adds(given, shape)
+        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], outputs)
         if backward is not None:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
@@ -452,9 +454,8 @@ def counted_axis(code: Code, dim: int, shape: Shape) -> int:
     return axis
 
 
-def _is_by_sample(inputs: list[Value], output: Any) -> bool:
+def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
     """Whether the samples are the first axis of the outputs, if the inputs are of samples."""
-    outputs = output if isinstance(output, tuple) else (output,)
     sizes = {size for x in inputs for size in x.shape}
     first = (BATCH,) if any(isinstance(size, str) for size in sizes) else ()
     return all(
@@ -474,7 +475,7 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         if name in used
     ]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
-    for name, module in functions.ROUTINES.items():
+    for name, module in ROUTINES.items():
         if name in used:
             line += f"\nfrom nnlite.compiled.{module} import {name}"
     line += "\n" if line else ""

@@ -17,8 +17,8 @@ products:
   gives kW shifted lines; their sum is the row's gradient. (The usual method, col2im, sums kH·kW
   shifted images.)
 
-The matrices of all groups of channels are one stack, with the group as its first axis. If each
-channel is a group, they would be vectors: see `depthwise`.
+The matrices of several groups of channels are one stack, with the group as its first axis: the "…"
+in the shapes below. If each channel is a group, they would be vectors: see `depthwise`.
 
 Kernels of three rows, the most common size, need a third fewer multiplications in all three
 functions if the batch is large: see `winograd`. `_suits_winograd` decides this from shapes alone.
@@ -80,8 +80,7 @@ def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes, groups: i
         return _as_given(depthwise.correlate(_by_rows(x), kernels, bias, rows, columns), x.ndim)
     y = empty((rows.outputs, len(weight), columns.outputs, len(x)), x.dtype, for_threads=True)
     image, kernels = _by_group(_by_rows(x), groups), _kernels_by_group(weight, groups)
-    shift = None if bias is None else bias.reshape(groups, 1, -1, 1)
-    _convolve(image, kernels, shift, rows, columns, _by_group(y, groups))
+    _convolve(image, kernels, bias, rows, columns, _by_group(y, groups))
     return _as_given(y, x.ndim)
 
 
@@ -91,9 +90,8 @@ def correlate_weight(x: Array, grad: Array, axes: Axes, groups: int = 1) -> Arra
         of_kernels = depthwise.kernel_gradient(_by_rows(x), _by_rows(grad), *_row_and_column(axes))
         return of_kernels[:, None] if x.ndim == 4 else of_kernels
     image, lines = _by_group(_by_rows(x), groups), _by_group(_lines(grad), groups)
-    weight_grad = _weight_grad(image, lines, *_row_and_column(axes))
-    kernels = weight_grad.reshape(-1, *weight_grad.shape[2:])
-    return kernels if x.ndim == 4 else kernels[:, :, 0]
+    of_kernels = _weight_grad(image, lines, *_row_and_column(axes))
+    return of_kernels if x.ndim == 4 else of_kernels[:, :, 0]
 
 
 def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> Array:
@@ -194,14 +192,19 @@ def _lines(grad: Array) -> Array:
 
 
 def _by_group(rows: Array, groups: int) -> Array:
-    """Return (H, C, ...) with its channels in groups, as (groups, H, C / groups, ...)."""
+    """Return (H, C, ...) with its channels in groups, as (groups, H, C / groups, ...).
+
+    One group has no axis of its own.
+    """
+    if groups == 1:
+        return rows
     return rows.reshape(len(rows), groups, -1, *rows.shape[2:]).swapaxes(0, 1)
 
 
 def _kernels_by_group(weight: Array, groups: int) -> Array:
-    """Return kernels as (groups, O / groups, C, kH, kW)."""
+    """Return kernels as (groups, O / groups, C, kH, kW), or as (O, C, kH, kW) for one group."""
     kernels = _with_rows(weight)
-    return kernels.reshape(groups, -1, *kernels.shape[1:])
+    return kernels if groups == 1 else kernels.reshape(groups, -1, *kernels.shape[1:])
 
 
 def _as_given(rows: Array, rank: int) -> Array:
@@ -229,141 +232,152 @@ def _is_depthwise(in_channels: int, out_channels: int, groups: int) -> bool:
 
 def _suits_winograd(rows: Axis, columns: Axis, in_channels: int, batch: int) -> bool:
     """Whether Winograd's algorithm applies to a convolution and is faster."""
-    is_dense = all(axis.stride == axis.dilation == 1 for axis in (rows, columns))
     is_large = batch >= _MANY_SAMPLES and columns.taps * in_channels >= _MANY_TERMS
-    return rows.taps == 3 and is_dense and is_large
+    is_dense = rows.stride == rows.dilation == columns.stride == columns.dilation == 1
+    return rows.taps == 3 and is_large and is_dense
 
 
 def _convolve(
     image: Array, weight: Array, bias: Array | None, rows: Axis, columns: Axis, y: Array
 ) -> None:
-    """Write the convolution of `image` (G, H, C, W, N) into `y` (G, H', O, W', N)."""
-    groups, out_channels, channels = weight.shape[:3]
-    if _suits_winograd(rows, columns, channels, image.shape[4]):
-        for group in range(groups):
+    """Write the convolution of `image` (…, H, C, W, N) into `y` (…, H', O, W', N)."""
+    *stack, out_channels, channels = weight.shape[:-2]
+    if _suits_winograd(rows, columns, channels, image.shape[-1]):
+        shifts = None if bias is None else bias.reshape(*stack, -1)
+        for group in np.ndindex(*stack):
             winograd.convolve(
                 image[group].swapaxes(1, 2),
                 weight[group].transpose(2, 0, 3, 1),
-                None if bias is None else bias[group, 0, :, 0],
+                None if shifts is None else shifts[group],
                 (rows.padding, columns.padding),
                 y[group].swapaxes(1, 2),
             )
         return
-    lines = y.reshape(*y.shape[:3], -1)
-    kernels = weight.swapaxes(2, 3).reshape(groups, 1, out_channels, -1)
+    lines = y.reshape(*y.shape[:-2], -1)
+    kernels = weight.swapaxes(-3, -2).reshape(*stack, 1, out_channels, -1)
+    shift = None if bias is None else bias.reshape(*stack, 1, -1, 1)
 
     def convolve(start: int, stop: int) -> None:
         for block, windows in _windows(image, rows, columns, out_channels, start, stop):
-            np.matmul(kernels, windows, out=lines[:, block])
-            if bias is not None:
-                lines[:, block] += bias
+            part = lines[..., block, :, :]
+            np.matmul(kernels, windows, out=part)
+            if shift is not None:
+                part += shift
 
-    share(convolve, rows.outputs, y.nbytes, y.size * kernels.shape[3])
+    share(convolve, rows.outputs, y.nbytes, y.size * kernels.shape[-1])
 
 
 def _weight_grad(image: Array, lines: Array, rows: Axis, columns: Axis) -> Array:
-    """Return dL/dweight (G, O, C, kH, kW), given the lines (G, H', O, W'·N) of dL/dy."""
-    groups, _, channels, _, batch = image.shape
+    """Return dL/dweight (O, C, kH, kW), given the lines (…, H', O, W'·N) of dL/dy."""
+    *stack, _, channels, _, batch = image.shape
+    out_channels = lines.shape[-2]
+    shape = -1, rows.taps, channels, columns.taps, out_channels
     if _suits_winograd(rows, columns, channels, batch):
-        kernels = [
-            winograd.kernel_gradient(*of_group, by_tap(columns), rows.padding)
-            for of_group in zip(image, lines, strict=True)
-        ]
-        return np.stack(kernels).transpose(0, 4, 2, 1, 3)
-    out_channels = lines.shape[2]
-    shape = groups, rows.taps, channels, columns.taps, out_channels
-    terms = math.prod(shape[1:4])
+        total = np.stack(
+            [
+                winograd.kernel_gradient(image[group], lines[group], by_tap(columns), rows.padding)
+                for group in np.ndindex(*stack)
+            ]
+        )
+    else:
+        terms = math.prod(shape[1:4])
 
-    def correlate(start: int, stop: int) -> Array:
-        total = np.zeros((groups, terms, out_channels), image.dtype)
-        for block, windows in _windows(image, rows, columns, out_channels, start, stop):
-            total += np.matmul(windows, lines[:, block].swapaxes(2, 3)).sum(axis=1)
-        return total
+        def correlate(start: int, stop: int) -> Array:
+            total = np.zeros((*stack, terms, out_channels), image.dtype)
+            for block, windows in _windows(image, rows, columns, out_channels, start, stop):
+                part = lines[..., block, :, :]
+                total += np.matmul(windows, part.swapaxes(-2, -1)).sum(axis=-3)
+            return total
 
-    total = share_sum(correlate, rows.outputs, lines.nbytes, lines.size * terms)
-    return total.reshape(shape).transpose(0, 4, 2, 1, 3)
+        total = share_sum(correlate, rows.outputs, lines.nbytes, lines.size * terms)
+    return (
+        total.reshape(shape).transpose(0, 4, 2, 1, 3).reshape(-1, channels, rows.taps, columns.taps)
+    )
 
 
 def _windows(
     image: Array, rows: Axis, columns: Axis, out_channels: int, first_row: int, last_row: int
 ) -> Iterator[tuple[slice, Array]]:
-    """Yield blocks of output rows, with their windows as matrices (G, rows, kH·C·kW, W'·N)."""
-    groups, _, channels, _, batch = image.shape
+    """Yield blocks of output rows, with their windows as matrices (…, rows, kH·C·kW, W'·N)."""
+    *stack, _, channels, _, batch = image.shape
     line = (channels, columns.taps, columns.outputs, batch)
     if rows.taps == 1 and not rows.is_padded and columns.is_identity:
-        pixels = image[:, :: rows.stride][:, first_row:last_row]
-        yield slice(first_row, last_row), pixels.reshape(*pixels.shape[:3], -1)
+        pixels = image[..., :: rows.stride, :, :, :][..., first_row:last_row, :, :, :]
+        yield slice(first_row, last_row), pixels.reshape(*pixels.shape[:-2], -1)
         return
     # Both the lines of a block and its products in the weight gradient fit into _BLOCK bytes.
-    room = _BLOCK // (image.itemsize * groups)
+    room = _BLOCK // (image.itemsize * math.prod(stack))
     fitting = (room // math.prod(line) - rows.span) // rows.stride + 1
     fitting = min(fitting, room // (rows.taps * channels * columns.taps * out_channels))
     step = min(last_row - first_row, max(rows.taps, fitting))
-    lines = empty((groups, (step - 1) * rows.stride + rows.span, *line), image.dtype)
+    lines = empty((*stack, (step - 1) * rows.stride + rows.span, *line), image.dtype)
     if columns.is_padded:
         lines.fill(0)
+    # With the rows as the first axis.
+    source, target = image.swapaxes(0, -4), lines.swapaxes(0, -5)
     for start in range(first_row, last_row, step):
         stop = min(start + step, last_row)
         top = start * rows.stride - rows.padding
         height = (stop - start - 1) * rows.stride + rows.span
-        first, end = (min(max(edge - top, 0), height) for edge in (0, rows.inputs))
-        lines[:, :first] = 0
-        lines[:, end:height] = 0
+        first, end = min(max(-top, 0), height), min(max(rows.inputs - top, 0), height)
+        target[:first] = 0
+        target[end:height] = 0
         for tap, (outputs, inputs) in enumerate(by_tap(columns)):
-            pixels = image[:, top + first : top + end, :, inputs]
-            lines[:, first:end, :, tap, outputs] = pixels
-        to_group, to_line, _, to_row, _, to_pixel = lines.strides
+            target[first:end, ..., tap, outputs, :] = source[
+                top + first : top + end, ..., inputs, :
+            ]
+        *to_group, to_line, _, to_row, _, to_pixel = lines.strides
         windows: Array = np.ndarray(
-            (groups, stop - start, rows.taps, channels * columns.taps, columns.outputs * batch),
+            (*stack, stop - start, rows.taps, channels * columns.taps, columns.outputs * batch),
             image.dtype,
             buffer=lines,
-            strides=(to_group, rows.stride * to_line, rows.dilation * to_line, to_row, to_pixel),
+            strides=(*to_group, rows.stride * to_line, rows.dilation * to_line, to_row, to_pixel),
         )
         if rows.dilation > 1:
             # The lines of a window are not contiguous, so this copies.
             copied = empty(windows.shape, image.dtype)
             copied[...] = windows
             windows = copied
-        yield slice(start, stop), windows.reshape(groups, stop - start, -1, windows.shape[4])
+        yield slice(start, stop), windows.reshape(*stack, stop - start, -1, windows.shape[-1])
 
 
 def _input_grad(lines: Array, weight: Array, grad: Array, rows: Axis, columns: Axis) -> None:
-    """Write dL/dx into `grad` (G, H, C, W, N), given the lines (G, H', O, W'·N) of dL/dy."""
-    groups, height, channels, _, batch = grad.shape
-    out_channels = lines.shape[2]
+    """Write dL/dx into `grad` (…, H, C, W, N), given the lines (…, H', O, W'·N) of dL/dy."""
+    *stack, height, channels, _, batch = grad.shape
+    out_channels = lines.shape[-2]
     lines = np.ascontiguousarray(lines)
     if _suits_winograd(rows, columns, out_channels, batch):
         # The convolution of the output gradient with the kernels rotated by 180°.
-        by_pixel = lines.reshape(*lines.shape[:3], columns.outputs, batch).swapaxes(2, 3)
-        turned = weight[..., ::-1, ::-1].transpose(0, 3, 2, 4, 1)
+        by_pixel = lines.reshape(*lines.shape[:-1], columns.outputs, batch)
         padding = 2 - rows.padding, columns.taps - 1 - columns.padding
-        for group in range(groups):
+        for group in np.ndindex(*stack):
+            turned = weight[group][..., ::-1, ::-1].transpose(2, 1, 3, 0)
             dx = grad[group].swapaxes(1, 2)
-            winograd.convolve(by_pixel[group], turned[group], None, padding, dx)
+            winograd.convolve(by_pixel[group].swapaxes(1, 2), turned, None, padding, dx)
         return
-    # (G, kW·C, kH, O), with the kernel's rows in reverse order.
-    kernels = weight[..., ::-1, :].transpose(0, 4, 2, 3, 1)
-    kernels = kernels.reshape(groups, -1, rows.taps, out_channels)
-    line = (groups, columns.taps, channels, columns.outputs, batch)
+    # (…, kW·C, kH, O), with the kernel's rows in reverse order.
+    kernels = weight[..., ::-1, :].swapaxes(-4, -1)
+    kernels = kernels.reshape(*stack, -1, rows.taps, out_channels)
+    line = (*stack, columns.taps, channels, columns.outputs, batch)
 
     def spread(first_row: int, last_row: int) -> None:
         step = min(last_row - first_row, max(1, _BLOCK // (math.prod(line) * grad.itemsize)))
         shifted = empty((step, *line), grad.dtype)
-        products = shifted.reshape(step, *kernels.shape[:2], -1)
+        products = shifted.reshape(step, *kernels.shape[:-2], -1)
         for start in range(first_row, last_row, step):
             stop = min(start + step, last_row)
             for row, (taps, outputs) in enumerate(by_input(rows)[start:stop]):
-                kernel = kernels[:, :, taps].reshape(*kernels.shape[:2], -1)
-                flow = lines[:, outputs].reshape(groups, -1, lines.shape[3])
+                kernel = kernels[..., taps, :].reshape(*kernels.shape[:-2], -1)
+                flow = lines[..., outputs, :, :].reshape(*stack, -1, lines.shape[-1])
                 # NumPy computes a product of one term without BLAS, several times slower.
-                multiply = np.multiply if flow.shape[1] == 1 else np.matmul
+                multiply = np.multiply if flow.shape[-2] == 1 else np.matmul
                 multiply(kernel, flow, out=products[row])
-            block = grad[:, start:stop].swapaxes(0, 1)
+            block = grad[..., start:stop, :, :, :].swapaxes(0, -4)
             block.fill(0)
             for tap, (outputs, inputs) in enumerate(by_tap(columns)):
-                block[..., inputs, :] += shifted[: len(block), :, tap, :, outputs]
+                block[..., inputs, :] += shifted[: len(block), ..., tap, :, outputs, :]
 
-    share(spread, height, grad.nbytes, lines.size * kernels.shape[1] * rows.taps)
+    share(spread, height, grad.nbytes, lines.size * kernels.shape[-3] * rows.taps)
 
 
 # ---- pooling ----

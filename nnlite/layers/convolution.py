@@ -338,8 +338,11 @@ class _ConvTranspose(_Kernels):
             self.bias.accumulate(channel_sums(grad))
         return correlate(grad, self.weight.data, None, axes, self.groups) if input_grad else None
 
+    def axes(self, shape: tuple[int, ...]) -> Axes:
+        """Return the axes of the convolution that has the outputs of this one as its inputs."""
+        return tuple(self._axis(index, size) for index, size in enumerate(shape[2:]))
+
     def _axis(self, index: int, inputs: int) -> Axis:
-        """Return the axis of the convolution that has this one's outputs as its inputs."""
         stride, dilation, padding, extra, taps = (
             at(index, option)
             for option in (

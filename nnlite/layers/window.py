@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar, NamedTuple
 
 from ..checks import as_floats, integer
@@ -78,29 +79,45 @@ class Window(Layer):
 
     def axes(self, shape: tuple[int, ...]) -> Axes:
         """Return the positions of the windows along each axis of an input of this shape."""
-        return tuple(self._axis(index, size) for index, size in enumerate(shape[2:]))
+        options = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        try:
+            return _axes(shape[2:], *options)
+        except ValueError as fault:
+            raise ValueError(f"{self.label}: {fault}") from None
 
-    def _axis(self, index: int, inputs: int) -> Axis:
-        taps = at(index, self.kernel_size)
-        stride = taps if self.stride is None else at(index, self.stride)
-        dilation = at(index, self.dilation)
-        span = dilation * (taps - 1) + 1
-        if isinstance(self.padding, str):
-            padding = span - 1 if self.padding == "same" else 0
+
+@functools.lru_cache(maxsize=256)
+def _axes(
+    shape: tuple[int, ...],
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size | str,
+    dilation: Size,
+    ceil_mode: bool,
+) -> Axes:
+    """Return the axes of a window with these options, for images or sequences of this shape."""
+    axes = []
+    for index, inputs in enumerate(shape):
+        taps, apart = at(index, kernel_size), at(index, dilation)
+        step = taps if stride is None else at(index, stride)
+        span = apart * (taps - 1) + 1
+        if isinstance(padding, str):
+            added = span - 1 if padding == "same" else 0
         else:
-            padding = 2 * at(index, self.padding)
-        room = inputs + padding - span
-        outputs = (room + (stride - 1 if self.ceil_mode else 0)) // stride + 1
+            added = 2 * at(index, padding)
+        room = inputs + added - span
+        outputs = (room + (step - 1 if ceil_mode else 0)) // step + 1
         if outputs < 1:
-            words = _WORDS[self.rank]
+            words = _WORDS[len(shape)]
             raise ValueError(
-                f"{self.label}: the kernel spans {span} {words.positions[index]}, but the padded "
-                f"{words.noun} has only {inputs + padding}; use a smaller kernel, "
-                f"a {words.larger} {words.noun} or more padding"
+                f"the kernel spans {span} {words.positions[index]}, but the padded {words.noun} "
+                f"has only {inputs + added}; use a smaller kernel, a {words.larger} {words.noun} "
+                f"or more padding"
             )
-        if self.ceil_mode and (outputs - 1) * stride >= inputs + padding // 2:
+        if ceil_mode and (outputs - 1) * step >= inputs + added // 2:
             outputs -= 1
-        return Axis(inputs, outputs, taps, stride, padding // 2, dilation)
+        axes.append(Axis(inputs, outputs, taps, step, added // 2, apart))
+    return tuple(axes)
 
 
 def as_signals(
