@@ -17,6 +17,7 @@ from . import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
     attention,
+    cells,
     containers,
     convolution,
     kernels,

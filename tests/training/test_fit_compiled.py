@@ -111,15 +111,15 @@ def test_it_is_the_run_that_is_not_compiled(name: str, dropout: float) -> None:
     assert_same_run(*runs)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "augmentation"])
-def test_batches_divided_among_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d])
+@pytest.mark.parametrize("name", CASES)
+def test_batches_divided_among_threads(
+    name: str, norm: type[nn.Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for constant in ("_WAITING", "_ADDING"):
         monkeypatch.setattr(split, constant, 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
-    runs = [
-        trained(compile, model=classifier(0, nn.LayerNorm), **CASES[name])
-        for compile in (True, False)
-    ]
+    runs = [trained(compile, model=classifier(0, norm), **CASES[name]) for compile in (True, False)]
     assert_same_run(*runs)
 
 
