@@ -308,6 +308,19 @@ LAYERS = [
     ),
     LayerCase("AdaptiveAvgPool1d", lambda: nn.AdaptiveAvgPool1d(2), normal((2, 6))),
     LayerCase("AdaptiveAvgPool2d", lambda: nn.AdaptiveAvgPool2d((2, None)), normal((2, 4, 3))),
+    LayerCase(
+        "AdaptiveAvgPool2d of overlapping windows",
+        lambda: nn.AdaptiveAvgPool2d((2, 4)),
+        normal((2, 5, 3)),
+    ),
+    LayerCase(
+        "AdaptiveAvgPool1d of windows that overlap", lambda: nn.AdaptiveAvgPool1d(3), normal((2, 5))
+    ),
+    LayerCase(
+        "AdaptiveMaxPool2d of overlapping windows",
+        lambda: nn.AdaptiveMaxPool2d((2, 4)),
+        normal((2, 5, 3)),
+    ),
     LayerCase("AdaptiveMaxPool1d", lambda: nn.AdaptiveMaxPool1d(3), normal((2, 6))),
     LayerCase("AdaptiveMaxPool2d", lambda: nn.AdaptiveMaxPool2d(2), normal((2, 4, 6))),
     LayerCase("GlobalAvgPool1d", nn.GlobalAvgPool1d, normal((2, 4))),
@@ -366,6 +379,23 @@ LAYERS = [
         hands_on_views=True,
     ),
     LayerCase("RNNCell", lambda: nn.RNNCell(3, 4, rng=0), normal((3,))),
+    LayerCase(
+        "RNNCell of relu without bias",
+        lambda: nn.RNNCell(3, 4, bias=False, nonlinearity="relu", rng=0),
+        normal((3,), (4,)),
+    ),
+    LayerCase(
+        "LSTMCell twice in a Graph",
+        lambda: nn.Graph(
+            {
+                "first": (nn.LSTMCell(3, 4, rng=0), "x"),
+                "second": (nn.LSTMCell(3, 4, rng=1), "x", "first.0", "first.1"),
+                "y": (nn.Concatenate(), "second.0", "second.1"),
+            }
+        ),
+        normal((3,)),
+    ),
+    LayerCase("GRUCell", lambda: nn.GRUCell(3, 4, rng=0), normal((3,))),
     LayerCase("GRUCell with a state", lambda: nn.GRUCell(3, 4, rng=0), normal((3,), (4,))),
     LayerCase("Lambda", lambda: nn.Lambda(np.sin, np.cos), normal((2, 3))),
     LayerCase("Lambda with a vjp", lambda: nn.Lambda(np.sin, vjp=sine_vjp), normal((2, 3))),

@@ -72,18 +72,8 @@ def _bias_gradient(code: Code, bias: Value | None, dy: Value) -> None:
     """Write db, the sum of dy for each channel."""
     if bias is None or not bias.needs_grad:
         return
-    batch, channels, places = *dy.shape[:2], product(dy.shape[2:])
     with code.gradient(bias) as db:
-        code(f"""
-            grads = {dy.view(batch, channels, places)}
-            for o in range({channels}):
-                total = real(0)
-                for b in range({batch}):
-                    line = grads[b, o]
-                    for p in range({places}):
-                        total += line[p]
-                {db}[o] = total
-        """)
+        code(f"channel_sums({dy.view(*dy.shape[:2], product(dy.shape[2:]))}, {db})")
 
 
 # ---- matrix products ----
@@ -139,6 +129,11 @@ class _Windows(NamedTuple):
         taps = ", ".join(("c", *letters_of(self.axes).taps))
         lines = {"pixels": f"{image}[c]"}, {"line": f"{windows}[{taps}]"}
         return nest({"c": self.channels}, slide(loops, *lines, statement))
+
+
+def _extent(axis: Axis) -> int:
+    """Return the number of positions along an axis, with padding."""
+    return max(axis.padding + axis.inputs, (axis.outputs - 1) * axis.stride + axis.span)
 
 
 def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
@@ -238,167 +233,34 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
 # ---- loops ----
 
 
-class _Lines(NamedTuple):
-    """The padded channels of a sample, each as one line of pixels, row after row.
-
-    Window p begins at pixel p, so that a row of the kernel is one loop over the windows. Those that
-    begin too far to the right, or that a stride skips, are computed too; they are not used.
-    """
-
-    rows: Axis
-    columns: Axis
-
-    @property
-    def width(self) -> int:
-        """Pixels of a row."""
-        return _extent(self.columns)
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of a channel."""
-        return _extent(self.rows) * self.width
-
-    @property
-    def windows(self) -> int:
-        """Number of windows."""
-        rows, columns = ((axis.outputs - 1) * axis.stride for axis in (self.rows, self.columns))
-        return rows * self.width + columns + 1
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether there are pixels beside those of the image."""
-        return self.pixels != self.rows.inputs * self.columns.inputs
-
-    def each_input(self, statement: str) -> str:
-        """Return loops over the pixels of an image: {place} in the line, and {pixel} without."""
-        start = self.rows.padding * self.width + self.columns.padding
-        place = plus(f"h * {self.width} + w", start)
-        text = statement.format(place=place, pixel=f"h * {self.columns.inputs} + w")
-        return nest({"h": self.rows.inputs, "w": self.columns.inputs}, text)
-
-    def each_output(self, statement: str) -> str:
-        """Return loops over the outputs: {window} among all windows, and {output} without."""
-        top, left = times("i", self.rows.stride * self.width), times("j", self.columns.stride)
-        window, output = f"{top} + {left}", f"i * {self.columns.outputs} + j"
-        text = statement.format(window=window, output=output)
-        return nest({"i": self.rows.outputs, "j": self.columns.outputs}, text)
-
-    def kernel_row(self, channel: str) -> str:
-        """Return the part of a line that begins with the first pixel of row u of the kernel."""
-        return f"{channel}[{times('u', self.rows.dilation * self.width)}:]"
-
-
-def _extent(axis: Axis) -> int:
-    """Return the number of positions along an axis, with padding."""
-    return max(axis.padding + axis.inputs, (axis.outputs - 1) * axis.stride + axis.span)
-
-
 def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
-    """Loops over the windows, one for each row of the kernels: see `_Lines`."""
+    """Loops over the windows, one for each row of the kernels: see `correlation`."""
     rows, columns = axes if len(axes) == 2 else (_ONE_ROW, axes[0])
-    lines = _Lines(rows, columns)
-    batch, channels, kernels = x.shape[0], layer.in_channels, layer.out_channels
-    outputs, inputs = rows.outputs * columns.outputs, rows.inputs * columns.inputs
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
-    y = code.new((batch, kernels, *(axis.outputs for axis in axes)))
-    depth, per_group = channels // layer.groups, kernels // layer.groups
-    # The channel of the image that channel c of kernel o meets.
-    channel_of_image = "c" if layer.groups == 1 else f"o // {per_group} * {depth} + c"
-    by_tap = f"{kernels}, {depth}, {rows.taps}, {columns.taps}"
-    weights, sums = ([f"{name}{v}" for v in range(columns.taps)] for name in ("w", "total"))
-    steps = [v * columns.dilation for v in range(columns.taps)]
-    reach = columns.span - 1
+    y = code.new((x.shape[0], layer.out_channels, *(axis.outputs for axis in axes)))
+    images = x.view(*x.shape[:2], rows.inputs, columns.inputs)
+    kernels = f"{weight}" if len(axes) == 2 else weight.view(*weight.shape[:2], 1, columns.taps)
+    options = ("padding", "stride", "dilation")
+    geometry = ", ".join(f"{getattr(axis, name)}" for name in options for axis in (rows, columns))
 
-    def load_weights(channel: str) -> str:
-        entries = [f"factors[o, {channel}, u, {v}]" for v in range(columns.taps)]
-        return f"{', '.join(weights)} = {', '.join(entries)}"
+    def results(value: Value) -> str:
+        return value.view(*y.shape[:2], rows.outputs, columns.outputs)
 
-    def load_images() -> str:
-        """Write arrays; return the statement that loads the image of sample b."""
-        code(f"images = {x.view(batch, channels, inputs)}")
-        if not lines.is_padded:
-            return "image = images[b]"
-        code(f"image = np.zeros(({channels}, {lines.pixels}), real)")
-        return nest({"c": channels}, lines.each_input("image[c, {place}] = images[b, c, {pixel}]"))
-
-    load = load_images()
-    code(f"""
-        factors, out = {weight}.reshape({by_tap}), {y.view(batch, kernels, outputs)}
-        line = np.empty({lines.windows}, real)
-    """)
-    terms = [f"{w} * row[{plus('p', step)}]" for w, step in zip(weights, steps, strict=True)]
-    row = joined(
-        f"row = {lines.kernel_row(f'image[{channel_of_image}]')}",
-        load_weights("c"),
-        nest({"p": lines.windows}, f"line[p] += {' + '.join(terms)}"),
-    )
-    kernel = joined(
-        nest({"p": lines.windows}, f"line[p] = {f'{bias}[o]' if bias else 'real(0)'}"),
-        nest({"c": depth, "u": rows.taps}, row),
-        lines.each_output("out[b, o, {output}] = line[{window}]"),
-    )
-    code(nest({"b": batch}, joined(load, nest({"o": kernels}, kernel))))
+    shift = f"{bias}" if bias else f"np.zeros({layer.out_channels}, real)"
+    code(f"correlate({images}, {kernels}, {shift}, {results(y)}, {geometry})")
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
-        code(f"grads = {dy.view(batch, kernels, outputs)}")
+        grads = results(dy)
         if weight.needs_grad:
             with code.gradient(weight) as dw:
-                weight_gradient(dw)
+                d_kernels = kernels.replace(f"{weight}", f"{dw}")
+                code(f"correlate_kernels({images}, {grads}, {d_kernels}, {geometry})")
         if x.needs_grad:
             with code.gradient(x) as dx:
-                input_gradient(dx)
-
-    def weight_gradient(dw: Value) -> None:
-        """Write dW, with a gradient of zero for the windows that are not used."""
-        load = load_images()
-        code(f"d_factors, line = {dw}.reshape({by_tap}), np.zeros({lines.windows}, real)")
-        code("d_factors[:] = 0")
-        terms = [
-            f"{total} += line[p] * row[{plus('p', step)}]"
-            for total, step in zip(sums, steps, strict=True)
-        ]
-        row = joined(
-            f"row = {lines.kernel_row(f'image[{channel_of_image}]')}",
-            f"{' = '.join(sums)} = real(0)",
-            nest({"p": lines.windows}, joined(*terms)),
-            *[f"d_factors[o, c, u, {v}] += {total}" for v, total in enumerate(sums)],
-        )
-        kernel = joined(
-            lines.each_output("line[{window}] = grads[b, o, {output}]"),
-            nest({"c": depth, "u": rows.taps}, row),
-        )
-        code(nest({"b": batch}, joined(load, nest({"o": kernels}, kernel))))
-
-    def input_gradient(dx: Value) -> None:
-        """Write dX: a pixel gets the gradients of the windows that it lies in."""
-        count = lines.windows + reach
-        channel_of_kernel, kernels_of_channel = "c", f"{kernels}"
-        if layer.groups > 1:
-            group = f"c // {depth}"
-            channel_of_kernel = f"c % {depth}"
-            kernels_of_channel = f"{group} * {per_group}, ({group} + 1) * {per_group}"
-        code(f"""
-            factors, d_images = {weight}.reshape({by_tap}), {dx.view(batch, channels, inputs)}
-            line = np.empty({lines.pixels}, real)
-            flows = np.zeros(({kernels}, {count + reach}), real)
-        """)
-        terms = [
-            f"{w} * flow[{plus('p', reach - step)}]" for w, step in zip(weights, steps, strict=True)
-        ]
-        row = joined(
-            f"row, flow = {lines.kernel_row('line')}, flows[o]",
-            load_weights(channel_of_kernel),
-            nest({"p": count}, f"row[p] += {' + '.join(terms)}"),
-        )
-        flow = lines.each_output(f"flows[o, {reach} + {{window}}] = grads[b, o, {{output}}]")
-        channel = joined(
-            nest({"p": lines.pixels}, "line[p] = 0"),
-            nest({"o": kernels_of_channel, "u": rows.taps}, row),
-            lines.each_input("d_images[b, c, {pixel}] = line[{place}]"),
-        )
-        code(nest({"b": batch}, joined(nest({"o": kernels}, flow), nest({"c": channels}, channel))))
+                d_images = dx.view(*x.shape[:2], rows.inputs, columns.inputs)
+                code(f"correlate_images({grads}, {kernels}, {d_images}, {geometry})")
 
     return y, backward
 
@@ -496,8 +358,10 @@ def _by_winograd(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
         if x.needs_grad:
             with code.gradient(x) as dx:
                 code(f"""
+                    kernels = np.empty(({layer.in_channels}, {layer.out_channels}, 3, 3), real)
+                    turn({weight}, kernels)
                     zeros = np.zeros({layer.in_channels}, real)
-                    winograd({grads}, turned({weight}), zeros, {dx.view(*x.shape)})
+                    winograd({grads}, kernels, zeros, {dx.view(*x.shape)})
                 """)
 
     return y, backward

@@ -22,15 +22,6 @@ NAMES = {
     "normal_pdf": ("normal_pdf_single", "normal_pdf_double"),
 }
 
-# Functions of arrays that the source may call, and the modules of this folder that define them.
-ROUTINES = {
-    "dot_rows": "products",
-    "dot_columns": "products",
-    "winograd": "winograd",
-    "winograd_kernels": "winograd",
-    "turned": "winograd",
-}
-
 _single = np.float32
 _int = np.int32
 _LOG2_E = _single(1.44269504)

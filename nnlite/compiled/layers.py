@@ -23,38 +23,24 @@ def linear(layer: nn.Linear, code: Code, x: Value) -> Any:
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((*x.shape[:-1], n_out))
-    code(f"dot_rows({x.view(rows, n_in)}, {weight}, {y.view(rows, n_out)})")
+    code(f"rows, out = {x.view(rows, n_in)}, {y.view(rows, n_out)}")
+    code(f"dot_rows(rows, {weight}, out)")
     if bias is not None:
-        code(f"""
-            rows = {y.view(rows, n_out)}
-            for i in range({rows}):
-                for j in range({n_out}):
-                    rows[i, j] += {bias}[j]
-        """)
+        code(f"add_to_rows({bias}, out)")
 
     def backward(dy: Value) -> None:
+        code(f"grads = {dy.view(rows, n_out)}")
         if weight.needs_grad:
             with code.gradient(weight) as dw:
-                code(f"dot_columns({dy.view(rows, n_out)}, {x.view(rows, n_in)}, {dw})")
+                code(f"dot_columns(grads, {x.view(rows, n_in)}, {dw})")
         if bias is not None and bias.needs_grad:
             with code.gradient(bias) as db:
-                column_sums(code, dy, rows, n_out, db)
+                code(f"column_sums(grads, {db})")
         if x.needs_grad:
             with code.gradient(x) as dx:
-                code(f"np.dot({dy.view(rows, n_out)}, {weight}, {dx.view(rows, n_in)})")
+                code(f"np.dot(grads, {weight}, {dx.view(rows, n_in)})")
 
     return y, backward
-
-
-def column_sums(code: Code, x: Value, rows: Size, columns: Size, total: Value) -> None:
-    """Write the sums of the columns of x, as a matrix, into `total`."""
-    code(f"""
-        rows = {x.view(rows, columns)}
-        {total}[:] = 0
-        for i in range({rows}):
-            for j in range({columns}):
-                {total}[j] += rows[i, j]
-    """)
 
 
 @form(nn.Embedding)

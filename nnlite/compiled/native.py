@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from . import functions
+from .routines import AXES, ROUTINES
 
 Function = Callable[..., Any]
 
@@ -34,7 +35,7 @@ Function = Callable[..., Any]
 _FAST = {"reassoc", "contract", "nsz"}
 
 # The modules whose functions a source may call.
-_PLACES = tuple(dict.fromkeys(functions.ROUTINES.values()))
+_PLACES = tuple(dict.fromkeys(ROUTINES.values()))
 
 # Seconds after which a temporary file is one that nobody writes any more.
 _STALE = 3600
@@ -126,10 +127,16 @@ def _native(source: str, folder: str) -> Native:
 
 
 def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
-    for routine, place in functions.ROUTINES.items():
+    for routine, place in ROUTINES.items():
         if hasattr(module, routine):
-            setattr(module, routine, getattr(_routines(place, cache), routine))
-    dispatcher = _dispatcher(getattr(module, name), cache)
+            _link(place, routine, np.dtype(module.real), cache)
+    return _dispatcher(getattr(module, name), types, cache)
+
+
+def _dispatcher(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
+    """Return a function that Numba has compiled, or loaded, for these types alone."""
+    jit = _numba().njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")
+    dispatcher = jit(function)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", _numba().core.errors.NumbaPerformanceWarning)
         dispatcher.compile(types)
@@ -137,23 +144,91 @@ def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache
     return dispatcher
 
 
-def _dispatcher(function: Function, cache: bool) -> Any:
-    return _numba().njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")(function)
+# ---- routines ----
 
 
 @functools.cache
-def _routines(name: str, cache: bool) -> types.ModuleType:
-    """Return a module of this folder whose functions Numba compiles by themselves.
+def _link(place: str, name: str, real: np.dtype[Any], cache: bool) -> Any:
+    """Compile a routine, and let the linker find it, and those that it calls, by their symbols.
 
-    Their machine code is cached once for all models.
+    Return what must be kept for as long as its machine code is called.
     """
-    source = inspect.getsource(importlib.import_module(f".{name}", __package__))
+    import llvmlite.binding
+
+    function = _functions(place, cache)[name]
+    for called in function.__code__.co_names:
+        if called in _functions(place, cache) and not called.startswith("_"):
+            _link(place, called, real, cache)
+    dispatcher = _dispatcher(function, _argument_types(function, real), cache)
+    (compiled,) = dispatcher.overloads.values()
+    address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    llvmlite.binding.add_symbol(_symbol(name, real), address)
+    return dispatcher
+
+
+def _symbol(name: str, real: np.dtype[Any]) -> str:
+    return f"nnlite_{name}_{real.name}"
+
+
+def _argument_types(function: Function, real: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return the types that the annotations of a routine stand for."""
+    numba = _numba()
+    element = numba.from_dtype(real)
+    by_name = {name: numba.types.Array(element, axes, "C") for name, axes in AXES.items()}
+    by_name |= {"int": numba.intp, "Real": element, "Places": numba.int32[:, ::1]}
+    annotations = inspect.get_annotations(function)
+    return tuple(by_name[kind] for name, kind in annotations.items() if name != "return")
+
+
+@functools.cache
+def _functions(place: str, cache: bool) -> dict[str, Function]:
+    """Return the functions of a module of this folder, as Numba is to compile them.
+
+    They are of a copy of its file, so that the machine code is cached beside it. Those with an
+    underscore are compiled into their callers, and the others are called by their symbols.
+    """
+    module = _module(place)
+    source = inspect.getsource(module)
     path = _cached_file(source) if cache else None
-    module = _module_of(path) if path is not None else _plain(source, name)
-    for key, value in list(vars(module).items()):
-        if inspect.isfunction(value):
-            setattr(module, key, _dispatcher(value, cache=path is not None))
-    return module
+    copy = _module_of(path) if path is not None else _plain(source, place)
+    functions: dict[str, Function] = {
+        name: f for name, f in vars(copy).items() if inspect.isfunction(f)
+    }
+    inlined = _numba().extending.register_jitable(error_model="numpy")
+    for name, function in functions.items():
+        setattr(copy, name, inlined(function) if name[0] == "_" else getattr(module, name))
+    return functions
+
+
+def _module(place: str) -> types.ModuleType:
+    return importlib.import_module(f".{place}", __package__)
+
+
+def _let_numba_call(routine: Function) -> None:
+    """Let Numba compile a call of the routine as a call of its symbol."""
+    import numba
+    from numba.core import funcdesc
+
+    types: Any = numba.types
+    extending: Any = numba.extending
+    described: Any = funcdesc.ExternalFunctionDescriptor
+
+    def real_of(arguments: Any) -> np.dtype[Any]:
+        elements = [getattr(argument, "dtype", None) for argument in arguments]
+        return np.dtype(next(e.name for e in elements if isinstance(e, types.Float)))
+
+    def typed(*arguments: Any) -> Any:
+        return types.none(*_argument_types(routine, real_of(arguments)))
+
+    def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+        symbol = _symbol(routine.__name__, real_of(called.args))
+        return context.call_internal(
+            builder, described(symbol, types.none, called.args), called, arguments
+        )
+
+    vars(typed)["pysig"] = inspect.signature(routine)
+    extending.type_callable(routine)(lambda context: typed)
+    extending.lower_builtin(routine, types.VarArg(types.Any))(lowered)
 
 
 def _numba() -> Any:
@@ -181,6 +256,10 @@ def _register() -> None:
     for name in functions.HELPERS:
         # Not with reordered sums: the polynomials depend on their order.
         register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
+    for place in _PLACES:
+        for name, routine in vars(_module(place)).items():
+            if inspect.isfunction(routine) and not name.startswith("_"):
+                _let_numba_call(routine)
     _use_one_blas_thread()
     _keep_freed_memory()
     _registered = True
@@ -190,8 +269,8 @@ def _cached_file(source: str) -> str | None:
     """Return the path of the source in the cache folder, or None if it cannot be there."""
     folder = cache_folder()
     try:
-        called = [functions.__name__, *(f"{__package__}.{name}" for name in _PLACES)]
-        text = "".join([source, *(inspect.getsource(importlib.import_module(n)) for n in called)])
+        called = [functions, *map(_module, _PLACES)]
+        text = "".join([source, *map(inspect.getsource, called)])
         digest = hashlib.sha256(text.encode()).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)

@@ -6,16 +6,16 @@ takes as long as the product. The loops here read both matrices in place.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from nnlite.compiled.routines import Matrix
 
 # BLAS is faster for fewer rows than the first number, and for more than the second, and if `b` does
 # not stay in the second-level cache.
 _FEW, _MANY, _LARGE = 4, 128, 1 << 18
 
 
-def dot_rows(a: Any, b: Any, out: Any) -> None:
+def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a bᵀ: the dot product of each row of `a` with each row of `b`.
 
     Twelve sums at a time, so that each number that is read is used three or four times. Behind the
@@ -51,7 +51,7 @@ def dot_rows(a: Any, b: Any, out: Any) -> None:
             out[i3, j], out[i3, j1], out[i3, j2] = s30, s31, s32
 
 
-def dot_columns(a: Any, b: Any, out: Any) -> None:
+def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write aᵀ b: the dot product of each column of `a` with each column of `b`.
 
     With one row each is a single product, and BLAS would go through the result twice.

@@ -59,7 +59,7 @@ class Cell(NamedTuple):
     of_input: Pieces
 
 
-def _rnn(layer: nn.RNN) -> Cell:
+def _rnn(layer: nn.RNN | nn.RNNCell) -> Cell:
     is_tanh = layer.nonlinearity == "tanh"
     return Cell(
         sums=("a",),
@@ -71,7 +71,7 @@ def _rnn(layer: nn.RNN) -> Cell:
     )
 
 
-def _lstm(layer: nn.LSTM) -> Cell:
+def _lstm(layer: nn.LSTM | nn.LSTMCell) -> Cell:
     return Cell(
         sums=("a_i", "a_f", "a_g", "a_o"),
         step="""
@@ -94,7 +94,7 @@ def _lstm(layer: nn.LSTM) -> Cell:
     )
 
 
-def _gru(layer: nn.GRU) -> Cell:
+def _gru(layer: nn.GRU | nn.GRUCell) -> Cell:
     return Cell(
         # r scales v_n with its bias, so that u_n and v_n are sums of their own.
         sums=("a_r", "a_z", "u_n", "v_n"),
@@ -116,10 +116,14 @@ def _gru(layer: nn.GRU) -> Cell:
     )
 
 
-CELLS: dict[type, Callable[[Any], Cell]] = {nn.RNN: _rnn, nn.LSTM: _lstm, nn.GRU: _gru}
+CELLS: dict[type, Callable[[Any], Cell]] = {
+    **dict.fromkeys((nn.RNN, nn.RNNCell), _rnn),
+    **dict.fromkeys((nn.LSTM, nn.LSTMCell), _lstm),
+    **dict.fromkeys((nn.GRU, nn.GRUCell), _gru),
+}
 
 
-@form(*CELLS)
+@form(nn.RNN, nn.LSTM, nn.GRU)
 def recurrent(
     layer: Recurrent, code: Code, x: Value, *initial: Value, mask: Value | None = None
 ) -> Value:

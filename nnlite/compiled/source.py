@@ -26,6 +26,7 @@ import nnlite as nn
 from ..parameter import Parameter
 from . import functions
 from .forms import backward_of, form_of
+from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
@@ -46,8 +47,8 @@ _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
-    r"n|x\d*|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
-    + "|".join((*functions.NAMES, *functions.ROUTINES))
+    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
+    + "|".join((*functions.NAMES, *ROUTINES))
 )
 
 
@@ -130,6 +131,17 @@ class Value:
     def with_shape(self, shape: Shape) -> Value:
         """Return the same array as a value of another shape."""
         return Value(self.name, shape, self.needs_grad)
+
+
+class Sums(str):
+    """A comment between statements: these arrays become their sums over all parts of a batch."""
+
+    names: tuple[str, ...]
+
+    def __new__(cls, *names: str) -> Sums:
+        line = super().__new__(cls, f"# the whole batch: {', '.join(names)}")
+        line.names = names
+        return line
 
 
 Backward = Callable[..., None]
@@ -254,6 +266,13 @@ class Code:
         fault = f"{self.label}: {message}"
         self._lines.append(f"if {self.resolved(condition)}:\n    raise ValueError({fault!r})")
 
+    def sum_over_batch(self, *names: Name) -> None:
+        """Let arrays, to which each sample has added, be those of the whole batch from here on.
+
+        Where threads compute parts of the batch, they wait here for each other.
+        """
+        self._lines.append(Sums(*[f"{name!s}" for name in names]))
+
     def at_end(self, text: str) -> None:
         """Append statements that change buffers, after all that can fail."""
         self.commits.append(self.resolved(text))
@@ -313,10 +332,11 @@ class Code:
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
         output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
-        if isinstance(output, Value):
-            shapes = tuple(fixed(x.shape, 1) for x in inputs)
-            self.multiply_adds += layer.multiply_adds(shapes, fixed(output.shape, 1))
-        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], output)
+        outputs = output if isinstance(output, tuple) else (output,)
+        given, made = (tuple(fixed(x.shape, 1) for x in each) for each in (inputs, outputs))
+        shape: Any = made if isinstance(output, tuple) else made[0]
+        self.multiply_adds += layer.multiply_adds(given, shape)
+        self.is_by_sample &= _is_by_sample([*inputs, *by_keyword.values()], outputs)
         if backward is not None:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
@@ -335,12 +355,12 @@ class Code:
         self._tape.append((loss.label, (), backward))
 
     def write_backward(
-        self, outputs: list[Value], grads: list[str], inputs: list[Value]
+        self, outputs: list[Value], grads: list[str], inputs: list[Value], of_part: bool = False
     ) -> list[str]:
         """Write the backward of all layers, the last one first.
 
         The gradients of the outputs are arrays of the names `grads`. Return the names of those of
-        the inputs that have any.
+        the inputs that have any. With `of_part`, they are those of the loss of the whole batch.
         """
         self._lines = self.backward
         for y, grad in zip(outputs, grads, strict=True):
@@ -351,10 +371,21 @@ class Code:
             self.label, self._renamed = title, {}
             self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
+            if of_part and not results and self.divisor and self._gradients:
+                self._scale_part()
         for name, part in self._parameter_grads.items():
             if name not in self._gradients:
                 self(f"{part}[:] = 0")
         return [self._grad_or_zeros(x).name for x in inputs if x.needs_grad]
+
+    def _scale_part(self) -> None:
+        """Write the factor of the loss of a part in the mean over the batch."""
+        whole = self.name("whole")
+        self._lines.append(f"{whole!s} = np.full(1, float({self.divisor}))")
+        self.sum_over_batch(whole)
+        for grad in self._gradients.values():
+            factor = f"real(float({self.divisor}) / {whole!s}[0])"
+            self._lines.append(nest({"i": f"{grad.name!s}.size"}, f"{grad.name!s}[i] *= {factor}"))
 
     def _grad_or_zeros(self, y: Value) -> Value:
         grad = self._gradients.get(y.name)
@@ -423,9 +454,8 @@ def counted_axis(code: Code, dim: int, shape: Shape) -> int:
     return axis
 
 
-def _is_by_sample(inputs: list[Value], output: Any) -> bool:
+def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
     """Whether the samples are the first axis of the outputs, if the inputs are of samples."""
-    outputs = output if isinstance(output, tuple) else (output,)
     sizes = {size for x in inputs for size in x.shape}
     first = (BATCH,) if any(isinstance(size, str) for size in sizes) else ()
     return all(
@@ -445,7 +475,7 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         if name in used
     ]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
-    for name, module in functions.ROUTINES.items():
+    for name, module in ROUTINES.items():
         if name in used:
             line += f"\nfrom nnlite.compiled.{module} import {name}"
     line += "\n" if line else ""
@@ -474,6 +504,56 @@ def used(names: Iterable[str], lines: list[str]) -> list[str]:
     """Return those of `names` that the statements read."""
     read = set(_names_of("\n".join(lines))[1])
     return [name for name in names if name in read]
+
+
+def stages(lines: list[str]) -> tuple[list[list[str]], list[tuple[str, ...]]]:
+    """Divide statements where arrays are summed; return the stages and the sums between them."""
+    parts: list[list[str]] = [[]]
+    sums = []
+    for line in lines:
+        if isinstance(line, Sums):
+            sums.append(line.names)
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    return parts, sums
+
+
+def handed_on(before: list[str], after: list[str]) -> list[str]:
+    """Return the variables that statements assign, and others after them read."""
+    reader = _Reader()
+    reader.visit(ast.parse("\n".join(after)))
+    assigned = _names_of("\n".join(before))[0]
+    return [name for name in dict.fromkeys(assigned) if name in reader.read]
+
+
+class _Reader(ast.NodeVisitor):
+    """Finds the variables that are read before they are assigned."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+        self._assigned: set[str] = set()
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Store):
+            self._assigned.add(node.id)
+        elif node.id not in self._assigned:
+            self.read.add(node.id)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self.visit(node.value)
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.visit(node.value)
+        if isinstance(node.target, ast.Name) and node.target.id not in self._assigned:
+            self.read.add(node.target.id)
+        self.visit(node.target)
+
+    def visit_For(self, node: ast.For) -> None:
+        for part in (node.iter, node.target, *node.body):
+            self.visit(part)
 
 
 @functools.lru_cache(4096)

@@ -184,15 +184,8 @@ def to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
     inputs, outputs = product(x.shape[2:]), product(dy.shape[2:])
     planes = product(x.shape[:2])
     with code.gradient(x) as dx:
-        code(f"""
-            {dx}[:] = 0
-            rows, grads = {dx.view(planes, inputs)}, {dy.view(planes, outputs)}
-            places = {place.view(planes, outputs)}
-            for plane in range({planes}):
-                for i in range({outputs}):
-                    if places[plane, i] >= 0:
-                        rows[plane, places[plane, i]] += grads[plane, i]
-        """)
+        places, grads = place.view(planes, outputs), dy.view(planes, outputs)
+        code(f"add_at({places}, {grads}, {dx.view(planes, inputs)})")
 
 
 @form(nn.AvgPool1d, nn.AvgPool2d)

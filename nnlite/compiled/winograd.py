@@ -28,15 +28,15 @@ A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 201
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+
+from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
 
 # Tiles of several small samples are multiplied together: about this many at a time.
 _TILES = 144
 
 
-def winograd(images: Any, kernels: Any, bias: Any, out: Any) -> None:
+def winograd(images: Images, kernels: Images, bias: Vector, out: Images) -> None:
     """Write the correlation of images (N, C, H, W) with kernels (O, C, 3, 3), plus bias.
 
     The size of the result tells how many zeros there are around the images.
@@ -46,7 +46,8 @@ def winograd(images: Any, kernels: Any, bias: Any, out: Any) -> None:
     height, width = (out.shape[2] + 1) // 2, (out.shape[3] + 1) // 2 + 1
     tiles = height * width
     group = max(1, _TILES // tiles)
-    factors = kernel_sums(kernels)
+    factors = np.empty((16, len(kernels), channels), images.dtype)
+    kernel_sums(kernels, factors)
     sums = np.zeros((16, channels, group * tiles), images.dtype)
     products = np.empty((16, len(kernels), group * tiles), images.dtype)
     lines = np.zeros((4, 2 * tiles + 2), images.dtype)
@@ -63,7 +64,7 @@ def winograd(images: Any, kernels: Any, bias: Any, out: Any) -> None:
                 merge(products, o, b * tiles, width, halves, bias[o], out[first + b, o])
 
 
-def winograd_kernels(images: Any, grads: Any, out: Any) -> None:
+def winograd_kernels(images: Images, grads: Images, out: Images) -> None:
     """Write the gradient of the kernels of `winograd`, given that of its result."""
     batch, channels = images.shape[:2]
     top = (grads.shape[2] - images.shape[2]) // 2 + 1
@@ -95,20 +96,18 @@ def winograd_kernels(images: Any, grads: Any, out: Any) -> None:
     kernel_gradients(total, out)
 
 
-def turned(kernels: Any) -> Any:
-    """Return the kernels of the input's gradient: rotated by 180°, channels exchanged."""
+def turn(kernels: Images, out: Images) -> None:
+    """Write the kernels of the input's gradient: rotated by 180°, channels exchanged."""
     out_channels, channels, _, _ = kernels.shape
-    result = np.empty((channels, out_channels, 3, 3), kernels.dtype)
     for o in range(out_channels):
         for c in range(channels):
             for u in range(3):
                 for v in range(3):
-                    result[c, o, u, v] = kernels[o, c, 2 - u, 2 - v]
-    return result
+                    out[c, o, u, v] = kernels[o, c, 2 - u, 2 - v]
 
 
 def tile_sums(
-    image: Any, top: int, left: int, width: int, lines: Any, sums: Any, c: int, start: int
+    image: Matrix, top: int, left: int, width: int, lines: Matrix, sums: Cube, c: int, start: int
 ) -> None:
     """Write the 4x4 sums of all tiles into ``sums[:, c, start:]``; `lines` are zero at the ends."""
     rows, columns = image.shape
@@ -138,7 +137,9 @@ def tile_sums(
             s3[t] = line[2 * t + 1] - line[2 * t + 3]
 
 
-def merge(products: Any, o: int, start: int, width: int, lines: Any, bias: Any, out: Any) -> None:
+def merge(
+    products: Cube, o: int, start: int, width: int, lines: Matrix, bias: Real, out: Matrix
+) -> None:
     """Write the outputs of all tiles of a sample, of their products."""
     tiles = lines.shape[1] // 2
     rows, columns = out.shape
@@ -160,7 +161,7 @@ def merge(products: Any, o: int, start: int, width: int, lines: Any, bias: Any, 
                 y[j] = m0[j] + m1[j] + m2[j] + bias
 
 
-def tile_flows(grad: Any, width: int, lines: Any, flows: Any, o: int, start: int) -> None:
+def tile_flows(grad: Matrix, width: int, lines: Matrix, flows: Cube, o: int, start: int) -> None:
     """Write the gradients of the 4x4 products of all tiles into ``flows[:, o, start:]``."""
     rows, columns = grad.shape
     tiles = lines.shape[1] // 2
@@ -185,11 +186,10 @@ def tile_flows(grad: Any, width: int, lines: Any, flows: Any, o: int, start: int
             f3[t] = -line[2 * t + 1]
 
 
-def kernel_sums(kernels: Any) -> Any:
-    """Return the factors, (16, O, C)."""
+def kernel_sums(kernels: Images, factors: Cube) -> None:
+    """Write the factors, (16, O, C)."""
     out_channels, channels, _, _ = kernels.shape
     half = kernels.dtype.type(0.5)
-    factors = np.empty((16, out_channels, channels), kernels.dtype)
     by_row = np.empty((4, 3), kernels.dtype)
     for o in range(out_channels):
         for c in range(channels):
@@ -202,10 +202,9 @@ def kernel_sums(kernels: Any) -> Any:
                 factors[4 * k, o, c], factors[4 * k + 3, o, c] = g0, g2
                 factors[4 * k + 1, o, c] = half * (g0 + g1 + g2)
                 factors[4 * k + 2, o, c] = half * (g0 - g1 + g2)
-    return factors
 
 
-def kernel_gradients(factors: Any, out: Any) -> None:
+def kernel_gradients(factors: Cube, out: Images) -> None:
     """Write the gradient of the kernels, (O, C, 3, 3), given that of the factors."""
     half = out.dtype.type(0.5)
     by_row = np.empty((4, 3), out.dtype)

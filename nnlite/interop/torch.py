@@ -53,6 +53,13 @@ class GRU(torch.nn.GRU):
         return _outputs(self, super().forward(x, *state))
 
 
+class LSTMCell(torch.nn.LSTMCell):
+    """A cell that takes both of its states one by one too, as nnlite's layer does."""
+
+    def forward(self, x: Any, *state: Any) -> Any:
+        return super().forward(x, state if len(state) > 1 else next(iter(state), None))
+
+
 def _outputs(module: Any, returned: Any) -> Any:
     """Return the outputs after all steps, or that after the last step in each direction."""
     sequence, final = returned
@@ -267,7 +274,7 @@ PAIRS = [
     _cell(nn.LSTM, LSTM),
     _cell(nn.GRU, GRU),
     Pair(nn.RNNCell, torch.nn.RNNCell, "input_size hidden_size bias nonlinearity"),
-    Pair(nn.LSTMCell, torch.nn.LSTMCell, "input_size hidden_size bias"),
+    Pair(nn.LSTMCell, LSTMCell, "input_size hidden_size bias"),
     Pair(nn.GRUCell, torch.nn.GRUCell, "input_size hidden_size bias"),
     Pair(nn.Flatten, torch.nn.Flatten, "start_dim end_dim"),
     Pair(nn.Unflatten, torch.nn.Unflatten, "dim unflattened_size"),

@@ -97,6 +97,10 @@ class _Cell(Layer):
         d_state = [dh if direct[0] is None else dh + direct[0], *direct[1:]]
         return (dx, *d_state) if is_given else dx
 
+    def multiply_adds(self, input_shapes: tuple[tuple[int, ...], ...], output_shape: Any) -> int:
+        # Every weight is used once; a state that is not given is a product with zeros.
+        return input_shapes[0][0] * (self.weight_ih.size + self.weight_hh.size)
+
     def _checked_state(
         self, state: tuple[Any, ...], shape: tuple[int, ...], dtype: Any
     ) -> list[Array]:

@@ -66,6 +66,17 @@ def test_a_layer_as_plain_python(case, dtype):
         (nn.AvgPool1d(3, 2, 1), (2, 20)),
         (nn.LSTM(3, 4, bidirectional=True, rng=0), (5, 3)),
         (nn.GRU(3, 4, outputs="last", truncate=2, rng=0), (5, 3)),
+        (nn.GRUCell(3, 4, rng=0), (3,)),
+        (
+            nn.Graph(
+                {
+                    "s": (nn.LSTMCell(3, 4), "x"),
+                    "t": (nn.LSTMCell(3, 4), "x", "s.0", "s.1"),
+                    "y": (nn.Concatenate(), "t.0", "t.1"),
+                }
+            ),
+            (3,),
+        ),
     ],
     ids=repr,
 )

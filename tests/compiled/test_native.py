@@ -79,7 +79,8 @@ def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
 
 def test_functions_that_several_models_call_are_compiled_once(folder):
     pytest.importorskip("numba")
-    native._routines.cache_clear()
+    native._functions.cache_clear()
+    native._link.cache_clear()
     x = np.random.default_rng(0).normal(size=(2, 16, 5, 5)).astype(np.float32)
     for filters in (16, 17):
         model = nn.Conv2d(16, filters, 3, rng=0)
@@ -87,7 +88,8 @@ def test_functions_that_several_models_call_are_compiled_once(folder):
         assert "winograd(" in (compiled(x), compiled.source)[1]
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     assert len(list(folder.rglob("*.winograd-*.nbc"))) == 1
-    native._routines.cache_clear()
+    native._functions.cache_clear()
+    native._link.cache_clear()
 
 
 def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):

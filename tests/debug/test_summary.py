@@ -91,6 +91,12 @@ def test_recurrent_layers_multiply_every_weight_once_for_each_step(cell: Any, ga
     assert found.output_shape == (3, 14)
 
 
+@pytest.mark.parametrize(("cell", "gates"), [(nn.RNNCell, 1), (nn.GRUCell, 3), (nn.LSTMCell, 4)])
+def test_cells_multiply_every_weight_once(cell: Any, gates: int) -> None:
+    (found,) = cell(5, 7).summary(5, batch_size=3).layers
+    assert found.multiply_adds == 3 * gates * 7 * (5 + 7)
+
+
 def test_an_embedding_multiplies_nothing_and_takes_integers() -> None:
     model = nn.Sequential(nn.Embedding(100, 8), nn.Linear(8, 3))
     for dtype in (int, np.int32, "uint8", [np.int64]):

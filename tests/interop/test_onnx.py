@@ -67,8 +67,9 @@ def test_a_file_gives_the_same_outputs_in_onnxruntime_for_batches_of_any_size(
 
 
 # The reference implementation does not pad sequences for a stride of 1, does not pool a whole
-# sequence, and has no groups in a transposed convolution.
+# sequence, and has neither groups in a transposed convolution nor relu in a recurrent layer.
 NOT_IN_THE_REFERENCE = (
+    "RNNCell of relu without bias",
     "MaxPool1d that overlaps",
     "GlobalMaxPool1d",
     "ConvTranspose2d in groups with all options",

@@ -741,25 +741,49 @@ def _average_pool(scope: Scope, layer: nn.AvgPool1d | nn.AvgPool2d, x: Value) ->
 
 @form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 def _adaptive_average(scope: Scope, layer: Any, x: Value) -> str:
-    return scope.add("AveragePool", x, **_tiles(layer, x))
+    """Write a product with the matrix of the means for each axis, where the sizes don't divide."""
+    shape, windows = x.sample.shape, layer.windows(x.sample.shape)
+    if tiles := _tiles(shape, windows):
+        return scope.add("AveragePool", x, **tiles)
+    *rows, columns = [
+        _means(size, parts, x.sample.dtype) for size, parts in zip(shape[2:], windows, strict=True)
+    ]
+    y: str = scope.add("MatMul", x, scope.constant(columns.T))
+    for matrix in rows:
+        y = scope.add("MatMul", scope.constant(matrix), y)
+    return y
+
+
+def _means(size: int, parts: list[slice], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Return the matrix whose product with an axis is the mean of each of its parts."""
+    matrix = np.zeros((len(parts), size), dtype)
+    for row, part in zip(matrix, parts, strict=True):
+        row[part] = 1 / (part.stop - part.start)
+    return matrix
 
 
 @form(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
 def _adaptive_max(scope: Scope, layer: Any, x: Value) -> str:
+    """Write the largest of each window along each axis, where the sizes don't divide."""
     _check_one_output(layer)
-    return scope.add("MaxPool", x, **_tiles(layer, x))
+    windows = layer.windows(x.sample.shape)
+    if tiles := _tiles(x.sample.shape, windows):
+        return scope.add("MaxPool", x, **tiles)
+    y = x.name
+    for axis, parts in enumerate(windows, start=2):
+        # The windows have one size or two; the last place of the smaller ones counts twice.
+        places = np.arange(max(part.stop - part.start for part in parts))
+        chosen = [np.minimum(part.start + places, part.stop - 1) for part in parts]
+        y = scope.add("Gather", y, scope.constant(chosen), axis=axis)
+        y = scope.add("ReduceMax", y, scope.constant([axis + 1]), keepdims=0)
+    return y
 
 
-def _tiles(layer: Any, x: Value) -> dict[str, Any]:
-    """Return the windows of adaptive pooling, if they are all of one size and do not overlap."""
-    tiles = []
-    for size, parts in zip(x.sample.shape[2:], layer.windows(x.sample.shape), strict=True):
-        if size % len(parts):
-            raise ValueError(
-                f"to_onnx: {layer.label} has no form in ONNX for an axis of size {size}, "
-                f"which is no multiple of {len(parts)}"
-            )
-        tiles.append(size // len(parts))
+def _tiles(shape: tuple[int, ...], windows: list[list[slice]]) -> dict[str, Any] | None:
+    """Return the options of pooling with these windows, if they are alike and do not overlap."""
+    if any(size % len(parts) for size, parts in zip(shape[2:], windows, strict=True)):
+        return None
+    tiles = [size // len(parts) for size, parts in zip(shape[2:], windows, strict=True)]
     return {"kernel_shape": tiles, "strides": tiles}
 
 
@@ -787,47 +811,60 @@ def _global_max(scope: Scope, layer: nn.Layer, x: Value) -> str:
 
 # The operator of each cell; the order of its gates, by their place in the rows of PyTorch's
 # weights; and its attributes.
-_CELLS: dict[type[nn.Layer], tuple[str, tuple[int, ...], dict[str, Any]]] = {
-    nn.RNN: ("RNN", (0,), {}),
-    nn.LSTM: ("LSTM", (0, 3, 1, 2), {}),
-    nn.GRU: ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
+_CELLS: dict[tuple[type[nn.Layer], ...], tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    (nn.RNN, nn.RNNCell): ("RNN", (0,), {}),
+    (nn.LSTM, nn.LSTMCell): ("LSTM", (0, 3, 1, 2), {}),
+    (nn.GRU, nn.GRUCell): ("GRU", (1, 0, 2), {"linear_before_reset": 1}),
 }
+
+
+class _Recurrent:
+    """What the operator of a recurrent layer or cell takes from it."""
+
+    def __init__(self, scope: Scope, layer: Any) -> None:
+        self.operator, order, options = next(
+            cell for kinds, cell in _CELLS.items() if isinstance(layer, kinds)
+        )
+        self._scope, self._layer = scope, layer
+        self._directions = 2 if getattr(layer, "bidirectional", False) else 1
+        rows = [np.arange(layer.hidden_size) + gate * layer.hidden_size for gate in order]
+        self._rows, self._first = scope.constant(np.concatenate(rows)), scope.constant([0])
+        self.options = {"hidden_size": layer.hidden_size, **options}
+        if self.operator == "RNN":
+            activation = layer.nonlinearity.capitalize()
+            self.options["activations"] = [activation] * self._directions
+
+    def weights(self, *suffixes: str) -> list[str]:
+        """Return the inputs W, R and B; the parameters have one suffix for each direction."""
+        bias = self._stacked(("bias_ih", "bias_hh"), suffixes) if self._layer.bias else ""
+        matrices = [self._stacked((kind,), suffixes) for kind in ("weight_ih", "weight_hh")]
+        return [*matrices, bias]
+
+    def _stacked(self, kinds: tuple[str, ...], suffixes: tuple[str, ...]) -> str:
+        """Return the parameters of all directions, their rows in the order of ONNX."""
+        scope = self._scope
+        parts = []
+        for suffix in suffixes:
+            gates = [
+                scope.add("Gather", scope.parameter(kind + suffix), self._rows, axis=0)
+                for kind in kinds
+            ]
+            part = gates[0] if len(gates) == 1 else scope.add("Concat", *gates, axis=0)
+            parts.append(scope.add("Unsqueeze", part, self._first))
+        return parts[0] if len(parts) == 1 else scope.add("Concat", *parts, axis=0)
 
 
 @form(nn.RNN, nn.LSTM, nn.GRU)
 def _recurrent(scope: Scope, layer: nn.RNN | nn.LSTM | nn.GRU, x: Value, *state: Value) -> str:
-    operator, order, options = next(
-        cell for kind, cell in _CELLS.items() if isinstance(layer, kind)
-    )
-    size, directions = layer.hidden_size, 2 if layer.bidirectional else 1
-    if isinstance(layer, nn.RNN):
-        options = {"activations": [layer.nonlinearity.capitalize()] * directions}
-    rows = np.concatenate([np.arange(gate * size, (gate + 1) * size) for gate in order])
-    index, first = scope.constant(rows), scope.constant([0])
-
-    def stacked(kinds: tuple[str, ...], depth: int) -> str:
-        """Return the parameters of all directions, their rows in the order of ONNX."""
-        suffixes = [f"_l{depth}", f"_l{depth}_reverse"][:directions]
-        parts = []
-        for suffix in suffixes:
-            gates = [
-                scope.add("Gather", scope.parameter(kind + suffix), index, axis=0) for kind in kinds
-            ]
-            part = gates[0] if len(gates) == 1 else scope.add("Concat", *gates, axis=0)
-            parts.append(scope.add("Unsqueeze", part, first))
-        return parts[0] if directions == 1 else scope.add("Concat", *parts, axis=0)
-
+    cell = _Recurrent(scope, layer)
+    directions = 2 if layer.bidirectional else 1
     sequence = scope.add("Transpose", x, perm=[1, 0, 2])
     for depth in range(layer.num_layers):
-        bias = stacked(("bias_ih", "bias_hh"), depth) if layer.bias else ""
+        weights = cell.weights(*[f"_l{depth}", f"_l{depth}_reverse"][:directions])
         start = [_initial(scope, value, depth, layer.num_layers, directions) for value in state]
-        inputs = [
-            sequence, stacked(("weight_ih",), depth), stacked(("weight_hh",), depth), bias,
-            *(["", *start] if start else []),
-        ]  # fmt: skip
         sequence, final = scope.add(
-            operator, *inputs, outputs=2, hidden_size=size,
-            direction="bidirectional" if layer.bidirectional else "forward", **options,
+            cell.operator, sequence, *weights, *(["", *start] if start else []), outputs=2,
+            direction="bidirectional" if layer.bidirectional else "forward", **cell.options,
         )  # fmt: skip
         if depth < layer.num_layers - 1:
             # (L, directions, N, H) → (L, N, directions · H)
@@ -848,3 +885,18 @@ def _initial(scope: Scope, state: Value, depth: int, depths: int, directions: in
     return scope.add(
         "Slice", state, scope.constant([start]), scope.constant([stop]), scope.constant([0])
     )
+
+
+@container(nn.RNNCell, nn.LSTMCell, nn.GRUCell)
+def _recurrent_cell(scope: Scope, layer: Any, x: Value, *state: Value) -> Any:
+    """Write a sequence of one step."""
+    cell = _Recurrent(scope, layer)
+    first = scope.constant([0])
+    step, *before = [scope.add("Unsqueeze", value, first) for value in (x, *state)]
+    inputs = [step, *cell.weights(""), *(["", *before] if before else [])]
+    _, *after = scope.add(cell.operator, *inputs, outputs=1 + layer.states, **cell.options)
+    names = [scope.add("Squeeze", value, first) for value in after]
+    samples = scope.evaluate(layer, x, *state)
+    if layer.states == 1:
+        return Value(names[0], samples)
+    return tuple(Value(name, sample) for name, sample in zip(names, samples, strict=True))

@@ -323,7 +323,7 @@ def _add(node: Node) -> Any:
 
 def _is_used_once(node: Node, value: Value) -> bool:
     """Whether this node alone uses a value of its inputs."""
-    name = next(name for name in node.names if node.model.values[name] is value)
+    name = next(name for name in node.names if node.model.values.get(name) is value)
     return node.model.uses[name] == 1
 
 
@@ -1104,19 +1104,21 @@ def _padded_for_pool(node: Node, window: _Window, value: float | None) -> str | 
 
 # ---- recurrent layers ----
 
-# The layer of each operator, and for each gate in the order of PyTorch its place in that of ONNX.
-_CELLS: dict[str, tuple[type[Any], tuple[int, ...]]] = {
-    "RNN": (nn.RNN, (0,)),
-    "LSTM": (nn.LSTM, (0, 2, 3, 1)),
-    "GRU": (nn.GRU, (1, 0, 2)),
+# The layers of each operator, for sequences and for one step, and for each gate in the order of
+# PyTorch its place in that of ONNX.
+_CELLS: dict[str, tuple[type[Any], type[Any], tuple[int, ...]]] = {
+    "RNN": (nn.RNN, nn.RNNCell, (0,)),
+    "LSTM": (nn.LSTM, nn.LSTMCell, (0, 2, 3, 1)),
+    "GRU": (nn.GRU, nn.GRUCell, (1, 0, 2)),
 }
 
 
 @operator("RNN", "LSTM", "GRU")
 def _recurrent(node: Node) -> Any:
-    kind, order = _CELLS[node.operator]
+    kind, kind_of_cell, order = _CELLS[node.operator]
     weight_ih, weight_hh = node.constant(1), node.constant(2)
     directions, rows, size = weight_hh.array.shape
+    features = weight_ih.array.shape[2]
     if rows != len(order) * size or weight_ih.array.shape[:2] != (directions, rows):
         raise node.refusal("the shapes of its weights do not fit each other")
     options = _cell_options(node, size, directions)
@@ -1126,12 +1128,8 @@ def _recurrent(node: Node) -> Any:
     def gates(array: Array) -> Array:
         return np.concatenate([array[gate * size : (gate + 1) * size] for gate in order])
 
-    def layer_of(outputs: str) -> Any:
-        layer = kind(
-            weight_ih.array.shape[2], size, bias=has_bias, bidirectional=directions == 2,
-            outputs=outputs, rng=0, **options,
-        )  # fmt: skip
-        for direction, suffix in zip(range(directions), ("_l0", "_l0_reverse"), strict=False):
+    def with_weights(layer: Any, *suffixes: str) -> Any:
+        for direction, suffix in enumerate(suffixes):
             parts = {
                 "weight_ih": (weight_ih, weight_ih.array[direction]),
                 "weight_hh": (weight_hh, weight_hh.array[direction]),
@@ -1144,8 +1142,19 @@ def _recurrent(node: Node) -> Any:
                 setattr(layer, name + suffix, nn.Parameter(gates(part), whole.trained))
         return layer
 
+    if directions == 1 and not batch_first and not node.uses(0) and _is_of_one_step(node):
+        cell = kind_of_cell(features, size, bias=has_bias, rng=0, **options)
+        return _after_one_step(node, with_weights(cell, ""))
+
+    def layer_of(outputs: str) -> Any:
+        layer = kind(
+            features, size, bias=has_bias, bidirectional=directions == 2, outputs=outputs, rng=0,
+            **options,
+        )  # fmt: skip
+        return with_weights(layer, *("_l0", "_l0_reverse")[:directions])
+
     x = _with_batch_first(node, node.input(0), batch_first)
-    state = _initial_states(node, batch_first)
+    state = [node.source(value) for value in _initial_states(node, batch_first)]
     if node.uses(2):
         raise node.refusal("its final cell state is used")
     sequence = final = None
@@ -1160,6 +1169,31 @@ def _recurrent(node: Node) -> Any:
         output = node.add(last, x, *state)
         final = Value(output.source, directions, (0, 1, 2) if batch_first else (1, 0, 2))
     return sequence, final
+
+
+def _has_new_first_axis(node: Node, value: Any) -> bool:
+    layer = node.layer_of(value)
+    return isinstance(layer, nn.Unsqueeze) and layer.dim == 0
+
+
+def _is_of_one_step(node: Node) -> bool:
+    """Whether the sequence is one step, which has got its axis by an operator of its own."""
+    return _has_new_first_axis(node, node.input(0))
+
+
+def _after_one_step(node: Node, cell: Any) -> Any:
+    """Return the outputs of a cell as those of a sequence: (1, N, H) for each state."""
+    sources: list[str] = []
+    for value in (node.input(0), *_initial_states(node, batch_first=False)):
+        if _has_new_first_axis(node, value):
+            sources.append(*node.arguments_of(value))
+            if _is_used_once(node, value):
+                node.remove(value)
+        else:
+            sources.append(node.add(nn.Squeeze(0), value).source)
+    output = node.add(cell, *sources).source
+    names = [output] if cell.states == 1 else [f"{output}.{place}" for place in range(cell.states)]
+    return None, *(Value(name, 1, (1, 0, 2)) for name in names)
 
 
 def _cell_options(node: Node, size: int, directions: int) -> dict[str, Any]:
@@ -1195,7 +1229,7 @@ def _with_batch_first(node: Node, x: Any, batch_first: bool) -> Value:
     return node.add(nn.Permute(1, 0, 2), node.plain(x))
 
 
-def _initial_states(node: Node, batch_first: bool) -> list[str | float]:
+def _initial_states(node: Node, batch_first: bool) -> list[Any]:
     """Return the initial states, or none if they are zero."""
     places = (5, 6) if node.operator == "LSTM" else (5,)
     found = [node.input(place) if node.has(place) else Filled(0.0) for place in places]
@@ -1203,7 +1237,7 @@ def _initial_states(node: Node, batch_first: bool) -> list[str | float]:
         return []
     if batch_first or any(not isinstance(each, Value) for each in found):
         raise node.refusal("its initial states must all be zero, or all be computed")
-    return [node.source(each) for each in found]
+    return found
 
 
 def _is_zero(found: Any) -> bool:

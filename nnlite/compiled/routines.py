@@ -1,0 +1,37 @@
+"""Functions of arrays that the source of a compiled model calls.
+
+They are plain Python. Numba compiles each of them once for all models, and the machine code of a
+model calls them by their address, so that it is compiled without them. Hence their arguments have
+one type each, which the annotations tell, and they return nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+# By the name in the source: the module of this folder.
+ROUTINES = {
+    "dot_rows": "products",
+    "dot_columns": "products",
+    "add_to_rows": "sums",
+    "column_sums": "sums",
+    "channel_sums": "sums",
+    "add_at": "sums",
+    "correlate": "correlation",
+    "correlate_kernels": "correlation",
+    "correlate_images": "correlation",
+    "winograd": "winograd",
+    "winograd_kernels": "winograd",
+    "turn": "winograd",
+}
+
+# Arrays are in C order; `Real` is one of their elements, and `Places` is a matrix of int32.
+Vector: TypeAlias = Any
+Matrix: TypeAlias = Any
+Cube: TypeAlias = Any
+Images: TypeAlias = Any
+Places: TypeAlias = Any
+Real: TypeAlias = Any
+
+AXES = {"Vector": 1, "Matrix": 2, "Cube": 3, "Images": 4}
+"""The numbers of axes of these arrays."""
