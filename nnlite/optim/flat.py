@@ -79,13 +79,16 @@ class FlatBlock:
         attributes = changes.attributes
         if attributes is not self._gathered:
             self._gathered = attributes
-            if any(p.data is not view for p, view in zip(self.parameters, self._value_views)):
+            kept = zip(self.parameters, self._value_views, strict=True)
+            if any(parameter.data is not view for parameter, view in kept):
                 groups = by_dtype(self.parameters)
                 if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
                     return [self._restricted_to(parameters) for parameters in groups]
                 self._lay_out_values()
-        if any([parameter.has_grad_outside(self.grads) for parameter in self.parameters]):
-            self._lay_out_grads()
+        for parameter in self.parameters:
+            if parameter.has_grad_outside(self.grads):
+                self._lay_out_grads()
+                break
         return [self]
 
     def _restricted_to(self, parameters: list[Parameter]) -> FlatBlock:
