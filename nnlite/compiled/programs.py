@@ -45,16 +45,30 @@ class Batch(NamedTuple):
         The inputs, the target and the sample weights, as far as they are given.
     inputs : int
         The number of inputs.
+    keywords : tuple of str
+        The names of the last inputs, as far as the model is given them by keyword.
     """
 
     arrays: Sequence[Array]
     inputs: int
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def positional(self) -> int:
+        """The number of inputs that are not given by keyword."""
+        return self.inputs - len(self.keywords)
+
+    @property
+    def by_keyword(self) -> dict[str, Array]:
+        """The inputs that are given by keyword."""
+        return dict(zip(self.keywords, self.arrays[self.positional :], strict=False))
 
     @property
     def names(self) -> list[str]:
         """The names of the arrays in the source."""
-        inputs = ["x"] if self.inputs == 1 else [f"x{i}" for i in range(self.inputs)]
-        return [*inputs, *("target", "sample_weight")[: len(self.arrays) - self.inputs]]
+        inputs = ["x"] if self.positional == 1 else [f"x{i}" for i in range(self.positional)]
+        others = ("target", "sample_weight")[: len(self.arrays) - self.inputs]
+        return [*inputs, *[f"x_{name}" for name in self.keywords], *others]
 
 
 class OutdatedError(Exception):
@@ -222,7 +236,7 @@ class ModelProgram(Program):
         code, inputs, outputs = _forward(model, batch, n, free, input_grads=True)
         super().__init__(code, native)
         self.inputs, self.outputs = inputs, outputs
-        given = [x.name for x in inputs]
+        given = batch.names
         grads = self.grad_names = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
         input_grads = code.write_backward(outputs, grads, inputs)
         self.carried = carried(code.forward, code.backward)
@@ -555,7 +569,10 @@ class Programs:
 
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
-        given = [batch.inputs, *[(array.dtype, array.shape) for array in batch.arrays]]
+        given = [
+            (batch.inputs, batch.keywords),
+            *[(array.dtype, array.shape) for array in batch.arrays],
+        ]
         before, program, n = self._latest
         if given == before and program.is_current():
             return program, n
@@ -592,7 +609,7 @@ class Programs:
 
 
 @functools.lru_cache
-def _kind(inputs: int, *arrays: tuple[np.dtype[Any], tuple[int, ...]]) -> tuple[Any, int]:
+def _kind(inputs: Any, *arrays: tuple[np.dtype[Any], tuple[int, ...]]) -> tuple[Any, int]:
     """Return what the programs of batches have in common, and the size of this one."""
     n = next((shape[0] for _, shape in arrays if shape), 0)
     return (inputs, *[(dtype, _free(shape, n)) for dtype, shape in arrays]), n
@@ -635,10 +652,13 @@ def _forward(
 ) -> tuple[Code, list[Value], list[Value]]:
     """Write the forward of a model; return the code, the inputs and the outputs."""
     code = Code(_dtype_of(model, batch), free)
-    inputs = _values(code, Batch(batch.arrays[: batch.inputs], batch.inputs), n)
+    given = batch._replace(arrays=batch.arrays[: batch.inputs])
+    values = _values(code, given, n)
+    inputs, others = values[: batch.positional], values[batch.positional :]
     if input_grads:
         inputs = [Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs]
-    output = code.apply(model, "", *inputs)
+    by_keyword = dict(zip(batch.keywords, others, strict=True))
+    output = code.apply(model, "", *inputs, **by_keyword)
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
 
 
