@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from .source import (
     stages,
     used,
 )
-from .split import bounds_of_parts, is_separable
+from .split import bounds_of_parts, is_separable, samples_to_divide
 
 
 class Batch(NamedTuple):
@@ -261,7 +262,8 @@ class ModelProgram(Program):
         lines = [*code.forward, *code.commits]
         self.define("predict", given, [*lines, _returned(results)], "Return the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
-        self._can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
+        can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
+        self._divided_from = samples_to_divide(code) if can_split else math.inf
         results += self.carried
         doc = "Return the output, and what backward needs."
         self.define("forward", given, [*lines, _returned(results)], doc)
@@ -276,9 +278,9 @@ class ModelProgram(Program):
 
     def predict(self, values: dict[str, Any], n: int) -> Sequence[Array]:
         """Return the outputs; threads compute parts of a large batch."""
-        bounds = bounds_of_parts(self.code, n, False) if self._can_split else []
-        if len(bounds) < 2:
+        if n < self._divided_from:
             return self.call("predict", n, values)
+        bounds = bounds_of_parts(self.code, n, False)
         results: list[Any] = [None] * len(bounds)
 
         def compute(part: int) -> None:

@@ -33,6 +33,11 @@ def is_separable(code: Code, values: list[Value], *objects: nn.Layer) -> bool:
     )
 
 
+def samples_to_divide(code: Code) -> float:
+    """Return the size from which on a batch may be divided for a prediction."""
+    return _WAITING / max(1, code.multiply_adds)
+
+
 def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, int]]:
     """Return the first sample and the end of the part of each thread.
 
