@@ -115,13 +115,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def one_thread(multiply_adds: int) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which BLAS uses one thread, unless products of this size are huge.
+    """Return a context in which BLAS uses one thread for products of this size, unless it is huge.
 
     It is for many products in a row that depend on each other. BLAS's threads, which wait for the
     next product in a busy loop, would save a sixth of the time of an LSTM on an idle machine, and
     take ten times as long where another program competes for the cores.
     """
-    return _one_thread if multiply_adds < _HUGE else contextlib.nullcontext()
+    # For tiny products BLAS uses one thread anyway.
+    return _one_thread if _TINY < multiply_adds < _HUGE else contextlib.nullcontext()
 
 
 # Whether any work has been shared yet. If not, the threads of BLAS may be waiting in their busy
