@@ -185,6 +185,7 @@ def scan(
     for index, state in enumerate(steps.states):
         state[0] = 0 if start is None else start[index]
 
+    multiply: Callable[[Array, Array], object]
     if length >= _MANY_STEPS:
         multiply = _matrix(layout, weights).dot
     else:
