@@ -174,7 +174,10 @@ class CompiledModel(nn.Layer):
         values = program.values(batch, n)
         is_cached = is_grad_enabled()
         try:
-            results = program.call("forward" if is_cached else "predict", n, values)
+            if is_cached:
+                results = program.call("forward", n, values)
+            else:
+                results = program.predict(values, n)
         except ValueError:
             _check(batch, self.model)
             raise
