@@ -214,9 +214,11 @@ def check_double(seed, native=False):
     """Compare steps from the same state, since Adam makes steps of rounding errors of 0."""
     plain, compiled, batches = runs(seed, (np.float64, False), (np.float64, True, native))
     for batch in batches:
-        for expected, found in zip(plain(*batch), compiled(*batch), strict=True):
+        for atol, expected, found in zip(
+            (1e-11, 1e-11, 1e-8), plain(*batch), compiled(*batch), strict=True
+        ):
             for name, array in expected.items():
-                assert_allclose(found[name], array, rtol=1e-8, atol=1e-10, err_msg=name)
+                assert_allclose(found[name], array, rtol=1e-8, atol=atol, err_msg=name)
         compiled.follow(plain)
 
 
@@ -237,17 +239,17 @@ def check_single(seed, native=False):
             run.follow(plain)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(30))
 def test_in_double_precision(seed):
     check_double(seed)
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(30))
 def test_in_single_precision(seed):
     check_single(seed)
 
 
-@pytest.mark.parametrize("seed", range(100, 104))
+@pytest.mark.parametrize("seed", range(100, 102))
 def test_as_machine_code(seed):
     pytest.importorskip("numba")
     check_double(seed, native=True)
