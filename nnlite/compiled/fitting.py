@@ -10,7 +10,7 @@ import numpy as np
 
 import nnlite as nn
 
-from ..engine.arrays import FLOATS, Array
+from ..engine.arrays import Array
 from ..modes import no_grad
 from ..random import generator_state, load_generator_state
 from ..training.batches import Batch
@@ -22,6 +22,9 @@ from .containers import check_forms
 from .epochs import DividedEpochProgram, EpochProgram
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
+
+# Those of arrays that machine code reads.
+_DTYPES = {np.dtype(code) for code in "?fd" + np.typecodes["AllInteger"]}
 
 
 class CompiledFit:
@@ -148,10 +151,5 @@ def _is_plain(loader: Any) -> TypeGuard[nn.DataLoader]:
         and type(loader).__iter__ is nn.DataLoader.__iter__
         and loader.transform is None
         and loader.shard.size == 1
-        and all(array.flags.carray and _is_native(array.dtype) for array in loader.arrays)
+        and all(array.flags.carray and array.dtype in _DTYPES for array in loader.arrays)
     )
-
-
-def _is_native(dtype: np.dtype[Any]) -> bool:
-    """Whether machine code reads arrays of this dtype."""
-    return dtype.isnative and (dtype.kind in "iub" or dtype in FLOATS)
