@@ -139,14 +139,9 @@ class Layer(Hinted):
         try:
             output = self.forward(*inputs, **options)
             if output is None:
-                raise TypeError(f"{self.label}: forward returned None; it has to return the output")
+                raise without_output(self)
         except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, TypeError):
-                complaint = complaint_of(
-                    self.forward, inputs, options, f"{type(self).__name__}.forward"
-                )
-                error.args = (complaint,) if complaint else error.args
-            add_path(error, self, self, inputs)
+            explain(error, self, inputs, options)
             raise
         return output
 
@@ -599,6 +594,21 @@ def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[
                 f"forward, and a layer keeps the cache of its latest call only; call forward again "
                 f"before backward, or use layer.tied() for the other call"
             )
+
+
+def without_output(layer: Layer) -> TypeError:
+    """Return the error for a `forward` that returned None."""
+    return TypeError(f"{layer.label}: forward returned None; it has to return the output")
+
+
+def explain(
+    error: Exception, layer: Layer, inputs: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Complete the message of an error that ``layer.forward(*inputs, **options)`` raised."""
+    if isinstance(error, TypeError):
+        complaint = complaint_of(layer.forward, inputs, options, f"{type(layer).__name__}.forward")
+        error.args = (complaint,) if complaint else error.args
+    add_path(error, layer, layer, inputs)
 
 
 def add_path(
