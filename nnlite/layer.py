@@ -568,11 +568,13 @@ def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
 
     `requires_grad` is an attribute of parameters only: on a layer it would have no effect.
     """
+    if name != "requires_grad" and name not in vars(Layer):
+        return
     kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
     cure = "freeze parameters with layer.requires_grad_(False)"
     if name == "requires_grad":
         raise TypeError(f"{kind}: a layer has no attribute 'requires_grad'; {cure}")
-    hides = name in vars(Layer) and not name.startswith("_") and name != "training"
+    hides = not name.startswith("_") and name != "training"
     if hides and (isinstance(value, Layer) or not callable(value)):
         if name != "trainable":
             cure = "choose another name for the attribute"

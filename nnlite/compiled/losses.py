@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, joined, nest, product
+from .source import Code, Name, Size, Value, joined, nest, product
 
 
 def _finite(code: Code, x: Value) -> None:
@@ -24,18 +24,20 @@ def _finite(code: Code, x: Value) -> None:
     code.fail_if("not finite", "the predictions are not finite")
 
 
-def _weights(code: Code, weight: Value) -> None:
-    """Write the check of sample weights."""
+def _sum_of_weights(code: Code, weight: Value) -> Name:
+    """Write the sum of the sample weights, having checked them; return its name."""
+    total = code.name("total_weight")
     code(f"""
-        total, valid = 0.0, True
+        {total}, valid = 0.0, True
         for i in range({weight.size}):
             valid &= {weight}[i] >= 0
-            total += {weight}[i]
+            {total} += {weight}[i]
     """)
     code.fail_if(
-        "not valid or not (0 < total < math.inf)",
+        f"not valid or not (0 < {total} < math.inf)",
         "sample weights must be finite, not negative and not all zero",
     )
+    return total
 
 
 # ---- one number against one ----
@@ -169,12 +171,11 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
     if isinstance(loss, nn.KLDivergence):
         _check_divergence_targets(loss, code, target)
     places = product(prediction.shape[1:])
-    factor = ""
+    factor, samples = "", f"{prediction.shape[0]}"
     if weight:
         code.kinds[weight[0].name] = code.dtype
-        _weights(code, weight[0])
+        samples = f"{_sum_of_weights(code, weight[0])}"
         factor = f"{weight[0]}[i // ({places})] * "
-    samples = "total" if weight else f"{prediction.shape[0]}"
     count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
     if loss.reduction != "sum":
         code.divisor = code.resolved(count[loss.reduction])
@@ -399,7 +400,7 @@ def _sample_weight(code: Code, *weight: Value) -> str:
     if not weight:
         return "1.0"
     code.kinds[weight[0].name] = code.dtype
-    _weights(code, weight[0])
+    _sum_of_weights(code, weight[0])
     return f"{weight[0]}[i]"
 
 
