@@ -74,7 +74,7 @@ def test_a_damaged_file_is_replaced(folder, ending, content):
 def test_a_damaged_file_of_a_routine_is_replaced(folder):
     def compiled():
         forget_routines()
-        native._native.cache_clear()
+        native._shared.cache_clear()
         return nn.compile(nn.Linear(3, 2, rng=0))(X[None]).tolist()
 
     expected = compiled()
