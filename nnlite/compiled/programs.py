@@ -258,16 +258,12 @@ class LossProgram(Program):
     ) -> None:
         code, inputs, outputs = _forward(model, batch, n, free, input_grads=False)
         super().__init__(code, native)
-        if len(outputs) > 1:
-            raise ValueError(
-                f"compile: {loss.label} takes one output, the model has {len(outputs)}"
-            )
-        self.output = outputs[0]
+        self.outputs = outputs
         others = _values(code, batch, n)[len(inputs) :]
-        code.apply_loss(loss, self.output, *others)
+        code.apply_loss(loss, *outputs, *others)
         code.write_backward([], [], [])
         self._averages = bool(code.divisor)
-        self._can_split = is_separable(model, loss, code, [*inputs, *others, self.output])
+        self._can_split = is_separable(model, loss, code, [*inputs, *others, *outputs])
         # Of each thread but the first: its gradients by name.
         self._gradients_of_parts: list[dict[str, Array]] = []
         self._assemble(model, loss, [*inputs, *others])
@@ -278,9 +274,10 @@ class LossProgram(Program):
 
     def _define_gradients(self, given: Sequence[Value]) -> None:
         code = self.code
-        result = f"return loss, float({code.divisor or 1}), {self.output.name!s}"
+        outputs = ", ".join(y.name for y in self.outputs)
+        result = f"return loss, float({code.divisor or 1}), {outputs}"
         lines = [*code.forward, *code.backward, *code.commits, result]
-        doc = "Compute the gradients; return the loss, its divisor and the output."
+        doc = "Compute the gradients; return the loss, its divisor and the outputs."
         self.define("gradients", [x.name for x in given], lines, doc)
         if self._can_split:
             doc = "Add the gradients of a part of the batch to those of others."
@@ -295,20 +292,25 @@ class LossProgram(Program):
         """Return the bounds of the parts that threads compute of a batch of n samples."""
         return bounds_of_parts(self.code, n) if self._can_split else [(0, n)]
 
-    def compute(self, batch: Batch, n: int) -> tuple[float, Array]:
-        """Compute the gradients, for `accumulate`; return the loss and the output."""
+    def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
+        """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
         values, bounds = self.values(batch, n), self.bounds(n)
         if len(bounds) > 1:
             try:
                 return self._compute_parts(values, n, bounds)
             except ValueError:  # labels of a part may all be ignored, where those of all are not
                 pass
-        loss, _, output = self.call("gradients", n, values)
-        return float(loss), output.reshape(fixed(self.output.shape, n))
+        loss, _, *outputs = self.call("gradients", n, values)
+        return float(loss), self._shaped(outputs, n)
+
+    def _shaped(self, flat: Sequence[Array], n: int) -> Any:
+        """Return the output of n samples, or the tuple of several."""
+        arrays = [y.reshape(fixed(of.shape, n)) for y, of in zip(flat, self.outputs, strict=True)]
+        return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
     def _compute_parts(
         self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
-    ) -> tuple[float, Array]:
+    ) -> tuple[float, Any]:
         """Let each thread compute the gradients of a part, and add them."""
         while len(self._gradients_of_parts) < len(bounds) - 1:
             self._gradients_of_parts.append(super().bindings())
@@ -331,7 +333,7 @@ class LossProgram(Program):
             for call in calls:
                 call()
             self._is_compiled = True
-        losses, divisors, outputs = zip(*results, strict=True)
+        losses, divisors, *outputs = zip(*results, strict=True)
         weights = [1.0] * len(bounds)
         if self._averages:
             weights = [divisor / sum(divisors) for divisor in divisors]
@@ -341,7 +343,7 @@ class LossProgram(Program):
                 total = self._gradients[name].reshape(-1)
                 self._run("add", total, factor, grad.reshape(-1), weights[part])
         loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-        return loss, np.concatenate(outputs).reshape(fixed(self.output.shape, n))
+        return loss, self._shaped([np.concatenate(parts) for parts in outputs], n)
 
     def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
         """Return the part of some of n samples of an argument, all of it if they share it."""
@@ -425,8 +427,11 @@ class StepProgram(LossProgram):
     def can_loop(self) -> bool:
         """Whether steps can be made one after the other, without what `fit` does between them."""
         moved = {id(parameter) for parameter in self._optimizer.parameters()}
-        return self.output.shape[:1] == (BATCH,) and all(
-            id(parameter) in moved for parameter in self.code.trained.values()
+        (output, *others) = self.outputs
+        return (
+            not others
+            and output.shape[:1] == (BATCH,)
+            and all(id(parameter) in moved for parameter in self.code.trained.values())
         )
 
     def numbers(self, ahead: int) -> list[float] | None:
