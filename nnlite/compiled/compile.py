@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from . import (  # noqa: F401 - they register forms
     shapes,
     windows,
 )
-from .forms import form_of
+from .containers import check_forms
 from .optimizers import CompiledUpdate
 from .programs import (
     Batch,
@@ -79,7 +80,8 @@ def compile(
     Raises
     ------
     TypeError
-        If a layer, the loss or the optimizer has no compiled form; the message names it.
+        If a layer, the loss or the optimizer has no compiled form; the message names it. Or if a
+        call gives the model an argument by a keyword that its compiled form does not take.
     ImportError
         If Numba or SciPy is missing: ``pip install numba scipy``.
 
@@ -113,6 +115,7 @@ def compile(
             raise TypeError(
                 "compile: an optimizer needs a loss; give compile(model, loss, optimizer)"
             )
+        check_forms(model)
         return CompiledModel(model, native)
     if not isinstance(loss, nn.Layer):
         raise TypeError(
@@ -120,14 +123,14 @@ def compile(
         )
     if getattr(loss, "reduction", None) == "none":
         raise ValueError(f"compile: {loss.label} gives no single number; use reduction='mean'")
-    form_of(loss)
+    check_forms(model, loss)
     if optimizer is None:
         if max_grad_norm is not None:
             raise TypeError("compile: max_grad_norm is of a step; give an optimizer too")
         return Gradients(model, loss, native)
     if not isinstance(optimizer, nn.Optimizer):
         raise TypeError(f"compile: expected an optimizer, got {optimizer!r:.80}")
-    form_of(optimizer)
+    check_forms(model, loss, optimizer)
     norm = None if max_grad_norm is None else positive(max_grad_norm, "compile: max_grad_norm")
     kind = Step if optimizer.processes.size == 1 else DistributedStep
     return kind(model, loss, optimizer, norm, native)
@@ -158,8 +161,11 @@ class CompiledModel(nn.Layer):
         """The source of the latest call's functions."""
         return self._programs.source
 
-    def forward(self, *inputs: Any) -> Any:
-        batch = Batch([*map(np.asarray, inputs)], len(inputs))
+    def __call__(self, *inputs: Any, **by_keyword: Any) -> Any:
+        return self.forward(*inputs, **by_keyword)  # the model has named the layer in an error
+
+    def forward(self, *inputs: Any, **by_keyword: Any) -> Any:
+        batch = _as_inputs(self.model, inputs, by_keyword)
         program, n = self._programs.find(batch)
         values = program.values(batch, n)
         is_cached = is_grad_enabled()
@@ -388,6 +394,24 @@ class DistributedStep(Gradients):
         return float(sum(scale * value for scale, value in zip(scales, values, strict=True)))
 
 
+def _as_inputs(model: nn.Layer, inputs: Any, by_keyword: dict[str, Any]) -> Batch:
+    """Return the arguments of a model as a batch; by position, where that is possible."""
+    if by_keyword or any(value is None for value in inputs):
+        parameters = inspect.signature(model.forward)
+        try:
+            bound = parameters.bind(*inputs, **by_keyword)
+        except TypeError:
+            with evaluating():
+                model(*inputs, **by_keyword)  # its error names the layer
+            raise
+        for name, value in list(bound.arguments.items()):
+            if value is None or value is parameters.parameters[name].default:
+                del bound.arguments[name]
+        inputs, by_keyword = bound.args, bound.kwargs
+    arrays = [*map(np.asarray, (*inputs, *by_keyword.values()))]
+    return Batch(arrays, len(arrays), tuple(by_keyword))
+
+
 def _as_batch(inputs: Any, *others: Any) -> Batch:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     arrays = [np.asarray(array) for array in (*given, *others) if array is not None]
@@ -397,6 +421,6 @@ def _as_batch(inputs: Any, *others: Any) -> Batch:
 def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
     """Let the uncompiled model, and the loss, raise the error that they have for this batch."""
     with evaluating():
-        prediction = model(*batch.arrays[: batch.inputs])
+        prediction = model(*batch.arrays[: batch.positional], **batch.by_keyword)
         if loss is not None:
             getattr(loss, "of_outputs", loss)(prediction, *batch.arrays[batch.inputs :])

@@ -1,4 +1,4 @@
-"""Sequential, Residual and Graph."""
+"""Sequential, Residual and Graph, and the layers inside them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,27 @@ from typing import Any
 import nnlite as nn
 
 from ..layers.graph import split_arguments
-from .forms import form
+from .forms import form, form_of
 from .source import Code, Value
 
 
 def child_path(path: str, name: str) -> str:
     """Return the dotted name of a sub-layer."""
     return f"{path}.{name}" if path else name
+
+
+def check_forms(model: nn.Layer, *others: Any) -> None:
+    """Raise a TypeError if a layer of the model, or a loss or an optimizer, has no form."""
+    _check_layer(model, "")
+    for other in others:
+        form_of(other)
+
+
+def _check_layer(layer: nn.Layer, path: str) -> None:
+    form_of(layer, path)
+    if isinstance(layer, (nn.Sequential, nn.Residual, nn.Graph)):
+        for name, child in layer.named_children():
+            _check_layer(child, child_path(path, name))
 
 
 @form(nn.Sequential)

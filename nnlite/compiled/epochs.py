@@ -109,7 +109,7 @@ class DividedEpochProgram(DividedStepProgram):
     def prepare(self, size: int, order: Array, data: Batch) -> None:
         """Compile, with the arguments that `steps` will get."""
         with contextlib.suppress(ValueError):
-            self.compute(_picked(data, order[:size]), len(order[:size]))
+            self._computed(_picked(data, order[:size]), len(order[:size]))
 
     def steps(
         self, size: int, order: Array, data: Batch, numbers: Sequence[list[float]], outputs: bool
@@ -120,11 +120,12 @@ class DividedEpochProgram(DividedStepProgram):
         for number, of_step in enumerate(numbers):
             rows = order[number * size : (number + 1) * size]
             try:
-                loss, output = self.compute(_picked(data, rows), len(rows))
+                loss, output = self._computed(_picked(data, rows), len(rows))
             except ValueError:
                 break
             if not self.call("update", len(rows), {}, of_step):
                 break
+            self._commit(len(rows))
             self._update.advance()
             losses.append(loss)
             results.append(output)

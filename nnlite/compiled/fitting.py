@@ -18,8 +18,8 @@ from ..training.supervisor import Supervisor
 from ..training.together import generators_of
 from . import programs
 from .compile import CompiledModel, Gradients, _check
+from .containers import check_forms
 from .epochs import DividedEpochProgram, EpochProgram
-from .forms import form_of
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
 
@@ -43,7 +43,7 @@ class CompiledFit:
         max_norm: float | None,
         native: bool = True,
     ) -> None:
-        form_of(loss)
+        check_forms(model, loss, optimizer)
         self.model = CompiledModel(model, native)
         self._gradients = Gradients(model, loss, native)
         self.step = CompiledUpdate(optimizer, native)

@@ -619,7 +619,7 @@ def cosine_embedding(
     factor, norm = _reduction(loss, code, target.shape, *weight)
     rows, size = target.size, x.shape[-1]
     cosine, x_norm, y_norm = (
-        code.new(target.shape, name) for name in ("cosine", "x_norm", "y_norm")
+        code.new(target.shape, name) for name in ("cosine", "first_norm", "second_norm")
     )
     code(f"""
         a, b = {x.view(rows, size)}, {y.view(rows, size)}

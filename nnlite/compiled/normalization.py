@@ -34,17 +34,22 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     training = code.is_training(layer)
     of_batch = training or layer.running_mean is None
 
-    if training:
-        code.fail_if(f"{count} == 1", "one value for each feature has no variance to train with")
     y = code.new(x.shape)
     mean, scale = code.name("mean"), code.name("scale")
     code(f"a, b = {x.view(*sizes.values())}, {y.view(*sizes.values())}")
     if of_batch:
-        variance = code.name("variance")
+        variance, values = code.name("variance"), code.name("count")
         code(f"{mean}, {variance} = np.empty({features}), np.empty({features})")
+        code(f"{values} = np.full(1, float({count}))")
         _sums(code, sizes, {mean: f"a[{at}]"})
+        code.sum_over_batch(values, mean)
+        count = f"{values}[0]"
+        if training:
+            fault = "one value for each feature has no variance to train with"
+            code.fail_if(f"{count} == 1", fault)
         code(nest({"j": features}, f"{mean}[j] /= {count}"))
         _sums(code, sizes, {variance: f"(a[{at}] - {mean}[j]) ** 2"})
+        code.sum_over_batch(variance)
         code(nest({"j": features}, f"{variance}[j] /= {count}"))
     else:
         mean, variance = (code.buffer(layer, name) for name in ("running_mean", "running_var"))
@@ -68,6 +73,8 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
                     code(nest({"j": features}, f"{part}[j] = {total}[j]"))
         if not x.needs_grad:
             return
+        if of_batch:
+            code.sum_over_batch(sums, products)
         with code.gradient(x) as dx:
             code(f"b = {dx.view(*sizes.values())}")
             slope = f"g[{at}]"
@@ -281,6 +288,7 @@ def _group_norm(layer: Any, groups: int, code: Code, x: Value) -> Any:
 
 def _track_mean(layer: Any, code: Code, mean: Value, variance: Value, count: str) -> None:
     """Write the change of the running statistics towards the means of those of the samples."""
+    code.is_by_sample = False
     running_mean, running_var = (
         code.buffer(layer, name) for name in ("running_mean", "running_var")
     )

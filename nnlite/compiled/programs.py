@@ -23,11 +23,14 @@ from .source import (
     Code,
     FixedBatchError,
     Shape,
+    Sums,
     Value,
     carried,
     fixed,
     function,
+    handed_on,
     header,
+    stages,
     used,
 )
 from .split import bounds_of_parts, is_separable
@@ -42,16 +45,30 @@ class Batch(NamedTuple):
         The inputs, the target and the sample weights, as far as they are given.
     inputs : int
         The number of inputs.
+    keywords : tuple of str
+        The names of the last inputs, as far as the model is given them by keyword.
     """
 
     arrays: Sequence[Array]
     inputs: int
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def positional(self) -> int:
+        """The number of inputs that are not given by keyword."""
+        return self.inputs - len(self.keywords)
+
+    @property
+    def by_keyword(self) -> dict[str, Array]:
+        """The inputs that are given by keyword."""
+        return dict(zip(self.keywords, self.arrays[self.positional :], strict=False))
 
     @property
     def names(self) -> list[str]:
         """The names of the arrays in the source."""
-        inputs = ["x"] if self.inputs == 1 else [f"x{i}" for i in range(self.inputs)]
-        return [*inputs, *("target", "sample_weight")[: len(self.arrays) - self.inputs]]
+        inputs = ["x"] if self.positional == 1 else [f"x{i}" for i in range(self.positional)]
+        others = ("target", "sample_weight")[: len(self.arrays) - self.inputs]
+        return [*inputs, *[f"x_{name}" for name in self.keywords], *others]
 
 
 class OutdatedError(Exception):
@@ -219,7 +236,7 @@ class ModelProgram(Program):
         code, inputs, outputs = _forward(model, batch, n, free, input_grads=True)
         super().__init__(code, native)
         self.inputs, self.outputs = inputs, outputs
-        given = [x.name for x in inputs]
+        given = batch.names
         grads = self.grad_names = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
         input_grads = code.write_backward(outputs, grads, inputs)
         self.carried = carried(code.forward, code.backward)
@@ -261,9 +278,13 @@ class LossProgram(Program):
         self.outputs = outputs
         others = _values(code, batch, n)[len(inputs) :]
         code.apply_loss(loss, *outputs, *others)
-        code.write_backward([], [], [])
-        self._averages = bool(code.divisor)
         self._can_split = is_separable(model, loss, code, [*inputs, *others, *outputs])
+        # Where layers need sums over the batch, the function ends there, and another goes on.
+        self._meets = any(isinstance(line, Sums) for line in code.forward)
+        if self._meets:
+            self._can_split = self._meets = len(self.bounds(n)) > 1
+        code.write_backward([], [], [], of_part=self._meets)
+        self._averages = bool(code.divisor)
         # Of each thread but the first: its gradients by name.
         self._gradients_of_parts: list[dict[str, Array]] = []
         self._assemble(model, loss, [*inputs, *others])
@@ -274,11 +295,33 @@ class LossProgram(Program):
 
     def _define_gradients(self, given: Sequence[Value]) -> None:
         code = self.code
-        outputs = ", ".join(y.name for y in self.outputs)
-        result = f"return loss, float({code.divisor or 1}), {outputs}"
-        lines = [*code.forward, *code.backward, *code.commits, result]
-        doc = "Compute the gradients; return the loss, its divisor and the outputs."
-        self.define("gradients", [x.name for x in given], lines, doc)
+        outputs = [y.name for y in self.outputs]
+        end = f"return {', '.join(['loss', f'float({code.divisor or 1})', *outputs])}"
+        parts = [[*code.forward, *code.backward, *code.commits]]
+        commits: list[str] = []
+        self._sums: list[tuple[str, ...]] = []
+        if self._meets:
+            parts, self._sums = stages([*code.forward, *code.backward])
+            commits = code.commits
+        # The functions of the stages, and the names of what they return.
+        self._stages: list[tuple[str, list[str]]] = []
+        known = [x.name for x in given]
+        for index, lines in enumerate(parts):
+            if index < len(parts) - 1:
+                after = [line for part in parts[index + 1 :] for line in part]
+                handed = results = handed_on(lines, [*after, end, *commits])
+                name, returned = f"gradients_{index}", _returned(handed)
+                doc = "Return what the functions after this one need."
+            else:
+                handed = handed_on(lines, commits)
+                results = ["loss", "divisor", *self._output_names, *handed]
+                name, returned = "gradients", ", ".join([end, *handed])
+                doc = "Compute the gradients; return the loss, its divisor and the outputs."
+            self.define(name, known, [*lines, returned], doc)
+            self._stages.append((name, results))
+            known = list(dict.fromkeys([*known, *handed]))
+        if commits:
+            self.define("commit", known, commits, "Change the buffers.")
         if self._can_split:
             doc = "Add the gradients of a part of the batch to those of others."
             arguments = ["total", "factor", "part", "weight"]
@@ -294,19 +337,37 @@ class LossProgram(Program):
 
     def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
+        loss, output = self._computed(batch, n)
+        self._commit(n)
+        return loss, output
+
+    def _computed(self, batch: Batch, n: int) -> tuple[float, Any]:
+        """Compute the gradients; what is divided leaves the buffers to `_commit`."""
         values, bounds = self.values(batch, n), self.bounds(n)
         if len(bounds) > 1:
             try:
                 return self._compute_parts(values, n, bounds)
             except ValueError:  # labels of a part may all be ignored, where those of all are not
                 pass
+        if self._meets:
+            return self._compute_parts(values, n, [(0, n)])
         loss, _, *outputs = self.call("gradients", n, values)
         return float(loss), self._shaped(outputs, n)
+
+    @property
+    def _output_names(self) -> list[str]:
+        """What the outputs are called beside the values of a call."""
+        return [f"output_{index}" for index in range(len(self.outputs))]
 
     def _shaped(self, flat: Sequence[Array], n: int) -> Any:
         """Return the output of n samples, or the tuple of several."""
         arrays = [y.reshape(fixed(of.shape, n)) for y, of in zip(flat, self.outputs, strict=True)]
         return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+    def _commit(self, n: int) -> None:
+        """Change the buffers, by what was computed last."""
+        if self._meets and self.code.commits:
+            self.call("commit", n, self._parts[0])
 
     def _compute_parts(
         self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
@@ -314,36 +375,54 @@ class LossProgram(Program):
         """Let each thread compute the gradients of a part, and add them."""
         while len(self._gradients_of_parts) < len(bounds) - 1:
             self._gradients_of_parts.append(super().bindings())
-        given, bound = self._arguments["gradients"]
-        results: list[Any] = [None] * len(bounds)
-
-        def compute(part: int) -> None:
-            start, stop = bounds[part]
-            gradients = self._gradients_of_parts[part - 1] if part else {}
-            arrays = zip(bound, self._bound["gradients"], strict=True)
-            rows = [self._of_samples(values[name], name, n, start, stop) for name in given]
-            results[part] = self._run(
-                "gradients", stop - start, *rows, *[gradients.get(name, a) for name, a in arrays]
-            )
-
-        calls = [functools.partial(compute, part) for part in range(len(bounds))]
-        if self._is_compiled:
-            threads.run(calls)
-        else:  # one thread compiles for all
-            for call in calls:
-                call()
-            self._is_compiled = True
-        losses, divisors, *outputs = zip(*results, strict=True)
-        weights = [1.0] * len(bounds)
+        # The variables of each part, by name.
+        parts = self._parts = [
+            {name: self._of_samples(a, name, n, *part) for name, a in values.items()}
+            for part in bounds
+        ]
+        for stage in range(len(self._stages)):
+            calls = [
+                functools.partial(self._compute_part, stage, part, stop - start)
+                for part, (start, stop) in enumerate(bounds)
+            ]
+            if self._is_compiled:
+                threads.run(calls)
+            else:  # one thread compiles for all
+                for call in calls:
+                    call()
+            for name in self._sums[stage] if stage < len(self._sums) else ():
+                total = functools.reduce(np.add, [part[name] for part in parts])
+                for part in parts:
+                    part[name][...] = total
+        self._is_compiled = True
+        divisors = [float(part["divisor"]) for part in parts]
+        weights = [1.0] * len(parts)
         if self._averages:
             weights = [divisor / sum(divisors) for divisor in divisors]
-        for part, gradients in enumerate(self._gradients_of_parts[: len(bounds) - 1], 1):
+        self._add_parts([1.0] * len(parts) if self._meets else weights)
+        loss = sum(weight * part["loss"] for weight, part in zip(weights, parts, strict=True))
+        outputs = [np.concatenate([part[name] for part in parts]) for name in self._output_names]
+        return float(loss), self._shaped(outputs, n)
+
+    def _compute_part(self, stage: int, part: int, n: int) -> None:
+        """Call the function of a stage for a part of the batch, of n samples."""
+        name, results = self._stages[stage]
+        given, bound = self._arguments[name]
+        variables = self._parts[part]
+        gradients = self._gradients_of_parts[part - 1] if part else {}
+        arrays = zip(bound, self._bound[name], strict=True)
+        returned = self._run(
+            name, n, *[variables[each] for each in given], *[gradients.get(b, a) for b, a in arrays]
+        )
+        variables.update(zip(results, returned or (), strict=True))
+
+    def _add_parts(self, weights: list[float]) -> None:
+        """Add the gradients of the other parts to those of the first."""
+        for part, gradients in enumerate(self._gradients_of_parts[: len(weights) - 1], 1):
             factor = weights[0] if part == 1 else 1.0
             for name, grad in gradients.items():
                 total = self._gradients[name].reshape(-1)
                 self._run("add", total, factor, grad.reshape(-1), weights[part])
-        loss = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
-        return loss, self._shaped([np.concatenate(parts) for parts in outputs], n)
 
     def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
         """Return the part of some of n samples of an argument, all of it if they share it."""
@@ -428,11 +507,8 @@ class StepProgram(LossProgram):
         """Whether steps can be made one after the other, without what `fit` does between them."""
         moved = {id(parameter) for parameter in self._optimizer.parameters()}
         (output, *others) = self.outputs
-        return (
-            not others
-            and output.shape[:1] == (BATCH,)
-            and all(id(parameter) in moved for parameter in self.code.trained.values())
-        )
+        is_one = not others and output.shape[:1] == (BATCH,)
+        return is_one and all(id(parameter) in moved for parameter in self.code.trained.values())
 
     def numbers(self, ahead: int) -> list[float] | None:
         """Return the numbers of the step after `ahead` others, with the options as they are now.
@@ -467,8 +543,9 @@ class DividedStepProgram(StepProgram):
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
     def step(self, batch: Batch, n: int) -> float:
-        loss, _ = self.compute(batch, n)
+        loss, _ = self._computed(batch, n)
         self.call("update", n, {}, self._update.numbers())
+        self._commit(n)
         self._update.advance()
         return loss
 
@@ -499,7 +576,10 @@ class Programs:
 
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
-        given = [batch.inputs, *[(array.dtype, array.shape) for array in batch.arrays]]
+        given = [
+            (batch.inputs, batch.keywords),
+            *[(array.dtype, array.shape) for array in batch.arrays],
+        ]
         before, program, n = self._latest
         if given == before and program.is_current():
             return program, n
@@ -536,7 +616,7 @@ class Programs:
 
 
 @functools.lru_cache
-def _kind(inputs: int, *arrays: tuple[np.dtype[Any], tuple[int, ...]]) -> tuple[Any, int]:
+def _kind(inputs: Any, *arrays: tuple[np.dtype[Any], tuple[int, ...]]) -> tuple[Any, int]:
     """Return what the programs of batches have in common, and the size of this one."""
     n = next((shape[0] for _, shape in arrays if shape), 0)
     return (inputs, *[(dtype, _free(shape, n)) for dtype, shape in arrays]), n
@@ -579,10 +659,13 @@ def _forward(
 ) -> tuple[Code, list[Value], list[Value]]:
     """Write the forward of a model; return the code, the inputs and the outputs."""
     code = Code(_dtype_of(model, batch), free)
-    inputs = _values(code, Batch(batch.arrays[: batch.inputs], batch.inputs), n)
+    given = batch._replace(arrays=batch.arrays[: batch.inputs])
+    values = _values(code, given, n)
+    inputs, others = values[: batch.positional], values[batch.positional :]
     if input_grads:
         inputs = [Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs]
-    output = code.apply(model, "", *inputs)
+    by_keyword = dict(zip(batch.keywords, others, strict=True))
+    output = code.apply(model, "", *inputs, **by_keyword)
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
 
 

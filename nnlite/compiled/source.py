@@ -47,7 +47,7 @@ _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
-    r"n|x\d*|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
+    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
     + "|".join((*functions.NAMES, *ROUTINES))
 )
 
@@ -131,6 +131,17 @@ class Value:
     def with_shape(self, shape: Shape) -> Value:
         """Return the same array as a value of another shape."""
         return Value(self.name, shape, self.needs_grad)
+
+
+class Sums(str):
+    """A comment between statements: these arrays become their sums over all parts of a batch."""
+
+    names: tuple[str, ...]
+
+    def __new__(cls, *names: str) -> Sums:
+        line = super().__new__(cls, f"# the whole batch: {', '.join(names)}")
+        line.names = names
+        return line
 
 
 Backward = Callable[..., None]
@@ -255,6 +266,13 @@ class Code:
         fault = f"{self.label}: {message}"
         self._lines.append(f"if {self.resolved(condition)}:\n    raise ValueError({fault!r})")
 
+    def sum_over_batch(self, *names: Name) -> None:
+        """Let arrays, to which each sample has added, be those of the whole batch from here on.
+
+        Where threads compute parts of the batch, they wait here for each other.
+        """
+        self._lines.append(Sums(*[f"{name!s}" for name in names]))
+
     def at_end(self, text: str) -> None:
         """Append statements that change buffers, after all that can fail."""
         self.commits.append(self.resolved(text))
@@ -337,12 +355,12 @@ class Code:
         self._tape.append((loss.label, (), backward))
 
     def write_backward(
-        self, outputs: list[Value], grads: list[str], inputs: list[Value]
+        self, outputs: list[Value], grads: list[str], inputs: list[Value], of_part: bool = False
     ) -> list[str]:
         """Write the backward of all layers, the last one first.
 
         The gradients of the outputs are arrays of the names `grads`. Return the names of those of
-        the inputs that have any.
+        the inputs that have any. With `of_part`, they are those of the loss of the whole batch.
         """
         self._lines = self.backward
         for y, grad in zip(outputs, grads, strict=True):
@@ -353,10 +371,21 @@ class Code:
             self.label, self._renamed = title, {}
             self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
+            if of_part and not results and self.divisor and self._gradients:
+                self._scale_part()
         for name, part in self._parameter_grads.items():
             if name not in self._gradients:
                 self(f"{part}[:] = 0")
         return [self._grad_or_zeros(x).name for x in inputs if x.needs_grad]
+
+    def _scale_part(self) -> None:
+        """Write the factor of the loss of a part in the mean over the batch."""
+        whole = self.name("whole")
+        self._lines.append(f"{whole!s} = np.full(1, float({self.divisor}))")
+        self.sum_over_batch(whole)
+        for grad in self._gradients.values():
+            factor = f"real(float({self.divisor}) / {whole!s}[0])"
+            self._lines.append(nest({"i": f"{grad.name!s}.size"}, f"{grad.name!s}[i] *= {factor}"))
 
     def _grad_or_zeros(self, y: Value) -> Value:
         grad = self._gradients.get(y.name)
@@ -401,6 +430,8 @@ class Code:
         while unique in self._taken or unique in self._variables or _RESERVED.fullmatch(unique):
             count += 1
             unique = f"{name}_{count}"
+            if _RESERVED.fullmatch(unique):
+                unique += "_"  # no reserved name ends with it
         self._taken.add(unique)
         return Name(unique)
 
@@ -475,6 +506,56 @@ def used(names: Iterable[str], lines: list[str]) -> list[str]:
     """Return those of `names` that the statements read."""
     read = set(_names_of("\n".join(lines))[1])
     return [name for name in names if name in read]
+
+
+def stages(lines: list[str]) -> tuple[list[list[str]], list[tuple[str, ...]]]:
+    """Divide statements where arrays are summed; return the stages and the sums between them."""
+    parts: list[list[str]] = [[]]
+    sums = []
+    for line in lines:
+        if isinstance(line, Sums):
+            sums.append(line.names)
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    return parts, sums
+
+
+def handed_on(before: list[str], after: list[str]) -> list[str]:
+    """Return the variables that statements assign, and others after them read."""
+    reader = _Reader()
+    reader.visit(ast.parse("\n".join(after)))
+    assigned = _names_of("\n".join(before))[0]
+    return [name for name in dict.fromkeys(assigned) if name in reader.read]
+
+
+class _Reader(ast.NodeVisitor):
+    """Finds the variables that are read before they are assigned."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+        self._assigned: set[str] = set()
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Store):
+            self._assigned.add(node.id)
+        elif node.id not in self._assigned:
+            self.read.add(node.id)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self.visit(node.value)
+        for target in node.targets:
+            self.visit(target)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.visit(node.value)
+        if isinstance(node.target, ast.Name) and node.target.id not in self._assigned:
+            self.read.add(node.target.id)
+        self.visit(node.target)
+
+    def visit_For(self, node: ast.For) -> None:
+        for part in (node.iter, node.target, *node.body):
+            self.visit(part)
 
 
 @functools.lru_cache(4096)

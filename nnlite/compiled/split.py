@@ -9,9 +9,6 @@ import nnlite as nn
 from ..engine.blas import threads_of_products
 from .source import BATCH, Code, Value
 
-# The layers that relate the samples of a batch to each other.
-_MIXING = {nn.BatchNorm1d, nn.BatchNorm2d}
-
 # In multiply-adds: what may be lost by waiting for another thread where other programs keep the
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
 _WAITING, _ADDING = 40_000_000, 300
@@ -21,16 +18,13 @@ def is_separable(model: nn.Layer, loss: nn.Layer, code: Code, values: list[Value
     """Whether the gradient of a batch is the mean, or the sum, of those of its parts.
 
     `values` are the arrays of a call, and the output. The samples must be the first axis of each of
-    them, and of all between. Of layers that are not of this package, nothing is known.
+    them, and of all between. Of layers that are not of this package, nothing is known. Layers that
+    relate the samples to each other write sums over the batch.
     """
     return (
         code.is_by_sample
-        and not code.commits
         and all(value.shape[:1] == (BATCH,) for value in values)
-        and all(
-            type(layer).__module__.startswith("nnlite.") and type(layer) not in _MIXING
-            for layer in (*model.layers(), loss)
-        )
+        and all(type(layer).__module__.startswith("nnlite.") for layer in (*model.layers(), loss))
     )
 
 

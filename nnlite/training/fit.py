@@ -201,7 +201,8 @@ def fit(
     if boolean(compile, "fit: compile"):
         from ..compiled.fitting import CompiledFit
 
-        compiled = CompiledFit(model, loss, optimizer, max_norm)
+        with naming(lambda: "fit"):
+            compiled = CompiledFit(model, loss, optimizer, max_norm)
         step, tested = compiled.step, compiled.model
     saver = checked_checkpoint(checkpoint, resume)
     if saver is not None or optimizer.processes.size > 1:

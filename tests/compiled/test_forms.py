@@ -359,6 +359,9 @@ def test_variables_of_a_form_cannot_clash_with_other_names():
     @form(Careless)
     def careless(layer, code, x):
         spoil(code)
+        # Two of each, of the kinds of names that arguments have.
+        for stem in ("n", "x_norm", "x_norm", "group0_lr", "group0_lr", "grad"):
+            code(f"{code.name(stem)} = 0")
         y = code.new(x.shape)
         code(f"{y}[:] = {x}")
 

@@ -67,11 +67,13 @@ def assert_divided(model, loss, inputs, *others, is_divided=True):
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+    for one, other in zip(model.buffers(), twin.buffers(), strict=True):
+        assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
 def test_a_layer_is_divided_unless_its_samples_depend_on_each_other(case):
-    """Layers that draw are: they draw for the whole batch before. Running statistics are not."""
+    """Layers that draw do so for the whole batch before; batch norm sums over the parts."""
     rng = np.random.default_rng(0)
     model, inputs = case.make().astype(np.float64), case.inputs(rng, 7)
     output = copy.deepcopy(model)(*inputs)
@@ -79,6 +81,7 @@ def test_a_layer_is_divided_unless_its_samples_depend_on_each_other(case):
         pytest.skip("a loss takes one output")
     loss, target = nn.MeanSquaredError(), rng.normal(size=output.shape)
     is_divided = (case.per_sample or not case.repeats_itself) and not list(model.buffers())
+    is_divided |= isinstance(model, (nn.BatchNorm1d, nn.BatchNorm2d))
     assert_divided(model, loss, inputs, target, is_divided=is_divided)
 
 
@@ -159,6 +162,66 @@ def test_a_step(native, max_grad_norm):
     assert "def update(" in step.source
 
 
+def normalized():
+    nn.seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1),
+        nn.Residual(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(36, 5), nn.BatchNorm1d(5, momentum=None), nn.Tanh(),
+        nn.Linear(5, 3),
+    ).astype(np.float64)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("optimized", [False, True])
+def test_batch_norm_sums_over_the_parts(name, native, optimized):
+    if native:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    loss, weighted = LOSSES[name]
+    rng = np.random.default_rng(0)
+    model = normalized()
+    twin = copy.deepcopy(model)
+    optimizer, other = (nn.SGD(each.parameters(), lr=0.1) for each in (model, twin))
+    compiled = nn.compile(model, loss, *[optimizer] * optimized, native=native)
+    for n in (7, 3, 2, 7):  # with weights, no label of a part may count
+        x, labels = rng.normal(size=(n, 1, 8, 8)), np.arange(n) % 3
+        weights = (rng.uniform(0.1, 2, size=n),) if weighted else ()
+        for each in (optimizer, other):
+            each.zero_grad()
+        nn.seed(n)
+        value = compiled(x, labels, *weights)
+        assert len(compiled._programs.latest.bounds(n)) == min(n, 3)
+        nn.seed(n)
+        assert value == pytest.approx(loss(twin(x), labels, *weights))
+        twin.backward(loss.backward(), input_grad=False)
+        other.step()
+        if not optimized:
+            optimizer.step()
+    for key, array in model.state_dict().items():
+        assert_allclose(array, twin.state_dict()[key], rtol=1e-7, atol=1e-10, err_msg=key)
+    assert "def commit(" in compiled.source
+
+
+def test_buffers_change_only_if_all_parts_are_computed():
+    model = normalized()
+    before = model.state_dict()
+    step = nn.compile(model, nn.CrossEntropy(), nn.SGD(model.parameters(), 0.1), native=False)
+    with pytest.raises(ValueError, match="labels must be in"):
+        step(np.random.default_rng(0).normal(size=(6, 1, 8, 8)), np.array([0, 0, 0, 0, 0, 9]))
+    for name, array in model.state_dict().items():
+        assert (array == before[name]).all()
+
+
+def test_batch_norm_of_one_value_is_an_error_though_it_is_divided():
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3))
+    step = nn.compile(model, nn.CrossEntropy(), native=False)
+    step(np.ones((6, 4), np.float32), np.zeros(6, int))
+    with pytest.raises(ValueError, match="no variance to train with"):
+        step(np.ones((1, 4), np.float32), np.zeros(1, int))
+
+
 class Doubled(nn.Identity):
     """A layer of which nothing is known."""
 
@@ -169,7 +232,6 @@ form(Doubled)(FORMS[nn.Identity])
 @pytest.mark.parametrize(
     "layers",
     [
-        (nn.BatchNorm1d(6),),
         (nn.Softmax(dim=0),),
         (nn.Permute(1, 0), nn.Permute(1, 0)),
         (nn.Unsqueeze(0), nn.Squeeze(0)),

@@ -111,15 +111,15 @@ def test_it_is_the_run_that_is_not_compiled(name: str, dropout: float) -> None:
     assert_same_run(*runs)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "augmentation"])
-def test_batches_divided_among_threads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d])
+@pytest.mark.parametrize("name", CASES)
+def test_batches_divided_among_threads(
+    name: str, norm: type[nn.Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for constant in ("_WAITING", "_ADDING"):
         monkeypatch.setattr(split, constant, 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
-    runs = [
-        trained(compile, model=classifier(0, nn.LayerNorm), **CASES[name])
-        for compile in (True, False)
-    ]
+    runs = [trained(compile, model=classifier(0, norm), **CASES[name]) for compile in (True, False)]
     assert_same_run(*runs)
 
 
@@ -400,7 +400,8 @@ def test_data_that_are_not_finite_are_named() -> None:
 
 def test_a_layer_without_a_compiled_form_is_named() -> None:
     model = nn.Sequential(nn.Linear(5, 3), nn.Lambda(np.sin, np.cos))
-    with pytest.raises(TypeError, match=r"Lambda\(sin, cos\) \('1' in the model\) has no compiled"):
+    message = r"^fit: compile: Lambda\(sin, cos\) \('1' in the model\) has no compiled form"
+    with pytest.raises(TypeError, match=message):
         nn.fit(
             model, nn.CrossEntropy(), nn.SGD(model.parameters(), 0.1),
             nn.DataLoader(*blobs(), batch_size=16), compile=True, progress=False,

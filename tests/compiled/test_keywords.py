@@ -1,0 +1,90 @@
+"""A compiled model takes the keywords that its forward takes."""
+
+import copy
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import nnlite as nn
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 5, 4)).astype(np.float32)
+MASK = np.arange(5) < np.array([[5], [2], [3]])
+BIAS = RNG.normal(size=(5, 5)).astype(np.float32)
+
+
+def both(layer, native=False):
+    return layer, nn.compile(copy.deepcopy(layer), native=native)
+
+
+def assert_same(layer, compiled, *inputs, **by_keyword):
+    expected, found = layer(*inputs, **by_keyword), compiled(*inputs, **by_keyword)
+    assert_allclose(found, expected, atol=1e-5)
+    grad = RNG.normal(size=expected.shape).astype(np.float32)
+    wanted, got = layer.backward(grad), compiled.backward(grad)
+    for a, b in zip(np.atleast_1d(*[wanted]), np.atleast_1d(*[got]), strict=True):
+        assert_allclose(b, a, atol=1e-5)
+    for p, q in zip(layer.parameters(), compiled.parameters(), strict=True):
+        assert_allclose(q.grad, p.grad, atol=1e-4)
+    layer.zero_grad()
+    compiled.zero_grad()
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_the_mask_of_a_recurrent_layer(kind):
+    layer, compiled = both(kind(4, 3, outputs="all", bidirectional=True, rng=0))
+    assert_same(layer, compiled, X, mask=MASK)
+    assert_same(layer, compiled, X)
+    assert_same(layer, compiled, X[:2], mask=MASK[:2].tolist())
+    assert_same(layer, compiled, X, mask=None)
+
+
+def test_the_mask_as_machine_code():
+    pytest.importorskip("numba")
+    assert_same(*both(nn.GRU(4, 3, rng=0), native=True), X, mask=MASK)
+
+
+def test_the_masks_of_attention():
+    layer, compiled = both(nn.MultiheadAttention(4, 2, rng=0))
+    assert_same(layer, compiled, X, attn_mask=BIAS)
+    assert_same(layer, compiled, X, key_padding_mask=~MASK)
+    assert_same(layer, compiled, X, key_padding_mask=~MASK, attn_mask=BIAS > 1)
+    assert_same(layer, compiled, X, None, None, ~MASK, need_weights=False)
+
+
+def test_inputs_by_keyword_have_gradients():
+    layer, compiled = both(nn.MultiheadAttention(4, 2, rng=0))
+    other = X[:, ::-1].copy()
+    expected, found = layer(X, key=other, value=X), compiled(X, key=other, value=X)
+    assert_allclose(found, expected, atol=1e-5)
+    grad = np.ones_like(expected)
+    for wanted, got in zip(layer.backward(grad), compiled.backward(grad), strict=True):
+        assert_allclose(got, wanted, atol=1e-5)
+
+
+def test_a_keyword_of_the_model_alone_is_an_error():
+    compiled = nn.compile(nn.MultiheadAttention(4, 2, rng=0), native=False)
+    with pytest.raises(
+        TypeError, match=r"^compile: Multihead.* no compiled form with need_weights=$"
+    ):
+        compiled(X, need_weights=True)
+
+
+@pytest.mark.parametrize(
+    ("layer", "by_keyword"),
+    [
+        (nn.LSTM(4, 3), {"masks": MASK}),
+        (nn.LSTM(4, 3), {"mask": MASK[:, :4]}),
+        (nn.LSTM(4, 3), {"mask": MASK.astype(int)}),
+        (nn.Sequential(nn.LSTM(4, 3)), {"mask": MASK}),
+        (nn.Linear(4, 3), {"mask": MASK}),
+    ],
+    ids=["misspelt", "shape", "dtype", "Sequential", "Linear"],
+)
+def test_a_wrong_keyword_is_an_error_as_without_compile(layer, by_keyword):
+    with pytest.raises((TypeError, ValueError)) as expected:
+        layer(X, **by_keyword)
+    with pytest.raises(type(expected.value)) as raised:
+        nn.compile(layer, native=False)(X, **by_keyword)
+    assert str(raised.value) == str(expected.value)
