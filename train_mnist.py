@@ -41,7 +41,8 @@ def run(options):
         if options.silent:
             return status
 
-    predict = nn.compile(model) if options.compile else model
+    # Ctrl-C may have interrupted the compilation.
+    predict = nn.compile(model) if options.compile and not status else model
     print(f"test accuracy {nn.accuracy(nn.predict(predict, images), labels):.2%}")
     write_results(model, history, images, labels, options)
     return status

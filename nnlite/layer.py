@@ -39,12 +39,12 @@ class _Cache:
     def __init__(self) -> None:
         self.values: tuple[Any, ...] | None = None
         self.forwards = 0  # the number of forwards that cached values
-        self.thread: int | None = None  # the thread of the latest one
-        self.replaced: tuple[int | None, ...] = ()  # the threads whose latest forwards it replaced
+        self.thread = 0  # the thread of the latest one, or 0
+        self.replaced: tuple[int, ...] = ()  # the threads whose latest forwards it replaced
 
     def begin_in(self, thread: int) -> None:
         """Note that `thread` replaces the values of another thread, or of none."""
-        others = {self.thread, *self.replaced} - {thread, None}
+        others = {self.thread, *self.replaced} - {thread, 0}
         self.thread, self.replaced = thread, tuple(others)
 
 
@@ -155,13 +155,13 @@ class Layer(Hinted):
     def cache(self, *values: Any) -> None:
         """Store `values` for `backward`, replacing the last ones; under `no_grad`, do nothing."""
         thread, cache = current.caching, self._cache
-        if thread is None:
-            if cache.values is not None:
-                self.drop_cache()
-            return
-        if cache is _NONE:
-            cache = self._cache = _Cache()
         if cache.thread != thread:
+            if thread is None:
+                if cache.values is not None:
+                    self.drop_cache()
+                return
+            if cache is _NONE:
+                cache = self._cache = _Cache()
             cache.begin_in(thread)
         cache.values = values
         cache.forwards += 1
@@ -343,9 +343,12 @@ class Layer(Hinted):
 
     def trainable(self) -> bool:
         """Whether any parameter of this layer or its sub-layers requires a gradient."""
-        for _, parameter in self._own_parameters():
-            if parameter.requires_grad:
+        for value in vars(self).values():
+            if isinstance(value, Parameter) and value.requires_grad:
                 return True
+        # Parameters may also be items of lists and dicts.
+        if any(parameter.requires_grad for _, parameter in self._own_parameters()):
+            return True
         return any(child.trainable() for child in self.children())
 
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -97,11 +97,8 @@ class Parameter(Hinted):
     @grad.setter
     def grad(self, value: ArrayLike | None) -> None:
         if value is not self._grad:
-            self._set_grad(None if value is None else self._conformed(value, "a gradient"))
-
-    def _set_grad(self, grad: Array | None) -> None:
-        self._grad = grad
-        changes.gradients = object()
+            grad = None if value is None else self._conformed(value, "a gradient")
+            self._grad, changes.gradients = grad, object()
 
     def _conformed(self, value: ArrayLike, what: str) -> Array:
         """Check the shape of `value`; return a copy in the dtype of the parameter."""
@@ -133,7 +130,7 @@ class Parameter(Hinted):
         if self._grad is None:
             return
         if set_to_none:
-            self._set_grad(None)
+            self._grad, changes.gradients = None, object()
         else:
             self._grad[...] = 0
 
@@ -158,7 +155,7 @@ class Parameter(Hinted):
         if self._grad is None:
             storage = self._grad_storage()
             np.copyto(storage, grad, casting="same_kind")
-            self._set_grad(storage)
+            self._grad, changes.gradients = storage, object()
         else:
             np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
@@ -167,7 +164,8 @@ class Parameter(Hinted):
         if self._data.dtype != dtype:
             self._data = self._data.astype(dtype)
             changes.attributes = object()
-            self._set_grad(None if self._grad is None else self._grad.astype(dtype))
+            grad = None if self._grad is None else self._grad.astype(dtype)
+            self._grad, changes.gradients = grad, object()
             self._storage = None
 
     def __str__(self) -> str:
@@ -221,7 +219,7 @@ class Parameter(Hinted):
             storage = self._grad_storage()
             matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
             product(left, right, matrix)
-            self._set_grad(storage)
+            self._grad, changes.gradients = storage, object()
         else:
             self._grad += product(left, right).reshape(self.shape)
 
@@ -251,21 +249,15 @@ class Parameter(Hinted):
         if grad is not None:
             if self._grad is not None:
                 grad[...] = self._grad
-                self._set_grad(grad)
+                self._grad, changes.gradients = grad, object()
             self._storage = grad
 
-    def is_kept_in(self, data: Array, grads: Array) -> tuple[bool, bool]:
-        """Return whether the value, and whether the gradient, is still where `keep_in` put it.
-
-        `data` is the array that was passed to `keep_in`, and `grads` the flat array that contains
-        the array passed for the gradient. A missing gradient counts as in place.
+    def has_grad_outside(self, flat: Array) -> bool:
+        """Whether there is a gradient that is no part of `flat`, where `keep_in` put it.
 
         :meta private:
         """
-        grad = self._grad
-        return self._data is data, (
-            grad is None or (grad is self._storage and grad.base is grads.base)
-        )
+        return self._grad is not None and self._grad.base is not flat.base
 
     def _grad_storage(self) -> Array:
         """Memory for the next gradient: that of the last one, unless it has references left."""

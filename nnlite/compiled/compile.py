@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import nnlite as nn
 from ..checks import as_output_grad, positive
 from ..modes import evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
+from ..random import generator, generator_state, load_generator_state, own_generators
 from ..training.batches import as_batch, averages
 from . import (  # noqa: F401 - they register forms
     activations,
@@ -170,7 +174,10 @@ class CompiledModel(nn.Layer):
         values = program.values(batch, n)
         is_cached = is_grad_enabled()
         try:
-            results = program.call("forward" if is_cached else "predict", n, values)
+            if is_cached:
+                results = program.call("forward", n, values)
+            else:
+                results = program.predict(values, n)
         except ValueError:
             _check(batch, self.model)
             raise
@@ -420,7 +427,23 @@ def _as_batch(inputs: Any, *others: Any) -> Batch:
 
 def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
     """Let the uncompiled model, and the loss, raise the error that they have for this batch."""
-    with evaluating():
+    with no_grad(), _unchanged(model):
         prediction = model(*batch.arrays[: batch.positional], **batch.by_keyword)
         if loss is not None:
             getattr(loss, "of_outputs", loss)(prediction, *batch.arrays[batch.inputs :])
+
+
+@contextlib.contextmanager
+def _unchanged(model: nn.Layer) -> Iterator[None]:
+    """Context after which the buffers and the random generators are as they were before."""
+    buffers = [(buffer, buffer.copy()) for buffer in model.buffers()]
+    own = (own_generators(layer).values() for layer in model.layers())
+    generators = [generator(), *itertools.chain.from_iterable(own)]
+    states = [generator_state(rng) for rng in generators]
+    try:
+        yield
+    finally:
+        for buffer, before in buffers:
+            buffer[...] = before
+        for rng, state in zip(generators, states, strict=True):
+            load_generator_state(rng, state)

@@ -23,6 +23,9 @@ from .epochs import DividedEpochProgram, EpochProgram
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
 
+# Those of arrays that machine code reads.
+_DTYPES = {np.dtype(code) for code in "?fd" + np.typecodes["AllInteger"]}
+
 
 class CompiledFit:
     """Passes through a model and its loss, and the step of the optimizer, as native functions.
@@ -144,5 +147,5 @@ def _is_plain(loader: Any) -> TypeGuard[nn.DataLoader]:
         and type(loader).__iter__ is nn.DataLoader.__iter__
         and loader.transform is None
         and loader.shard.size == 1
-        and all(array.flags.carray and array.dtype.kind in "fiub" for array in loader.arrays)
+        and all(array.flags.carray and array.dtype in _DTYPES for array in loader.arrays)
     )

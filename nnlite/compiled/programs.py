@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ from .source import (
     stages,
     used,
 )
-from .split import bounds_of_parts, is_separable
+from .split import bounds_of_parts, is_separable, samples_to_divide
 
 
 class Batch(NamedTuple):
@@ -97,7 +98,7 @@ class Program:
         self._evaluates: bool | None = None
         self._arrays = Watch([])
         self._gradients: dict[str, Any] = {}
-        self._is_compiled = not native
+        self._compiled: set[str] = set()  # the functions that threads have called
         self._bound: dict[str, tuple[Any, ...]] = {}
 
     # ---- assembly ----
@@ -203,6 +204,23 @@ class Program:
         given = [values[name] for name in self._arguments[name][0]]
         return self._run(name, n, *given, *numbers, *self._bound[name])
 
+    def _run_parts(self, name: str, calls: Sequence[Callable[[], object]]) -> None:
+        """Make calls of a function for parts of a batch, each in a thread."""
+        if name in self._compiled:
+            threads.run(calls)
+            return
+        for call in calls:  # one thread compiles for all
+            call()
+        self._compiled.add(name)
+
+    def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
+        """Return the part of some of n samples of an argument, all of it if they share it."""
+        code = self.code
+        if name in code.per_call and name not in code.divided:
+            return array
+        size = len(array) // n
+        return array[start * size : stop * size]
+
 
 class Watch:
     """Attributes of objects, and the values that they had: a quick test for changes."""
@@ -243,6 +261,9 @@ class ModelProgram(Program):
         results = [y.name for y in outputs]
         lines = [*code.forward, *code.commits]
         self.define("predict", given, [*lines, _returned(results)], "Return the output.")
+        has_sums = any(isinstance(line, Sums) for line in code.forward)
+        can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
+        self._divided_from = samples_to_divide(code) if can_split else math.inf
         results += self.carried
         doc = "Return the output, and what backward needs."
         self.define("forward", given, [*lines, _returned(results)], doc)
@@ -254,6 +275,23 @@ class ModelProgram(Program):
         lines = code.backward or ["pass"]
         self.define("backward_parameters", given, lines, "Compute the parameters' gradients.")
         self.finish(f"Compiled {model.label}")
+
+    def predict(self, values: dict[str, Any], n: int) -> Sequence[Array]:
+        """Return the outputs; threads compute parts of a large batch."""
+        if n < self._divided_from:
+            return self.call("predict", n, values)
+        bounds = bounds_of_parts(self.code, n, False)
+        results: list[Any] = [None] * len(bounds)
+
+        def compute(part: int) -> None:
+            start, stop = bounds[part]
+            rows = {name: self._of_samples(a, name, n, start, stop) for name, a in values.items()}
+            results[part] = self.call("predict", stop - start, rows)
+
+        self._run_parts(
+            "predict", [functools.partial(compute, part) for part in range(len(bounds))]
+        )
+        return [np.concatenate(parts) for parts in zip(*results, strict=True)]
 
 
 _ADDITION = """\
@@ -278,7 +316,7 @@ class LossProgram(Program):
         self.outputs = outputs
         others = _values(code, batch, n)[len(inputs) :]
         code.apply_loss(loss, *outputs, *others)
-        self._can_split = is_separable(model, loss, code, [*inputs, *others, *outputs])
+        self._can_split = is_separable(code, [*inputs, *others, *outputs], model, loss)
         # Where layers need sums over the batch, the function ends there, and another goes on.
         self._meets = any(isinstance(line, Sums) for line in code.forward)
         if self._meets:
@@ -333,7 +371,7 @@ class LossProgram(Program):
 
     def bounds(self, n: int) -> list[tuple[int, int]]:
         """Return the bounds of the parts that threads compute of a batch of n samples."""
-        return bounds_of_parts(self.code, n) if self._can_split else [(0, n)]
+        return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
 
     def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
@@ -385,16 +423,11 @@ class LossProgram(Program):
                 functools.partial(self._compute_part, stage, part, stop - start)
                 for part, (start, stop) in enumerate(bounds)
             ]
-            if self._is_compiled:
-                threads.run(calls)
-            else:  # one thread compiles for all
-                for call in calls:
-                    call()
+            self._run_parts(self._stages[stage][0], calls)
             for name in self._sums[stage] if stage < len(self._sums) else ():
                 total = functools.reduce(np.add, [part[name] for part in parts])
                 for part in parts:
                     part[name][...] = total
-        self._is_compiled = True
         divisors = [float(part["divisor"]) for part in parts]
         weights = [1.0] * len(parts)
         if self._averages:
@@ -423,14 +456,6 @@ class LossProgram(Program):
             for name, grad in gradients.items():
                 total = self._gradients[name].reshape(-1)
                 self._run("add", total, factor, grad.reshape(-1), weights[part])
-
-    def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
-        """Return the part of some of n samples of an argument, all of it if they share it."""
-        code = self.code
-        if name in code.per_call and name not in code.divided:
-            return array
-        size = len(array) // n
-        return array[start * size : stop * size]
 
 
 class StepProgram(LossProgram):

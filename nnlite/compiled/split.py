@@ -14,29 +14,40 @@ from .source import BATCH, Code, Value
 _WAITING, _ADDING = 40_000_000, 300
 
 
-def is_separable(model: nn.Layer, loss: nn.Layer, code: Code, values: list[Value]) -> bool:
-    """Whether the gradient of a batch is the mean, or the sum, of those of its parts.
+def is_separable(code: Code, values: list[Value], *objects: nn.Layer) -> bool:
+    """Whether parts of a batch can be computed one by one, by a model and its loss if it has one.
 
-    `values` are the arrays of a call, and the output. The samples must be the first axis of each of
-    them, and of all between. Of layers that are not of this package, nothing is known. Layers that
-    relate the samples to each other write sums over the batch.
+    The gradient of the batch is then the mean, or the sum, of those of its parts. `values` are the
+    arrays of a call, and the outputs. The samples must be the first axis of each of them, and of
+    all between. Of layers that are not of this package, nothing is known. Layers that relate the
+    samples to each other write sums over the batch.
     """
     return (
         code.is_by_sample
         and all(value.shape[:1] == (BATCH,) for value in values)
-        and all(type(layer).__module__.startswith("nnlite.") for layer in (*model.layers(), loss))
+        and all(
+            type(layer).__module__.startswith("nnlite.")
+            for each in objects
+            for layer in each.layers()
+        )
     )
 
 
-def bounds_of_parts(code: Code, n: int) -> list[tuple[int, int]]:
+def samples_to_divide(code: Code) -> float:
+    """Return the size from which on a batch may be divided for a prediction."""
+    return _WAITING / max(1, code.multiply_adds)
+
+
+def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, int]]:
     """Return the first sample and the end of the part of each thread.
 
     They follow from the model, the batch size and the number of threads alone, and so do the bits
     of the result.
     """
-    parameters = sum(parameter.size for parameter in code.trained.values())
-    work = 3 * code.multiply_adds * n  # backward has twice those of forward
-    is_worth_it = work >= _WAITING + _ADDING * parameters
-    parts = min(threads_of_products(), n) if is_worth_it else 1
+    work = code.multiply_adds * n
+    if with_backward:
+        parameters = sum(parameter.size for parameter in code.trained.values())
+        work = 3 * work - _ADDING * parameters  # backward has twice those of forward
+    parts = min(threads_of_products(), n) if work >= _WAITING else 1
     edges = [n * part // parts for part in range(parts + 1)]
     return list(itertools.pairwise(edges))

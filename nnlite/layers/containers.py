@@ -80,15 +80,16 @@ class Sequential(Layer):
             self.extend(layers)
 
     def forward(self, *inputs: Any) -> Any:
-        values, layers = inputs, self._layers
+        values, layers, forwards = inputs, self._layers, []
         try:
             for layer in layers:
                 values = (layer(*values),)
+                forwards.append(layer._cache.forwards)
         except BaseException:
             if values is not inputs:
                 self.drop_cache()  # the layers hold caches of two different forwards
             raise
-        self.cache(layers, latest_forwards(layers))
+        self.cache(layers, forwards)
         return values[0] if len(values) == 1 else values
 
     def backward(self, grad: Array, input_grad: bool = True) -> Any:

@@ -129,7 +129,7 @@ class CrossEntropy(ClassLoss):
         if self.from_logits:
             shifted = scores - np.maximum.reduce(scores, axis=0)
             p = np.exp(shifted)
-            sums = np.dot(ones(scores.shape[:1], scores.dtype), p)
+            sums = ones(scores.shape[:1], scores.dtype).dot(p)
             p /= sums
             losses = q.cross_entropy(shifted, np.log(sums))
         else:
@@ -156,9 +156,10 @@ class CrossEntropy(ClassLoss):
         return self._from_columns(result, shape)
 
     def _target(self, prediction: Array, target: Any, sample_weight: Any) -> Target:
-        if np.ndim(target) != 1 and np.asarray(target).dtype.kind == "f":
+        values = np.asarray(target)
+        if values.ndim != 1 and values.dtype.kind == "f":
             check_is_array(target, self)
-            return Probabilities(self, prediction, np.asarray(target), sample_weight)
+            return Probabilities(self, prediction, values, sample_weight)
         return Labels(self, prediction, target, sample_weight)
 
     @property

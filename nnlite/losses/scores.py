@@ -115,8 +115,11 @@ class Target:
     def __init__(self, loss: ClassLoss, prediction: Array, sample_weight: ArrayLike | None) -> None:
         self.dtype = prediction.dtype
         self.label_shape = prediction.shape[:1] + prediction.shape[2:]
-        weights = loss._as_weights(sample_weight, self.label_shape, self.dtype)
-        self.weights = self.norms = weights if isinstance(weights, float) else weights.reshape(-1)
+        self.weights: Any = 1.0
+        if sample_weight is not None:
+            weights = loss._as_weights(sample_weight, self.label_shape, self.dtype)
+            self.weights = weights.reshape(-1)
+        self.norms = self.weights
 
     def sample_of(self, column: int) -> int:
         """Return the index of the sample of a column."""

@@ -236,8 +236,9 @@ class Optimizer(Hinted):
 
         With ``set_to_none=False`` it is zero instead.
         """
-        for parameter in self.parameters():
-            parameter.zero_grad(set_to_none)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.zero_grad(set_to_none)
         self._synchronized = False
 
     # ---- the step ----

@@ -47,9 +47,11 @@ class FlatBlock:
         self.shapes = [parameter.shape for parameter in parameters]
         ends = list(itertools.accumulate(parameter.size for parameter in parameters))
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
-        # The places of the parameters that have a gradient, as of the latest change.
+        # The places of the parameters that have a gradient, as of these notes of changes.
         self._moving: list[int] = []
         self._changed: tuple[object, object] = object(), object()
+        # The note of changes as of which all values were in place.
+        self._gathered: object = object()
         self._lay_out_values()
         self._lay_out_grads()
         self.state = [
@@ -74,20 +76,19 @@ class FlatBlock:
         list of FlatBlock
             This block; or several in its place, if its parameters are of several dtypes now.
         """
-        values_moved = grads_moved = False
-        for parameter, view in zip(self.parameters, self._value_views, strict=True):
-            value_in_place, grad_in_place = parameter.is_kept_in(view, self.grads)
-            if not value_in_place:
-                values_moved = True
-            if not grad_in_place:
-                grads_moved = True
-        if values_moved:
-            groups = by_dtype(self.parameters)
-            if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
-                return [self._restricted_to(parameters) for parameters in groups]
-            self._lay_out_values()
-        if grads_moved:
-            self._lay_out_grads()
+        attributes = changes.attributes
+        if attributes is not self._gathered:
+            self._gathered = attributes
+            kept = zip(self.parameters, self._value_views, strict=True)
+            if any(parameter.data is not view for parameter, view in kept):
+                groups = by_dtype(self.parameters)
+                if len(groups) > 1 or self.parameters[0].dtype != self.values.dtype:
+                    return [self._restricted_to(parameters) for parameters in groups]
+                self._lay_out_values()
+        for parameter in self.parameters:
+            if parameter.has_grad_outside(self.grads):
+                self._lay_out_grads()
+                break
         return [self]
 
     def _restricted_to(self, parameters: list[Parameter]) -> FlatBlock:
@@ -105,12 +106,14 @@ class FlatBlock:
 
         Neighbours of equal numbers of steps make one stretch.
         """
+        moving, steps = self._moving_places(), self.steps
+        if len(moving) == len(steps) == steps.count(steps[0]):
+            yield steps[0], 0, self.values.size  # the usual case
+            return
         run: tuple[int, int, int] | None = None
-        for parameter, (start, stop), step in zip(
-            self.parameters, self.bounds, self.steps, strict=True
-        ):
-            if not parameter.is_moving:
-                continue
+        for place in moving:
+            start, stop = self.bounds[place]
+            step = steps[place]
             if run is not None and run[0] == step and run[2] == start:
                 run = (step, run[1], stop)
                 continue
@@ -122,13 +125,7 @@ class FlatBlock:
 
     def count(self) -> None:
         """Count a step of every parameter that has a gradient."""
-        changed = changes.attributes, changes.gradients
-        if changed != self._changed:
-            self._changed = changed
-            self._moving = [
-                index for index, parameter in enumerate(self.parameters) if parameter.is_moving
-            ]
-        steps, moving = self.steps, self._moving
+        steps, moving = self.steps, self._moving_places()
         for index in moving:
             steps[index] += 1
         if moving and steps[moving[0]] % _STEPS_TO_FLUSH == 0:
@@ -137,6 +134,16 @@ class FlatBlock:
     def steps_to_flush(self) -> int:
         """Return the number of steps until subnormals are flushed."""
         return min(_STEPS_TO_FLUSH - step % _STEPS_TO_FLUSH for step in self.steps)
+
+    def _moving_places(self) -> list[int]:
+        """Return the places of the parameters that have a gradient."""
+        changed = changes.attributes, changes.gradients
+        if changed != self._changed:
+            self._changed = changed
+            self._moving = [
+                place for place, parameter in enumerate(self.parameters) if parameter.is_moving
+            ]
+        return self._moving
 
     def _flush_subnormals(self) -> None:
         tiny = np.finfo(self.values.dtype).tiny

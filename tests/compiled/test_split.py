@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 import nnlite as nn
 from nnlite.compiled import split
 from nnlite.compiled.forms import FORMS, form
+from nnlite.compiled.programs import ModelProgram
 
 from ..registry import LAYERS, LOSSES
 
@@ -275,3 +276,43 @@ def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
 
     first = trained()
     assert all(trained() == first for _ in range(5))
+
+
+@pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
+def test_prediction_is_divided_too(case):
+    rng = np.random.default_rng(0)
+    model, inputs = case.make().astype(np.float64).eval(), case.inputs(rng, 7)
+    compiled = nn.compile(copy.deepcopy(model), native=False)
+    with nn.no_grad():
+        expected, outputs = (
+            y if isinstance(y, tuple) else (y,) for y in (model(*inputs), compiled(*inputs))
+        )
+    for one, other in zip(outputs, expected, strict=True):
+        assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
+    if native:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    sizes = []
+    call = ModelProgram.call
+
+    def watched(self, name, n, *arguments):
+        sizes.append((name, n))
+        return call(self, name, n, *arguments)
+
+    monkeypatch.setattr(ModelProgram, "call", watched)
+    model = normalized()
+    x = np.random.default_rng(0).normal(size=(7, 1, 8, 8))
+    model(x)
+    expected = nn.predict(model, x)
+    compiled = nn.compile(model, native=native)
+    assert_allclose(nn.predict(compiled, x), expected, rtol=1e-9)
+    assert_allclose(nn.predict(compiled, x), expected, rtol=1e-9)
+    assert sorted(sizes) == sorted([("predict", 2), ("predict", 2), ("predict", 3)] * 2)
+    sizes.clear()
+    with nn.no_grad():
+        compiled(x)  # in training mode: of the batch
+    assert sizes == [("predict", 7)]

@@ -269,10 +269,12 @@ def test_a_run_may_begin_within_an_epoch_of_the_loader(calls: list[int]) -> None
     [
         {"points": np.asfortranarray(blobs(70)[0])},
         {"points": blobs(70)[0].astype(np.float32)},
+        {"points": blobs(70)[0].astype(np.float16)},
+        {"points": blobs(70)[0].astype(">f8")},
         {"labels": blobs(70)[1].astype(np.int8)},
         {"labels": blobs(70)[1].astype(np.uint64)},
     ],
-    ids=["another order", "float32", "int8", "uint64"],
+    ids=["another order", "float32", "float16", "another byte order", "int8", "uint64"],
 )
 @pytest.mark.usefixtures("seconds")
 def test_arrays_of_other_kinds(data: dict[str, Any]) -> None:

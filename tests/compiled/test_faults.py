@@ -1,0 +1,134 @@
+"""Errors of compiled gradients and steps are those of model and loss, and change nothing."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import nnlite as nn
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(4, 3)).astype(np.float32)
+POINTS = RNG.uniform(0.1, 0.9, size=(4, 2)).astype(np.float32)
+SHARES = POINTS / POINTS.sum(1, keepdims=True)
+COUNTS = np.round(5 * POINTS)
+LABELS = np.array([0, 1, 1, 0])
+
+# The loss, the layer in front of it, and targets.
+LOSSES = {
+    "MeanSquaredError": (nn.MeanSquaredError(), nn.Identity(), POINTS),
+    "MeanAbsoluteError": (nn.MeanAbsoluteError(), nn.Identity(), POINTS),
+    "Huber": (nn.Huber(), nn.Identity(), POINTS),
+    "SmoothL1": (nn.SmoothL1(), nn.Identity(), POINTS),
+    "Quantile": (nn.Quantile(quantile=0.3), nn.Identity(), POINTS),
+    "PoissonNLL": (nn.PoissonNLL(), nn.Identity(), COUNTS),
+    "PoissonNLL of rates": (nn.PoissonNLL(log_input=False), nn.Softplus(), COUNTS),
+    "Hinge": (nn.Hinge(), nn.Identity(), np.sign(POINTS - 0.5)),
+    "BinaryCrossEntropy": (nn.BinaryCrossEntropy(), nn.Identity(), POINTS),
+    "BinaryCrossEntropy of probabilities": (
+        nn.BinaryCrossEntropy(from_logits=False), nn.Sigmoid(), POINTS,
+    ),
+    "KLDivergence": (nn.KLDivergence(), nn.LogSoftmax(), SHARES),
+    "CrossEntropy": (nn.CrossEntropy(), nn.Identity(), LABELS),
+    "CrossEntropy of probabilities": (nn.CrossEntropy(from_logits=False), nn.Softmax(), LABELS),
+    "CrossEntropy with distributions": (nn.CrossEntropy(), nn.Identity(), SHARES),
+    "NegativeLogLikelihood": (nn.NegativeLogLikelihood(), nn.LogSoftmax(), LABELS),
+    "Focal": (nn.Focal(), nn.Identity(), LABELS),
+    "MultiMargin": (nn.MultiMargin(), nn.Identity(), LABELS),
+}  # fmt: skip
+
+
+def with_value(array, number, *places):
+    """Return a copy with this number at the first element of some samples, and floats elsewhere."""
+    array = array.astype(np.result_type(array, np.float32))
+    for place in places:
+        array[place].reshape(-1)[:1] = number
+        if array.ndim == 1:
+            array[place] = number
+    return array
+
+
+FAULTS = {
+    "a NaN in an input": lambda x, t: (with_value(x, np.nan, 2), t),
+    "NaN in two inputs": lambda x, t: (with_value(x, np.nan, 1, 3), t),
+    "an infinite input": lambda x, t: (with_value(x, -np.inf, 1), t),
+    "inputs with fewer features": lambda x, t: (x[:, :2], t),
+    "one axis less": lambda x, t: (x[0], t),
+    "integers": lambda x, t: (x.astype(int), t),
+    "text": lambda x, t: (x.astype(str), t),
+    "complex numbers": lambda x, t: (x.astype(complex), t),
+    "fewer targets": lambda x, t: (x, t[:3]),
+    "targets with one axis more": lambda x, t: (x, t[..., None]),
+    "a NaN in the targets": lambda x, t: (x, with_value(t, np.nan, 2)),
+    "an infinite target": lambda x, t: (x, with_value(t, np.inf, 1)),
+    "targets too small": lambda x, t: (x, t - 5),
+    "targets too large": lambda x, t: (x, t + 5),
+    "targets of text": lambda x, t: (x, t.astype(str)),
+    "targets of other integers": lambda x, t: (x, (t + 200).astype(np.uint8)),
+    "a negative weight": lambda x, t: (x, t, np.array([1, 1, -1, 1.0])),
+    "weights of zero": lambda x, t: (x, t, np.zeros(4)),
+    "a weight that is NaN": lambda x, t: (x, t, np.array([1, np.nan, 1, 1])),
+    "an infinite weight": lambda x, t: (x, t, np.array([1, np.inf, 1, 1])),
+    "fewer weights": lambda x, t: (x, t, np.ones(3)),
+    "weights with one axis more": lambda x, t: (x, t, np.ones((4, 1))),
+    "no sample": lambda x, t: (x[:0], t[:0]),
+}
+
+
+def error_of(call, *arguments):
+    """Return the error of a call, or the value that it returns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return pytest.approx(call(*arguments), rel=1e-4)
+        except (TypeError, ValueError, RuntimeError) as error:
+            return type(error), str(error)
+
+
+def assert_same_error(model, loss, arguments, native=False):
+    twin = copy.deepcopy(model)
+    expected = error_of(lambda x, *others: loss(twin(x), *others), *arguments)
+    gradients = nn.compile(model, loss, native=native)
+    optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    step = nn.compile(model, loss, optimizer, native=native)
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    assert error_of(gradients, *arguments) == expected
+    if isinstance(expected, tuple):
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+        assert error_of(step, *arguments) == expected
+        for name, array in model.state_dict().items():
+            assert_array_equal(array, before[name])
+        assert not optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_fault_is_named_as_without_compile(name, fault):
+    loss, last, targets = LOSSES[name]
+    model = nn.Sequential(nn.Linear(3, 2, rng=0), last)
+    assert_same_error(model, loss, FAULTS[fault](X, targets))
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("fault", ["a NaN in an input", "targets too large", "no sample"])
+def test_in_training_mode_a_sample_may_spoil_others(fault, native):
+    if native:
+        pytest.importorskip("numba")
+    model = nn.Sequential(
+        nn.Linear(3, 4, rng=0), nn.BatchNorm1d(4), nn.Dropout(0.5, rng=0), nn.Linear(4, 2, rng=0)
+    )
+    assert_same_error(model, nn.CrossEntropy(), FAULTS[fault](X, LABELS), native)
+
+
+def test_a_loss_that_overflows_changes_nothing():
+    model = nn.Linear(3, 2, rng=0)
+    step = nn.compile(
+        model, nn.MeanSquaredError(), nn.SGD(model.parameters(), lr=0.1), native=False
+    )
+    before = model.weight.data.copy()
+    message = r"^MeanSquaredError\(\): the loss is not finite$"
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
+        step(1e30 * X, POINTS)
+    assert_array_equal(model.weight.data, before)
