@@ -24,18 +24,20 @@ def _finite(code: Code, x: Value) -> None:
     code.fail_if("not finite", "the predictions are not finite")
 
 
-def _weights(code: Code, weight: Value) -> None:
-    """Write the check of sample weights."""
+def _sum_of_weights(code: Code, weight: Value) -> Name:
+    """Write the sum of the sample weights, having checked them; return its name."""
+    total = code.name("total_weight")
     code(f"""
-        total, valid = 0.0, True
+        {total}, valid = 0.0, True
         for i in range({weight.size}):
             valid &= {weight}[i] >= 0
-            total += {weight}[i]
+            {total} += {weight}[i]
     """)
     code.fail_if(
-        "not valid or not (0 < total < math.inf)",
+        f"not valid or not (0 < {total} < math.inf)",
         "sample weights must be finite, not negative and not all zero",
     )
+    return total
 
 
 def _check_numbers(code: Code, target: Value) -> None:
@@ -198,12 +200,11 @@ def _reduction(loss: Any, code: Code, shape: Shape, *weight: Value) -> tuple[str
     There are as many losses as a value of this shape has elements.
     """
     places = product(shape[1:])
-    factor = ""
+    factor, samples = "", f"{shape[0]}"
     if weight:
         code.kinds[weight[0].name] = code.dtype
-        _weights(code, weight[0])
+        samples = f"{_sum_of_weights(code, weight[0])}"
         factor = f"{weight[0]}[i // ({places})] * "
-    samples = "total" if weight else f"{shape[0]}"
     count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
     if loss.reduction != "sum":
         code.divisor = code.resolved(count[loss.reduction])
@@ -413,7 +414,7 @@ def _sample_weight(code: Code, *weight: Value) -> str:
     if not weight:
         return "1.0"
     code.kinds[weight[0].name] = code.dtype
-    _weights(code, weight[0])
+    _sum_of_weights(code, weight[0])
     return f"{weight[0]}[i]"
 
 

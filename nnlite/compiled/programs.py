@@ -93,7 +93,6 @@ class Program:
         self._texts: list[str] = []
         # Of each function: the names of what a call gives it, and of the arrays that are bound.
         self._arguments: dict[str, tuple[list[str], list[str]]] = {}
-        self._options = Watch(code.options)
         self._attributes: object = object()  # of `changes`, when `fits` was true
         self._evaluates: bool | None = None
         self._arrays = Watch([])
@@ -122,6 +121,7 @@ class Program:
 
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
+        self._options = Watch(self.code.options)
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
         self._run = functions_of(self.source, self._native).call
@@ -130,10 +130,15 @@ class Program:
 
     def is_current(self) -> bool:
         """Whether nothing can have changed since `fits` was true: a quick test."""
-        return changes.attributes is self._attributes and current.evaluates is self._evaluates
+        # Where single layers are in another mode than the others, `fits` has to look.
+        return (
+            changes.attributes is self._attributes
+            and current.evaluates is self._evaluates
+            and self._evaluates is not None
+        )
 
     def fits(self) -> bool:
-        """Whether modes, options and frozen parameters are those of the source.
+        """Whether modes, options, frozen parameters and sub-layers are those of the source.
 
         The functions then work on the current arrays.
 
@@ -145,10 +150,10 @@ class Program:
         attributes, evaluates = changes.attributes, current.evaluates
         if not self._options.are_equal():
             return False
+        if attributes is not self._attributes and not self.code.has_same_layers():
+            return False
         self.bind()
-        # Where single layers are in another mode than the others, `fits` has to look.
-        self._attributes = object() if evaluates is None else attributes
-        self._evaluates = evaluates
+        self._attributes, self._evaluates = attributes, evaluates
         return True
 
     def bindings(self) -> dict[str, Any]:
@@ -232,12 +237,19 @@ class Watch:
         self._values = [value for _, _, value in entries]
 
     def are_equal(self) -> bool:
-        """Whether all attributes are equal to what they were."""
-        return list(map(getattr, self._owners, self._names)) == self._values
+        """Whether all attributes are equal to what they were; arrays, whether in their shapes."""
+        values = map(getattr, self._owners, self._names)
+        return all(map(_are_equal, values, self._values))
 
     def are_same(self) -> bool:
         """Whether all attributes are the same objects."""
         return all(map(operator.is_, map(getattr, self._owners, self._names), self._values))
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    return bool(one.shape == other.shape if isinstance(one, np.ndarray) else one == other)
 
 
 class ModelProgram(Program):

@@ -180,6 +180,8 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
+        # Each layer with its sub-layers by name.
+        self._children: list[tuple[nn.Layer, list[tuple[str, nn.Layer]]]] = []
         # The divisor of a loss that is a mean, if its form has set it.
         self.divisor = ""
         self.multiply_adds = 0  # in forward, of one sample
@@ -387,6 +389,10 @@ class Code:
             factor = f"real(float({self.divisor}) / {whole!s}[0])"
             self._lines.append(nest({"i": f"{grad.name!s}.size"}, f"{grad.name!s}[i] *= {factor}"))
 
+    def has_same_layers(self) -> bool:
+        """Whether the layers have the sub-layers that they had when their forms were written."""
+        return all(list(layer.named_children()) == given for layer, given in self._children)
+
     def _grad_or_zeros(self, y: Value) -> Value:
         grad = self._gradients.get(y.name)
         if grad is None:
@@ -438,8 +444,9 @@ class Code:
     def _record_options(self, layer: nn.Layer) -> None:
         for name in inspect.signature(type(layer).__init__).parameters:
             value = getattr(layer, name, ...)
-            if isinstance(value, (int, float, str, tuple, type(None))):
+            if isinstance(value, (int, float, str, tuple, type(None), np.ndarray)):
                 self.options.append((layer, name, value))
+        self._children.append((layer, list(layer.named_children())))
 
 
 def counted_axis(code: Code, dim: int, shape: Shape) -> int:

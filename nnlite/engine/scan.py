@@ -25,6 +25,7 @@ other.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -191,11 +192,14 @@ def scan(
     else:
         multiply = functools.partial(_multiply, layout, weights)
     active, factor, shift = _activation(layout, shape, dtype)
-    advance, in_place = cell.step, layout.in_place
+    advance = cell.step
+    of_gates: Iterable[Any] = zip(*sums.swapaxes(0, 1), strict=True)
+    if layout.in_place:
+        of_gates = itertools.repeat(None)
     arrays: Iterable[Any] = zip(  # columns and states have L + 1 steps, the others L
         columns,
         sums.reshape(length, -1, batch),
-        zip(*sums.swapaxes(0, 1), strict=True),
+        of_gates,
         zip(*steps.states, strict=True),
         zip(*steps.after, strict=True),
         strict=False,
@@ -203,7 +207,7 @@ def scan(
     with one_thread(sums[0].size * columns.shape[1]):
         for t, (column, rows, gates, before, after) in enumerate(arrays):
             multiply(column, rows)
-            if in_place:
+            if gates is None:
                 gates = after  # the same objects: NumPy then does not search for overlaps
             if factor is not None:
                 squashed = sums[t, active]
