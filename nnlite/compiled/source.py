@@ -346,13 +346,13 @@ class Code:
 
     # ---- what the assembly calls ----
 
-    def apply_loss(self, loss: nn.Layer, prediction: Value, *given: Value) -> None:
-        """Write the loss, as the variable ``loss``, of a prediction, a target and weights."""
+    def apply_loss(self, loss: nn.Layer, *given: Value) -> None:
+        """Write the loss, as the variable ``loss``, of predictions, a target and weights."""
         self.label, self._needs_grad = loss.label, True
         self._renamed = {"loss": "loss"}
         self._record_options(loss)
         self._lines.append(f"\n# {loss.label}")
-        backward = form_of(loss)(loss, self, prediction, *given)
+        backward = form_of(loss)(loss, self, *given)
         self.fail_if("not math.isfinite(loss)", "the loss is not finite")
         self._tape.append((loss.label, (), backward))
 
@@ -436,6 +436,8 @@ class Code:
         while unique in self._taken or unique in self._variables or _RESERVED.fullmatch(unique):
             count += 1
             unique = f"{name}_{count}"
+            if _RESERVED.fullmatch(unique):
+                unique += "_"  # no reserved name ends with it
         self._taken.add(unique)
         return Name(unique)
 

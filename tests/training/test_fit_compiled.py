@@ -293,6 +293,29 @@ def test_arrays_of_other_kinds(data: dict[str, Any]) -> None:
     assert_same_run(*runs)
 
 
+@pytest.mark.parametrize(
+    "loss", [nn.GaussianNLL(), nn.CosineEmbedding(), nn.TripletMargin()], ids=repr
+)
+def test_losses_of_several_predictions(loss: Any) -> None:
+    rng = np.random.default_rng(0)
+    names = ("a", "b", "c")[: 3 if isinstance(loss, nn.TripletMargin) else 2]
+    inputs = tuple(rng.normal(size=(50, 4)) for _ in names)
+    target = rng.choice([-1.0, 1.0], (50, 4) if isinstance(loss, nn.GaussianNLL) else 50)
+    data: Any = inputs if isinstance(loss, nn.TripletMargin) else (inputs, target)
+
+    def run(compile: bool) -> Any:
+        nn.seed(0)
+        nodes = {f"of_{x}": (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), x) for x in names}
+        model = nn.Graph(nodes, inputs=names, outputs=[*nodes]).astype(np.float64)
+        train = nn.DataLoader(*data, batch_size=16)
+        optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        options: Any = {"epochs": 2, "progress": False}
+        history = nn.fit(model, loss, optimizer, train, compile=compile, **options)
+        return model, optimizer, history
+
+    assert_same_run(run(True), run(False))
+
+
 def test_sequences_of_different_lengths() -> None:
     rng = np.random.default_rng(0)
     present = np.arange(6) < rng.integers(1, 7, size=(40, 1))
