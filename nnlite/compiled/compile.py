@@ -202,7 +202,7 @@ class CompiledModel(nn.Layer):
         given = {}
         for name, y, part in zip(program.grad_names, program.outputs, grads, strict=True):
             shape = fixed(y.shape, n)
-            array = np.zeros(shape) if part is None else part
+            array = np.zeros(shape) if part is None and len(grads) > 1 else part
             checked = as_output_grad(self, array, shape, program.code.dtype)
             given[name] = np.ascontiguousarray(checked).reshape(-1)
         function = "backward" if input_grad else "backward_parameters"

@@ -131,7 +131,31 @@ def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache
 
 
 def _dispatcher(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
-    """Return a function that Numba has compiled, or loaded, for these types alone."""
+    """Return a function that Numba has compiled, or loaded, for these types alone.
+
+    Machine code that cannot be loaded is deleted, and compiled anew.
+    """
+    try:
+        return _jitted(function, types, cache)
+    except OSError:
+        raise
+    except Exception:
+        if not cache or not _forget(function):
+            raise
+    return _jitted(function, types, cache)
+
+
+def _forget(function: Function) -> bool:
+    """Delete the machine code in the cache that is of the file of a function, if there is any."""
+    folder, file = os.path.split(function.__code__.co_filename)
+    stem = glob.escape(os.path.join(folder, "__pycache__", os.path.splitext(file)[0]))
+    paths = glob.glob(f"{stem}.*.nb[ci]")
+    for path in paths:
+        os.unlink(path)
+    return bool(paths)
+
+
+def _jitted(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
     jit = _numba().njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")
     dispatcher = jit(function)
     with warnings.catch_warnings():

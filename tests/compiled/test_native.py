@@ -40,6 +40,12 @@ def call():
     return native.Native(SOURCE).call("twice", 3, X).tolist()
 
 
+def forget_routines():
+    """Let routines be compiled, or loaded, again in this process."""
+    native._functions.cache_clear()
+    native._link.cache_clear()
+
+
 def test_source_and_machine_code_are_kept(folder):
     assert call() == [0, 2, 4]
     assert [path.read_text() for path in folder.glob("nnlite_*.py")] == [SOURCE]
@@ -54,15 +60,30 @@ def test_source_and_machine_code_are_kept(folder):
 
 @pytest.mark.parametrize("ending", ["*.nbc", "*.nbi"])
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
-def test_a_damaged_file_is_said_once_and_worked_around(folder, ending, content):
+def test_a_damaged_file_is_replaced(folder, ending, content):
     call()
     for path in folder.rglob(ending):
         path.write_bytes(content)
-    with pytest.warns(UserWarning, match="cannot be kept in"):
-        assert call() == [0, 2, 4]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert call() == [0, 2, 4]
+    assert all(path.read_bytes() != content for path in folder.rglob("*.nb?"))
+    assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+def test_a_damaged_file_of_a_routine_is_replaced(folder):
+    def compiled():
+        forget_routines()
+        native._shared.cache_clear()
+        return nn.compile(nn.Linear(3, 2, rng=0))(X[None]).tolist()
+
+    expected = compiled()
+    for path in folder.rglob("*.dot_rows-*.nb?"):
+        path.write_bytes(b"nonsense")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compiled() == expected
+    assert all(path.read_bytes() != b"nonsense" for path in folder.rglob("*.nb?"))
 
 
 def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
@@ -100,8 +121,7 @@ def test_equal_sources_share_machine_code_for_equal_types():
 
 def test_functions_that_several_models_call_are_compiled_once(folder):
     pytest.importorskip("numba")
-    native._functions.cache_clear()
-    native._link.cache_clear()
+    forget_routines()
     x = np.random.default_rng(0).normal(size=(2, 16, 5, 5)).astype(np.float32)
     for filters in (16, 17):
         model = nn.Conv2d(16, filters, 3, rng=0)
@@ -109,8 +129,7 @@ def test_functions_that_several_models_call_are_compiled_once(folder):
         assert "winograd(" in (compiled(x), compiled.source)[1]
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     assert len(list(folder.rglob("*.winograd-*.nbc"))) == 1
-    native._functions.cache_clear()
-    native._link.cache_clear()
+    forget_routines()
 
 
 def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):
