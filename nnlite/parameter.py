@@ -64,7 +64,8 @@ class Parameter(Hinted):
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
         claim(value.size)
         is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
-        self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
+        dtype = np.float64 if is_double else np.float32
+        self._data: Array = np.array(value, dtype, order="C")  # as compiled models take it
         self._grad: Array | None = None
         self._storage: Array | None = None
 
@@ -108,7 +109,7 @@ class Parameter(Hinted):
             raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")
         if array.shape != self._data.shape:
             raise ValueError(f"{self} has got {what} of shape {array.shape}; the shapes must agree")
-        return np.array(array, self._data.dtype)
+        return np.array(array, self._data.dtype, order="C")
 
     @property
     def shape(self) -> tuple[int, ...]:

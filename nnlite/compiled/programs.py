@@ -16,7 +16,6 @@ from ..changes import changes
 from ..engine import threads
 from ..engine.arrays import FLOATS, Array
 from ..modes import current
-from ..parameter import Parameter
 from .native import functions_of
 from .optimizers import Update
 from .source import (
@@ -122,6 +121,7 @@ class Program:
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
         self._options = Watch(self.code.options)
+        self._kinds = self._kinds_of_arrays()
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
         self._run = functions_of(self.source, self._native).call
@@ -167,20 +167,21 @@ class Program:
 
     def bind_anew(self) -> None:
         """Let the functions work on the current arrays."""
-        places = self.code.arrays
-        if any(
-            owner.dtype != self.code.dtype
-            for owner, _ in places.values()
-            if isinstance(owner, Parameter)
-        ):
+        if self._kinds_of_arrays() != self._kinds:
             raise OutdatedError
         self._gradients = self.bindings()
         self._arrays = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
-        arrays = self._gradients | {name: getattr(*place) for name, place in places.items()}
+        arrays = {name: getattr(*place) for name, place in self.code.arrays.items()}
+        arrays |= self._gradients
         self._bound = {
             function: tuple(arrays[name] for name in bound)
             for function, (_, bound) in self._arguments.items()
         }
+
+    def _kinds_of_arrays(self) -> list[Any]:
+        """Return what machine code depends on in parameters and buffers, beside their shapes."""
+        arrays = [getattr(*place) for place in self.code.arrays.values()]
+        return [(array.dtype, array.flags.carray) for array in arrays]
 
     def places(self) -> list[tuple[Any, str]]:
         """Return owners and attributes of the arrays that must stay the same between two calls."""

@@ -99,6 +99,18 @@ def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
     assert index.read_bytes() != old
 
 
+def test_arrays_of_another_order_or_dtype():
+    nn.seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3)).astype(np.float64).eval()
+    compiled, x = nn.compile(model), np.random.default_rng(0).normal(size=(4, 2, 5))
+    assert np.allclose(compiled(x), model(x))
+    model[0].weight.data = np.asfortranarray(2 * model[0].weight.data)
+    for mean in (np.arange(6.0)[::2], np.arange(3, dtype=np.float32)):
+        model[1].running_mean = mean
+        assert np.allclose(compiled(x), model(x))
+        assert np.allclose(nn.compile(model)(x), model(x))
+
+
 def test_equal_sources_share_machine_code_for_equal_types():
     calls = native.Native(SOURCE), native.Native(SOURCE)
     for functions in calls:
