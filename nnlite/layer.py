@@ -139,14 +139,9 @@ class Layer(Hinted):
         try:
             output = self.forward(*inputs, **options)
             if output is None:
-                raise TypeError(f"{self.label}: forward returned None; it has to return the output")
+                raise without_output(self)
         except (TypeError, ValueError, RuntimeError) as error:
-            if isinstance(error, TypeError):
-                complaint = complaint_of(
-                    self.forward, inputs, options, f"{type(self).__name__}.forward"
-                )
-                error.args = (complaint,) if complaint else error.args
-            add_path(error, self, self, inputs)
+            explain(error, self, inputs, options)
             raise
         return output
 
@@ -573,11 +568,13 @@ def _check_name(owner: Layer | type[Layer], name: str, value: Any) -> None:
 
     `requires_grad` is an attribute of parameters only: on a layer it would have no effect.
     """
+    if name != "requires_grad" and name not in vars(Layer):
+        return
     kind = owner.__name__ if isinstance(owner, type) else type(owner).__name__
     cure = "freeze parameters with layer.requires_grad_(False)"
     if name == "requires_grad":
         raise TypeError(f"{kind}: a layer has no attribute 'requires_grad'; {cure}")
-    hides = name in vars(Layer) and not name.startswith("_") and name != "training"
+    hides = not name.startswith("_") and name != "training"
     if hides and (isinstance(value, Layer) or not callable(value)):
         if name != "trainable":
             cure = "choose another name for the attribute"
@@ -599,6 +596,21 @@ def check_latest_forwards(container: Layer, layers: list[Layer], forwards: list[
                 f"forward, and a layer keeps the cache of its latest call only; call forward again "
                 f"before backward, or use layer.tied() for the other call"
             )
+
+
+def without_output(layer: Layer) -> TypeError:
+    """Return the error for a `forward` that returned None."""
+    return TypeError(f"{layer.label}: forward returned None; it has to return the output")
+
+
+def explain(
+    error: Exception, layer: Layer, inputs: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Complete the message of an error that ``layer.forward(*inputs, **options)`` raised."""
+    if isinstance(error, TypeError):
+        complaint = complaint_of(layer.forward, inputs, options, f"{type(layer).__name__}.forward")
+        error.args = (complaint,) if complaint else error.args
+    add_path(error, layer, layer, inputs)
 
 
 def add_path(

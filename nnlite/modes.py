@@ -23,30 +23,35 @@ class _Mode(threading.local):
         """Whether all layers are in evaluation mode here; None if some were put into training."""
         return None if self.trained else self.trained is not None
 
-    def enter(self, context: no_grad, trained: list[object] | None = None) -> None:
-        context.entered_in = thread = vars(self)
-        thread["contexts"].append((context, trained))
-        thread["caching"] = None
-        if trained is not None:
-            thread["trained"] = trained
 
-    def leave(self, context: no_grad) -> None:
-        thread = vars(self)
-        contexts = self.contexts
-        if contexts and contexts[-1][0] is context:
-            contexts.pop()
-            _update(thread)
-            return
-        if all(entered is not context for entered, _ in contexts):
-            thread = context.entered_in  # a generator may be closed in another thread
-            contexts = thread["contexts"]
-        # Contexts in generators may end in any order, even after the context around them.
-        for index, (entered, trained) in reversed([*enumerate(contexts)]):
-            if entered is context:
-                # `evaluate` may abandon a generator inside a context of its own.
-                del contexts[index : index + 1 if trained is None else None]
-                break
-        _update(thread)
+current = _Mode()
+
+
+def _enter(context: no_grad, trained: list[object] | None = None) -> None:
+    context.entered_in = thread = vars(current)
+    thread["contexts"].append((context, trained))
+    thread["caching"] = None
+    if trained is not None:
+        thread["trained"] = trained
+
+
+def _leave(context: no_grad) -> None:
+    thread = vars(current)
+    contexts = thread["contexts"]
+    if len(contexts) == 1 and contexts[0][0] is context:  # the usual case
+        contexts.clear()
+        thread["caching"], thread["trained"] = thread["thread"], None
+        return
+    if all(entered is not context for entered, _ in contexts):
+        thread = context.entered_in  # a generator may be closed in another thread
+        contexts = thread["contexts"]
+    # Contexts in generators may end in any order, even after the context around them.
+    for index, (entered, trained) in reversed([*enumerate(contexts)]):
+        if entered is context:
+            # `evaluate` may abandon a generator inside a context of its own.
+            del contexts[index : index + 1 if trained is None else None]
+            break
+    _update(thread)
 
 
 def _update(thread: dict[str, Any]) -> None:
@@ -56,9 +61,6 @@ def _update(thread: dict[str, Any]) -> None:
     for _, trained in thread["contexts"]:
         if trained is not None:
             thread["trained"] = trained
-
-
-current = _Mode()
 
 
 def is_grad_enabled() -> bool:
@@ -84,10 +86,10 @@ class no_grad(contextlib.ContextDecorator):  # noqa: N801 - PyTorch's name
     entered_in: dict[str, Any]  # the attributes of `current` in the thread that entered it last
 
     def __enter__(self) -> None:
-        current.enter(self)
+        _enter(self)
 
     def __exit__(self, *error: object) -> None:
-        current.leave(self)
+        _leave(self)
 
 
 class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
@@ -98,4 +100,4 @@ class evaluating(no_grad):  # noqa: N801 - it is used as `no_grad` is
     """
 
     def __enter__(self) -> None:
-        current.enter(self, [])
+        _enter(self, [])

@@ -64,7 +64,8 @@ class Parameter(Hinted):
             raise TypeError(f"Parameter: expected an array of floats, got dtype {value.dtype}")
         claim(value.size)
         is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
-        self._data: Array = np.array(value, dtype=np.float64 if is_double else np.float32)
+        dtype = np.float64 if is_double else np.float32
+        self._data: Array = np.array(value, dtype, order="C")  # as compiled models take it
         self._grad: Array | None = None
         self._storage: Array | None = None
 
@@ -97,11 +98,8 @@ class Parameter(Hinted):
     @grad.setter
     def grad(self, value: ArrayLike | None) -> None:
         if value is not self._grad:
-            self._set_grad(None if value is None else self._conformed(value, "a gradient"))
-
-    def _set_grad(self, grad: Array | None) -> None:
-        self._grad = grad
-        changes.gradients = object()
+            grad = None if value is None else self._conformed(value, "a gradient")
+            self._grad, changes.gradients = grad, object()
 
     def _conformed(self, value: ArrayLike, what: str) -> Array:
         """Check the shape of `value`; return a copy in the dtype of the parameter."""
@@ -111,7 +109,7 @@ class Parameter(Hinted):
             raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")
         if array.shape != self._data.shape:
             raise ValueError(f"{self} has got {what} of shape {array.shape}; the shapes must agree")
-        return np.array(array, self._data.dtype)
+        return np.array(array, self._data.dtype, order="C")
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -133,7 +131,7 @@ class Parameter(Hinted):
         if self._grad is None:
             return
         if set_to_none:
-            self._set_grad(None)
+            self._grad, changes.gradients = None, object()
         else:
             self._grad[...] = 0
 
@@ -158,7 +156,7 @@ class Parameter(Hinted):
         if self._grad is None:
             storage = self._grad_storage()
             np.copyto(storage, grad, casting="same_kind")
-            self._set_grad(storage)
+            self._grad, changes.gradients = storage, object()
         else:
             np.add(self._grad, grad, out=self._grad, casting="same_kind")
 
@@ -167,7 +165,8 @@ class Parameter(Hinted):
         if self._data.dtype != dtype:
             self._data = self._data.astype(dtype)
             changes.attributes = object()
-            self._set_grad(None if self._grad is None else self._grad.astype(dtype))
+            grad = None if self._grad is None else self._grad.astype(dtype)
+            self._grad, changes.gradients = grad, object()
             self._storage = None
 
     def __str__(self) -> str:
@@ -221,7 +220,7 @@ class Parameter(Hinted):
             storage = self._grad_storage()
             matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
             product(left, right, matrix)
-            self._set_grad(storage)
+            self._grad, changes.gradients = storage, object()
         else:
             self._grad += product(left, right).reshape(self.shape)
 
@@ -251,7 +250,7 @@ class Parameter(Hinted):
         if grad is not None:
             if self._grad is not None:
                 grad[...] = self._grad
-                self._set_grad(grad)
+                self._grad, changes.gradients = grad, object()
             self._storage = grad
 
     def has_grad_outside(self, flat: Array) -> bool:

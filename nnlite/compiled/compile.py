@@ -202,7 +202,7 @@ class CompiledModel(nn.Layer):
         given = {}
         for name, y, part in zip(program.grad_names, program.outputs, grads, strict=True):
             shape = fixed(y.shape, n)
-            array = np.zeros(shape) if part is None else part
+            array = np.zeros(shape) if part is None and len(grads) > 1 else part
             checked = as_output_grad(self, array, shape, program.code.dtype)
             given[name] = np.ascontiguousarray(checked).reshape(-1)
         function = "backward" if input_grad else "backward_parameters"
@@ -244,7 +244,7 @@ class Gradients:
         """The source of the latest call's function."""
         return self._programs.source
 
-    def __call__(self, inputs: Any, target: Any, sample_weight: Any = None) -> float:
+    def __call__(self, inputs: Any, target: Any = None, sample_weight: Any = None) -> float:
         """Return the loss, and add its gradients to those of the parameters.
 
         Parameters
@@ -252,6 +252,7 @@ class Gradients:
         inputs : ndarray, or tuple of ndarray
             A tuple is several inputs of the model.
         target : ndarray
+            None for a loss without one, such as `TripletMargin`.
         sample_weight : array_like of shape (N,), optional
             As the loss takes them.
         """
@@ -304,7 +305,7 @@ class Step(Gradients):
         divided = DividedStepProgram(*arguments)
         return divided if len(divided.bounds(n)) > 1 else StepProgram(*arguments)
 
-    def __call__(self, inputs: Any, target: Any, sample_weight: Any = None) -> float:
+    def __call__(self, inputs: Any, target: Any = None, sample_weight: Any = None) -> float:
         """Make a step, and return the loss before it.
 
         Afterwards the gradients of the parameters are those of this step.
@@ -369,11 +370,12 @@ class DistributedStep(Gradients):
             is in the parts of others.
         """
         given = [array for array in (inputs, target, sample_weight) if array is not None]
+        is_empty = isinstance(inputs, tuple) and not inputs
         program: Program | None = None
 
         def compute() -> tuple[float, float]:
             nonlocal program
-            part = as_batch(() if target is None else tuple(given), self.loss)
+            part = as_batch(() if is_empty else tuple(given), self.loss)
             if part.weight:
                 program, loss, _ = self._computed(_as_batch(*given))
                 return part.weight, loss

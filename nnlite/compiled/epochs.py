@@ -44,11 +44,12 @@ class EpochProgram(StepProgram):
             for place, name in enumerate(update.names)
         ]
         lines += [code.resolved("\n".join(update.lines)), *code.commits]
-        width = product(fixed(self.output.shape, 1))
-        copy = f"{outputs}[{start} * {width} + i] = {self.output}[i]"
+        (output, *_) = self.outputs  # with several, no steps are made
+        width = product(fixed(output.shape, 1))
+        copy = f"{outputs}[{start} * {width} + i] = {output}[i]"
         record = [
             f"{losses}[{batch}] = loss",
-            f"if {outputs}.size:\n{textwrap.indent(nest({'i': self.output.size}, copy), '    ')}",
+            f"if {outputs}.size:\n{textwrap.indent(nest({'i': output.size}, copy), '    ')}",
             f"{made}[0] += 1",
         ]
         lines.append(code.resolved("\n".join(record)))
@@ -88,7 +89,7 @@ class EpochProgram(StepProgram):
             Whether the outputs are asked for; there are none otherwise.
         """
         made, losses = np.zeros(1, np.int64), np.empty(len(numbers))
-        shape = fixed(self.output.shape, len(order) if outputs else 0)
+        shape = fixed(self.outputs[0].shape, len(order) if outputs else 0)
         results = np.empty(shape, self.code.dtype)
         rates = np.array(numbers, np.float64).reshape(len(numbers), len(self._update.names))
         arrays = [results.reshape(-1), *(array.reshape(-1) for array in data.arrays)]

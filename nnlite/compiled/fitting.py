@@ -87,19 +87,18 @@ class CompiledFit:
         loader = supervisor.training.train
         if not (self._can_loop and supervisor.can_loop() and _is_plain(loader)):
             return
-        goes_on = False
+        epoch = loader.begin()
         try:
-            goes_on = self._make_steps(supervisor, loader)
+            self._make_steps(supervisor, loader, epoch)
+            if supervisor.training.stopped is None:
+                loader.hand_over(epoch)
         finally:
-            if not goes_on:
-                loader.leave()
+            loader.leave(epoch)
 
-    def _make_steps(self, supervisor: Supervisor, loader: nn.DataLoader) -> bool:
-        """Return whether the epoch goes on."""
+    def _make_steps(self, supervisor: Supervisor, loader: nn.DataLoader, epoch: Any) -> None:
         training, size = supervisor.training, loader.batch_size
         data = programs.Batch(loader.arrays, loader.inputs)
         has_metrics = bool(training.tally.metrics)
-        epoch = loader.begun()
         while epoch.batches < len(loader) and training.stopped is None:
             program = self._program(data, size)
             if program is None:
@@ -110,24 +109,24 @@ class CompiledFit:
             if program.code.per_call:  # something is drawn for each step, such as dropout
                 count, generators = 1, generators_of(training)
             states = [generator_state(rng) for rng in generators]
-            order = loader.order_of(count)
+            order = loader.order_of(epoch, count)
             if math.isinf(self._seconds):
                 program.prepare(size, order, data)
+                _load_states(generators, states)
             with supervisor.stretch():
                 begun = time.perf_counter()
-                numbers, rates = supervisor.look_ahead(program.numbers, count)
+                targets = [array[order] for array in loader.arrays[loader.inputs :]]
+                numbers = supervisor.look_ahead(program.numbers, size, targets)
                 losses, outputs = program.steps(size, order, data, numbers, has_metrics)
                 made = len(losses)
                 epoch.batches += made
-                targets = [array[order] for array in loader.arrays[loader.inputs :]]
-                supervisor.record(size, losses, outputs, targets, rates, program.kept)
+                supervisor.record(size, losses, outputs, program.kept)
                 self._seconds = (time.perf_counter() - begun) / max(1, made)
-            supervisor.after_step(made)
+            if made:
+                supervisor.after_step(made)
             if made < count:
-                for rng, state in zip(generators, states, strict=True):
-                    load_generator_state(rng, state)
+                _load_states(generators, states)
                 break
-        return training.stopped is None
 
     def _program(self, data: programs.Batch, size: int) -> Any:
         """Return the program for batches of this size, or None if there is none."""
@@ -138,6 +137,11 @@ class CompiledFit:
             self._can_loop = False  # the loop of `fit` has the message
             return None
         return program if program.can_loop() else None
+
+
+def _load_states(generators: list[Any], states: list[Any]) -> None:
+    for rng, state in zip(generators, states, strict=True):
+        load_generator_state(rng, state)
 
 
 def _is_plain(loader: Any) -> TypeGuard[nn.DataLoader]:

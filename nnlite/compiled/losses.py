@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, joined, nest, product
+from .source import Code, Name, Shape, Size, Value, joined, nest, product
 
 
 def _finite(code: Code, x: Value) -> None:
@@ -24,18 +24,31 @@ def _finite(code: Code, x: Value) -> None:
     code.fail_if("not finite", "the predictions are not finite")
 
 
-def _weights(code: Code, weight: Value) -> None:
-    """Write the check of sample weights."""
+def _sum_of_weights(code: Code, weight: Value) -> Name:
+    """Write the sum of the sample weights, having checked them; return its name."""
+    total = code.name("total_weight")
     code(f"""
-        total, valid = 0.0, True
+        {total}, valid = 0.0, True
         for i in range({weight.size}):
             valid &= {weight}[i] >= 0
-            total += {weight}[i]
+            {total} += {weight}[i]
     """)
     code.fail_if(
-        "not valid or not (0 < total < math.inf)",
+        f"not valid or not (0 < {total} < math.inf)",
         "sample weights must be finite, not negative and not all zero",
     )
+    return total
+
+
+def _check_numbers(code: Code, target: Value) -> None:
+    """Take a target as numbers, and write the check that they are finite."""
+    code.kinds[target.name] = code.dtype
+    code(f"""
+        valid = True
+        for i in range({target.size}):
+            valid &= abs({target}[i]) < math.inf
+    """)
+    code.fail_if("not valid", "the targets are not finite")
 
 
 # ---- one number against one ----
@@ -151,14 +164,8 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
         arrays = {"x": prediction, "t": target}
         return re.sub(r"\b[xt]\b", lambda match: f"{arrays[match[0]]}[i]", formula)
 
-    code.kinds[target.name] = code.dtype
     _finite(code, prediction)
-    code(f"""
-        valid = True
-        for i in range({target.size}):
-            valid &= abs({target}[i]) < math.inf
-    """)
-    code.fail_if("not valid", "the targets are not finite")
+    _check_numbers(code, target)
     if type(loss) in DOMAINS:
         code(f"""
             valid = True
@@ -168,19 +175,8 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
         code.fail_if("not valid", "targets or predictions are out of range")
     if isinstance(loss, nn.KLDivergence):
         _check_divergence_targets(loss, code, target)
-    places = product(prediction.shape[1:])
-    factor = ""
-    if weight:
-        code.kinds[weight[0].name] = code.dtype
-        _weights(code, weight[0])
-        factor = f"{weight[0]}[i // ({places})] * "
-    samples = "total" if weight else f"{prediction.shape[0]}"
-    count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
-    if loss.reduction != "sum":
-        code.divisor = code.resolved(count[loss.reduction])
-    norm = code.name("norm")
+    factor, norm = _reduction(loss, code, prediction.shape, *weight)
     code(f"""
-        {norm} = 1 / ({count[loss.reduction]})
         loss = 0.0
         for i in range({prediction.size}):
             loss += {factor}({at(formula)})
@@ -196,6 +192,25 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
                 """)
 
     return backward
+
+
+def _reduction(loss: Any, code: Code, shape: Shape, *weight: Value) -> tuple[str, Name]:
+    """Return the weight of loss i, as a factor, and the name of what the sum is multiplied by.
+
+    There are as many losses as a value of this shape has elements.
+    """
+    places = product(shape[1:])
+    factor, samples = "", f"{shape[0]}"
+    if weight:
+        code.kinds[weight[0].name] = code.dtype
+        samples = f"{_sum_of_weights(code, weight[0])}"
+        factor = f"{weight[0]}[i // ({places})] * "
+    count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
+    if loss.reduction != "sum":
+        code.divisor = code.resolved(count[loss.reduction])
+    norm = code.name("norm")
+    code(f"{norm} = 1 / ({count[loss.reduction]})")
+    return factor, norm
 
 
 def _check_divergence_targets(loss: nn.KLDivergence, code: Code, target: Value) -> None:
@@ -399,7 +414,7 @@ def _sample_weight(code: Code, *weight: Value) -> str:
     if not weight:
         return "1.0"
     code.kinds[weight[0].name] = code.dtype
-    _weights(code, weight[0])
+    _sum_of_weights(code, weight[0])
     return f"{weight[0]}[i]"
 
 
@@ -530,3 +545,208 @@ def _check_distributions(
     """
     code(nest(loops, body))
     code.fail_if("not valid", "expected probabilities")
+
+
+# ---- several predictions ----
+
+
+@form(nn.GaussianNLL)
+def gaussian_nll(
+    loss: nn.GaussianNLL, code: Code, mean: Value, var: Value, target: Value, *weight: Value
+) -> Any:
+    """ℓ = (log v + d²/v) / 2 with d = x - t and v = max(var, eps).
+
+    dx = d / v, dv = (1/v - d²/v²) / 2, summed over the numbers that share a variance.
+    """
+    _finite(code, mean)
+    _finite(code, var)
+    _check_numbers(code, target)
+    code(f"""
+        valid = True
+        for i in range({var.size}):
+            valid &= {var}[i] >= 0
+    """)
+    code.fail_if("not valid", "variances are negative")
+    factor, norm = _reduction(loss, code, mean.shape, *weight)
+    place = "i" if var.shape == mean.shape else f"i // {mean.shape[-1]}"
+    d, v = f"({mean}[i] - {target}[i])", f"max({var}[{place}], real({loss.eps!r}))"
+    constant = math.log(2 * math.pi) / 2 if loss.full else 0.0
+    code(f"""
+        loss = 0.0
+        for i in range({mean.size}):
+            d, v = {d}, {v}
+            loss += {factor}((math.log(v) + d * d / v) / 2 + {constant!r})
+        loss *= {norm}
+    """)
+
+    def backward() -> None:
+        if mean.needs_grad:
+            with code.gradient(mean) as part:
+                code(f"""
+                    for i in range({mean.size}):
+                        {part}[i] = {factor}{d} / {v} * real({norm})
+                """)
+        if var.needs_grad:
+            with code.gradient(var) as part:
+                code(f"""
+                    {part}[:] = 0
+                    for i in range({mean.size}):
+                        v = {v}
+                        ratio = {d} / v
+                        slope = (real(1) / v - ratio * ratio) / real(2)
+                        {part}[{place}] += {factor}slope * real({norm})
+                """)
+
+    return backward
+
+
+@form(nn.CosineEmbedding)
+def cosine_embedding(
+    loss: nn.CosineEmbedding, code: Code, x: Value, y: Value, target: Value, *weight: Value
+) -> Any:
+    """ℓ = 1 - c for a target of 1, and max(c - margin, 0) for one of -1; c is the cosine.
+
+    dc/dx = (y / ‖y‖ - c x / ‖x‖) / ‖x‖, and likewise for y.
+    """
+    _finite(code, x)
+    _finite(code, y)
+    _check_numbers(code, target)
+    code(f"""
+        valid = True
+        for i in range({target.size}):
+            valid &= abs({target}[i]) == real(1)
+    """)
+    code.fail_if("not valid", "targets must be -1 or 1")
+    factor, norm = _reduction(loss, code, target.shape, *weight)
+    rows, size = target.size, x.shape[-1]
+    cosine, x_norm, y_norm = (
+        code.new(target.shape, name) for name in ("cosine", "first_norm", "second_norm")
+    )
+    code(f"""
+        a, b = {x.view(rows, size)}, {y.view(rows, size)}
+        loss = 0.0
+        for i in range({rows}):
+            aa, bb, ab = real(0), real(0), real(0)
+            for j in range({size}):
+                aa += a[i, j] * a[i, j]
+                bb += b[i, j] * b[i, j]
+            {x_norm}[i] = math.sqrt(aa + real(1e-12))
+            {y_norm}[i] = math.sqrt(bb + real(1e-12))
+            for j in range({size}):
+                ab += (a[i, j] / {x_norm}[i]) * (b[i, j] / {y_norm}[i])
+            {cosine}[i] = ab
+            excess = max(ab - real({loss.margin!r}), real(0))
+            loss += {factor}(real(1) - ab if {target}[i] > 0 else excess)
+        loss *= {norm}
+    """)
+
+    def backward() -> None:
+        for this, length, other, other_length in ((x, x_norm, y, y_norm), (y, y_norm, x, x_norm)):
+            if not this.needs_grad:
+                continue
+            with code.gradient(this) as part:
+                code(f"""
+                    a, b = {this.view(rows, size)}, {other.view(rows, size)}
+                    out = {part.view(rows, size)}
+                    for i in range({rows}):
+                        c = {cosine}[i]
+                        of_other = real(1) if c > real({loss.margin!r}) else real(0)
+                        slope = real(-1) if {target}[i] > 0 else of_other
+                        slope *= {factor}real({norm})
+                        for j in range({size}):
+                            across = b[i, j] / {other_length}[i] - c * a[i, j] / {length}[i]
+                            out[i, j] = slope * across / {length}[i]
+                """)
+
+    return backward
+
+
+@form(nn.TripletMargin)
+def triplet_margin(
+    loss: nn.TripletMargin,
+    code: Code,
+    anchor: Value,
+    positive: Value,
+    negative: Value,
+    *weight: Value,
+) -> Any:
+    """ℓ = max(margin + d(a, p) - d(a, n), 0) with d(x, y) = ‖x - y + eps‖_p.
+
+    With `swap`, d(p, n) takes the place of d(a, n) where it is smaller.
+    """
+    for each in (anchor, positive, negative):
+        _finite(code, each)
+    losses = anchor.shape[:-1]
+    factor, norm = _reduction(loss, code, losses, *weight)
+    rows, size = product(losses), anchor.shape[-1]
+    near, far = code.new(losses, "near"), code.new(losses, "far")
+    swapped = code.new(losses, "swapped", "np.bool_")
+    views = [each.view(rows, size) for each in (anchor, positive, negative)]
+
+    def power(base: str, exponent: float) -> str:
+        if exponent in (0, 1):
+            return base if exponent else "real(1)"
+        return f"{base} ** real({exponent!r})"
+
+    def difference(x: str, y: str) -> str:
+        return f"({x}[i, j] - {y}[i, j] + real({loss.eps!r}))"
+
+    def distance(x: str, y: str) -> str:
+        """Return statements for the distance `d`, in which no power overflows."""
+        return f"""
+            top = real(0)
+            for j in range({size}):
+                top = max(top, abs({difference(x, y)}))
+            top = top if top > 0 else real(1)
+            powers = real(0)
+            for j in range({size}):
+                powers += {power(f"(abs({difference(x, y)}) / top)", loss.p)}
+            d = top * {power("powers", 1 / loss.p)}
+        """
+
+    def slope(x: str, y: str, d: str) -> str:
+        scaled = f"(abs({difference(x, y)}) / ({d} if {d} > 0 else real(1)))"
+        return f"np.sign({difference(x, y)}) * {power(scaled, loss.p - 1)}"
+
+    body = joined(
+        distance("a", "q"),
+        f"{near}[i] = d",
+        distance("a", "n"),
+        f"{far}[i], {swapped}[i] = d, False",
+        joined(distance("q", "n"), f"if d < {far}[i]:\n    {far}[i], {swapped}[i] = d, True")
+        if loss.swap
+        else "",
+        f"loss += {factor}max(real({loss.margin!r}) + {near}[i] - {far}[i], real(0))",
+    )
+    code(f"a, q, n = {', '.join(views)}\nloss = 0.0")
+    code(nest({"i": rows}, body))
+    code(f"loss *= {norm}")
+
+    def backward() -> None:
+        of_near = slope("a", "q", f"{near}[i]")
+        of_far = slope("a", "n", f"{far}[i]")
+        if loss.swap:
+            of_far = f"{slope('q', 'n', f'{far}[i]')} if {swapped}[i] else {of_far}"
+        terms = {
+            anchor: "of_near - (real(0) if swaps else of_far)",
+            positive: "(real(0) - of_far if swaps else real(0)) - of_near",
+            negative: "of_far",
+        }
+        code(f"a, q, n = {', '.join(views)}")
+        for each, term in terms.items():
+            if not each.needs_grad:
+                continue
+            with code.gradient(each) as part:
+                code(f"""
+                    out = {part.view(rows, size)}
+                    for i in range({rows}):
+                        swaps = {swapped}[i]
+                        is_far = real({loss.margin!r}) + {near}[i] - {far}[i] <= 0
+                        scale = real(0) if is_far else {factor}real({norm})
+                        for j in range({size}):
+                            of_near = {of_near}
+                            of_far = {of_far}
+                            out[i, j] = scale * ({term})
+                """)
+
+    return backward

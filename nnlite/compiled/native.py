@@ -90,40 +90,37 @@ class Native:
 
     def __init__(self, source: str) -> None:
         _numba()  # better now than in the first call
-        self.source = source
-        self._file = _cached_file(source)
+        self._source = source
         self._compiled: dict[str, Function] = {}
 
     def call(self, name: str, *arguments: Any) -> Any:
         """Call a function of the source; all calls take arguments of the same types."""
         function = self._compiled.get(name)
         if function is None:
-            function = self._compiled[name] = self._compile(name, arguments)
+            types = tuple(map(_numba().typeof, arguments))
+            function = _shared(self._source, cache_folder(), name, types)
+            self._compiled[name] = function
         return function(*arguments)
-
-    def _compile(self, name: str, arguments: tuple[Any, ...]) -> Function:
-        numba = _numba()
-        types = tuple(numba.typeof(argument) for argument in arguments)
-        failure = None
-        if self._file is not None:
-            try:
-                return _compiled(_module_of(self._file), name, types, cache=True)
-            except Exception as error:  # a damaged, read-only or full folder
-                failure = error
-        function = _compiled(_plain(self.source), name, types, cache=False)
-        if failure is not None:
-            _warn(failure)
-        return function
 
 
 def functions_of(source: str, native: bool) -> Native | Plain:
-    """Return the functions of a source: the same object for the same source, while it is known."""
-    return _native(source, cache_folder()) if native else Plain(source)
+    """Return the functions of a source."""
+    return Native(source) if native else Plain(source)
 
 
-@functools.lru_cache(64)
-def _native(source: str, folder: str) -> Native:
-    return Native(source)
+@functools.lru_cache(128)
+def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Function:
+    """Compile a function, or load it from the folder; equal sources share the machine code."""
+    file, failure = _cached_file(source), None
+    if file is not None:
+        try:
+            return _compiled(_module_of(file), name, types, cache=True)
+        except Exception as error:  # a damaged, read-only or full folder
+            failure = error
+    function = _compiled(_plain(source), name, types, cache=False)
+    if failure is not None:
+        _warn(failure)
+    return function
 
 
 def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
@@ -134,7 +131,31 @@ def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache
 
 
 def _dispatcher(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
-    """Return a function that Numba has compiled, or loaded, for these types alone."""
+    """Return a function that Numba has compiled, or loaded, for these types alone.
+
+    Machine code that cannot be loaded is deleted, and compiled anew.
+    """
+    try:
+        return _jitted(function, types, cache)
+    except OSError:
+        raise
+    except Exception:
+        if not cache or not _forget(function):
+            raise
+    return _jitted(function, types, cache)
+
+
+def _forget(function: Function) -> bool:
+    """Delete the machine code in the cache that is of the file of a function, if there is any."""
+    folder, file = os.path.split(function.__code__.co_filename)
+    stem = glob.escape(os.path.join(folder, "__pycache__", os.path.splitext(file)[0]))
+    paths = glob.glob(f"{stem}.*.nb[ci]")
+    for path in paths:
+        os.unlink(path)
+    return bool(paths)
+
+
+def _jitted(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
     jit = _numba().njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")
     dispatcher = jit(function)
     with warnings.catch_warnings():

@@ -16,7 +16,6 @@ from ..changes import changes
 from ..engine import threads
 from ..engine.arrays import FLOATS, Array
 from ..modes import current
-from ..parameter import Parameter
 from .native import functions_of
 from .optimizers import Update
 from .source import (
@@ -93,7 +92,6 @@ class Program:
         self._texts: list[str] = []
         # Of each function: the names of what a call gives it, and of the arrays that are bound.
         self._arguments: dict[str, tuple[list[str], list[str]]] = {}
-        self._options = Watch(code.options)
         self._attributes: object = object()  # of `changes`, when `fits` was true
         self._evaluates: bool | None = None
         self._arrays = Watch([])
@@ -122,6 +120,8 @@ class Program:
 
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
+        self._options = Watch(self.code.options)
+        self._kinds = self._kinds_of_arrays()
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
         self._run = functions_of(self.source, self._native).call
@@ -130,10 +130,15 @@ class Program:
 
     def is_current(self) -> bool:
         """Whether nothing can have changed since `fits` was true: a quick test."""
-        return changes.attributes is self._attributes and current.evaluates is self._evaluates
+        # Where single layers are in another mode than the others, `fits` has to look.
+        return (
+            changes.attributes is self._attributes
+            and current.evaluates is self._evaluates
+            and self._evaluates is not None
+        )
 
     def fits(self) -> bool:
-        """Whether modes, options and frozen parameters are those of the source.
+        """Whether modes, options, frozen parameters and sub-layers are those of the source.
 
         The functions then work on the current arrays.
 
@@ -145,10 +150,10 @@ class Program:
         attributes, evaluates = changes.attributes, current.evaluates
         if not self._options.are_equal():
             return False
+        if attributes is not self._attributes and not self.code.has_same_layers():
+            return False
         self.bind()
-        # Where single layers are in another mode than the others, `fits` has to look.
-        self._attributes = object() if evaluates is None else attributes
-        self._evaluates = evaluates
+        self._attributes, self._evaluates = attributes, evaluates
         return True
 
     def bindings(self) -> dict[str, Any]:
@@ -162,20 +167,21 @@ class Program:
 
     def bind_anew(self) -> None:
         """Let the functions work on the current arrays."""
-        places = self.code.arrays
-        if any(
-            owner.dtype != self.code.dtype
-            for owner, _ in places.values()
-            if isinstance(owner, Parameter)
-        ):
+        if self._kinds_of_arrays() != self._kinds:
             raise OutdatedError
         self._gradients = self.bindings()
         self._arrays = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
-        arrays = self._gradients | {name: getattr(*place) for name, place in places.items()}
+        arrays = {name: getattr(*place) for name, place in self.code.arrays.items()}
+        arrays |= self._gradients
         self._bound = {
             function: tuple(arrays[name] for name in bound)
             for function, (_, bound) in self._arguments.items()
         }
+
+    def _kinds_of_arrays(self) -> list[Any]:
+        """Return what machine code depends on in parameters and buffers, beside their shapes."""
+        arrays = [getattr(*place) for place in self.code.arrays.values()]
+        return [(array.dtype, array.flags.carray) for array in arrays]
 
     def places(self) -> list[tuple[Any, str]]:
         """Return owners and attributes of the arrays that must stay the same between two calls."""
@@ -232,12 +238,19 @@ class Watch:
         self._values = [value for _, _, value in entries]
 
     def are_equal(self) -> bool:
-        """Whether all attributes are equal to what they were."""
-        return list(map(getattr, self._owners, self._names)) == self._values
+        """Whether all attributes are equal to what they were; arrays, whether in their shapes."""
+        values = map(getattr, self._owners, self._names)
+        return all(map(_are_equal, values, self._values))
 
     def are_same(self) -> bool:
         """Whether all attributes are the same objects."""
         return all(map(operator.is_, map(getattr, self._owners, self._names), self._values))
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    return bool(one.shape == other.shape if isinstance(one, np.ndarray) else one == other)
 
 
 class ModelProgram(Program):
@@ -313,14 +326,10 @@ class LossProgram(Program):
     ) -> None:
         code, inputs, outputs = _forward(model, batch, n, free, input_grads=False)
         super().__init__(code, native)
-        if len(outputs) > 1:
-            raise ValueError(
-                f"compile: {loss.label} takes one output, the model has {len(outputs)}"
-            )
-        self.output = outputs[0]
+        self.outputs = outputs
         others = _values(code, batch, n)[len(inputs) :]
-        code.apply_loss(loss, self.output, *others)
-        self._can_split = is_separable(code, [*inputs, *others, self.output], model, loss)
+        code.apply_loss(loss, *outputs, *others)
+        self._can_split = is_separable(code, [*inputs, *others, *outputs], model, loss)
         # Where layers need sums over the batch, the function ends there, and another goes on.
         self._meets = any(isinstance(line, Sums) for line in code.forward)
         if self._meets:
@@ -337,7 +346,8 @@ class LossProgram(Program):
 
     def _define_gradients(self, given: Sequence[Value]) -> None:
         code = self.code
-        end = f"return loss, float({code.divisor or 1}), {self.output.name!s}"
+        outputs = [y.name for y in self.outputs]
+        end = f"return {', '.join(['loss', f'float({code.divisor or 1})', *outputs])}"
         parts = [[*code.forward, *code.backward, *code.commits]]
         commits: list[str] = []
         self._sums: list[tuple[str, ...]] = []
@@ -355,9 +365,9 @@ class LossProgram(Program):
                 doc = "Return what the functions after this one need."
             else:
                 handed = handed_on(lines, commits)
-                results = ["loss", "divisor", "output", *handed]
+                results = ["loss", "divisor", *self._output_names, *handed]
                 name, returned = "gradients", ", ".join([end, *handed])
-                doc = "Compute the gradients; return the loss, its divisor and the output."
+                doc = "Compute the gradients; return the loss, its divisor and the outputs."
             self.define(name, known, [*lines, returned], doc)
             self._stages.append((name, results))
             known = list(dict.fromkeys([*known, *handed]))
@@ -376,13 +386,13 @@ class LossProgram(Program):
         """Return the bounds of the parts that threads compute of a batch of n samples."""
         return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
 
-    def compute(self, batch: Batch, n: int) -> tuple[float, Array]:
-        """Compute the gradients, for `accumulate`; return the loss and the output."""
+    def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
+        """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
         loss, output = self._computed(batch, n)
         self._commit(n)
         return loss, output
 
-    def _computed(self, batch: Batch, n: int) -> tuple[float, Array]:
+    def _computed(self, batch: Batch, n: int) -> tuple[float, Any]:
         """Compute the gradients; what is divided leaves the buffers to `_commit`."""
         values, bounds = self.values(batch, n), self.bounds(n)
         if len(bounds) > 1:
@@ -392,8 +402,18 @@ class LossProgram(Program):
                 pass
         if self._meets:
             return self._compute_parts(values, n, [(0, n)])
-        loss, _, output = self.call("gradients", n, values)
-        return float(loss), output.reshape(fixed(self.output.shape, n))
+        loss, _, *outputs = self.call("gradients", n, values)
+        return float(loss), self._shaped(outputs, n)
+
+    @property
+    def _output_names(self) -> list[str]:
+        """What the outputs are called beside the values of a call."""
+        return [f"output_{index}" for index in range(len(self.outputs))]
+
+    def _shaped(self, flat: Sequence[Array], n: int) -> Any:
+        """Return the output of n samples, or the tuple of several."""
+        arrays = [y.reshape(fixed(of.shape, n)) for y, of in zip(flat, self.outputs, strict=True)]
+        return arrays[0] if len(arrays) == 1 else tuple(arrays)
 
     def _commit(self, n: int) -> None:
         """Change the buffers, by what was computed last."""
@@ -402,7 +422,7 @@ class LossProgram(Program):
 
     def _compute_parts(
         self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
-    ) -> tuple[float, Array]:
+    ) -> tuple[float, Any]:
         """Let each thread compute the gradients of a part, and add them."""
         while len(self._gradients_of_parts) < len(bounds) - 1:
             self._gradients_of_parts.append(super().bindings())
@@ -427,8 +447,8 @@ class LossProgram(Program):
             weights = [divisor / sum(divisors) for divisor in divisors]
         self._add_parts([1.0] * len(parts) if self._meets else weights)
         loss = sum(weight * part["loss"] for weight, part in zip(weights, parts, strict=True))
-        output = np.concatenate([part["output"] for part in parts])
-        return float(loss), output.reshape(fixed(self.output.shape, n))
+        outputs = [np.concatenate([part[name] for part in parts]) for name in self._output_names]
+        return float(loss), self._shaped(outputs, n)
 
     def _compute_part(self, stage: int, part: int, n: int) -> None:
         """Call the function of a stage for a part of the batch, of n samples."""
@@ -524,9 +544,9 @@ class StepProgram(LossProgram):
     def can_loop(self) -> bool:
         """Whether steps can be made one after the other, without what `fit` does between them."""
         moved = {id(parameter) for parameter in self._optimizer.parameters()}
-        return self.output.shape[:1] == (BATCH,) and all(
-            id(parameter) in moved for parameter in self.code.trained.values()
-        )
+        (output, *others) = self.outputs
+        is_one = not others and output.shape[:1] == (BATCH,)
+        return is_one and all(id(parameter) in moved for parameter in self.code.trained.values())
 
     def numbers(self, ahead: int) -> list[float] | None:
         """Return the numbers of the step after `ahead` others, with the options as they are now.

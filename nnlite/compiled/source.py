@@ -180,6 +180,8 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
+        # Each layer with its sub-layers by name.
+        self._children: list[tuple[nn.Layer, list[tuple[str, nn.Layer]]]] = []
         # The divisor of a loss that is a mean, if its form has set it.
         self.divisor = ""
         self.multiply_adds = 0  # in forward, of one sample
@@ -344,13 +346,13 @@ class Code:
 
     # ---- what the assembly calls ----
 
-    def apply_loss(self, loss: nn.Layer, prediction: Value, *given: Value) -> None:
-        """Write the loss, as the variable ``loss``, of a prediction, a target and weights."""
+    def apply_loss(self, loss: nn.Layer, *given: Value) -> None:
+        """Write the loss, as the variable ``loss``, of predictions, a target and weights."""
         self.label, self._needs_grad = loss.label, True
         self._renamed = {"loss": "loss"}
         self._record_options(loss)
         self._lines.append(f"\n# {loss.label}")
-        backward = form_of(loss)(loss, self, prediction, *given)
+        backward = form_of(loss)(loss, self, *given)
         self.fail_if("not math.isfinite(loss)", "the loss is not finite")
         self._tape.append((loss.label, (), backward))
 
@@ -386,6 +388,10 @@ class Code:
         for grad in self._gradients.values():
             factor = f"real(float({self.divisor}) / {whole!s}[0])"
             self._lines.append(nest({"i": f"{grad.name!s}.size"}, f"{grad.name!s}[i] *= {factor}"))
+
+    def has_same_layers(self) -> bool:
+        """Whether the layers have the sub-layers that they had when their forms were written."""
+        return all(list(layer.named_children()) == given for layer, given in self._children)
 
     def _grad_or_zeros(self, y: Value) -> Value:
         grad = self._gradients.get(y.name)
@@ -430,14 +436,17 @@ class Code:
         while unique in self._taken or unique in self._variables or _RESERVED.fullmatch(unique):
             count += 1
             unique = f"{name}_{count}"
+            if _RESERVED.fullmatch(unique):
+                unique += "_"  # no reserved name ends with it
         self._taken.add(unique)
         return Name(unique)
 
     def _record_options(self, layer: nn.Layer) -> None:
         for name in inspect.signature(type(layer).__init__).parameters:
             value = getattr(layer, name, ...)
-            if isinstance(value, (int, float, str, tuple, type(None))):
+            if isinstance(value, (int, float, str, tuple, type(None), np.ndarray)):
                 self.options.append((layer, name, value))
+        self._children.append((layer, list(layer.named_children())))
 
 
 def counted_axis(code: Code, dim: int, shape: Shape) -> int:

@@ -222,8 +222,7 @@ class DataLoader(Hinted):
         return len(self.arrays[0]) if self.sampler is None else len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        running = self._next or self._new_epoch()
-        self._running, self._next = running, None
+        running = self.begin()
         order, size = running.order, self.batch_size
         # Slices of a read-only view are read-only: writing into a batch must not change the data.
         sources = [_read_only(array) for array in self.arrays] if order is None else self.arrays
@@ -240,9 +239,7 @@ class DataLoader(Hinted):
                 running.batches += 1
                 yield batch
         finally:
-            if self._running is running:
-                self._running = None
-                self.epoch += 1
+            self.leave(running)
 
     @property
     def inputs(self) -> int:
@@ -252,30 +249,36 @@ class DataLoader(Hinted):
         """
         return self._inputs or 1
 
-    def begun(self) -> _Epoch:
-        """Return the epoch that the next iteration continues; begin one if there is none.
+    def begin(self) -> _Epoch:
+        """Return the epoch of an iteration that begins: a loaded one, or a new one.
 
         :meta private:
         """
-        if self._next is None:
-            self._next = self._new_epoch()
-        return self._next
+        epoch = self._next or self._new_epoch()
+        self._running, self._next = epoch, None
+        return epoch
 
-    def leave(self) -> None:
-        """End an epoch that has begun, as leaving a loop over it does.
+    def leave(self, epoch: _Epoch) -> None:
+        """End an epoch that has begun, unless another has begun within it.
 
         :meta private:
         """
-        if self._next is not None:
-            self._next = None
+        if self._running is epoch:
+            self._running = None
             self.epoch += 1
 
-    def order_of(self, batches: int) -> Array:
-        """Return the samples of the next batches of an epoch that has begun.
+    def hand_over(self, epoch: _Epoch) -> None:
+        """Let the next iteration continue an epoch that has begun.
 
         :meta private:
         """
-        epoch = self.begun()
+        self._running, self._next = None, epoch
+
+    def order_of(self, epoch: _Epoch, batches: int) -> Array:
+        """Return the samples of the next batches of an epoch.
+
+        :meta private:
+        """
         start = epoch.batches * self.batch_size
         stop = min(start + batches * self.batch_size, self._drawn())
         return np.arange(start, stop) if epoch.order is None else epoch.order[start:stop]

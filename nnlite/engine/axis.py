@@ -6,13 +6,7 @@ import functools
 from typing import NamedTuple
 
 
-class Axis(NamedTuple):
-    """The positions of a window along one axis.
-
-    Tap k of the window for output o covers the input ``o·stride + k·dilation - padding``, or
-    padding if that is beyond an end of the input.
-    """
-
+class _Numbers(NamedTuple):
     inputs: int
     outputs: int
     taps: int
@@ -20,23 +14,31 @@ class Axis(NamedTuple):
     padding: int
     dilation: int
 
-    @property
+
+class Axis(_Numbers):
+    """The positions of a window along one axis.
+
+    Tap k of the window for output o covers the input ``o·stride + k·dilation - padding``, or
+    padding if that is beyond an end of the input. The properties are computed once for each object.
+    """
+
+    @functools.cached_property
     def span(self) -> int:
         """Number of positions from the first to the last tap of a window."""
         return self.dilation * (self.taps - 1) + 1
 
-    @property
+    @functools.cached_property
     def is_padded(self) -> bool:
         """Whether a window extends beyond an end of the input."""
         end = (self.outputs - 1) * self.stride + self.span - self.padding
         return self.padding > 0 or end > self.inputs
 
-    @property
+    @functools.cached_property
     def is_identity(self) -> bool:
         """Whether each window covers exactly the input at the position of its output."""
         return self.taps == self.stride == 1 and self.inputs == self.outputs and not self.is_padded
 
-    @property
+    @functools.cached_property
     def is_tiled(self) -> bool:
         """Whether every input lies in exactly one window."""
         covered = self.inputs == self.outputs * self.stride and not self.is_padded

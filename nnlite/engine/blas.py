@@ -115,13 +115,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def one_thread(multiply_adds: int) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which BLAS uses one thread, unless products of this size are huge.
+    """Return a context in which BLAS uses one thread for products of this size, unless it is huge.
 
     It is for many products in a row that depend on each other. BLAS's threads, which wait for the
     next product in a busy loop, would save a sixth of the time of an LSTM on an idle machine, and
     take ten times as long where another program competes for the cores.
     """
-    return _one_thread if multiply_adds < _HUGE else contextlib.nullcontext()
+    # For tiny products BLAS uses one thread anyway.
+    return _one_thread if _TINY < multiply_adds < _HUGE else contextlib.nullcontext()
 
 
 # Whether any work has been shared yet. If not, the threads of BLAS may be waiting in their busy
@@ -212,9 +213,10 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
 
     BLAS uses one thread if one of the operands, or `like`, is an array for our own threads.
     """
+    # The method `dot` does not look for operands of other types, as the function does.
     multiply_adds = a.size * b.shape[1]
     if multiply_adds <= _TINY:
-        return np.dot(a, b, out)
+        return a.dot(b, out)
     rows, columns = len(a), b.shape[1]
     is_large = multiply_adds >= _LARGE
     for_threads = is_large and any(
@@ -223,11 +225,11 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
     # The time of a product with one row is that of reading the matrix, and each of BLAS's threads
     # reads from its own cache.
     if rows == 1 or (is_large and not for_threads):
-        return np.dot(a, b, out)
+        return a.dot(b, out)
     result = empty((rows, columns), a.dtype, for_threads) if out is None else out
     if multiply_adds < _HUGE:
         with _one_thread:
-            return np.dot(a, b, result)
+            return a.dot(b, result)
 
     def of_rows(start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=result[start:stop])

@@ -25,6 +25,7 @@ other.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -185,15 +186,20 @@ def scan(
     for index, state in enumerate(steps.states):
         state[0] = 0 if start is None else start[index]
 
+    multiply: Callable[[Array, Array], object]
     if length >= _MANY_STEPS:
-        multiply = functools.partial(np.dot, _matrix(layout, weights))
+        multiply = _matrix(layout, weights).dot
     else:
         multiply = functools.partial(_multiply, layout, weights)
     active, factor, shift = _activation(layout, shape, dtype)
+    advance = cell.step
+    of_gates: Iterable[Any] = zip(*sums.swapaxes(0, 1), strict=True)
+    if layout.in_place:
+        of_gates = itertools.repeat(None)
     arrays: Iterable[Any] = zip(  # columns and states have L + 1 steps, the others L
         columns,
         sums.reshape(length, -1, batch),
-        zip(*sums.swapaxes(0, 1), strict=True),
+        of_gates,
         zip(*steps.states, strict=True),
         zip(*steps.after, strict=True),
         strict=False,
@@ -201,7 +207,7 @@ def scan(
     with one_thread(sums[0].size * columns.shape[1]):
         for t, (column, rows, gates, before, after) in enumerate(arrays):
             multiply(column, rows)
-            if layout.in_place:
+            if gates is None:
                 gates = after  # the same objects: NumPy then does not search for overlaps
             if factor is not None:
                 squashed = sums[t, active]
@@ -209,10 +215,10 @@ def scan(
                 squashed *= factor
                 squashed += shift
             if absent is None:
-                cell.step(gates, before, after)
+                advance(gates, before, after)
             else:
                 unchanged = [array.copy() for array in before]
-                cell.step(gates, before, after)
+                advance(gates, before, after)
                 _restore(after[: layout.states], unchanged, absent[t])
     return steps
 
@@ -314,7 +320,7 @@ def _chunk_back(
             d_direct, *d_others = cell.step_back(local_now, d_state, d_sums[t - chunk.start])
             if t == 0 and not start_grad:
                 break
-            d_hidden = np.dot(of_state, d_rows[t - chunk.start, :gates], out=spare)
+            d_hidden = of_state.dot(d_rows[t - chunk.start, :gates], out=spare)
             if d_direct is not None:
                 d_hidden += d_direct
             d_before: list[Any] = [d_hidden, *d_others]

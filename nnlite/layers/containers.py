@@ -11,7 +11,14 @@ import numpy as np
 from ..checks import as_output_grad
 from ..engine.arrays import Array
 from ..hints import attribute_error
-from ..layer import Layer, add_path, check_latest_forwards, latest_forwards
+from ..layer import (
+    Layer,
+    add_path,
+    check_latest_forwards,
+    explain,
+    latest_forwards,
+    without_output,
+)
 
 
 class Sequential(Layer):
@@ -80,14 +87,22 @@ class Sequential(Layer):
             self.extend(layers)
 
     def forward(self, *inputs: Any) -> Any:
-        values, layers, forwards = inputs, self._layers, []
+        values, layers = inputs, self._layers
+        forwards: list[int] = []
         try:
             for layer in layers:
-                values = (layer(*values),)
+                # A call is `forward` with checks, which take longer there than here.
+                call = layer.forward if type(layer).__call__ is Layer.__call__ else layer
+                output = call(*values)
+                if output is None:
+                    raise without_output(layer)
+                values = (output,)
                 forwards.append(layer._cache.forwards)
-        except BaseException:
-            if values is not inputs:
+        except BaseException as error:
+            if forwards:
                 self.drop_cache()  # the layers hold caches of two different forwards
+            if call is not layer and isinstance(error, (TypeError, ValueError, RuntimeError)):
+                explain(error, layer, values, {})
             raise
         self.cache(layers, forwards)
         return values[0] if len(values) == 1 else values

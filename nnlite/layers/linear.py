@@ -100,7 +100,8 @@ class Linear(Layer):
             self.bias.accumulate_sums(grad)  # dL/db = Σ_n G_n
         if not input_grad:
             return None
-        return matmul(grad, self.weight.data, like=rows).reshape(shape)  # dL/dx = G W
+        dx = matmul(grad, self.weight.data, like=rows)  # dL/dx = G W
+        return dx if len(shape) == 2 else dx.reshape(shape)
 
     def multiply_adds(
         self, input_shapes: tuple[tuple[int, ...], ...], output_shape: tuple[int, ...]

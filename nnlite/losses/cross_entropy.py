@@ -129,7 +129,7 @@ class CrossEntropy(ClassLoss):
         if self.from_logits:
             shifted = scores - np.maximum.reduce(scores, axis=0)
             p = np.exp(shifted)
-            sums = np.dot(ones(scores.shape[:1], scores.dtype), p)
+            sums = ones(scores.shape[:1], scores.dtype).dot(p)
             p /= sums
             losses = q.cross_entropy(shifted, np.log(sums))
         else:

@@ -158,17 +158,18 @@ def predict(
     if samples > batch_size:
         _check_independence(model, samples)
     with evaluating():
-        outputs = model(*[array[:batch_size] for array in arrays])
-        parts = _checked_outputs(model, outputs, min(samples, batch_size))
         if samples <= batch_size:
-            everything = [np.array(y) for y in parts]
+            outputs = model(*arrays)
+            everything = [np.array(y) for y in _checked_outputs(model, outputs, samples)]
         else:
-            everything = [np.empty((samples, *y.shape[1:]), y.dtype) for y in parts]
+            everything = []
             for start in range(0, samples, batch_size):
                 part = slice(start, start + batch_size)
-                if start:
-                    given = [array[part] for array in arrays]
-                    parts = _checked_outputs(model, model(*given), len(given[0]))
+                given = [array[part] for array in arrays]
+                outputs = model(*given)
+                parts = _checked_outputs(model, outputs, len(given[0]))
+                if not start:
+                    everything = [np.empty((samples, *y.shape[1:]), y.dtype) for y in parts]
                 for whole, y in zip(everything, parts, strict=True):
                     whole[part] = y
     return tuple(everything) if isinstance(outputs, tuple) else everything[0]

@@ -108,7 +108,7 @@ def fit(
     compile : bool, default False
         Whether the steps and the validation are native functions: see `nnlite.compile`. The
         figures are the same but for rounding. One call makes many steps if it can, and the metrics
-        of these steps are computed after it.
+        of these steps are computed after it: if a metric raises an exception, they are not undone.
     checkpoint : path or Checkpoint, optional
         The file of a checkpoint after each epoch, or a `Checkpoint` to save at other intervals. The
         last one has the model as `fit` returns it.

@@ -139,18 +139,20 @@ class Supervisor:
     # ---- many steps at a time ----
 
     def can_loop(self) -> bool:
-        """Whether many steps can be made at a time, and those that fail be taken back."""
-        return self._pace.can_go_back() and takes_target(self._training.loss)
+        """Whether `look_ahead` and `record` can be used in place of `step` and `measure`."""
+        return takes_target(self._training.loss)
 
     def longest_stretch(self, seconds: float) -> int:
         """Return the number of steps that may be made at a time, if each takes so long.
 
-        It is 1 if a callback looks at each step. Checkpoints are saved between stretches, and
-        the optimizer flushes subnormals there.
+        It is 1 if a callback looks at each step, or if the schedule cannot take its steps back.
+        Checkpoints are saved between stretches, and the optimizer flushes subnormals there.
         """
         training = self._training
         if any(getattr(method, "__func__", None) is not Callback.on_step_end
                for method in training.methods("on_step_end")):  # fmt: skip
+            return 1
+        if not self._pace.can_go_back():
             return 1
         longest = [int(_SECONDS / seconds), training.optimizer.steps_to_flush()]
         if self._checkpoint is not None and self._checkpoint.every_batches is not None:
@@ -165,31 +167,43 @@ class Supervisor:
             yield
 
     def look_ahead(
-        self, numbers: Callable[[int], list[float] | None], count: int
-    ) -> tuple[list[list[float]], list[float]]:
-        """Step the schedule for `count` steps to come.
+        self, numbers: Callable[[int], list[float] | None], size: int, targets: list[Array]
+    ) -> list[list[float]]:
+        """Step the schedule between the steps to come; return ``numbers(i)`` for each of them.
 
-        Return ``numbers(i)`` and the learning rate of each, up to one for which there are none.
+        They end before a step that only the loop of `fit` can make: one without numbers, or with a
+        batch in which no target counts.
+
+        Parameters
+        ----------
+        numbers : callable
+        size : int
+            The number of samples in a batch.
+        targets : list of ndarray
+            The targets of all samples, and their weights if they have any.
         """
-        self._state = self._pace.state()
-        found, rates = [], []
-        for ahead in range(count):
-            of_step = numbers(ahead)
-            if of_step is None:
+        training = self._training
+        self._state, self._stepped = self._pace.state(), 0
+        self._ahead: list[tuple[Batch, float]] = []  # the batches, and the learning rates
+        found: list[list[float]] = []
+        for start in range(0, len(targets[0]), size):
+            given = [array[start : start + size] for array in targets]
+            batch = Batch((), tuple(given), *weight_and_count(training.loss, *given))
+            if found:
+                try:
+                    self._pace.after_step()
+                except Exception:  # raised again by `record`, after the step
+                    break
+                self._stepped += 1
+            of_step = numbers(len(found))
+            if of_step is None or not batch.weight > 0:
                 break
             found.append(of_step)
-            rates.append(self._training.optimizer.lr)
-            self._pace.after_step()
-        return found, rates
+            self._ahead.append((batch, training.optimizer.lr))
+        return found
 
     def record(
-        self,
-        size: int,
-        losses: list[float],
-        outputs: Array,
-        targets: list[Array],
-        rates: list[float],
-        kept: list[tuple[Array, Array]],
+        self, size: int, losses: list[float], outputs: Array, kept: list[tuple[Array, Array]]
     ) -> None:
         """Record the steps that were made of those that `look_ahead` has prepared.
 
@@ -201,26 +215,21 @@ class Supervisor:
             Those of the steps that were made.
         outputs : ndarray
             Of all of them, or empty if there are no metrics.
-        targets : list of ndarray
-            The targets of all samples, and their weights if they have any.
-        rates : list of float
-            The learning rates.
         kept : list of (ndarray, ndarray)
             The arrays that were moved, with copies of before the last step.
         """
-        training = self._training
-        if len(losses) < len(rates):
-            self._pace.go_back(self._state, len(losses))
-        if not losses:
+        training, made = self._training, len(losses)
+        if made < self._stepped:
+            self._pace.go_back(self._state, made)
+        if not made:
             return
         self._good.have_moved(kept)
-        training.lr = rates[len(losses) - 1]
-        for number, loss in enumerate(losses):
-            part = slice(number * size, (number + 1) * size)
-            training.batch += 1
-            given = [array[part] for array in targets]
-            batch = Batch((), tuple(given), *weight_and_count(training.loss, *given))
-            training.tally.add(outputs[part] if len(outputs) else None, batch, loss)
+        for number, (loss, (batch, lr)) in enumerate(zip(losses, self._ahead, strict=False)):
+            training.batch, training.lr = training.batch + 1, lr
+            output = outputs[number * size : (number + 1) * size] if len(outputs) else None
+            training.tally.add(output, batch, loss)
+        if made > self._stepped:
+            self._pace.after_step()
 
     def end_epoch(self, validation: Mapping[str, float]) -> None:
         """Put the figures of the epoch into the history, and step the schedule."""

@@ -204,6 +204,96 @@ def test_a_loss_as_plain_python(case, weighted):
     assert_allclose(model["shift"].weight.grad, prediction * loss.backward(), rtol=1e-9, atol=1e-12)
 
 
+OF_SEVERAL = {
+    "GaussianNLL": (nn.GaussianNLL(), ((2, 3), (2, 3)), "numbers"),
+    "GaussianNLL, sum": (nn.GaussianNLL("sum", full=True, eps=0.5), ((3,), (1,)), "numbers"),
+    "GaussianNLL of shared variances": (nn.GaussianNLL(eps=0.5), ((2, 3), (2,)), "numbers"),
+    "CosineEmbedding": (nn.CosineEmbedding(), ((4,), (4,)), "signs"),
+    "CosineEmbedding of sequences": (
+        nn.CosineEmbedding("sum", margin=0.2), ((2, 4), (2, 4)), "signs"
+    ),
+    "TripletMargin": (nn.TripletMargin(), ((4,),) * 3, None),
+    "TripletMargin of sequences": (
+        nn.TripletMargin("sum", 2.0, 3.0, swap=True), ((2, 4),) * 3, None
+    ),
+    "TripletMargin, p=1": (nn.TripletMargin(p=1, swap=True), ((4,),) * 3, None),
+}  # fmt: skip
+
+
+def of_several(name):
+    """Return a model of an output for each prediction of a loss, inputs, and what follows."""
+    loss, shapes, kind = OF_SEVERAL[name]
+    rng = np.random.default_rng(0)
+    inputs = tuple(rng.normal(size=(6, *shape)) for shape in shapes)
+    names = [f"x{i}" for i in range(len(shapes))]
+    # The second is above zero: a variance, if there are any.
+    nodes = {
+        f"y{i}": (
+            nn.Sequential(nn.Linear(shape[-1], shape[-1]), nn.Softplus() if i == 1 else nn.Tanh()),
+            name,
+        )
+        for i, (name, shape) in enumerate(zip(names, shapes, strict=True))
+    }
+    model = nn.Graph(nodes, inputs=names, outputs=[*nodes]).astype(np.float64)
+    target = {
+        "numbers": rng.normal(size=(6, *shapes[0])),
+        "signs": rng.choice([-1.0, 1.0], size=(6, *shapes[0][:-1])),
+        None: None,
+    }[kind]
+    return model, copy.deepcopy(loss), inputs, target
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", OF_SEVERAL)
+def test_a_loss_of_several_predictions(name, weighted):
+    model, loss, inputs, target = of_several(name)
+    twin = copy.deepcopy(model)
+    weights = np.array([0.5, 2.0, 1.0, 0.25, 0.0, 1.0]) if weighted else None
+    compiled = nn.compile(model, loss, native=False)
+    given = [each for each in (target, weights) if each is not None]
+    value = compiled(inputs, target, weights)
+    assert value == pytest.approx(loss.of_outputs(twin(*inputs), *given))
+    twin.backward(loss.backward())
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["GaussianNLL", "CosineEmbedding", "TripletMargin"])
+def test_a_step_with_a_loss_of_several_predictions_as_machine_code(name):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    model, loss, inputs, target = of_several(name)
+    twin = copy.deepcopy(model)
+    step = nn.compile(model, loss, nn.SGD(model.parameters(), lr=0.1))
+    optimizer = nn.SGD(twin.parameters(), lr=0.1)
+    given = [] if target is None else [target]
+    for _ in range(2):
+        assert step(inputs, *given) == pytest.approx(loss.of_outputs(twin(*inputs), *given))
+        optimizer.zero_grad()
+        twin.backward(loss.backward(), input_grad=False)
+        optimizer.step()
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.data, other.data, rtol=1e-9)
+
+
+def test_the_number_of_outputs_is_that_of_the_loss():
+    model, _, inputs, target = of_several("GaussianNLL")
+    compiled = nn.compile(model, nn.MeanSquaredError(), native=False)
+    with pytest.raises(TypeError, match="got a tuple of 2"):
+        compiled(inputs, target)
+    compiled = nn.compile(nn.Linear(3, 3), nn.GaussianNLL(), native=False)
+    with pytest.raises(TypeError, match="expected a model of 2 outputs"):
+        compiled(np.ones((6, 3)), np.ones((6, 3)))
+
+
+def test_a_negative_variance_is_named():
+    model, loss, inputs, target = of_several("GaussianNLL")
+    model = nn.Graph({"a": (nn.Linear(3, 3), "x"), "b": (nn.Negative(), "v")},
+                     inputs=("x", "v"), outputs=("a", "b"))  # fmt: skip
+    with pytest.raises(ValueError, match="expected variances of at least 0"):
+        nn.compile(model, loss, native=False)((inputs[0], np.abs(inputs[1])), target)
+
+
 def test_gradcheck_of_a_compiled_model():
     nn.seed(0)
     model = nn.Sequential(
@@ -269,6 +359,9 @@ def test_variables_of_a_form_cannot_clash_with_other_names():
     @form(Careless)
     def careless(layer, code, x):
         spoil(code)
+        # Two of each, of the kinds of names that arguments have.
+        for stem in ("n", "x_norm", "x_norm", "group0_lr", "group0_lr", "grad"):
+            code(f"{code.name(stem)} = 0")
         y = code.new(x.shape)
         code(f"{y}[:] = {x}")
 

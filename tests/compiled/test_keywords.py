@@ -88,3 +88,11 @@ def test_a_wrong_keyword_is_an_error_as_without_compile(layer, by_keyword):
     with pytest.raises(type(expected.value)) as raised:
         nn.compile(layer, native=False)(X, **by_keyword)
     assert str(raised.value) == str(expected.value)
+
+
+def test_a_single_output_needs_a_gradient():
+    layer, compiled = both(nn.Linear(4, 3, rng=0))
+    for each in (layer, compiled):
+        each(X)
+        with pytest.raises(TypeError, match="expected a gradient of floats, got dtype object"):
+            each.backward(None)

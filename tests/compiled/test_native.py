@@ -36,7 +36,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def call():
+    native._shared.cache_clear()  # as in a new process
     return native.Native(SOURCE).call("twice", 3, X).tolist()
+
+
+def forget_routines():
+    """Let routines be compiled, or loaded, again in this process."""
+    native._functions.cache_clear()
+    native._link.cache_clear()
 
 
 def test_source_and_machine_code_are_kept(folder):
@@ -53,15 +60,30 @@ def test_source_and_machine_code_are_kept(folder):
 
 @pytest.mark.parametrize("ending", ["*.nbc", "*.nbi"])
 @pytest.mark.parametrize("content", [b"", b"nonsense"])
-def test_a_damaged_file_is_said_once_and_worked_around(folder, ending, content):
+def test_a_damaged_file_is_replaced(folder, ending, content):
     call()
     for path in folder.rglob(ending):
         path.write_bytes(content)
-    with pytest.warns(UserWarning, match="cannot be kept in"):
-        assert call() == [0, 2, 4]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert call() == [0, 2, 4]
+    assert all(path.read_bytes() != content for path in folder.rglob("*.nb?"))
+    assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+def test_a_damaged_file_of_a_routine_is_replaced(folder):
+    def compiled():
+        forget_routines()
+        native._shared.cache_clear()
+        return nn.compile(nn.Linear(3, 2, rng=0))(X[None]).tolist()
+
+    expected = compiled()
+    for path in folder.rglob("*.dot_rows-*.nb?"):
+        path.write_bytes(b"nonsense")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert compiled() == expected
+    assert all(path.read_bytes() != b"nonsense" for path in folder.rglob("*.nb?"))
 
 
 def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
@@ -77,10 +99,29 @@ def test_machine_code_of_another_version_is_replaced(folder, monkeypatch):
     assert index.read_bytes() != old
 
 
+def test_arrays_of_another_order_or_dtype():
+    nn.seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3)).astype(np.float64).eval()
+    compiled, x = nn.compile(model), np.random.default_rng(0).normal(size=(4, 2, 5))
+    assert np.allclose(compiled(x), model(x))
+    model[0].weight.data = np.asfortranarray(2 * model[0].weight.data)
+    for mean in (np.arange(6.0)[::2], np.arange(3, dtype=np.float32)):
+        model[1].running_mean = mean
+        assert np.allclose(compiled(x), model(x))
+        assert np.allclose(nn.compile(model)(x), model(x))
+
+
+def test_equal_sources_share_machine_code_for_equal_types():
+    calls = native.Native(SOURCE), native.Native(SOURCE)
+    for functions in calls:
+        assert functions.call("twice", 3, X).tolist() == [0, 2, 4]
+    assert calls[0]._compiled["twice"] is calls[1]._compiled["twice"]
+    assert native.Native(SOURCE).call("twice", 3, X.astype(int)).dtype == int
+
+
 def test_functions_that_several_models_call_are_compiled_once(folder):
     pytest.importorskip("numba")
-    native._functions.cache_clear()
-    native._link.cache_clear()
+    forget_routines()
     x = np.random.default_rng(0).normal(size=(2, 16, 5, 5)).astype(np.float32)
     for filters in (16, 17):
         model = nn.Conv2d(16, filters, 3, rng=0)
@@ -88,8 +129,7 @@ def test_functions_that_several_models_call_are_compiled_once(folder):
         assert "winograd(" in (compiled(x), compiled.source)[1]
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     assert len(list(folder.rglob("*.winograd-*.nbc"))) == 1
-    native._functions.cache_clear()
-    native._link.cache_clear()
+    forget_routines()
 
 
 def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):

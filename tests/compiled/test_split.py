@@ -64,7 +64,7 @@ def assert_divided(model, loss, inputs, *others, is_divided=True):
     value = compiled(inputs, *others)
     assert (len(compiled._programs.latest.bounds(7)) == 3) == is_divided
     nn.seed(seed)
-    assert value == pytest.approx(loss(twin(*inputs), *others))
+    assert value == pytest.approx(loss.of_outputs(twin(*inputs), *others))
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-12)
@@ -97,6 +97,21 @@ def test_every_loss_is_divided(case, weighted):
     linear.weight.data, linear.bias.data = np.eye(width), np.zeros(width)
     model = nn.Sequential(nn.Flatten(), linear, nn.Reshape(*prediction.shape[1:]))
     assert_divided(model, case.make(), (prediction,), target, *weights)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_loss_of_two_predictions_is_divided(weighted):
+    rng = np.random.default_rng(0)
+    nodes = {
+        "mean": (nn.Linear(4, 3), "x"),
+        "log": (nn.Linear(4, 1), "x"),
+        "var": (nn.Exp(), "log"),
+    }
+    model = nn.Graph(nodes, outputs=("mean", "var")).astype(np.float64)
+    weights = (rng.uniform(0.1, 2, size=7),) if weighted else ()
+    assert_divided(
+        model, nn.GaussianNLL(), (rng.normal(size=(7, 4)),), rng.normal(size=(7, 3)), *weights
+    )
 
 
 def test_a_part_in_which_no_label_counts():

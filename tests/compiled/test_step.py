@@ -126,6 +126,56 @@ def test_options_of_the_optimizer_and_modes_hold_from_the_next_step_on():
     assert_same_state(model, twin)
 
 
+def replaced_layer(model, loss):
+    model[1] = nn.ReLU()
+
+
+def appended_layer(model, loss):
+    model.append(nn.Tanh())
+
+
+def smoothing(model, loss):
+    loss.label_smoothing = 0.3
+
+
+def reduction(model, loss):
+    loss.reduction = "sum"
+
+
+def class_weights(model, loss):
+    loss.weight = np.array([1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [replaced_layer, appended_layer, smoothing, reduction, class_weights],
+    ids=lambda change: change.__name__,
+)
+def test_layers_and_options_of_the_loss_hold_from_the_next_call_on(change):
+    nn.seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).astype(np.float64)
+    loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.0)
+    x, labels = np.random.default_rng(0).normal(size=(8, 5)), np.arange(8) % 3
+    predict = nn.compile(model, native=False)
+    others = [nn.compile(model, loss, *rest, native=False) for rest in ((), (optimizer,))]
+    for _ in range(2):
+        assert_allclose(predict(x), model(x), rtol=1e-12)
+        for compiled in others:
+            assert compiled(x, labels) == pytest.approx(loss(model(x), labels), rel=1e-12)
+        change(model, loss)
+
+
+def test_the_divisor_of_a_loss_is_no_variable_of_a_layer():
+    """Layer norm has a variable `total` in its backward."""
+    nn.seed(0)
+    model = nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)).astype(np.float64)
+    loss = nn.MeanSquaredError()
+    rng = np.random.default_rng(0)
+    x, target, weights = rng.normal(size=(6, 4)), rng.normal(size=(6, 2)), rng.uniform(size=6)
+    value = nn.compile(model, loss, native=False)(x, target, weights)
+    assert value == pytest.approx(loss(model(x), target, weights), rel=1e-12)
+
+
 def test_arrays_that_were_replaced_hold_from_the_next_step_on():
     model, compiled, twin, plain = both(OPTIMIZERS["SGD with momentum"])
     for index, (inputs, targets) in enumerate(batches(6)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,29 @@ def test_arrays_of_other_kinds(data: dict[str, Any]) -> None:
     assert_same_run(*runs)
 
 
+@pytest.mark.parametrize(
+    "loss", [nn.GaussianNLL(), nn.CosineEmbedding(), nn.TripletMargin()], ids=repr
+)
+def test_losses_of_several_predictions(loss: Any) -> None:
+    rng = np.random.default_rng(0)
+    names = ("a", "b", "c")[: 3 if isinstance(loss, nn.TripletMargin) else 2]
+    inputs = tuple(rng.normal(size=(50, 4)) for _ in names)
+    target = rng.choice([-1.0, 1.0], (50, 4) if isinstance(loss, nn.GaussianNLL) else 50)
+    data: Any = inputs if isinstance(loss, nn.TripletMargin) else (inputs, target)
+
+    def run(compile: bool) -> Any:
+        nn.seed(0)
+        nodes = {f"of_{x}": (nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), x) for x in names}
+        model = nn.Graph(nodes, inputs=names, outputs=[*nodes]).astype(np.float64)
+        train = nn.DataLoader(*data, batch_size=16)
+        optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        options: Any = {"epochs": 2, "progress": False}
+        history = nn.fit(model, loss, optimizer, train, compile=compile, **options)
+        return model, optimizer, history
+
+    assert_same_run(run(True), run(False))
+
+
 def test_sequences_of_different_lengths() -> None:
     rng = np.random.default_rng(0)
     present = np.arange(6) < rng.integers(1, 7, size=(40, 1))
@@ -313,6 +337,151 @@ def test_sequences_of_different_lengths() -> None:
             model, nn.CrossEntropy(), optimizer, loader, validation=data, epochs=2,
             compile=compile, progress=False,
         )  # fmt: skip
+        runs.append((model, optimizer, history))
+    assert_same_run(*runs)
+
+
+def replace_layer(training: nn.Training) -> None:
+    training.model[2] = nn.ReLU()
+
+
+def set_reduction(training: nn.Training) -> None:
+    training.loss.reduction = "sum"
+
+
+def set_class_weights(training: nn.Training) -> None:
+    training.loss.weight = np.array([1.0, 2.0, 0.5])
+
+
+def set_smoothing(training: nn.Training) -> None:
+    training.loss.label_smoothing = 0.2
+
+
+def begin_another_epoch(training: nn.Training) -> None:
+    for _ in training.train:
+        break
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+@pytest.mark.parametrize(
+    "change",
+    [replace_layer, set_reduction, set_class_weights, set_smoothing, begin_another_epoch],
+    ids=lambda change: change.__name__,
+)
+@pytest.mark.usefixtures("seconds")
+def test_what_a_callback_changes_holds_from_the_next_step_on(
+    change: Callable[[nn.Training], Any], every: str
+) -> None:
+    runs = [
+        trained(
+            compile, model=classifier(0), loss=nn.CrossEntropy(),
+            callbacks=[type("Change", (), {f"on_{every}_end": staticmethod(change)})()],
+        )
+        for compile in (True, False)
+    ]  # fmt: skip
+    assert_same_run(*runs)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.usefixtures("seconds")
+def test_a_batch_without_targets_that_count_moves_no_weight(reduction: str) -> None:
+    points, labels = blobs(70)
+    labels[32:48] = -1
+    runs, counts = [], []
+    for compile in (True, False):
+        model = classifier(0)
+        optimizer = nn.SGD(model.parameters(), lr=0.02, momentum=0.9)
+        loader = nn.DataLoader(points, labels, batch_size=16)
+        seen = []
+
+        class Watch(nn.Callback):
+            def on_step_end(self, training: nn.Training) -> None:
+                seen.append(training.batch)  # noqa: B023
+
+        history = nn.fit(
+            model, nn.CrossEntropy(ignore_index=-1, reduction=reduction), optimizer, loader,
+            callbacks=[Watch()] * (reduction == "mean"), compile=compile, progress=False,
+        )  # fmt: skip
+        runs.append((model, optimizer, history))
+        counts.append(seen)
+    assert_same_run(*runs)
+    assert counts[0] == counts[1]
+
+
+class Slowing(nn.StepLR):
+    """A schedule with a state that its `state_dict` does not have."""
+
+    steps = 0
+
+    def step(self) -> None:
+        super().step()
+        self.steps += 1
+        self.optimizer.lr /= self.steps
+
+
+@pytest.mark.usefixtures("seconds")
+def test_a_schedule_with_a_step_of_its_own_is_stepped_after_steps_alone() -> None:
+    points, labels = blobs(70)
+    points[50] = np.nan
+    rates = []
+    for compile in (True, False):
+        model = classifier(0)
+        optimizer = nn.SGD(model.parameters(), lr=1.0)
+        with pytest.raises(ValueError, match="batch 4"):
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, nn.DataLoader(points, labels, batch_size=16),
+                schedule=Slowing(optimizer, 2), schedule_every="step", compile=compile,
+                progress=False,
+            )  # fmt: skip
+        rates.append(optimizer.lr)
+    assert rates[0] == rates[1] == pytest.approx(0.1 / 6)
+
+
+@pytest.mark.usefixtures("seconds")
+def test_a_schedule_that_ends_is_the_error_of_the_same_step() -> None:
+    runs, errors = [], []
+    for compile in (True, False):
+        model, history = classifier(0), nn.History()
+        optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        with pytest.raises(ValueError, match="epoch 2, batch 3: OneCycleLR") as error:
+            nn.fit(
+                model, nn.CrossEntropy(), optimizer, nn.DataLoader(*blobs(70), batch_size=16),
+                schedule=nn.OneCycleLR(optimizer, 0.1, 7), schedule_every="step", epochs=2,
+                history=history, compile=compile, progress=False,
+            )  # fmt: skip
+        runs.append((model, optimizer, history))
+        errors.append(str(error.value))
+    assert errors[0] == errors[1]
+    assert_same_run(*runs)
+
+
+def test_dropout_in_divided_batches_draws_as_if_it_was_not_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for constant in ("_WAITING", "_ADDING"):
+        monkeypatch.setattr(split, constant, 0)
+    monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    assert_same_run(*[trained(compile, model=classifier(0.2)) for compile in (True, False)])
+
+
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "<f2", "<f8"])
+@pytest.mark.parametrize("labels", ["|u1", ">i4"])
+def test_machine_code_and_arrays_of_other_kinds(
+    dtype: str, labels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    monkeypatch.undo()
+    data = blobs(40)
+    runs = []
+    for compile in (True, False):
+        nn.seed(0)
+        model = nn.Sequential(nn.Linear(5, 3)).astype(np.float64)
+        optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        loader = nn.DataLoader(data[0].astype(dtype), data[1].astype(labels), batch_size=16)
+        history = nn.fit(
+            model, nn.CrossEntropy(), optimizer, loader, compile=compile, progress=False
+        )
         runs.append((model, optimizer, history))
     assert_same_run(*runs)
 
