@@ -33,17 +33,11 @@ from . import (  # noqa: F401 - they register forms
     windows,
 )
 from .containers import check_forms
+from .gradients import LossProgram
 from .optimizers import CompiledUpdate
-from .programs import (
-    Batch,
-    DividedStepProgram,
-    LossProgram,
-    ModelProgram,
-    Program,
-    Programs,
-    StepProgram,
-)
+from .programs import Batch, ModelProgram, Program, Programs
 from .source import fixed
+from .steps import DividedStepProgram, StepProgram
 
 
 def compile(

@@ -11,8 +11,9 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
-from .programs import Batch, DividedStepProgram, StepProgram
+from .programs import Batch
 from .source import BATCH, Value, fixed, function, nest, product, used
+from .steps import DividedStepProgram, StepProgram
 
 
 class EpochProgram(StepProgram):

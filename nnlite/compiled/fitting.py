@@ -22,6 +22,7 @@ from .containers import check_forms
 from .epochs import DividedEpochProgram, EpochProgram
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
+from .steps import StepProgram
 
 # Those of arrays that machine code reads.
 _DTYPES = {np.dtype(code) for code in "?fd" + np.typecodes["AllInteger"]}
@@ -51,7 +52,7 @@ class CompiledFit:
         self._gradients = Gradients(model, loss, native)
         self.step = CompiledUpdate(optimizer, native)
 
-        def build(batch: programs.Batch, n: int, free: bool) -> programs.StepProgram:
+        def build(batch: programs.Batch, n: int, free: bool) -> StepProgram:
             if not free:
                 raise FixedBatchError
             _check(batch, model, loss)

@@ -17,7 +17,6 @@ from ..engine import threads
 from ..engine.arrays import FLOATS, Array
 from ..modes import current
 from .native import functions_of
-from .optimizers import Update
 from .source import (
     BATCH,
     Code,
@@ -26,11 +25,8 @@ from .source import (
     Sums,
     Value,
     carried,
-    fixed,
     function,
-    handed_on,
     header,
-    stages,
     used,
 )
 from .split import bounds_of_parts, is_separable, samples_to_divide
@@ -264,7 +260,7 @@ class ModelProgram(Program):
     """
 
     def __init__(self, model: nn.Layer, batch: Batch, n: int, free: bool, native: bool) -> None:
-        code, inputs, outputs = _forward(model, batch, n, free, input_grads=True)
+        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=True)
         super().__init__(code, native)
         self.inputs, self.outputs = inputs, outputs
         given = batch.names
@@ -273,17 +269,17 @@ class ModelProgram(Program):
         self.carried = carried(code.forward, code.backward)
         results = [y.name for y in outputs]
         lines = [*code.forward, *code.commits]
-        self.define("predict", given, [*lines, _returned(results)], "Return the output.")
+        self.define("predict", given, [*lines, returned(results)], "Return the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
         can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
         self._divided_from = samples_to_divide(code) if can_split else math.inf
         results += self.carried
         doc = "Return the output, and what backward needs."
-        self.define("forward", given, [*lines, _returned(results)], doc)
+        self.define("forward", given, [*lines, returned(results)], doc)
         given = [*grads, *given, *self.carried]
-        lines = [*code.backward, _returned(input_grads)]
+        lines = [*code.backward, returned(input_grads)]
         self.define("backward", given, lines, "Return dL/d(input), for dL/d(output).")
-        code, inputs, outputs = _forward(model, batch, n, free, input_grads=False)
+        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
         code.write_backward(outputs, grads, [])
         lines = code.backward or ["pass"]
         self.define("backward_parameters", given, lines, "Compute the parameters' gradients.")
@@ -305,287 +301,6 @@ class ModelProgram(Program):
             "predict", [functools.partial(compute, part) for part in range(len(bounds))]
         )
         return [np.concatenate(parts) for parts in zip(*results, strict=True)]
-
-
-_ADDITION = """\
-for i in range(total.size):
-    total[i] = real(factor) * total[i] + real(weight) * part[i]"""
-
-
-class LossProgram(Program):
-    """The function ``gradients`` of a model with its loss."""
-
-    def __init__(
-        self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
-        native: bool,
-    ) -> None:
-        code, inputs, outputs = _forward(model, batch, n, free, input_grads=False)
-        super().__init__(code, native)
-        self.outputs = outputs
-        others = _values(code, batch, n)[len(inputs) :]
-        code.apply_loss(loss, *outputs, *others)
-        self._can_split = is_separable(code, [*inputs, *others, *outputs], model, loss)
-        # Where layers need sums over the batch, the function ends there, and another goes on.
-        self._meets = any(isinstance(line, Sums) for line in code.forward)
-        if self._meets:
-            self._can_split = self._meets = len(self.bounds(n)) > 1
-        code.write_backward([], [], [], of_part=self._meets)
-        self._averages = bool(code.divisor)
-        # Of each thread but the first: its gradients by name.
-        self._gradients_of_parts: list[dict[str, Array]] = []
-        self._assemble(model, loss, [*inputs, *others])
-
-    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
-        self._define_gradients(given)
-        self.finish(f"Compiled {model.label} with {loss.label}")
-
-    def _define_gradients(self, given: Sequence[Value]) -> None:
-        code = self.code
-        outputs = [y.name for y in self.outputs]
-        end = f"return {', '.join(['loss', f'float({code.divisor or 1})', *outputs])}"
-        parts = [[*code.forward, *code.backward, *code.commits]]
-        commits: list[str] = []
-        self._sums: list[tuple[str, ...]] = []
-        if self._meets:
-            parts, self._sums = stages([*code.forward, *code.backward])
-            commits = code.commits
-        # The functions of the stages, and the names of what they return.
-        self._stages: list[tuple[str, list[str]]] = []
-        known = [x.name for x in given]
-        for index, lines in enumerate(parts):
-            if index < len(parts) - 1:
-                after = [line for part in parts[index + 1 :] for line in part]
-                handed = results = handed_on(lines, [*after, end, *commits])
-                name, returned = f"gradients_{index}", _returned(handed)
-                doc = "Return what the functions after this one need."
-            else:
-                handed = handed_on(lines, commits)
-                results = ["loss", "divisor", *self._output_names, *handed]
-                name, returned = "gradients", ", ".join([end, *handed])
-                doc = "Compute the gradients; return the loss, its divisor and the outputs."
-            self.define(name, known, [*lines, returned], doc)
-            self._stages.append((name, results))
-            known = list(dict.fromkeys([*known, *handed]))
-        if commits:
-            self.define("commit", known, commits, "Change the buffers.")
-        if self._can_split:
-            doc = "Add the gradients of a part of the batch to those of others."
-            arguments = ["total", "factor", "part", "weight"]
-            self._texts.append(function("add", arguments, [_ADDITION], doc))
-
-    def bind_anew(self) -> None:
-        super().bind_anew()
-        self._gradients_of_parts = []
-
-    def bounds(self, n: int) -> list[tuple[int, int]]:
-        """Return the bounds of the parts that threads compute of a batch of n samples."""
-        return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
-
-    def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
-        """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
-        loss, output = self._computed(batch, n)
-        self._commit(n)
-        return loss, output
-
-    def _computed(self, batch: Batch, n: int) -> tuple[float, Any]:
-        """Compute the gradients; what is divided leaves the buffers to `_commit`."""
-        values, bounds = self.values(batch, n), self.bounds(n)
-        if len(bounds) > 1:
-            try:
-                return self._compute_parts(values, n, bounds)
-            except ValueError:  # labels of a part may all be ignored, where those of all are not
-                pass
-        if self._meets:
-            return self._compute_parts(values, n, [(0, n)])
-        loss, _, *outputs = self.call("gradients", n, values)
-        return float(loss), self._shaped(outputs, n)
-
-    @property
-    def _output_names(self) -> list[str]:
-        """What the outputs are called beside the values of a call."""
-        return [f"output_{index}" for index in range(len(self.outputs))]
-
-    def _shaped(self, flat: Sequence[Array], n: int) -> Any:
-        """Return the output of n samples, or the tuple of several."""
-        arrays = [y.reshape(fixed(of.shape, n)) for y, of in zip(flat, self.outputs, strict=True)]
-        return arrays[0] if len(arrays) == 1 else tuple(arrays)
-
-    def _commit(self, n: int) -> None:
-        """Change the buffers, by what was computed last."""
-        if self._meets and self.code.commits:
-            self.call("commit", n, self._parts[0])
-
-    def _compute_parts(
-        self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
-    ) -> tuple[float, Any]:
-        """Let each thread compute the gradients of a part, and add them."""
-        while len(self._gradients_of_parts) < len(bounds) - 1:
-            self._gradients_of_parts.append(super().bindings())
-        # The variables of each part, by name.
-        parts = self._parts = [
-            {name: self._of_samples(a, name, n, *part) for name, a in values.items()}
-            for part in bounds
-        ]
-        for stage in range(len(self._stages)):
-            calls = [
-                functools.partial(self._compute_part, stage, part, stop - start)
-                for part, (start, stop) in enumerate(bounds)
-            ]
-            self._run_parts(self._stages[stage][0], calls)
-            for name in self._sums[stage] if stage < len(self._sums) else ():
-                total = functools.reduce(np.add, [part[name] for part in parts])
-                for part in parts:
-                    part[name][...] = total
-        divisors = [float(part["divisor"]) for part in parts]
-        weights = [1.0] * len(parts)
-        if self._averages:
-            weights = [divisor / sum(divisors) for divisor in divisors]
-        self._add_parts([1.0] * len(parts) if self._meets else weights)
-        loss = sum(weight * part["loss"] for weight, part in zip(weights, parts, strict=True))
-        outputs = [np.concatenate([part[name] for part in parts]) for name in self._output_names]
-        return float(loss), self._shaped(outputs, n)
-
-    def _compute_part(self, stage: int, part: int, n: int) -> None:
-        """Call the function of a stage for a part of the batch, of n samples."""
-        name, results = self._stages[stage]
-        given, bound = self._arguments[name]
-        variables = self._parts[part]
-        gradients = self._gradients_of_parts[part - 1] if part else {}
-        arrays = zip(bound, self._bound[name], strict=True)
-        returned = self._run(
-            name, n, *[variables[each] for each in given], *[gradients.get(b, a) for b, a in arrays]
-        )
-        variables.update(zip(results, returned or (), strict=True))
-
-    def _add_parts(self, weights: list[float]) -> None:
-        """Add the gradients of the other parts to those of the first."""
-        for part, gradients in enumerate(self._gradients_of_parts[: len(weights) - 1], 1):
-            factor = weights[0] if part == 1 else 1.0
-            for name, grad in gradients.items():
-                total = self._gradients[name].reshape(-1)
-                self._run("add", total, factor, grad.reshape(-1), weights[part])
-
-
-class StepProgram(LossProgram):
-    """The function ``step`` of a model, its loss and its optimizer."""
-
-    _keeps = False  # whether a step copies what it moves
-
-    def __init__(
-        self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
-        native: bool,
-        optimizer: nn.Optimizer,
-        max_norm: float | None,
-    ) -> None:
-        self._optimizer = optimizer
-        self._max_norm = max_norm
-        super().__init__(model, loss, batch, n, free, native)
-
-    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
-        code = self.code
-        self._gather()
-        update = "\n" + code.resolved("\n".join(self._update.lines))
-        lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
-        doc = "Make a training step, and return the loss before it."
-        self.define("step", [x.name for x in given], lines, doc, self._update.names)
-        kind = type(self._optimizer).__name__
-        self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
-
-    def _gather(self) -> None:
-        """Make a gradient for each parameter, and write the update of all that have one."""
-        self._optimizer.zero_grad()
-        for parameter in self.code.trained.values():
-            parameter.accumulate(np.zeros_like(parameter.data))
-        runs = self._optimizer.runs()
-        self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
-
-    def is_current(self) -> bool:
-        return (
-            super().is_current()
-            and changes.gradients is self._seen_gradients
-            and not self._update.is_overtaken()
-            and self._update.fits()
-        )
-
-    def fits(self) -> bool:
-        self._seen_gradients = changes.gradients
-        return self._update.fits() and super().fits()
-
-    def bindings(self) -> dict[str, Any]:
-        grads = {name: parameter.grad for name, parameter in self.code.trained.items()}
-        return grads | self._update.arrays
-
-    def places(self) -> list[tuple[Any, str]]:
-        return [*super().places(), *((p, "grad") for p in self.code.trained.values())]
-
-    def bind(self) -> None:
-        if not self._arrays.are_same() or self._update.is_overtaken():
-            lines = self._update.lines
-            self._gather()
-            if self._update.lines != lines:  # the optimizer's flat arrays are in other pieces
-                raise OutdatedError
-            self.bind_anew()
-
-    @property
-    def kept(self) -> list[tuple[Array, Array]]:
-        """The arrays that a step moves, each with a copy of what it was before the last step."""
-        return self._update.kept
-
-    def can_loop(self) -> bool:
-        """Whether steps can be made one after the other, without what `fit` does between them."""
-        moved = {id(parameter) for parameter in self._optimizer.parameters()}
-        (output, *others) = self.outputs
-        is_one = not others and output.shape[:1] == (BATCH,)
-        return is_one and all(id(parameter) in moved for parameter in self.code.trained.values())
-
-    def numbers(self, ahead: int) -> list[float] | None:
-        """Return the numbers of the step after `ahead` others, with the options as they are now.
-
-        None if the source is of other options.
-        """
-        return self._update.numbers(ahead) if self._update.fits() else None
-
-    def step(self, batch: Batch, n: int) -> float:
-        """Make a step; return the loss before it."""
-        loss = self.call("step", n, self.values(batch, n), self._update.numbers())
-        self._update.advance()
-        return float(loss)
-
-
-class DividedStepProgram(StepProgram):
-    """A step whose gradients are computed by several threads, each for a part of the batch.
-
-    The function ``gradients`` computes them, and ``update`` moves the parameters.
-    """
-
-    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
-        self._gather()
-        self._define_gradients(given)
-        update = self.code.resolved("\n".join(self._update.lines))
-        lines = [*self._update.checks, update, "return True"]
-        doc = "Move the parameters, and return True; or False if a gradient is not finite."
-        self.define(
-            "update", [], lines, doc if self._keeps else "Move the parameters.", self._update.names
-        )
-        kind = type(self._optimizer).__name__
-        self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
-
-    def step(self, batch: Batch, n: int) -> float:
-        loss, _ = self._computed(batch, n)
-        self.call("update", n, {}, self._update.numbers())
-        self._commit(n)
-        self._update.advance()
-        return loss
 
 
 class Programs:
@@ -682,7 +397,7 @@ def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
     return FLOATS[bool(floats) and min(floats) >= 8]
 
 
-def _values(code: Code, batch: Batch, n: int) -> list[Value]:
+def call_values(code: Code, batch: Batch, n: int) -> list[Value]:
     """Return what a call is given as values of the source."""
     values = []
     kinds = {"i": np.dtype(np.int64), "u": np.dtype(np.int64), "b": np.dtype(np.bool_)}
@@ -692,13 +407,13 @@ def _values(code: Code, batch: Batch, n: int) -> list[Value]:
     return values
 
 
-def _forward(
+def write_forward(
     model: nn.Layer, batch: Batch, n: int, free: bool, input_grads: bool
 ) -> tuple[Code, list[Value], list[Value]]:
     """Write the forward of a model; return the code, the inputs and the outputs."""
     code = Code(_dtype_of(model, batch), free)
     given = batch._replace(arrays=batch.arrays[: batch.inputs])
-    values = _values(code, given, n)
+    values = call_values(code, given, n)
     inputs, others = values[: batch.positional], values[batch.positional :]
     if input_grads:
         inputs = [Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs]
@@ -707,5 +422,6 @@ def _forward(
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
 
 
-def _returned(names: list[str]) -> str:
+def returned(names: list[str]) -> str:
+    """Return the statement that returns a tuple of variables."""
     return f"return {', '.join(names)}," if names else "pass"

@@ -1,0 +1,199 @@
+"""The loss of a model and its gradients, for a batch or by threads for parts of it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import nnlite as nn
+
+from ..engine.arrays import Array
+from .programs import Batch, Program, call_values, returned, write_forward
+from .source import Sums, Value, fixed, function, handed_on, stages
+from .split import bounds_of_parts, is_separable
+
+_ADDITION = """\
+for i in range(total.size):
+    total[i] = real(factor) * total[i] + real(weight) * part[i]"""
+
+
+class _Stage(NamedTuple):
+    """A function of the stages in which threads compute the gradients of parts of a batch.
+
+    Attributes
+    ----------
+    name : str
+    results : list of str
+        The variables that it returns.
+    sums : tuple of str
+        Those of them that are then summed over the parts.
+    """
+
+    name: str
+    results: list[str]
+    sums: tuple[str, ...]
+
+
+class LossProgram(Program):
+    """The function ``gradients`` of a model with its loss.
+
+    Threads compute parts of a large batch. Where layers need sums over the batch, the function
+    ends, and another goes on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        loss: nn.Layer,
+        batch: Batch,
+        n: int,
+        free: bool,
+        native: bool,
+    ) -> None:
+        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
+        super().__init__(code, native)
+        self.outputs = outputs
+        others = call_values(code, batch, n)[len(inputs) :]
+        code.apply_loss(loss, *outputs, *others)
+        self._can_split = is_separable(code, [*inputs, *others, *outputs], model, loss)
+        has_sums = any(isinstance(line, Sums) for line in code.forward)
+        if has_sums and len(self.bounds(n)) == 1:
+            self._can_split = False  # one function is enough
+        self._needs_sums = has_sums and self._can_split
+        code.write_backward([], [], [], of_part=self._needs_sums)
+        self._averages = bool(code.divisor)
+        # Of each thread but the first: its gradients by name.
+        self._gradients_of_parts: list[dict[str, Array]] = []
+        self._assemble(model, loss, [*inputs, *others])
+
+    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
+        self._define_gradients(given)
+        self.finish(f"Compiled {model.label} with {loss.label}")
+
+    def _define_gradients(self, given: Sequence[Value]) -> None:
+        """Define ``gradients``; or a function for each stage, and ``commit`` for the buffers."""
+        code = self.code
+        outputs = [y.name for y in self.outputs]
+        end = f"return {', '.join(['loss', f'float({code.divisor or 1})', *outputs])}"
+        lines, commits = [*code.forward, *code.backward], code.commits
+        if self._needs_sums:
+            parts, sums = stages(lines)
+        else:
+            parts, sums, commits = [[*lines, *commits]], [], []
+        self._stages: list[_Stage] = []
+        known = [x.name for x in given]
+        for index, names in enumerate(sums):
+            later = [line for part in parts[index + 1 :] for line in part]
+            results = handed_on(parts[index], [*later, end, *commits])
+            name, doc = f"gradients_{index}", "Return what the functions after this one need."
+            self.define(name, known, [*parts[index], returned(results)], doc)
+            self._stages.append(_Stage(name, results, names))
+            known = list(dict.fromkeys([*known, *results]))
+        results = handed_on(parts[-1], commits)
+        doc = "Compute the gradients; return the loss, its divisor and the outputs."
+        self.define("gradients", known, [*parts[-1], ", ".join([end, *results])], doc)
+        variables = ["loss", "divisor", *self._output_names, *results]
+        self._stages.append(_Stage("gradients", variables, ()))
+        if commits:
+            self.define("commit", [*known, *results], commits, "Change the buffers.")
+        if self._can_split:
+            doc = "Add the gradients of a part of the batch to those of others."
+            arguments = ["total", "factor", "part", "weight"]
+            self._texts.append(function("add", arguments, [_ADDITION], doc))
+
+    def bind_anew(self) -> None:
+        super().bind_anew()
+        self._gradients_of_parts = []
+
+    def bounds(self, n: int) -> list[tuple[int, int]]:
+        """Return the bounds of the parts that threads compute of a batch of n samples."""
+        return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
+
+    def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
+        """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
+        loss, output = self._computed(batch, n)
+        self._commit(n)
+        return loss, output
+
+    def _computed(self, batch: Batch, n: int) -> tuple[float, Any]:
+        """Compute the gradients; what is divided leaves the buffers to `_commit`."""
+        values, bounds = self.values(batch, n), self.bounds(n)
+        if len(bounds) > 1:
+            try:
+                return self._compute_parts(values, n, bounds)
+            except ValueError:  # labels of a part may all be ignored, where those of all are not
+                pass
+        if self._needs_sums:
+            return self._compute_parts(values, n, [(0, n)])
+        loss, _, *outputs = self.call("gradients", n, values)
+        return float(loss), self._shaped(outputs, n)
+
+    @property
+    def _output_names(self) -> list[str]:
+        """What the outputs are called beside the values of a call."""
+        return [f"output_{index}" for index in range(len(self.outputs))]
+
+    def _shaped(self, flat: Sequence[Array], n: int) -> Any:
+        """Return the output of n samples, or the tuple of several."""
+        arrays = [y.reshape(fixed(of.shape, n)) for y, of in zip(flat, self.outputs, strict=True)]
+        return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+    def _commit(self, n: int) -> None:
+        """Change the buffers, by what was computed last."""
+        if self._needs_sums and self.code.commits:
+            self.call("commit", n, self._parts[0])
+
+    def _compute_parts(
+        self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
+    ) -> tuple[float, Any]:
+        """Let each thread compute the gradients of a part, and add them."""
+        while len(self._gradients_of_parts) < len(bounds) - 1:
+            self._gradients_of_parts.append(super().bindings())
+        # The variables of each part, by name.
+        parts = self._parts = [
+            {name: self._of_samples(a, name, n, *part) for name, a in values.items()}
+            for part in bounds
+        ]
+        for stage in self._stages:
+            calls = [
+                functools.partial(self._compute_part, stage, part, stop - start)
+                for part, (start, stop) in enumerate(bounds)
+            ]
+            self._run_parts(stage.name, calls)
+            for name in stage.sums:
+                total = functools.reduce(np.add, [part[name] for part in parts])
+                for part in parts:
+                    part[name][...] = total
+        divisors = [float(part["divisor"]) for part in parts]
+        weights = [1.0] * len(parts)
+        if self._averages:
+            weights = [divisor / sum(divisors) for divisor in divisors]
+        self._add_parts([1.0] * len(parts) if self._needs_sums else weights)
+        loss = sum(weight * part["loss"] for weight, part in zip(weights, parts, strict=True))
+        outputs = [np.concatenate([part[name] for part in parts]) for name in self._output_names]
+        return float(loss), self._shaped(outputs, n)
+
+    def _compute_part(self, stage: _Stage, part: int, n: int) -> None:
+        """Call the function of a stage for a part of the batch, of n samples."""
+        given, bound = self._arguments[stage.name]
+        variables = self._parts[part]
+        gradients = self._gradients_of_parts[part - 1] if part else {}
+        arrays = zip(bound, self._bound[stage.name], strict=True)
+        results = self._run(
+            stage.name,
+            n,
+            *[variables[name] for name in given],
+            *[gradients.get(name, array) for name, array in arrays],
+        )
+        variables.update(zip(stage.results, results or (), strict=True))
+
+    def _add_parts(self, weights: list[float]) -> None:
+        """Add the gradients of the other parts to those of the first."""
+        for part, gradients in enumerate(self._gradients_of_parts[: len(weights) - 1], 1):
+            factor = weights[0] if part == 1 else 1.0
+            for name, grad in gradients.items():
+                total = self._gradients[name].reshape(-1)
+                self._run("add", total, factor, grad.reshape(-1), weights[part])

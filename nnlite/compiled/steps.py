@@ -1,0 +1,134 @@
+"""A training step as one native function, or as one for the gradients and one for the update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import nnlite as nn
+
+from ..changes import changes
+from ..engine.arrays import Array
+from .gradients import LossProgram
+from .optimizers import Update
+from .programs import Batch, OutdatedError
+from .source import BATCH, Value
+
+
+class StepProgram(LossProgram):
+    """The function ``step`` of a model, its loss and its optimizer."""
+
+    _keeps = False  # whether a step copies what it moves
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        loss: nn.Layer,
+        batch: Batch,
+        n: int,
+        free: bool,
+        native: bool,
+        optimizer: nn.Optimizer,
+        max_norm: float | None,
+    ) -> None:
+        self._optimizer = optimizer
+        self._max_norm = max_norm
+        super().__init__(model, loss, batch, n, free, native)
+
+    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
+        code = self.code
+        self._gather()
+        update = "\n" + code.resolved("\n".join(self._update.lines))
+        lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
+        doc = "Make a training step, and return the loss before it."
+        self.define("step", [x.name for x in given], lines, doc, self._update.names)
+        kind = type(self._optimizer).__name__
+        self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
+
+    def _gather(self) -> None:
+        """Make a gradient for each parameter, and write the update of all that have one."""
+        self._optimizer.zero_grad()
+        for parameter in self.code.trained.values():
+            parameter.accumulate(np.zeros_like(parameter.data))
+        runs = self._optimizer.runs()
+        self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
+
+    def is_current(self) -> bool:
+        return (
+            super().is_current()
+            and changes.gradients is self._seen_gradients
+            and not self._update.is_overtaken()
+            and self._update.fits()
+        )
+
+    def fits(self) -> bool:
+        self._seen_gradients = changes.gradients
+        return self._update.fits() and super().fits()
+
+    def bindings(self) -> dict[str, Any]:
+        grads = {name: parameter.grad for name, parameter in self.code.trained.items()}
+        return grads | self._update.arrays
+
+    def places(self) -> list[tuple[Any, str]]:
+        return [*super().places(), *((p, "grad") for p in self.code.trained.values())]
+
+    def bind(self) -> None:
+        if not self._arrays.are_same() or self._update.is_overtaken():
+            lines = self._update.lines
+            self._gather()
+            if self._update.lines != lines:  # the optimizer's flat arrays are in other pieces
+                raise OutdatedError
+            self.bind_anew()
+
+    @property
+    def kept(self) -> list[tuple[Array, Array]]:
+        """The arrays that a step moves, each with a copy of what it was before the last step."""
+        return self._update.kept
+
+    def can_loop(self) -> bool:
+        """Whether steps can be made one after the other, without what `fit` does between them."""
+        moved = {id(parameter) for parameter in self._optimizer.parameters()}
+        (output, *others) = self.outputs
+        is_one = not others and output.shape[:1] == (BATCH,)
+        return is_one and all(id(parameter) in moved for parameter in self.code.trained.values())
+
+    def numbers(self, ahead: int) -> list[float] | None:
+        """Return the numbers of the step after `ahead` others, with the options as they are now.
+
+        None if the source is of other options.
+        """
+        return self._update.numbers(ahead) if self._update.fits() else None
+
+    def step(self, batch: Batch, n: int) -> float:
+        """Make a step; return the loss before it."""
+        loss = self.call("step", n, self.values(batch, n), self._update.numbers())
+        self._update.advance()
+        return float(loss)
+
+
+class DividedStepProgram(StepProgram):
+    """A step whose gradients are computed by several threads, each for a part of the batch.
+
+    The function ``gradients`` computes them, and ``update`` moves the parameters.
+    """
+
+    def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
+        self._gather()
+        self._define_gradients(given)
+        update = self.code.resolved("\n".join(self._update.lines))
+        lines = [*self._update.checks, update, "return True"]
+        doc = "Move the parameters, and return True; or False if a gradient is not finite."
+        self.define(
+            "update", [], lines, doc if self._keeps else "Move the parameters.", self._update.names
+        )
+        kind = type(self._optimizer).__name__
+        self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
+
+    def step(self, batch: Batch, n: int) -> float:
+        loss, _ = self._computed(batch, n)
+        self.call("update", n, {}, self._update.numbers())
+        self._commit(n)
+        self._update.advance()
+        return loss
