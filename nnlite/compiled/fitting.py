@@ -117,11 +117,11 @@ class CompiledFit:
             with supervisor.stretch():
                 begun = time.perf_counter()
                 targets = [array[order] for array in loader.arrays[loader.inputs :]]
-                numbers = supervisor.look_ahead(program.numbers, size, targets)
-                losses, outputs = program.steps(size, order, data, numbers, has_metrics)
+                ahead = supervisor.look_ahead(program.numbers, size, targets)
+                losses, outputs = program.steps(size, order, data, ahead.numbers, has_metrics)
                 made = len(losses)
                 epoch.batches += made
-                supervisor.record(size, losses, outputs, program.kept)
+                supervisor.record(ahead, losses, outputs, program.kept)
                 self._seconds = (time.perf_counter() - begun) / max(1, made)
             if made:
                 supervisor.after_step(made)
@@ -137,7 +137,7 @@ class CompiledFit:
         except (FixedBatchError, TypeError, ValueError):
             self._can_loop = False  # the loop of `fit` has the message
             return None
-        return program if program.can_loop() else None
+        return program if program.is_whole() else None
 
 
 def _load_states(generators: list[Any], states: list[Any]) -> None:

@@ -87,8 +87,8 @@ class StepProgram(LossProgram):
         """The arrays that a step moves, each with a copy of what it was before the last step."""
         return self._update.kept
 
-    def can_loop(self) -> bool:
-        """Whether steps can be made one after the other, without what `fit` does between them."""
+    def is_whole(self) -> bool:
+        """Whether a step is all of it: of one output, and every gradient is the optimizer's."""
         moved = {id(parameter) for parameter in self._optimizer.parameters()}
         (output, *others) = self.outputs
         is_one = not others and output.shape[:1] == (BATCH,)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,31 @@ from .together import begin_together, weight_of_step
 
 # Where many steps are made at a time: seconds after which Ctrl-C and the bar have their turn.
 _SECONDS = 0.05
+
+
+@dataclass
+class Ahead:
+    """What is known of steps before they are made: see `Supervisor.look_ahead`.
+
+    Attributes
+    ----------
+    state : object
+        The state of the schedule before the first step, for `Pace.go_back`.
+    stepped : int
+        How often the schedule has made a step since.
+    batches : list of Batch
+        Without their inputs.
+    numbers : list of list of float
+        What the update of each step depends on.
+    rates : list of float
+        The learning rate of each step.
+    """
+
+    state: Any
+    stepped: int = 0
+    batches: list[Batch] = field(default_factory=list)
+    numbers: list[list[float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
 
 
 class Supervisor:
@@ -168,8 +194,8 @@ class Supervisor:
 
     def look_ahead(
         self, numbers: Callable[[int], list[float] | None], size: int, targets: list[Array]
-    ) -> list[list[float]]:
-        """Step the schedule between the steps to come; return ``numbers(i)`` for each of them.
+    ) -> Ahead:
+        """Step the schedule between the steps to come, and return what is known of them.
 
         They end before a step that only the loop of `fit` can make: one without numbers, or with a
         batch in which no target counts.
@@ -177,40 +203,39 @@ class Supervisor:
         Parameters
         ----------
         numbers : callable
+            ``numbers(i)`` returns those of the step after `i` others.
         size : int
             The number of samples in a batch.
         targets : list of ndarray
             The targets of all samples, and their weights if they have any.
         """
         training = self._training
-        self._state, self._stepped = self._pace.state(), 0
-        self._ahead: list[tuple[Batch, float]] = []  # the batches, and the learning rates
-        found: list[list[float]] = []
+        ahead = Ahead(self._pace.state())
         for start in range(0, len(targets[0]), size):
             given = [array[start : start + size] for array in targets]
             batch = Batch((), tuple(given), *weight_and_count(training.loss, *given))
-            if found:
+            if ahead.batches:
                 try:
                     self._pace.after_step()
                 except Exception:  # raised again by `record`, after the step
                     break
-                self._stepped += 1
-            of_step = numbers(len(found))
+                ahead.stepped += 1
+            of_step = numbers(len(ahead.batches))
             if of_step is None or not batch.weight > 0:
                 break
-            found.append(of_step)
-            self._ahead.append((batch, training.optimizer.lr))
-        return found
+            ahead.numbers.append(of_step)
+            ahead.rates.append(training.optimizer.lr)
+            ahead.batches.append(batch)
+        return ahead
 
     def record(
-        self, size: int, losses: list[float], outputs: Array, kept: list[tuple[Array, Array]]
+        self, ahead: Ahead, losses: list[float], outputs: Array, kept: list[tuple[Array, Array]]
     ) -> None:
-        """Record the steps that were made of those that `look_ahead` has prepared.
+        """Record the steps that were made of those that `look_ahead` has returned.
 
         Parameters
         ----------
-        size : int
-            The number of samples in a batch.
+        ahead : Ahead
         losses : list of float
             Those of the steps that were made.
         outputs : ndarray
@@ -219,16 +244,17 @@ class Supervisor:
             The arrays that were moved, with copies of before the last step.
         """
         training, made = self._training, len(losses)
-        if made < self._stepped:
-            self._pace.go_back(self._state, made)
+        if made < ahead.stepped:
+            self._pace.go_back(ahead.state, made)
         if not made:
             return
         self._good.have_moved(kept)
-        for number, (loss, (batch, lr)) in enumerate(zip(losses, self._ahead, strict=False)):
+        stop = 0
+        for loss, batch, lr in zip(losses, ahead.batches, ahead.rates, strict=False):
             training.batch, training.lr = training.batch + 1, lr
-            output = outputs[number * size : (number + 1) * size] if len(outputs) else None
-            training.tally.add(output, batch, loss)
-        if made > self._stepped:
+            start, stop = stop, stop + len(batch.targets[0])
+            training.tally.add(outputs[start:stop] if len(outputs) else None, batch, loss)
+        if made > ahead.stepped:
             self._pace.after_step()
 
     def end_epoch(self, validation: Mapping[str, float]) -> None:
