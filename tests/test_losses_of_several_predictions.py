@@ -113,11 +113,6 @@ def test_copies_and_the_repr_are_the_same_loss(make: Any) -> None:
         assert twin(*inputs) == value
 
 
-def test_a_loss_of_several_predictions_has_no_compiled_form() -> None:
-    with pytest.raises(TypeError, match=r"TripletMargin\(\) has no compiled form"):
-        nn.compile(nn.Identity(), nn.TripletMargin())
-
-
 # ---- TripletMargin ----
 
 

@@ -179,13 +179,6 @@ def test_errors(make: Any, message: str) -> None:
         make()
 
 
-def test_fit_says_at_once_that_such_losses_have_no_compiled_form() -> None:
-    model = siamese(3)
-    optimizer = nn.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(TypeError, match=r"compile: TripletMargin\(\) has no compiled form"):
-        nn.fit(model, nn.TripletMargin(), optimizer, nn.DataLoader(X, Y, Z), compile=True)
-
-
 def test_diagnose_takes_them_too() -> None:
     assert nn.diagnose(with_variance(), nn.GaussianNLL(), (X, NUMBERS)).checks
     assert nn.diagnose(siamese(3), nn.TripletMargin(), (X, Y, Z)).checks
