@@ -201,6 +201,30 @@ def _of_lstm(layer: Any, given: Shape, output: Shape) -> Calls:
     return forward * steps, [*backward * steps, bias_grad]
 
 
+def _of_gru(layer: Any, given: Shape, output: Shape) -> Calls:
+    """Return, for each step, the passes of the gates and of the state."""
+    samples, steps = given[:2]
+    gates, sums = _array(3, layer.hidden_size, samples), _array(3, layer.hidden_size, samples)
+    state, grad = _array(layer.hidden_size, samples), _array(layer.hidden_size, samples)
+    everything, ones = _array(3 * layer.hidden_size, samples * steps), _array(samples * steps, 1)
+    logistic = gates[:2]
+    forward: list[Call] = [
+        partial(np.tanh, gates, gates),
+        partial(np.multiply, logistic, np.float32(0.5), logistic),
+        partial(np.add, logistic, np.float32(0.5), logistic),
+        *[partial(np.multiply, state, state, state)] * 2,
+        *[partial(np.add, state, state, state)] * 3,
+    ]
+    backward: list[Call] = [
+        partial(np.subtract, np.float32(1), gates, sums),
+        *[partial(np.multiply, gates, sums, sums)] * 2,
+        *[partial(np.multiply, state, grad, grad)] * 4,
+        *[partial(np.add, state, grad, grad)] * 2,
+    ]
+    bias_grad = partial(np.dot, everything, ones, _array(3 * layer.hidden_size, 1))
+    return forward * steps, [*backward * steps, bias_grad]
+
+
 def _of_batch_norm(layer: Any, given: Shape, output: Shape) -> Calls:
     """Return both sums over a channel and the affine map; the same for the gradient."""
     channels = output[1]
@@ -269,6 +293,7 @@ _LAYERS: dict[str, Callable[[Any, Shape, Shape], Calls]] = {
     "GroupNorm": _of_group_norm,
     "RNN": _of_recurrent,
     "LSTM": _of_lstm,
+    "GRU": _of_gru,
     "TransformerEncoderLayer": _of_transformer,
 }
 

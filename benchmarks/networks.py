@@ -256,6 +256,28 @@ class RowLSTM(_OfRows):
         return _linear(weights, 1, last)
 
 
+class RowGRU(_OfRows):
+    """Gated recurrent unit."""
+
+    cell = "GRU"
+
+    def jax(self, jax: Any, weights: Weights, x: Any) -> Any:
+        inputs = x @ weights["0.weight_ih_l0"].T + weights["0.bias_ih_l0"]
+
+        def advance(state: Any, given: Any) -> Any:
+            sums = state @ weights["0.weight_hh_l0"].T + weights["0.bias_hh_l0"]
+            (r, z, n), (h_r, h_z, h_n) = (
+                jax.numpy.split(terms, 3, axis=1) for terms in (given, sums)
+            )
+            reset, update = jax.nn.sigmoid(r + h_r), jax.nn.sigmoid(z + h_z)
+            new = jax.numpy.tanh(n + reset * h_n)
+            return new + update * (state - new), None
+
+        first = jax.numpy.zeros((len(x), 128), x.dtype)
+        last, _ = jax.lax.scan(advance, first, inputs.swapaxes(0, 1))
+        return _linear(weights, 1, last)
+
+
 def _linear(weights: Weights, layer: int, x: Any) -> Any:
     return x @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
 
