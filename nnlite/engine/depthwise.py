@@ -66,6 +66,10 @@ class _Tiles(NamedTuple):
         """Number of tiles; rows of the last one may lie beyond the result."""
         return -(-self.height // self.size)
 
+    def traffic(self, result: Array) -> int:
+        """Return the bytes of the result and of its windows, which are written and read."""
+        return result.nbytes * (1 + 2 * self.span * len(self.links) // self.size)
+
 
 @functools.lru_cache(maxsize=256)
 def _of_output(rows: Axis, columns: Axis) -> _Tiles:
@@ -118,7 +122,7 @@ def kernel_gradient(image: Array, grad: Array, rows: Axis, columns: Axis) -> Arr
         for part, block, windows in _windows(image, tiles, first, last):
             total[part] += np.matmul(windows, flow[part, block]).sum(axis=1)
 
-    share(correlate, channels, grad.nbytes, grad.size * rows.taps * taps)
+    share(correlate, channels, tiles.traffic(grad), grad.size * rows.taps * taps)
     by_place = total.reshape(channels, tiles.span, taps, tiles.size)
     result = np.zeros((channels, rows.taps, taps), grad.dtype)
     for row, tap, place in tiles.terms:
@@ -144,7 +148,7 @@ def _products(source: Array, kernels: Array, bias: Array | None, tiles: _Tiles) 
             if bias is not None:
                 y += bias[part, None, None, None]
 
-    share(multiply, channels, result.nbytes, result.size * kernels[0].size)
+    share(multiply, channels, tiles.traffic(result), result.size * kernels[0].size)
     return result[: tiles.height]
 
 
