@@ -160,6 +160,22 @@ def own_generators(owner: object) -> dict[str, np.random.Generator]:
     }
 
 
+def generators_of_layers(layers: Iterable[object]) -> list[np.random.Generator]:
+    """Return the package's generator and those that layers keep."""
+    return [generator(), *(rng for layer in layers for rng in own_generators(layer).values())]
+
+
+@contextlib.contextmanager
+def unmoved(generators: Iterable[np.random.Generator]) -> Iterator[None]:
+    """Context after which the generators are in the states of before."""
+    states = [(rng, generator_state(rng)) for rng in generators]
+    try:
+        yield
+    finally:
+        for rng, state in states:
+            load_generator_state(rng, state)
+
+
 def generators_within(owner: object) -> dict[str, np.random.Generator]:
     """Return the generators inside an object, by their path in it.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ import nnlite as nn
 from ..checks import as_output_grad, positive
 from ..modes import evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
-from ..random import generator, generator_state, load_generator_state, own_generators
+from ..random import generators_of_layers, unmoved
 from ..training.batches import as_batch, averages
 from . import (  # noqa: F401 - they register forms
     activations,
@@ -33,6 +32,7 @@ from . import (  # noqa: F401 - they register forms
     windows,
 )
 from .containers import check_forms
+from .forms import form_of
 from .gradients import LossProgram
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs
@@ -128,7 +128,7 @@ def compile(
         return Gradients(model, loss, native)
     if not isinstance(optimizer, nn.Optimizer):
         raise TypeError(f"compile: expected an optimizer, got {optimizer!r:.80}")
-    check_forms(model, loss, optimizer)
+    form_of(optimizer)
     norm = None if max_grad_norm is None else positive(max_grad_norm, "compile: max_grad_norm")
     kind = Step if optimizer.processes.size == 1 else DistributedStep
     return kind(model, loss, optimizer, norm, native)
@@ -431,13 +431,9 @@ def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
 def _unchanged(model: nn.Layer) -> Iterator[None]:
     """Context after which the buffers and the random generators are as they were before."""
     buffers = [(buffer, buffer.copy()) for buffer in model.buffers()]
-    own = (own_generators(layer).values() for layer in model.layers())
-    generators = [generator(), *itertools.chain.from_iterable(own)]
-    states = [generator_state(rng) for rng in generators]
     try:
-        yield
+        with unmoved(generators_of_layers(model.layers())):
+            yield
     finally:
         for buffer, before in buffers:
             buffer[...] = before
-        for rng, state in zip(generators, states, strict=True):
-            load_generator_state(rng, state)

@@ -12,7 +12,7 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from ..modes import no_grad
-from ..random import generator_state, load_generator_state
+from ..random import generator_state, load_generator_state, unmoved
 from ..training.batches import Batch
 from ..training.supervisor import Supervisor
 from ..training.together import generators_of
@@ -112,8 +112,8 @@ class CompiledFit:
             states = [generator_state(rng) for rng in generators]
             order = loader.order_of(epoch, count)
             if math.isinf(self._seconds):
-                program.prepare(size, order, data)
-                _load_states(generators, states)
+                with unmoved(generators):
+                    program.prepare(size, order, data)
             with supervisor.stretch():
                 begun = time.perf_counter()
                 targets = [array[order] for array in loader.arrays[loader.inputs :]]
@@ -126,7 +126,8 @@ class CompiledFit:
             if made:
                 supervisor.after_step(made)
             if made < count:
-                _load_states(generators, states)
+                for rng, state in zip(generators, states, strict=True):
+                    load_generator_state(rng, state)
                 break
 
     def _program(self, data: programs.Batch, size: int) -> Any:
@@ -138,11 +139,6 @@ class CompiledFit:
             self._can_loop = False  # the loop of `fit` has the message
             return None
         return program if program.is_whole() else None
-
-
-def _load_states(generators: list[Any], states: list[Any]) -> None:
-    for rng, state in zip(generators, states, strict=True):
-        load_generator_state(rng, state)
 
 
 def _is_plain(loader: Any) -> TypeGuard[nn.DataLoader]:

@@ -21,7 +21,7 @@ import numpy as np
 from ..engine.limit import at_most
 from ..layer import Layer
 from ..parameter import Parameter
-from ..random import generator, generator_state, load_generator_state
+from ..random import generator, unmoved
 from .reading import as_path, reading
 from .state import MODEL_TEXT, ZIP, checked_path, kind
 
@@ -150,14 +150,9 @@ def load_model(path: str | os.PathLike[str], classes: Iterable[type[Layer]] = ()
 def _loaded(parts: Mapping[str, Any], known: Mapping[str, type[Layer]]) -> Layer:
     state = parts["model"]
     elements = sum(array.size for array in state.values())
-    rng = generator()
-    before = generator_state(rng)
-    try:
-        # A layer may make a parameter out of another one.
-        with at_most(2 * elements):
-            model = _made(parts["layers"], known, elements)
-    finally:
-        load_generator_state(rng, before)
+    # A layer may make a parameter out of another one.
+    with unmoved([generator()]), at_most(2 * elements):
+        model = _made(parts["layers"], known, elements)
     floats = [array.dtype for array in state.values() if array.dtype.kind == "f"]
     if floats and all(dtype == np.float64 for dtype in floats):
         model.astype(np.float64)

@@ -13,7 +13,7 @@ from ..checks import boolean, integer, number
 from ..engine.arrays import Array
 from ..layer import Layer
 from ..modes import no_grad
-from ..random import generator_state, load_generator_state
+from ..random import unmoved
 from .arguments import check_layer
 from .callbacks import Callback
 from .state import Training
@@ -338,14 +338,11 @@ class SWA(_Averaging):
 @contextlib.contextmanager
 def _unmoved(training: Training) -> Iterator[None]:
     """Context after which the loader and all generators are as before."""
-    generators = generators_of(training)
-    states = [generator_state(rng) for rng in generators]
     loader: Any = training.train
-    position = loader.state_dict() if hasattr(loader, "state_dict") else None
-    try:
-        yield
-    finally:
-        if position is not None:
-            loader.load_state_dict(position)
-        for rng, state in zip(generators, states, strict=True):
-            load_generator_state(rng, state)
+    with unmoved(generators_of(training)):
+        position = loader.state_dict() if hasattr(loader, "state_dict") else None
+        try:
+            yield
+        finally:
+            if position is not None:
+                loader.load_state_dict(position)

@@ -10,11 +10,10 @@ from ..data.loader import DataLoader
 from ..layer import Layer
 from ..processes import Processes
 from ..random import (
-    generator,
     generator_state,
+    generators_of_layers,
     generators_within,
     load_generator_state,
-    own_generators,
 )
 from .batches import Batch
 from .state import Training
@@ -88,11 +87,8 @@ def load_generators(training: Training) -> None:
 
 def generators_of(training: Training) -> list[np.random.Generator]:
     """Return the package's generator and those that layers and the loader's transform keep."""
-    found = [generator()]
-    for owner in (training.model, training.loss):
-        for layer in owner.layers():
-            found += own_generators(layer).values()
-    return found + list(generators_within(getattr(training.train, "transform", None)).values())
+    found = generators_of_layers([*training.model.layers(), *training.loss.layers()])
+    return [*found, *generators_within(getattr(training.train, "transform", None)).values()]
 
 
 def _check_parts(training: Training) -> None:
