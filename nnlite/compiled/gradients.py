@@ -133,7 +133,7 @@ class LossProgram(Program):
 
     @property
     def _output_names(self) -> list[str]:
-        """What the outputs are called beside the values of a call."""
+        """The names of the outputs among the variables of a part."""
         return [f"output_{index}" for index in range(len(self.outputs))]
 
     def _shaped(self, flat: Sequence[Array], n: int) -> Any:

@@ -32,6 +32,7 @@ class Pace:
         self.monitor = monitor
         self._training = training
         self._schedule = schedule = training.schedule
+        self._of_steps = schedule if every == "step" else None
         if monitor is not None and (schedule is None or isinstance(schedule, Schedule)):
             raise ValueError(
                 f"fit: monitor={monitor!r} is for a ReduceLROnPlateau, got "
@@ -52,26 +53,24 @@ class Pace:
 
     def can_go_back(self) -> bool:
         """Whether `go_back` can undo `after_step`."""
-        schedule = self._schedule
         # The state of a class with a step of its own may not be all that it has.
-        return self.every == "epoch" or schedule is None or type(schedule).step is Schedule.step
+        return self._of_steps is None or type(self._of_steps).step is Schedule.step
 
     def state(self) -> Any:
         """Return the state, for `go_back`."""
-        is_stepped = self._schedule is not None and self.every == "step"
-        return self._schedule.state_dict() if is_stepped else None
+        return None if self._of_steps is None else self._of_steps.state_dict()
 
     def go_back(self, state: Any, steps: int) -> None:
-        """Let only so many steps be made since `state` was taken."""
-        if state is not None:
-            self._schedule.load_state_dict(state)
+        """Go back to the state that `state` returned, and make this number of steps from there."""
+        if self._of_steps is not None:
+            self._of_steps.load_state_dict(state)
         for _ in range(steps):
             self.after_step()
 
     def after_step(self) -> None:
         """Step a schedule that counts steps of the optimizer."""
-        if self._schedule is not None and self.every == "step":
-            self._schedule.step()
+        if self._of_steps is not None:
+            self._of_steps.step()
 
     def after_epoch(self) -> None:
         """Step a schedule that counts epochs."""

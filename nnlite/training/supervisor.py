@@ -26,7 +26,7 @@ _SECONDS = 0.05
 
 @dataclass
 class Ahead:
-    """What is known of steps before they are made: see `Supervisor.look_ahead`.
+    """The next steps, and the data that their update needs: see `Supervisor.look_ahead`.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Ahead:
     batches : list of Batch
         Without their inputs.
     numbers : list of list of float
-        What the update of each step depends on.
+        The numbers that the update of each step takes, such as learning rates.
     rates : list of float
         The learning rate of each step.
     """
@@ -79,7 +79,7 @@ class Supervisor:
         resume: bool,
         progress: Progress,
     ) -> None:
-        self.training = self._training = training
+        self.training = training
         self._pace = pace
         self._good = good
         self._checkpoint, self._resume = checkpoint, resume
@@ -89,7 +89,7 @@ class Supervisor:
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
         """Context of the run: the model is in training mode, Ctrl-C waits for the end of a step."""
-        training, checkpoint = self._training, self._checkpoint
+        training, checkpoint = self.training, self._checkpoint
         quiet = np.errstate(over="ignore", invalid="ignore")  # the loss reports an overflow
         with (
             training.processes.guard(), quiet, in_training(training.model), self._interrupts
@@ -117,12 +117,12 @@ class Supervisor:
                 raise ValueError(f"{error}; {self._good.restore(error)}") from error
 
     def _place(self) -> str:
-        batch = f", batch {self._training.batch}" if self._training.batch else ""
-        return f"fit: epoch {self._training.epoch}{batch}"
+        batch = f", batch {self.training.batch}" if self.training.batch else ""
+        return f"fit: epoch {self.training.epoch}{batch}"
 
     def steps(self, accumulate: int) -> Iterator[list[Batch]]:
         """Yield the batches of each step, with their numbers and the scales of their gradients."""
-        training = self._training
+        training = self.training
         batches = iter(()) if training.exhausted else training.batches()
         while not training.exhausted and training.stopped is None:
             given = list(itertools.islice(batches, accumulate))
@@ -143,8 +143,8 @@ class Supervisor:
         with self._interrupts.held():
             with self._good:
                 yield
-                self._training.processes.average(self._good.buffers())
-            self._training.lr = self._training.optimizer.lr
+                self.training.processes.average(self._good.buffers())
+            self.training.lr = self.training.optimizer.lr
             self._pace.after_step()
 
     def measure(self, batch: Batch, predictions: Any, loss: float | None = None) -> None:
@@ -152,21 +152,21 @@ class Supervisor:
 
         A compiled model has computed the loss already.
         """
-        if self._training.tally.add(predictions, batch, loss):
+        if self.training.tally.add(predictions, batch, loss):
             self._good.prove()
 
     def after_step(self, batches: int) -> None:
         """Call the callbacks, save a checkpoint if it is time, and move the bar."""
-        self._training.call("on_step_end")
+        self.training.call("on_step_end")
         if self._checkpoint is not None:
-            self._checkpoint.after_step(self._training, batches)
+            self._checkpoint.after_step(self.training, batches)
         self._progress.advance(batches)
 
     # ---- many steps at a time ----
 
     def can_loop(self) -> bool:
         """Whether `look_ahead` and `record` can be used in place of `step` and `measure`."""
-        return takes_target(self._training.loss)
+        return takes_target(self.training.loss)
 
     def longest_stretch(self, seconds: float) -> int:
         """Return the number of steps that may be made at a time, if each takes so long.
@@ -174,7 +174,7 @@ class Supervisor:
         It is 1 if a callback looks at each step, or if the schedule cannot take its steps back.
         Checkpoints are saved between stretches, and the optimizer flushes subnormals there.
         """
-        training = self._training
+        training = self.training
         if any(getattr(method, "__func__", None) is not Callback.on_step_end
                for method in training.methods("on_step_end")):  # fmt: skip
             return 1
@@ -186,16 +186,14 @@ class Supervisor:
             longest.append(every - training.batch % every)
         return max(1, min(longest))
 
-    @contextlib.contextmanager
-    def stretch(self) -> Iterator[None]:
-        """Context of many steps: Ctrl-C waits for its end, the second one too."""
-        with self._interrupts.held(firmly=True):
-            yield
+    def stretch(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context of many steps: Ctrl-C waits for its end, the second one too."""
+        return self._interrupts.held(firmly=True)
 
     def look_ahead(
         self, numbers: Callable[[int], list[float] | None], size: int, targets: list[Array]
     ) -> Ahead:
-        """Step the schedule between the steps to come, and return what is known of them.
+        """Step the schedule between the next steps, and return these steps.
 
         They end before a step that only the loop of `fit` can make: one without numbers, or with a
         batch in which no target counts.
@@ -209,7 +207,7 @@ class Supervisor:
         targets : list of ndarray
             The targets of all samples, and their weights if they have any.
         """
-        training = self._training
+        training = self.training
         ahead = Ahead(self._pace.state())
         for start in range(0, len(targets[0]), size):
             given = [array[start : start + size] for array in targets]
@@ -243,7 +241,7 @@ class Supervisor:
         kept : list of (ndarray, ndarray)
             The arrays that were moved, with copies of before the last step.
         """
-        training, made = self._training, len(losses)
+        training, made = self.training, len(losses)
         if made < ahead.stepped:
             self._pace.go_back(ahead.state, made)
         if not made:
@@ -260,14 +258,14 @@ class Supervisor:
     def end_epoch(self, validation: Mapping[str, float]) -> None:
         """Put the figures of the epoch into the history, and step the schedule."""
         with self._interrupts.held():
-            self._training.end_epoch(validation)
+            self.training.end_epoch(validation)
             self._pace.after_epoch()
 
     def after_epoch(self) -> None:
         """Call the callbacks, save a checkpoint if it is time, and print the figures."""
-        self._training.call("on_epoch_end")
+        self.training.call("on_epoch_end")
         if self._checkpoint is not None:
-            self._checkpoint.after_epoch(self._training)
+            self._checkpoint.after_epoch(self.training)
         self._progress.print_epoch()
 
 

@@ -133,7 +133,7 @@ class Stack:
         return nn.Sequential(*self.layers)
 
     def loss(self):
-        """Return a loss, and a function that makes targets for so many samples."""
+        """Return a loss, and a function that makes targets for a number of samples."""
         labels = lambda n: self.rng.integers(3, size=n)  # noqa: E731
         numbers = lambda n: self.rng.normal(size=(n, 3))  # noqa: E731
         shares = lambda n: self.rng.uniform(size=(n, 3))  # noqa: E731
