@@ -1,5 +1,7 @@
 """Native code and its cache folder."""
 
+import contextlib
+import gc
 import os
 import signal
 import stat
@@ -130,6 +132,20 @@ def test_functions_that_several_models_call_are_compiled_once(folder):
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     assert len(list(folder.rglob("*.winograd-*.nbc"))) == 1
     forget_routines()
+
+
+@pytest.mark.parametrize("source", [SOURCE, SOURCE.replace("x + x", "x.unknown")])
+def test_garbage_is_not_collected_while_machine_code_is_made_but_again_afterwards(folder, source):
+    numba = pytest.importorskip("numba")
+    seen = []
+    listener = numba.core.event.RecordingListener()
+    listener.on_start = lambda event: seen.append(gc.isenabled())
+    with numba.core.event.install_listener("numba:compile", listener):
+        with contextlib.suppress(numba.core.errors.TypingError):
+            native.Native(source).call("twice", 3, X)
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()
 
 
 def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):
