@@ -142,7 +142,7 @@ def test_garbage_is_not_collected_while_machine_code_is_made_but_again_afterward
     listener.on_start = lambda event: seen.append(gc.isenabled())
     with numba.core.event.install_listener("numba:compile", listener):
         with contextlib.suppress(numba.core.errors.TypingError):
-            native.Native(source).call("twice", 3, X)
+            native.Native(source)["twice"](3, X)
     assert seen
     assert not any(seen)
     assert gc.isenabled()
