@@ -276,6 +276,43 @@ def _let_numba_call(routine: Function) -> None:
     extending.lower_builtin(routine, types.VarArg(types.Any))(lowered)
 
 
+def _let_numba_view() -> None:
+    """Let Numba compile a call of `functions.view` as no more than the new shape and its strides.
+
+    Its own ``reshape`` finds out at run time whether it can do without a copy, which takes longer
+    to compile than anything else in many models.
+    """
+    import numba
+    import numba.core.imputils
+    import numba.core.typing.templates
+    import numba.np.arrayobj
+
+    types: Any = numba.types
+    extending: Any = numba.extending
+    templates: Any = numba.core.typing.templates
+    returned: Any = numba.core.imputils.impl_ret_borrowed
+    fill: Any = numba.np.arrayobj.populate_array
+
+    @templates.infer_global(functions.view)
+    class View(templates.AbstractTemplate):  # type: ignore[misc]
+        def generic(self, given: Any, by_keyword: Any) -> Any:
+            array, *sizes = given
+            if not isinstance(array, types.Array) or array.layout != "C":
+                return None
+            return array.copy(ndim=len(sizes))(array, *(types.intp for _ in sizes))
+
+    def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+        array = context.make_array(called.args[0])(context, builder, arguments[0])
+        view = context.make_array(called.return_type)(context, builder)
+        sizes, strides = arguments[1:], [array.itemsize]
+        for size in reversed(sizes[1:]):
+            strides.insert(0, builder.mul(strides[0], size))
+        fill(view, array.data, sizes, strides, array.itemsize, array.meminfo, array.parent)
+        return returned(context, builder, called.return_type, view._getvalue())
+
+    extending.lower_builtin(functions.view, types.Array, types.VarArg(types.Any))(lowered)
+
+
 def _numba() -> Any:
     """Return Numba, which knows the functions that the source calls."""
     try:
@@ -305,6 +342,7 @@ def _register() -> None:
         for name, routine in vars(_module(place)).items():
             if inspect.isfunction(routine) and not name.startswith("_"):
                 _let_numba_call(routine)
+    _let_numba_view()
     _use_one_blas_thread()
     _keep_freed_memory()
     _registered = True
