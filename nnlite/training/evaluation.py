@@ -182,6 +182,8 @@ def _as_inputs(inputs: Any) -> list[Array]:
             "predict: expected the inputs as an array, got a DataLoader; give the array that it "
             "was made from"
         )
+    if type(inputs) is np.ndarray and inputs.ndim and len(inputs):
+        return [inputs]  # the usual case
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     arrays = [as_array(array, "predict") for array in given]
     lengths = {array.shape[:1] for array in arrays}
