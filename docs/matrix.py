@@ -27,7 +27,7 @@ def tables() -> Tables:
         found["PyTorch"] = {pair.layer for pair in torch.PAIRS}
         found["PyTorch"] |= set(torch.FUNCTIONS)
         found["PyTorch"] |= {nn.Sequential, nn.Residual, nn.Graph, nn.Weight}
-    found["web page"] = {*module("interop.page").FORMS, nn.Sequential, nn.Residual}
+    found["web page"] = set(module("interop.page.forms").FORMS)
     return found
 
 

@@ -427,7 +427,7 @@ _ON_FIRST_USE = {
     "plot_model": ".diagrams",
     "saliency": ".debug.saliency",
     "save_model": ".files.model",
-    "to_html": ".interop.page",
+    "to_html": ".interop.page.write",
     "to_onnx": ".interop.onnx.write",
     "to_torch": ".interop.torch",
 }

@@ -207,6 +207,22 @@ class Parameter(Hinted):
         """
         return self._grad is not None and self._requires_grad
 
+    def room_for_grad(self) -> Array | None:
+        """Return memory to fill with the gradient, for `take_grad`; None if there is a gradient.
+
+        :meta private:
+        """
+        if self._grad is not None or not self._requires_grad:
+            return None
+        return self._grad_storage()
+
+    def take_grad(self, grad: Array) -> None:
+        """Let `grad` be the gradient: the filled memory that `room_for_grad` has returned.
+
+        :meta private:
+        """
+        self._grad, changes.gradients = grad, object()
+
     def accumulate_product(self, left: Array, right: Array) -> None:
         """Add the matrix product ``left @ right`` to the gradient, reshaped to its shape.
 

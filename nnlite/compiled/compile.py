@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..modes import evaluating, is_grad_enabled, no_grad
+from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
 from ..training.batches import as_batch, averages
@@ -35,7 +35,7 @@ from .containers import check_forms
 from .forms import form_of
 from .gradients import LossProgram
 from .optimizers import CompiledUpdate
-from .programs import Batch, ModelProgram, Program, Programs
+from .programs import Batch, ModelProgram, Program, Programs, flat
 from .source import fixed
 from .steps import DividedStepProgram, StepProgram
 
@@ -159,13 +159,9 @@ class CompiledModel(nn.Layer):
         """The source of the latest call's functions."""
         return self._programs.source
 
-    def __call__(self, *inputs: Any, **by_keyword: Any) -> Any:
-        return self.forward(*inputs, **by_keyword)  # the model has named the layer in an error
-
     def forward(self, *inputs: Any, **by_keyword: Any) -> Any:
-        batch = _as_inputs(self.model, inputs, by_keyword)
-        program, n = self._programs.find(batch)
-        values = program.values(batch, n)
+        found = None if by_keyword else self._programs.again(len(inputs), inputs, current.evaluates)
+        program, n, values = found or self._prepared(inputs, by_keyword)
         is_cached = is_grad_enabled()
         try:
             if is_cached:
@@ -173,18 +169,30 @@ class CompiledModel(nn.Layer):
             else:
                 results = program.predict(values, n)
         except ValueError:
-            _check(batch, self.model)
+            _check(_as_inputs(self.model, inputs, by_keyword), self.model)
             raise
-        outputs = [
-            result.reshape(fixed(y.shape, n))
-            for y, result in zip(program.outputs, results, strict=False)
-        ]
         if is_cached:
-            carried = zip(program.carried, results[len(outputs) :], strict=True)
-            self.cache(program, n, values | dict(carried))
+            self.cache(program, n, (*values, *results[len(program.outputs) :]))
         else:
             self.drop_cache()
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return results[0] if len(program.outputs) == 1 else results[: len(program.outputs)]
+
+    __call__ = forward  # the model has named the layer in an error
+
+    def output_at_once(self, inputs: Sequence[Any]) -> Any:
+        found = self._programs.again(len(inputs), inputs, True)
+        if found is None:
+            return None
+        program, n, values = found
+        try:
+            results = program.predict(values, n)
+        except ValueError:
+            return None  # the usual way has the message
+        self.drop_cache()
+        return results[0] if len(program.outputs) == 1 else results
+
+    def _prepared(self, inputs: Any, by_keyword: dict[str, Any]) -> tuple[Any, int, list[Any]]:
+        return self._programs.prepare(_as_inputs(self.model, inputs, by_keyword))
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         program, n, values = self.cached()
@@ -193,21 +201,17 @@ class CompiledModel(nn.Layer):
             raise ValueError(
                 f"{self.label}: backward expects {len(program.outputs)} gradients, got {len(grads)}"
             )
-        given = {}
-        for name, y, part in zip(program.grad_names, program.outputs, grads, strict=True):
+        given = []
+        for y, part in zip(program.outputs, grads, strict=True):
             shape = fixed(y.shape, n)
             array = np.zeros(shape) if part is None and len(grads) > 1 else part
             checked = as_output_grad(self, array, shape, program.code.dtype)
-            given[name] = np.ascontiguousarray(checked).reshape(-1)
-        function = "backward" if input_grad else "backward_parameters"
-        results = program.call(function, n, values | given)
-        program.accumulate()
+            given.append(flat(checked, program.code.dtype))
+        results = program.backward(n, [*given, *values], input_grad)
         if not input_grad:
             return None
         found = iter(results or ())
-        parts = [
-            next(found).reshape(fixed(x.shape, n)) if x.needs_grad else None for x in program.inputs
-        ]
+        parts = [next(found) if x.needs_grad else None for x in program.inputs]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def __repr__(self) -> str:
@@ -260,9 +264,9 @@ class Gradients:
 
     def _computed(self, batch: Batch) -> tuple[Program, float, Any]:
         """Return the program that has computed the gradients, the loss and the output."""
-        program, n = self._programs.find(batch)
+        program, n, values = self._programs.prepare(batch)
         try:
-            return program, *program.compute(batch, n)
+            return program, *program.compute(values, n)
         except ValueError:
             _check(batch, self.model, self.loss)
             raise
@@ -309,12 +313,16 @@ class Step(Gradients):
         inputs, target, sample_weight
             As for `Gradients`.
         """
-        batch = _as_batch(inputs, target, sample_weight)
-        program, n = self._programs.find(batch)
+        found = None
+        if sample_weight is None:
+            found = self._programs.again(1, (inputs, target), current.evaluates)
+        program, n, values = found or self._programs.prepare(
+            _as_batch(inputs, target, sample_weight)
+        )
         try:
-            return float(program.step(batch, n))
+            return program.step(values, n)
         except ValueError:
-            _check(batch, self.model, self.loss)
+            _check(_as_batch(inputs, target, sample_weight), self.model, self.loss)
             raise
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,9 @@ class EpochProgram(StepProgram):
         arrays = [results.reshape(-1), *(array.reshape(-1) for array in data.arrays)]
         arrays += [self.code.per_call[name](len(order)) for name in self._arguments["steps"][0]]
         with contextlib.suppress(ValueError):  # the uncompiled model has the message
-            self._run("steps", size, order, made, rates, losses, *arrays, *self._bound["steps"])
+            self._functions["steps"](
+                size, order, made, rates, losses, *arrays, *self._bound["steps"]
+            )
         for _ in range(made[0]):
             self._update.advance()
         return losses[: made[0]].tolist(), results
@@ -110,7 +113,7 @@ class DividedEpochProgram(DividedStepProgram):
     def prepare(self, size: int, order: Array, data: Batch) -> None:
         """Compile, with the arguments that `steps` will get."""
         with contextlib.suppress(ValueError):
-            self._computed(_picked(data, order[:size]), len(order[:size]))
+            self._computed_of(data, order[:size])
 
     def steps(
         self, size: int, order: Array, data: Batch, numbers: Sequence[list[float]], outputs: bool
@@ -121,10 +124,10 @@ class DividedEpochProgram(DividedStepProgram):
         for number, of_step in enumerate(numbers):
             rows = order[number * size : (number + 1) * size]
             try:
-                loss, output = self._computed(_picked(data, rows), len(rows))
+                loss, output = self._computed_of(data, rows)
             except ValueError:
                 break
-            if not self.call("update", len(rows), {}, of_step):
+            if not self.call("update", len(rows), [], of_step):
                 break
             self._commit(len(rows))
             self._update.advance()
@@ -132,7 +135,7 @@ class DividedEpochProgram(DividedStepProgram):
             results.append(output)
         return losses, np.concatenate(results) if outputs and results else np.empty(0)
 
-
-def _picked(data: Batch, rows: Array) -> Batch:
-    """Return some samples of a data set."""
-    return Batch([array[rows] for array in data.arrays], data.inputs)
+    def _computed_of(self, data: Batch, rows: Array) -> tuple[float, Any]:
+        """Compute the gradients of some samples of a data set."""
+        values = self.values([array[rows] for array in data.arrays], len(rows))
+        return self._computed(values, len(rows))

@@ -84,7 +84,7 @@ class LossProgram(Program):
         else:
             parts, sums, commits = [[*lines, *commits]], [], []
         self._stages: list[_Stage] = []
-        known = [x.name for x in given]
+        known = [*[x.name for x in given], *code.per_call]
         for index, names in enumerate(sums):
             later = [line for part in parts[index + 1 :] for line in part]
             results = handed_on(parts[index], [*later, end, *commits])
@@ -112,15 +112,15 @@ class LossProgram(Program):
         """Return the bounds of the parts that threads compute of a batch of n samples."""
         return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
 
-    def compute(self, batch: Batch, n: int) -> tuple[float, Any]:
+    def compute(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
-        loss, output = self._computed(batch, n)
+        loss, output = self._computed(values, n)
         self._commit(n)
         return loss, output
 
-    def _computed(self, batch: Batch, n: int) -> tuple[float, Any]:
+    def _computed(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients; what is divided leaves the buffers to `_commit`."""
-        values, bounds = self.values(batch, n), self.bounds(n)
+        bounds = self.bounds(n)
         if len(bounds) > 1:
             try:
                 return self._compute_parts(values, n, bounds)
@@ -144,17 +144,20 @@ class LossProgram(Program):
     def _commit(self, n: int) -> None:
         """Change the buffers, by what was computed last."""
         if self._needs_sums and self.code.commits:
-            self.call("commit", n, self._parts[0])
+            self._call_with("commit", n, self._parts[0], self._bound["commit"])
 
     def _compute_parts(
-        self, values: dict[str, Any], n: int, bounds: list[tuple[int, int]]
+        self, values: Sequence[Any], n: int, bounds: list[tuple[int, int]]
     ) -> tuple[float, Any]:
         """Let each thread compute the gradients of a part, and add them."""
         while len(self._gradients_of_parts) < len(bounds) - 1:
             self._gradients_of_parts.append(super().bindings())
         # The variables of each part, by name.
         parts = self._parts = [
-            {name: self._of_samples(a, name, n, *part) for name, a in values.items()}
+            {
+                name: self._of_samples(array, name, n, *part)
+                for name, array in zip(self.names, values, strict=True)
+            }
             for part in bounds
         ]
         for stage in self._stages:
@@ -178,17 +181,19 @@ class LossProgram(Program):
 
     def _compute_part(self, stage: _Stage, part: int, n: int) -> None:
         """Call the function of a stage for a part of the batch, of n samples."""
-        given, bound = self._arguments[stage.name]
-        variables = self._parts[part]
+        name, variables = stage.name, self._parts[part]
         gradients = self._gradients_of_parts[part - 1] if part else {}
-        arrays = zip(bound, self._bound[stage.name], strict=True)
-        results = self._run(
-            stage.name,
-            n,
-            *[variables[name] for name in given],
-            *[gradients.get(name, array) for name, array in arrays],
-        )
+        arrays = zip(self._arguments[name][1], self._bound[name], strict=True)
+        bound = [gradients.get(name, array) for name, array in arrays]
+        results = self._call_with(name, n, variables, bound)
         variables.update(zip(stage.results, results or (), strict=True))
+
+    def _call_with(
+        self, name: str, n: int, variables: dict[str, Any], bound: Sequence[Array]
+    ) -> Any:
+        """Call a function with what it takes of the variables of a part."""
+        given = [variables[name] for name in self._arguments[name][0]]
+        return self._functions[name](n, *given, *bound)
 
     def _add_parts(self, weights: list[float]) -> None:
         """Add the gradients of the other parts to those of the first."""
@@ -196,4 +201,4 @@ class LossProgram(Program):
             factor = weights[0] if part == 1 else 1.0
             for name, grad in gradients.items():
                 total = self._gradients[name].reshape(-1)
-                self._run("add", total, factor, grad.reshape(-1), weights[part])
+                self._functions["add"](total, factor, grad.reshape(-1), weights[part])

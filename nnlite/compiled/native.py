@@ -68,19 +68,19 @@ def _plain(source: str, name: str = "compiled") -> types.ModuleType:
 
 
 class Plain:
-    """The functions of a source as plain Python."""
+    """The functions of a source as plain Python, by their names."""
 
     def __init__(self, source: str) -> None:
         self._module = _plain(source)
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the source."""
-        with np.errstate(all="ignore"):  # as machine code does
-            return getattr(self._module, name)(*arguments)
+    def __getitem__(self, name: str) -> Function:
+        return np.errstate(all="ignore")(getattr(self._module, name))  # as machine code does
 
 
-class Native:
-    """The functions of a source, compiled by Numba on their first call.
+class Native(dict[str, Function]):
+    """The functions of a source by their names, compiled by Numba on their first call.
+
+    All calls of a function take arguments of the same types.
 
     Raises
     ------
@@ -91,15 +91,13 @@ class Native:
     def __init__(self, source: str) -> None:
         _numba()  # better now than in the first call
         self._source = source
-        self._compiled: dict[str, Function] = {}
 
-    def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the source; all calls take arguments of the same types."""
-        function = self._compiled.get(name)
-        if function is None:
-            types = tuple(map(_numba().typeof, arguments))
-            function = _shared(self._source, cache_folder(), name, types)
-            self._compiled[name] = function
+    def __missing__(self, name: str) -> Function:
+        return functools.partial(self._compile_and_call, name)
+
+    def _compile_and_call(self, name: str, *arguments: Any) -> Any:
+        types = tuple(map(_numba().typeof, arguments))
+        function = self[name] = _shared(self._source, cache_folder(), name, types)
         return function(*arguments)
 
 

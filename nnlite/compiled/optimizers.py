@@ -16,7 +16,7 @@ import nnlite as nn
 from ..optim.adaptive import nadam_rates, radam_rates
 from ..optim.base import Run
 from .forms import form, form_of
-from .native import functions_of
+from .native import Native, Plain, functions_of
 from .source import Code, function, header
 
 Options = dict[str, Any]
@@ -152,8 +152,8 @@ class CompiledUpdate:
         form_of(optimizer)
         self._optimizer = optimizer
         self._native = native
-        # By the options that are 0 in each run: the update, and what calls its function.
-        self._written: dict[Any, tuple[Update, Callable[..., Any]]] = {}
+        # By the options that are 0 in each run: the update, and its function by name.
+        self._written: dict[Any, tuple[Update, Native | Plain]] = {}
         self.source = ""
 
     def __call__(self) -> None:
@@ -164,19 +164,19 @@ class CompiledUpdate:
             key = tuple(tuple(_flags(run.group)) for run in runs)
             if key not in self._written:
                 self._written[key] = self._write(runs)
-            update, call = self._written[key]
+            update, functions = self._written[key]
             numbers = update.numbers_of([run.group for run in runs], [run.step for run in runs])
-            call("update", *numbers, *_arrays(optimizer, runs).values())
+            functions["update"](*numbers, *_arrays(optimizer, runs).values())
         optimizer.advance()
 
-    def _write(self, runs: list[Run]) -> tuple[Update, Callable[..., Any]]:
+    def _write(self, runs: list[Run]) -> tuple[Update, Native | Plain]:
         update, dtype = Update(self._optimizer, runs, None), runs[0].value.dtype
         lines = [Code(dtype, False).resolved("\n".join(update.lines))]
         doc = "Move the parameters."
         body = function("update", [*update.names, *update.arrays], lines, doc)
         title = f"Step of {type(self._optimizer).__name__}"
         self.source = f"{header(title, dtype, body)}\n\n{body}"
-        return update, functions_of(self.source, self._native).call
+        return update, functions_of(self.source, self._native)
 
 
 def _arrays(optimizer: nn.Optimizer, runs: list[Run]) -> dict[str, Any]:

@@ -86,8 +86,10 @@ class Program:
         self.source = ""
         self._native = native
         self._texts: list[str] = []
-        # Of each function: the names of what a call gives it, and of the arrays that are bound.
+        # Of each function: the names of what a call gives it, and of the arrays that are bound;
+        # and the places of what it takes of what a call has, or None if it takes all.
         self._arguments: dict[str, tuple[list[str], list[str]]] = {}
+        self._taken: dict[str, list[int] | None] = {}
         self._attributes: object = object()  # of `changes`, when `fits` was true
         self._evaluates: bool | None = None
         self._arrays = Watch([])
@@ -107,12 +109,14 @@ class Program:
     ) -> None:
         """Add a function of these statements; of the arguments it gets those that they read.
 
-        A call gives it the arrays of the names `given`, and then `numbers`.
+        A call has the arrays of the names `given`, and then `numbers`.
         """
-        given = used([*given, *self.code.per_call], lines)
+        taken = used(dict.fromkeys(given), lines)
         bound = used([*self.code.arrays, *self.bindings()], lines)
-        self._arguments[name] = given, bound
-        self._texts.append(function(name, ["n", *given, *numbers, *bound], lines, doc))
+        self._arguments[name] = taken, bound
+        all_are_taken = taken == list(given)
+        self._taken[name] = None if all_are_taken else [list(given).index(x) for x in taken]
+        self._texts.append(function(name, ["n", *taken, *numbers, *bound], lines, doc))
 
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
@@ -120,17 +124,20 @@ class Program:
         self._kinds = self._kinds_of_arrays()
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
-        self._run = functions_of(self.source, self._native).call
+        self._functions = functions_of(self.source, self._native)
 
     # ---- the arrays ----
 
-    def is_current(self) -> bool:
-        """Whether nothing can have changed since `fits` was true: a quick test."""
-        # Where single layers are in another mode than the others, `fits` has to look.
+    def is_current(self, evaluates: bool | None) -> bool:
+        """Whether nothing can have changed since `fits` was true: a quick test.
+
+        `evaluates` is whether all layers are in evaluation mode now, or None: where some were put
+        into training, `fits` has to look.
+        """
         return (
             changes.attributes is self._attributes
-            and current.evaluates is self._evaluates
-            and self._evaluates is not None
+            and evaluates is self._evaluates
+            and evaluates is not None
         )
 
     def fits(self) -> bool:
@@ -191,20 +198,38 @@ class Program:
 
     # ---- calls ----
 
-    def values(self, batch: Batch, n: int) -> dict[str, Any]:
-        """Return the arguments of a call by name."""
-        values: dict[str, Any] = {}
-        for array, (name, dtype) in zip(batch.arrays, self.code.kinds.items(), strict=True):
-            is_ready = array.dtype is dtype and array.flags.carray
-            values[name] = array.ravel() if is_ready else _flat(array, dtype)
-        for name, make in self.code.per_call.items():
-            values[name] = make(n)
-        return values
+    @property
+    def names(self) -> list[str]:
+        """The names of the values of a call."""
+        return [*self.code.kinds, *self.code.per_call]
 
-    def call(self, name: str, n: int, values: dict[str, Any], numbers: Sequence[float] = ()) -> Any:
-        """Call a function with what it takes of `values`, with `numbers`, and the bound arrays."""
-        given = [values[name] for name in self._arguments[name][0]]
-        return self._run(name, n, *given, *numbers, *self._bound[name])
+    def values(self, arrays: Sequence[Array], n: int) -> list[Any]:
+        """Return the values of a call with these arrays."""
+        kinds = self.code.kinds.values()
+        values = [flat(array, dtype) for array, dtype in zip(arrays, kinds, strict=True)]
+        return [*values, *self.drawn(n)]
+
+    def drawn(self, n: int) -> list[Any]:
+        """Return the values of a call that are not given: random numbers and states."""
+        return [make(n) for make in self.code.per_call.values()]
+
+    def call(
+        self,
+        name: str,
+        n: int,
+        values: Sequence[Any],
+        numbers: Sequence[float] = (),
+        bound: Sequence[Array] | None = None,
+    ) -> Any:
+        """Call a function with what it takes of `values`, and `numbers`; return its results.
+
+        It works on the arrays `bound`, by default those of the model.
+        """
+        taken = self._taken[name]
+        if taken is not None:
+            values = [values[place] for place in taken]
+        arrays = self._bound[name] if bound is None else bound
+        return self._functions[name](n, *values, *numbers, *arrays)
 
     def _run_parts(self, name: str, calls: Sequence[Callable[[], object]]) -> None:
         """Make calls of a function for parts of a batch, each in a thread."""
@@ -263,11 +288,18 @@ class ModelProgram(Program):
         code, inputs, outputs = write_forward(model, batch, n, free, input_grads=True)
         super().__init__(code, native)
         self.inputs, self.outputs = inputs, outputs
-        given = batch.names
-        grads = self.grad_names = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
-        input_grads = code.write_backward(outputs, grads, inputs)
+        given = [*batch.names, *code.per_call]
+        grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
+        input_grads = [
+            _shaped(code, name, x.shape)
+            for name, x in zip(
+                code.write_backward(outputs, grads, inputs),
+                [x for x in inputs if x.needs_grad],
+                strict=True,
+            )
+        ]
         self.carried = carried(code.forward, code.backward)
-        results = [y.name for y in outputs]
+        results = [_shaped(code, y.name, y.shape) for y in outputs]
         lines = [*code.forward, *code.commits]
         self.define("predict", given, [*lines, returned(results)], "Return the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
@@ -285,7 +317,7 @@ class ModelProgram(Program):
         self.define("backward_parameters", given, lines, "Compute the parameters' gradients.")
         self.finish(f"Compiled {model.label}")
 
-    def predict(self, values: dict[str, Any], n: int) -> Sequence[Array]:
+    def predict(self, values: list[Any], n: int) -> Sequence[Array]:
         """Return the outputs; threads compute parts of a large batch."""
         if n < self._divided_from:
             return self.call("predict", n, values)
@@ -294,13 +326,59 @@ class ModelProgram(Program):
 
         def compute(part: int) -> None:
             start, stop = bounds[part]
-            rows = {name: self._of_samples(a, name, n, start, stop) for name, a in values.items()}
+            rows = [
+                self._of_samples(array, name, n, start, stop)
+                for array, name in zip(values, self.names, strict=True)
+            ]
             results[part] = self.call("predict", stop - start, rows)
 
         self._run_parts(
             "predict", [functools.partial(compute, part) for part in range(len(bounds))]
         )
         return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+
+    def backward(self, n: int, values: Sequence[Any], input_grad: bool) -> Any:
+        """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
+
+        The function writes the gradient of a parameter that has none where it will have it.
+        """
+        name = "backward" if input_grad else "backward_parameters"
+        parameters = self.code.trained.values()
+        bound = self._bound[name]
+        first = len(bound) - len(parameters)  # the gradients are the last arrays
+        own, dtype = bound[first:], self.code.dtype
+        rooms = [parameter.room_for_grad() for parameter in parameters]
+        grads = [
+            array if room is None or room.dtype is not dtype else room
+            for array, room in zip(own, rooms, strict=True)
+        ]
+        results = self.call(name, n, values, (), (*bound[:first], *grads))
+        for parameter, grad, array in zip(parameters, grads, own, strict=True):
+            if grad is array:
+                parameter.accumulate(grad)
+            else:
+                parameter.take_grad(grad)
+        return results
+
+
+class Latest(NamedTuple):
+    """The latest call of a compiled object.
+
+    Attributes
+    ----------
+    inputs : int
+        The number of inputs; -1 if some of them were given by keyword.
+    kinds : list of (dtype, tuple)
+        The dtype that the program takes, and the shape, of each array.
+    program : Program
+    n : int
+        The batch size.
+    """
+
+    inputs: int
+    kinds: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    program: Any
+    n: int
 
 
 class Programs:
@@ -310,9 +388,8 @@ class Programs:
         self._build = build
         self._programs: dict[Any, list[Program]] = {}
         self._fixed: set[Any] = set()
-        # The description of the latest batch, its program and its size. They are set together,
-        # because several threads may call at the same time.
-        self._latest: tuple[Any, Any, int] = None, None, 0
+        # It is replaced as a whole, because several threads may call at the same time.
+        self._latest = Latest(-1, [], None, 0)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Programs, (self._build,)  # a copy is of another model, and builds its own
@@ -325,28 +402,58 @@ class Programs:
     @property
     def latest(self) -> Any:
         """The program that was found last, or None."""
-        return self._latest[1]
+        return self._latest.program
 
     def find(self, batch: Batch) -> tuple[Any, int]:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
-        given = [
-            (batch.inputs, batch.keywords),
-            *[(array.dtype, array.shape) for array in batch.arrays],
-        ]
-        before, program, n = self._latest
-        if given == before and program.is_current():
-            return program, n
-        key, n = _kind(*given)
+        given = [(array.dtype, array.shape) for array in batch.arrays]
+        key, n = _kind((batch.inputs, batch.keywords), *given)
         if key in self._fixed:
             key = n, key
         programs = self._programs.setdefault(key, [])
         program = self._fitting(programs) or self._built(batch, n, key)
-        self._latest = given, program, n
+        kinds = [*zip(program.code.kinds.values(), [shape for _, shape in given], strict=True)]
+        self._latest = Latest(-1 if batch.keywords else batch.inputs, kinds, program, n)
         return program, n
+
+    def prepare(self, batch: Batch) -> tuple[Any, int, list[Any]]:
+        """Return the program for this batch, the batch size, and the values of the call."""
+        found = None
+        if not batch.keywords:
+            found = self.again(batch.inputs, batch.arrays, current.evaluates)
+        if found is None:
+            program, n = self.find(batch)
+            found = program, n, program.values(batch.arrays, n)
+        return found
+
+    def again(
+        self, inputs: int, arrays: Sequence[Any], evaluates: bool | None
+    ) -> tuple[Any, int, list[Any]] | None:
+        """Return what `prepare` returns, if the call is like the latest one; else None.
+
+        It is so for arrays as machine code takes them, of the same dtypes and shapes, while nothing
+        has changed: a quick test. The first arrays are the `inputs`, none given by keyword; for
+        `evaluates` see `Program.is_current`.
+        """
+        latest_inputs, kinds, program, n = self._latest
+        if inputs != latest_inputs or len(arrays) != len(kinds):
+            return None
+        if not program.is_current(evaluates):
+            return None
+        values = []
+        for array, (dtype, shape) in zip(arrays, kinds):  # noqa: B905 - of equal lengths
+            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+                return None
+            if not array.flags.carray:
+                return None
+            values.append(array.ravel())
+        if program.code.per_call:
+            values += program.drawn(n)
+        return program, n, values
 
     def _fitting(self, programs: list[Program]) -> Program | None:
         for program in programs:
-            if program.is_current():
+            if program.is_current(current.evaluates):
                 return program
         for program in programs.copy():
             try:
@@ -380,10 +487,12 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
     return (BATCH, *shape[1:]) if shape[:1] == (n,) else shape
 
 
-def _flat(array: Array, dtype: np.dtype[Any]) -> Array:
+def flat(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array with one axis, as machine code takes it: contiguous and writable."""
-    flat = np.ascontiguousarray(array, dtype).ravel()
-    return flat if flat.flags.writeable else flat.copy()
+    if array.dtype is dtype and array.flags.carray:
+        return array.ravel()
+    line = np.ascontiguousarray(array, dtype).ravel()
+    return line if line.flags.writeable else line.copy()
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
@@ -420,6 +529,12 @@ def write_forward(
     by_keyword = dict(zip(batch.keywords, others, strict=True))
     output = code.apply(model, "", *inputs, **by_keyword)
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
+
+
+def _shaped(code: Code, name: str, shape: Shape) -> str:
+    """Return the expression for a flat array with its own shape."""
+    sizes = ", ".join(f"{size}" for size in shape)
+    return code.resolved(f"{Value(name, shape)}.reshape({sizes or '()'})")
 
 
 def returned(names: list[str]) -> str:

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 ROUTINES = {
     "dot_rows": "products",
     "dot_columns": "products",
+    "dot_in_place": "products",
+    "sum_of_dots": "products",
     "add_to_rows": "sums",
     "column_sums": "sums",
     "channel_sums": "sums",

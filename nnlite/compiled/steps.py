@@ -35,6 +35,7 @@ class StepProgram(LossProgram):
     ) -> None:
         self._optimizer = optimizer
         self._max_norm = max_norm
+        self._seen_gradients: object = object()  # of `changes`, when `fits` was true
         super().__init__(model, loss, batch, n, free, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
@@ -43,7 +44,8 @@ class StepProgram(LossProgram):
         update = "\n" + code.resolved("\n".join(self._update.lines))
         lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
         doc = "Make a training step, and return the loss before it."
-        self.define("step", [x.name for x in given], lines, doc, self._update.names)
+        names = [*[x.name for x in given], *code.per_call]
+        self.define("step", names, lines, doc, self._update.names)
         kind = type(self._optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
@@ -55,12 +57,12 @@ class StepProgram(LossProgram):
         runs = self._optimizer.runs()
         self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
-    def is_current(self) -> bool:
+    def is_current(self, evaluates: bool | None) -> bool:
         return (
-            super().is_current()
-            and changes.gradients is self._seen_gradients
-            and not self._update.is_overtaken()
+            changes.gradients is self._seen_gradients
             and self._update.fits()
+            and not self._update.is_overtaken()
+            and super().is_current(evaluates)
         )
 
     def fits(self) -> bool:
@@ -101,9 +103,9 @@ class StepProgram(LossProgram):
         """
         return self._update.numbers(ahead) if self._update.fits() else None
 
-    def step(self, batch: Batch, n: int) -> float:
+    def step(self, values: Sequence[Any], n: int) -> float:
         """Make a step; return the loss before it."""
-        loss = self.call("step", n, self.values(batch, n), self._update.numbers())
+        loss = self.call("step", n, values, self._update.numbers())
         self._update.advance()
         return float(loss)
 
@@ -126,9 +128,9 @@ class DividedStepProgram(StepProgram):
         kind = type(self._optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
-    def step(self, batch: Batch, n: int) -> float:
-        loss, _ = self._computed(batch, n)
-        self.call("update", n, {}, self._update.numbers())
+    def step(self, values: Sequence[Any], n: int) -> float:
+        loss, _ = self._computed(values, n)
+        self.call("update", n, [], self._update.numbers())
         self._commit(n)
         self._update.advance()
         return loss

@@ -11,17 +11,13 @@ from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
 from ..engine.blas import column_sums
 from ..engine.elementwise import multiply
-from ..engine.memory import empty_like
 from ..engine.moments import (
     Mean,
-    as_groups,
-    centre_groups,
+    by_channel,
     gradient_sums,
-    group_sums,
     moments,
     normalize,
     normalize_grad,
-    per_group,
     standardize,
 )
 from ..layer import Layer
@@ -108,7 +104,7 @@ class _BatchNorm(Layer):
         x, mean, scale, count = self.cached()
         grad = as_output_grad(self, grad, x.shape, x.dtype)
         factor = scale if self.weight is None else scale * self.weight.data
-        sums = np.array(gradient_sums(x, mean, grad))  # Σ G, and Σ G (x - μ)
+        sums = gradient_sums(x, mean, grad)  # Σ G, and Σ G (x - μ)
         sums[1] *= scale  # Σ G x̂
         d_bias, d_weight = sums
         if self.weight is not None:
@@ -120,7 +116,8 @@ class _BatchNorm(Layer):
         if not count:
             return grad * factor.reshape(-1, *[1] * (x.ndim - 2))
         d_bias, d_weight = self._total(sums)
-        return normalize_grad(x, mean, grad, d_weight * scale / -count, d_bias / count, factor)
+        slope, level = d_weight * scale / -count, d_bias / count
+        return normalize_grad(x, mean, grad, factor, slope * factor, level * factor)
 
     def _moments(self, x: Array) -> tuple[Mean, Array, int]:
         """Return the mean, the biased variance and the number of the values of each feature."""
@@ -384,60 +381,46 @@ class _PerSample(Layer):
     bias: Parameter | None
 
     def forward(self, x: Array) -> Array:
-        centred, variance, count = self._centred(x)
-        scale = 1 / np.sqrt(variance + centred.dtype.type(self.eps))
-        parts = as_groups(centred, scale.shape[1])
-        parts *= per_group(scale, centred)
-        self.cache(centred, scale, count)
-        if self.weight is None:
-            return centred
-        y = multiply(centred, _per_channel(self.weight.data, centred))
+        x = self._checked(x)
+        mean, variance, count = self._statistics(x)
+        scale = 1 / np.sqrt(variance + x.dtype.type(self.eps))
+        self.cache(x, mean, scale, count)
+        shift = None
         if self.bias is not None:
-            y += _per_channel(self.bias.data, centred)
-        return y
+            shift = np.tile(self.bias.data, (len(x), 1))
+        return normalize(x, mean, self._factor(scale, x), shift)
 
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
-        normalized, scale, count = self.cached()
-        grad = as_output_grad(self, grad, normalized.shape, normalized.dtype)
-        samples, groups = scale.shape
-        channels = grad.shape[1]
-        sums = group_sums(grad, channels)  # Σ G of each sample and channel
-        products = group_sums(multiply(grad, normalized), channels)  # Σ G x̂
-        if self.bias is not None:
-            self.bias.accumulate(sums.sum(axis=0))
+        x, mean, scale, count = self.cached()
+        grad = as_output_grad(self, grad, x.shape, x.dtype)
+        sums = gradient_sums(x, mean, grad)  # Σ G, and Σ G (x - μ), of each channel of each sample
+        sums[1] *= by_channel(scale, x)  # Σ G x̂
+        d_bias, d_weight = sums.sum(axis=1)
         if self.weight is not None:
-            self.weight.accumulate(products.sum(axis=0))
-            weight = self.weight.data
-            grad, sums, products = (
-                multiply(grad, _per_channel(weight, grad)), sums * weight, products * weight
-            )  # fmt: skip
+            self.weight.accumulate(d_weight)
+            sums *= self.weight.data  # Σ H, and Σ H x̂
+        if self.bias is not None:
+            self.bias.accumulate(d_bias)
         if not input_grad:
             return None
-        h, parts = as_groups(grad, groups), as_groups(normalized, groups)
-        dx = as_groups(empty_like(normalized), groups)
-        if count:
-            of_h, of_products = (
-                each.reshape(samples, groups, -1).sum(axis=2) / count for each in (sums, products)
-            )
-            np.multiply(parts, per_group(-of_products, normalized), out=dx)
-            dx += h
-            dx -= per_group(of_h, normalized)
-        else:
-            dx[...] = h
-        dx *= per_group(scale, normalized)
-        return dx.reshape(normalized.shape)
+        level, slope = sums.reshape(2, *scale.shape, -1).sum(axis=3) * (scale / count)
+        return normalize_grad(x, mean, grad, self._factor(scale, x), slope * -scale, level)
 
-    def _centred(self, x: Array) -> tuple[Array, Array, int]:
-        """Return x minus the mean of its group, the variances (N, groups), and the group's size.
+    def _factor(self, scale: Array, x: Array) -> Array:
+        """Return scale (N, groups) times the weight, for each channel of each sample."""
+        factor = by_channel(scale, x)
+        return factor if self.weight is None else factor * self.weight.data
 
-        The size is 0 for statistics that do not depend on x.
-        """
+    def _checked(self, x: Array) -> Array:
+        """Check the input's shape; return it as floats."""
         raise NotImplementedError
 
+    def _statistics(self, x: Array) -> tuple[Mean, Array, float]:
+        """Return mean and variance of each group of each sample, and the group's size.
 
-def _per_channel(values: Array, x: Array) -> Array:
-    """Return one value per channel with axes to be broadcast with x (N, C, …)."""
-    return values.reshape(-1, *[1] * (x.ndim - 2))
+        The size is infinite for statistics that do not depend on x.
+        """
+        raise NotImplementedError
 
 
 class GroupNorm(_PerSample):
@@ -520,15 +503,17 @@ class GroupNorm(_PerSample):
             (self.num_channels,), self.affine, boolean(bias, "GroupNorm: bias")
         )
 
-    def _centred(self, x: Array) -> tuple[Array, Array, int]:
+    def _checked(self, x: Array) -> Array:
         x = as_floats(self, x, None if self.weight is None else self.weight.dtype)
         if x.ndim < 2 or x.shape[1] != self.num_channels:
             raise ValueError(
                 f"{self.label}: expected input of shape (N, {self.num_channels}, ...), "
                 f"got {x.shape}"
             )
-        centred, _, variance = centre_groups(x, self.num_groups)
-        return centred, variance, x[0].size // self.num_groups
+        return x
+
+    def _statistics(self, x: Array) -> tuple[Mean, Array, float]:
+        return *moments(x, self.num_groups), x[0].size // self.num_groups
 
 
 class _InstanceNorm(_PerSample, _BatchNorm):
@@ -545,22 +530,24 @@ class _InstanceNorm(_PerSample, _BatchNorm):
         momentum = number(momentum, f"{type(self).__name__}: momentum", minimum=0, maximum=1)
         super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
-    def _centred(self, x: Array) -> tuple[Array, Array, int]:
-        x = self._checked(x)
-        count = x[0, 0].size
+    def _checked(self, x: Array) -> Array:
+        return _BatchNorm._checked(self, x)
+
+    def _statistics(self, x: Array) -> tuple[Mean, Array, float]:
         if not self.training and self.running_mean is not None:
             mean, variance = self._running_moments(x.dtype)
-            centred = np.subtract(x, _per_channel(mean.near, x), out=empty_like(x))
-            return centred, np.broadcast_to(variance, x.shape[:2]), 0
+            near, variance = (np.broadcast_to(each, x.shape[:2]) for each in (mean.near, variance))
+            return Mean(near), variance, math.inf
+        count = x[0, 0].size
         if count == 1:
             raise ValueError(
                 f"{self.label}: one value for each channel has no variance to normalize with, "
                 f"got an input of shape {x.shape}"
             )
-        centred, means, variances = centre_groups(x, self.num_features)
+        mean, variances = moments(x, self.num_features)
         if self.training:
-            self._track(means.mean(axis=0), variances.mean(axis=0) * (count / (count - 1)))
-        return centred, variances, count
+            self._track(mean.near.mean(axis=0), variances.mean(axis=0) * (count / (count - 1)))
+        return mean, variances, count
 
     def _track(self, mean: Array, variance: Array) -> None:
         if self.running_mean is not None and np.isfinite(variance).all():

@@ -157,6 +157,10 @@ def predict(
     samples = len(arrays[0])
     if samples > batch_size:
         _check_independence(model, samples)
+    else:
+        outputs = model.output_at_once(arrays)
+        if type(outputs) is np.ndarray and len(outputs) == samples:
+            return outputs.copy()
     with evaluating():
         if samples <= batch_size:
             outputs = model(*arrays)
@@ -182,6 +186,8 @@ def _as_inputs(inputs: Any) -> list[Array]:
             "predict: expected the inputs as an array, got a DataLoader; give the array that it "
             "was made from"
         )
+    if type(inputs) is np.ndarray and inputs.ndim and len(inputs):
+        return [inputs]  # the usual case
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     arrays = [as_array(array, "predict") for array in given]
     lengths = {array.shape[:1] for array in arrays}

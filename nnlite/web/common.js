@@ -54,6 +54,10 @@ function element(tag, properties = {}, ...children) {
   return created;
 }
 
+// Returns a sign for a character that cannot be seen.
+const SIGNS = { "\n": "⏎", " ": "␣", "\t": "⇥", "\r": "␍" };
+const visible = (text) => SIGNS[text] ?? text;
+
 const byId = (id) => document.getElementById(id);
 const readData = (id) => JSON.parse(byId(id).textContent);
 

@@ -215,8 +215,9 @@ class ImageInput {
 const MOST_FIELDS = 40;
 
 class NumbersInput {
-  constructor(card, { shape, features, examples, start }, changed) {
+  constructor(card, { shape, features, indices, examples, start }, changed) {
     this.count = shape.reduce((a, b) => a * b, 1);
+    this.indices = indices;
     this.changed = changed;
     this.message = messageLine();
     card.append(element("h2", { textContent: "Input" }));
@@ -257,17 +258,28 @@ class NumbersInput {
 
   read() {
     const values = this.fields.map(({ field }) => field.valueAsNumber);
-    const wrong = values.findIndex((value) => !Number.isFinite(value));
-    this.message.textContent = wrong < 0 ? "" : "Every field needs a number.";
-    if (wrong < 0) this.changed(Float32Array.from(values));
+    const fault = values.every(Number.isFinite) ? this.faultOf(values) : "Every field needs a number.";
+    this.message.textContent = fault;
+    if (!fault) this.changed(Float32Array.from(values));
+  }
+
+  // Says what is wrong with numbers that are to be indices, if they are.
+  faultOf(values) {
+    const isIndex = (value) => Number.isInteger(value) && value >= 0 && value < this.indices;
+    if (this.indices === null || values.every(isIndex)) return "";
+    return `Expected whole numbers from 0 to ${this.indices - 1}.`;
   }
 
   // Takes the numbers of a text, such as a line of a table.
   parse(text) {
     const words = text.split(/[\s,;[\]]+/).filter((word) => word);
     const values = words.map(Number);
-    if (values.length === this.count && values.every(Number.isFinite)) this.set(values);
-    else this.message.textContent = `Expected ${this.count} numbers, got ${words.length} words.`;
+    const isComplete = values.length === this.count && values.every(Number.isFinite);
+    const fault = isComplete
+      ? this.faultOf(values)
+      : `Expected ${this.count} numbers, got ${words.length} words.`;
+    if (fault) this.message.textContent = fault;
+    else this.set(values);
   }
 
   // Shows under each field which way it moves the score.
@@ -277,6 +289,87 @@ class NumbersInput {
       bar.style.background = `rgb(${colourOf(grad[index], scale)})`;
       bar.title = `derivative of the score: ${format(grad[index])}`;
     });
+  }
+}
+
+// ---- a text, of which the network gets the codes of the last characters ----
+
+const PAGE_OF_TEXT = 300; // characters that are written at once
+
+class TextInput {
+  // `next(temperature)`, if any, returns the code of a character drawn from the output.
+  constructor(card, { shape, alphabet, examples, next }, changed) {
+    Object.assign(this, { length: shape[0], alphabet, changed, next, isWriting: false });
+    this.text = element("textarea", { rows: 8, "aria-label": "Text", placeholder: "type here" });
+    this.text.addEventListener("input", () => this.read());
+    this.message = messageLine();
+    this.seen = element("p", { className: "mono codes" });
+    const clear = element("button", { textContent: "Clear", onclick: () => this.set("") });
+    const buttons = element("div", { className: "buttons" }, clear);
+    card.append(element("h2", { textContent: "Text" }), this.text, buttons, this.message);
+    if (next) {
+      this.button = element("button", { textContent: "Write", onclick: () => this.write() });
+      this.temperature = element("input", {
+        type: "range", min: 0.1, max: 1.5, step: 0.05, value: 0.6, "aria-label": "Temperature",
+      });
+      const figure = element("span", { textContent: "0.6" });
+      this.temperature.addEventListener("input", () => {
+        figure.textContent = this.temperature.value;
+      });
+      buttons.prepend(this.button);
+      buttons.append(element("label", { className: "quiet key" }, "temperature", this.temperature, figure));
+    }
+    card.append(
+      element("h2", { textContent: "What the network sees" }),
+      this.seen,
+      element("div", { className: "quiet key" }, "against", element("span"), "for"),
+    );
+    const texts = examples.map((codes) => Array.from(codes, (code) => alphabet[code] ?? "").join(""));
+    addExamples(card, texts, (text) => this.set(text));
+    this.set(texts[0] ?? "");
+  }
+
+  set(text) {
+    this.text.value = text;
+    this.isWriting = false;
+    this.read();
+  }
+
+  // Takes the text; shorter than the input it is filled up with code 0 in front.
+  read() {
+    const characters = [...this.text.value];
+    const unknown = characters.find((character) => !this.alphabet.includes(character));
+    this.message.textContent = unknown === undefined ? "" : `“${unknown}” is not in the alphabet.`;
+    if (unknown !== undefined) return;
+    const codes = characters.slice(-this.length).map((character) => this.alphabet.indexOf(character));
+    this.codes = [...Array(this.length - codes.length).fill(0), ...codes];
+    this.changed(Float32Array.from(this.codes));
+  }
+
+  // Appends characters to the text, each drawn from what the network expects after those before it.
+  async write() {
+    this.isWriting = !this.isWriting && !this.message.textContent;
+    this.button.textContent = this.isWriting ? "Stop" : "Write";
+    for (let count = 0; this.isWriting && count < PAGE_OF_TEXT; count++) {
+      this.text.value += this.alphabet[this.next(Number(this.temperature.value))];
+      this.text.scrollTop = this.text.scrollHeight;
+      this.read();
+      await new Promise(requestAnimationFrame); // after that of the page, which has been asked first
+    }
+    this.isWriting = false;
+    this.button.textContent = "Write";
+  }
+
+  // Shows under each character which way it moves the score.
+  explain(grad) {
+    const scale = largest(grad);
+    const characters = this.codes.map((code, index) => {
+      const shown = element("span", { textContent: visible(this.alphabet[code]) });
+      shown.style.background = `rgb(${colourOf(grad[index], scale)})`;
+      shown.title = `gradient · vector: ${format(grad[index])}`;
+      return shown;
+    });
+    this.seen.replaceChildren(...characters);
   }
 }
 

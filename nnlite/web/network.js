@@ -78,6 +78,17 @@ const FUNCTIONS = {
       return (1 + t) / 2 + (x / 2) * (1 - t * t) * GELU_SCALE * (1 + 3 * 0.044715 * x * x);
     },
   ],
+  Abs: [Math.abs, Math.sign],
+  Exp: [Math.exp, (x, y) => y],
+  Log: [Math.log, (x) => 1 / x],
+  Negative: [(x) => -x, () => -1],
+  Power: [
+    (x, { exponent }) => x ** exponent,
+    (x, y, { exponent }) => (exponent === 0 ? 0 : exponent * x ** (exponent - 1)),
+  ],
+  Reciprocal: [(x) => 1 / x, (x, y) => -y * y],
+  Sqrt: [Math.sqrt, (x, y) => 1 / (2 * y)],
+  Square: [(x) => x * x, (x) => 2 * x],
   Sigmoid: [sigmoid, (x, y) => y * (1 - y)],
   Tanh: [Math.tanh, (x, y) => 1 - y * y],
 };
@@ -93,7 +104,7 @@ function elementwise([value, derivative]) {
 const LAYERS = {
   ...Object.fromEntries(Object.entries(FUNCTIONS).map(([kind, f]) => [kind, elementwise(f)])),
 
-  // y = x in another shape: Flatten, Reshape, Identity, and Dropout after training.
+  // y = x in another shape: Flatten, Squeeze, Identity, and Dropout after training.
   Reshape: {
     forward: (layer, x) => x.data,
     backward: (layer, grad) => grad.data,
@@ -148,12 +159,6 @@ const LAYERS = {
     },
   },
 
-  // y = a + b, around the body of a Residual.
-  Add: {
-    forward: (layer, a, b) => a.data.map((v, i) => v + b.data[i]),
-    backward: (layer, grad) => [grad.data, grad.data],
-  },
-
   // y = x Wᵀ + b for each row of x.        dL/dx = dL/dy W
   Linear: {
     forward({ weight, bias, size }, x) {
@@ -204,6 +209,36 @@ const LAYERS = {
           const w = layer.weight.data[kernel + tap];
           for (let k = 0; k < count; k++) {
             dx[image + pixel + k * step] += w * grad.data[output + first + k];
+          }
+        }),
+      );
+      return dx;
+    },
+  },
+
+  // The gradient of a Conv of the same options, as a layer: its pixels are those of y.
+  ConvTranspose: {
+    forward(layer, x) {
+      const y = new Float32Array(layer.size);
+      const area = layer.size / layer.shape[0];
+      if (layer.bias) layer.bias.data.forEach((b, o) => y.fill(b, o * area, (o + 1) * area));
+      eachKernel(layer, x, (kernel, image, input) =>
+        eachRow(layer, (tap, first, pixel, count, step) => {
+          const w = layer.weight.data[kernel + tap];
+          for (let k = 0; k < count; k++) {
+            y[image + pixel + k * step] += w * x.data[input + first + k];
+          }
+        }),
+      );
+      return y;
+    },
+    backward(layer, grad, x) {
+      const dx = new Float32Array(x.data.length);
+      eachKernel(layer, x, (kernel, image, input) =>
+        eachRow(layer, (tap, first, pixel, count, step) => {
+          const w = layer.weight.data[kernel + tap];
+          for (let k = 0; k < count; k++) {
+            dx[input + first + k] += w * grad.data[image + pixel + k * step];
           }
         }),
       );
@@ -294,6 +329,35 @@ const LAYERS = {
         const slope = average(g.map((v, i) => v * centred[i]));
         g.forEach((v, i) => {
           dx[start + i] = scale * (v - mean - centred[i] * slope);
+        });
+      }
+      return dx;
+    },
+  },
+
+  // x̂ = x / √(mean(x²) + eps) over each row of `count` numbers, y = weight · x̂;
+  // dL/dx = (Ĝ - x̂ mean(Ĝ x̂)) / √(mean(x²) + eps) for Ĝ = weight · dL/dy
+  RMSNorm: {
+    forward({ weight, count, eps }, x) {
+      const y = new Float32Array(x.data.length);
+      for (let start = 0; start < y.length; start += count) {
+        const row = x.data.subarray(start, start + count);
+        const scale = 1 / Math.sqrt(average(row.map((v) => v * v)) + eps);
+        row.forEach((v, i) => {
+          y[start + i] = v * scale * recurring(weight, i, 1);
+        });
+      }
+      return y;
+    },
+    backward({ weight, count, eps }, grad, x) {
+      const dx = new Float32Array(x.data.length);
+      for (let start = 0; start < dx.length; start += count) {
+        const row = x.data.subarray(start, start + count);
+        const scale = 1 / Math.sqrt(average(row.map((v) => v * v)) + eps);
+        const g = row.map((_, i) => grad.data[start + i] * recurring(weight, i, 1));
+        const slope = average(g.map((v, i) => v * row[i] * scale));
+        g.forEach((v, i) => {
+          dx[start + i] = scale * (v - row[i] * scale * slope);
         });
       }
       return dx;
@@ -406,12 +470,25 @@ function eachKernel({ weight, groups, rows, columns }, x, visit) {
   }
 }
 
-// Calls `visit(output, pixel)` for every output of a pool and every pixel in its window.
+// Calls `visit(output, pixel)` for every output of a pool and every pixel in its window, which
+// slides, or is one of the `parts` of each axis, given by their ends.
 function eachPixel(layer, x, visit) {
   const { rows, columns } = layer;
   const area = rows.inputs * columns.inputs;
   const outputs = rows.outputs * columns.outputs;
   for (let c = 0; c < x.data.length / area; c++) {
+    if (rows.parts) {
+      rows.parts.forEach(([top, bottom], i) =>
+        columns.parts.forEach(([left, right], j) => {
+          for (let h = top; h < bottom; h++) {
+            for (let w = left; w < right; w++) {
+              visit(c * outputs + i * columns.outputs + j, c * area + h * columns.inputs + w);
+            }
+          }
+        }),
+      );
+      continue;
+    }
     eachRow(layer, (tap, first, pixel, count, step) => {
       for (let k = 0; k < count; k++) {
         visit(c * outputs + first + k, c * area + pixel + k * step);

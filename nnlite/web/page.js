@@ -49,7 +49,7 @@ const rows = [];
 function buildOutputs() {
   const count = network.layers.at(-1).size;
   for (let index = 0; index < count; index++) {
-    const name = element("span", { className: "name", textContent: page.labels[index] });
+    const name = element("span", { className: "name", textContent: visible(page.labels[index]) });
     const bar = element("span");
     const value = element("span", { className: "value" });
     const row = element("button", {
@@ -61,6 +61,9 @@ function buildOutputs() {
   }
 }
 
+// More outputs than this are sorted, the largest first.
+const FEW = 20;
+
 const arePercentages = page.activation !== "none" || page.probabilities;
 
 function showOutputs(values) {
@@ -68,14 +71,36 @@ function showOutputs(values) {
   const scale = arePercentages ? 1 : largest(figures) || 1;
   const winner = best(figures);
   const { value, index } = explained(values);
+  if (rows.length > FEW) {
+    const order = [...figures.keys()].sort((a, b) => figures[b] - figures[a]);
+    order.forEach((k, rank) => {
+      rows[k].row.style.order = rank;
+    });
+  }
   rows.forEach(({ row, bar, value: text }, k) => {
     row.classList.toggle("best", k === winner && rows.length > 1);
     row.classList.toggle("explained", state.picked !== null && value === page.score && k === index);
     bar.style.width = `${(100 * Math.abs(figures[k])) / scale}%`;
     text.textContent = arePercentages ? `${(100 * figures[k]).toFixed(1)} %` : format(figures[k]);
   });
-  const first = page.labels[winner];
-  byId("answer").textContent = rows.length > 1 && arePercentages ? `It looks like ${first}` : "Output";
+  const first = visible(page.labels[winner]);
+  const answer = isWriter ? `The next is ${first}` : `It looks like ${first}`;
+  byId("answer").textContent = rows.length > 1 && arePercentages ? answer : "Output";
+}
+
+// ---- a text that is written on ----
+
+// Whether the outputs are the probabilities of the characters that may come next.
+const isWriter =
+  arePercentages && page.activation !== "sigmoid" && page.alphabet?.length === page.labels.length;
+
+// Returns the code of a character: with the probabilities at temperature 1, with the largest alone
+// near 0.
+function next(temperature) {
+  const figures = Array.from(shown(state.values.at(-1).data), (p) => p ** (1 / temperature));
+  let rest = Math.random() * sumOf(figures);
+  const found = figures.findIndex((figure) => (rest -= figure) < 0);
+  return found < 0 ? best(figures) : found;
 }
 
 // ---- the layers ----
@@ -183,7 +208,7 @@ function showPlane(grad) {
 let seen = null;
 function buildSeen() {
   const shape = page.input_shape;
-  if (page.input === "point" || page.input === "numbers") {
+  if (["point", "numbers", "text"].includes(page.input)) {
     byId("seen").remove();
     return;
   }
@@ -257,8 +282,11 @@ function start() {
   buildOutputs();
   buildLayers();
   buildSeen();
-  const kinds = { drawing: DrawingInput, image: ImageInput, point: PointInput, numbers: NumbersInput };
-  const options = { ...page, shape: page.input_shape, examples, start: mean };
+  const kinds = {
+    drawing: DrawingInput, image: ImageInput, point: PointInput, numbers: NumbersInput, text: TextInput,
+  };
+  const given = { shape: page.input_shape, examples, start: mean, next: isWriter ? next : null };
+  const options = { ...page, ...given };
   input = new kinds[page.input](byId("input"), options, changed);
   update();
   window.addEventListener("resize", update);

@@ -53,6 +53,15 @@ def test_the_masks_of_attention():
     assert_same(layer, compiled, X, None, None, ~MASK, need_weights=False)
 
 
+def test_an_input_is_not_taken_for_the_mask_of_the_call_before():
+    layer, compiled = both(nn.MultiheadAttention(4, 1, rng=0))
+    x, other = RNG.normal(size=(2, 2, 4, 4)).astype(np.float32)
+    expected = layer(x, other)
+    for _ in range(2):
+        compiled(x, attn_mask=other)
+    assert_allclose(compiled(x, other), expected, atol=1e-5)
+
+
 def test_inputs_by_keyword_have_gradients():
     layer, compiled = both(nn.MultiheadAttention(4, 2, rng=0))
     other = X[:, ::-1].copy()

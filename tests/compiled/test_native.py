@@ -37,7 +37,7 @@ def folder(tmp_path, monkeypatch):
 
 def call():
     native._shared.cache_clear()  # as in a new process
-    return native.Native(SOURCE).call("twice", 3, X).tolist()
+    return native.Native(SOURCE)["twice"](3, X).tolist()
 
 
 def forget_routines():
@@ -114,9 +114,9 @@ def test_arrays_of_another_order_or_dtype():
 def test_equal_sources_share_machine_code_for_equal_types():
     calls = native.Native(SOURCE), native.Native(SOURCE)
     for functions in calls:
-        assert functions.call("twice", 3, X).tolist() == [0, 2, 4]
-    assert calls[0]._compiled["twice"] is calls[1]._compiled["twice"]
-    assert native.Native(SOURCE).call("twice", 3, X.astype(int)).dtype == int
+        assert functions["twice"](3, X).tolist() == [0, 2, 4]
+    assert calls[0]["twice"] is calls[1]["twice"]
+    assert native.Native(SOURCE)["twice"](3, X.astype(int)).dtype == int
 
 
 def test_functions_that_several_models_call_are_compiled_once(folder):

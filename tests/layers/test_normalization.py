@@ -667,6 +667,46 @@ def test_instances_are_groups_of_one_channel() -> None:
     assert_array_equal(nn.InstanceNorm1d(4)(x[:, :, 0]), groups(x[:, :, 0]))
 
 
+@pytest.mark.parametrize("shape", [(7, 6), (7, 6, 2), (7, 6, 9, 2), (1, 6, 9, 2)], ids=str)
+@pytest.mark.parametrize("batch_last", [False, True])
+@pytest.mark.parametrize("rows", [0, 1, 4])
+@pytest.mark.parametrize("parts", [1, 3])
+def test_group_norm_in_blocks_and_parts_is_the_same(
+    shape: tuple[int, ...], batch_last: bool, rows: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, grad = drawn(shape), np.random.default_rng(0).normal(size=shape)
+    if batch_last and x.ndim > 2:
+        axes = (2, 1, 0) if x.ndim == 3 else (2, 1, 3, 0)
+        x = innermost(x, axes)
+    lines = x.shape[2] if batch_last and x.ndim > 2 else len(x)
+    monkeypatch.setattr(cores, "_MANY_BYTES", 1)
+    monkeypatch.setattr(cores._one_thread, "threads", lambda: parts)
+    # 0 stands for lines that are longer than a block.
+    monkeypatch.setattr(moments, "_BLOCK", max(rows * x.nbytes // lines, 1))
+    norm = nn.GroupNorm(2, 6, eps=0.1).astype(np.float64)
+    norm.weight.data[...] = [1.0, -2.0, 0.0, 3.0, 0.5, 1.5]  # type: ignore[union-attr]
+    norm.bias.data[...] = [0.5, 1.0, -1.0, 2.0, 0.0, 3.0]  # type: ignore[union-attr]
+    y = norm(x)
+    dx = norm.backward(grad)
+    # The formulas of the docstring.
+    column = (slice(None), *[None] * (x.ndim - 2))
+    weight, bias = norm.weight.data[column], norm.bias.data[column]
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        by_group = values.reshape(len(values), 2, -1)
+        means = np.repeat(by_group.mean(axis=2), 3, axis=1)
+        return means.reshape(*means.shape, *[1] * (x.ndim - 2))
+
+    deviation = np.sqrt(mean((x - mean(x)) ** 2) + 0.1)
+    normalized = (x - mean(x)) / deviation
+    assert_allclose(y, weight * normalized + bias, rtol=1e-10, atol=1e-12)
+    axes, h = (0, *range(2, x.ndim)), grad * weight
+    assert_allclose(norm.weight.grad, (grad * normalized).sum(axis=axes), rtol=1e-10, atol=1e-12)
+    assert_allclose(norm.bias.grad, grad.sum(axis=axes), rtol=1e-10, atol=1e-12)
+    of_x = (h - mean(h) - normalized * mean(h * normalized)) / deviation
+    assert_allclose(dx, of_x, rtol=1e-10, atol=1e-12)
+
+
 def test_groups_far_from_zero_keep_their_deviation() -> None:
     x = drawn((4, 6, 3, 3)).astype(np.float32)
     for order in (x, innermost(x, (2, 1, 3, 0))):

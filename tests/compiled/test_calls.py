@@ -1,0 +1,216 @@
+"""Calls of compiled objects: arrays of all kinds, one after the other, and where gradients go."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import nnlite as nn
+
+
+def network():
+    nn.seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+def misaligned(array):
+    memory = np.empty(array.nbytes + 1, np.int8)
+    copy = memory[1:].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def read_only(array):
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+X = np.random.default_rng(0).normal(size=(2, 2, 3)).astype(np.float32)
+ARRAYS = {
+    "as machine code takes it": X,
+    "of float64": X.astype(np.float64),
+    "not contiguous": X.swapaxes(1, 2).copy().swapaxes(1, 2),
+    "of the other byte order": X.astype(X.dtype.newbyteorder()),
+    "misaligned": misaligned(X),
+    "read-only": read_only(X),
+    "lists": X.tolist(),
+    "of another batch size": X[:1],
+    "of another shape": X.reshape(2, 6),
+}
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_each_call_may_have_an_array_of_another_kind(native):
+    model = network()
+    compiled = nn.compile(model, native=native)
+    for one, other in itertools.permutations(ARRAYS, 2):
+        for name in (one, other, other):
+            with nn.no_grad():
+                expected = model(np.array(ARRAYS[name], np.float32))
+                result = compiled(ARRAYS[name])
+            assert_allclose(result, expected, rtol=1e-5, err_msg=f"{name} after {one}")
+
+
+def test_a_wrong_shape_or_dtype_after_a_right_one_is_the_error_of_the_model():
+    model = network()
+    compiled, step = nn.compile(model, native=False), _step(model)
+    for wrong in (X[:, :1], X.astype(int), "x", None):
+        for call in (compiled, lambda x: step(x, np.array([0, 1]))):
+            call(X)
+            with pytest.raises((TypeError, ValueError)):
+                call(wrong)
+            call(X)
+    with pytest.raises(ValueError, match="labels must be"):
+        step(X, np.array([0, 3]))
+    with pytest.raises(ValueError, match="need labels of shape"):
+        step(X, np.array([0, 1, 2]))
+
+
+def _step(model):
+    optimizer = nn.SGD(model.parameters(), lr=0.1)
+    return nn.compile(model, nn.CrossEntropy(), optimizer, native=False)
+
+
+def test_sample_weights_are_not_taken_for_the_target():
+    model = network()
+    target, weight = np.array([0, 1]), np.array([1.0, 0.0], np.float32)
+    step, gradients = _step(model), nn.compile(model, nn.CrossEntropy(), native=False)
+    for call in (gradients, step):
+        both = nn.CrossEntropy()(model(X), target)
+        assert call(X, target) == pytest.approx(both)
+        first = nn.CrossEntropy()(model(X[:1]), target[:1])
+        assert call(X, target, weight) == pytest.approx(first)
+
+
+def test_outputs_and_input_gradients_are_arrays_of_their_own():
+    model = network()
+    compiled = nn.compile(model, native=False)
+    outputs = [compiled(X), compiled(X)]
+    grads = [compiled.backward(np.ones((2, 3), np.float32)) for _ in range(2)]
+    for one, other in (outputs, grads):
+        before = other.copy()
+        one[...] = 7
+        assert_array_equal(other, before)
+    assert outputs[0].shape == (2, 3)
+    assert grads[0].shape == X.shape
+
+
+@pytest.mark.parametrize("input_grad", [False, True])
+def test_a_backward_adds_to_the_gradients_that_there_are_and_leaves_others_alone(input_grad):
+    model, twin = network(), network()
+    compiled = nn.compile(twin, native=False)
+    grad = np.arange(6, dtype=np.float32).reshape(2, 3)
+    for step in range(4):
+        for one in (model, twin):
+            # All gradients are new, some of them, or none.
+            for parameter in list(one.parameters())[step:]:
+                parameter.zero_grad()
+        for one, call in ((model, model), (twin, compiled)):
+            call(X)
+            call.backward(grad * (step + 1), input_grad=input_grad)
+            assert all(parameter.grad is not None for parameter in one.parameters())
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            assert_allclose(other.grad, one.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_is_held_is_not_written_into():
+    model = network()
+    compiled = nn.compile(model, native=False)
+    compiled(X)
+    compiled.backward(np.ones((2, 3), np.float32))
+    held = [parameter.grad for parameter in model.parameters()]
+    before = [grad.copy() for grad in held]
+    model.zero_grad()
+    compiled.backward(np.full((2, 3), 5, np.float32))
+    for grad, value, parameter in zip(held, before, model.parameters(), strict=True):
+        assert_array_equal(grad, value)
+        assert_allclose(parameter.grad, 5 * value, rtol=1e-4)
+
+
+def test_what_changes_between_forward_and_backward():
+    model = network()
+    compiled = nn.compile(model, native=False)
+    grad = np.ones((2, 3), np.float32)
+    compiled(X)
+    model[1].weight.requires_grad = False
+    compiled.backward(grad)
+    assert model[1].weight.grad is None
+    assert model[3].weight.grad is not None
+    model[1].weight.requires_grad = True
+    model.zero_grad()
+    compiled(X)
+    model.astype(np.float64)
+    compiled.backward(grad)
+    assert model[1].weight.grad.dtype == np.float64
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_predictions_one_after_the_other_are_of_the_model_as_it_is(native):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4, rng=0), nn.Dropout(0.5, rng=0))
+    compiled = nn.compile(model, native=native)
+
+    def assert_same(x=X):
+        for _ in range(3):
+            assert_allclose(nn.predict(compiled, x), nn.predict(model, x), rtol=1e-5)
+
+    assert_same()
+    assert_same(X[:1])
+    model[1].weight.data = 2 * model[1].weight.data
+    assert_same()
+    model[1].bias.data[...] = 3
+    assert_same()
+    model[2].eval()
+    assert_same()
+    model[1] = nn.Linear(6, 2, rng=1)
+    assert_same()
+    compiled(X)
+    assert_same()
+    with pytest.raises(RuntimeError, match="call forward before it"):
+        compiled.backward(np.ones((2, 2), np.float32))
+
+
+def test_a_prediction_is_a_new_array_and_an_error_is_that_of_the_model():
+    nothing = nn.compile(nn.Identity(), native=False)
+    for _ in range(3):
+        assert not np.shares_memory(nn.predict(nothing, X), X)
+    words = nn.Embedding(5, 2, rng=0)
+    compiled = nn.compile(words, native=False)
+    for _ in range(3):
+        nn.predict(compiled, np.array([[1, 4]]))
+    with pytest.raises(ValueError) as expected:
+        nn.predict(words, np.array([[1, 5]]))
+    with pytest.raises(ValueError) as raised:
+        nn.predict(compiled, np.array([[1, 5]]))
+    assert str(raised.value) == str(expected.value)
+
+
+def test_threads_predict_with_one_compiled_model_while_another_changes_it():
+    model = network()
+    compiled = nn.compile(model)
+    weights = [model.state_dict(), {k: -v for k, v in model.state_dict().items()}]
+    inputs = [X, X[:1], np.concatenate([X, X])]
+    right = []
+    for state in weights:
+        model.load_state_dict(state)
+        right.append([nn.predict(model, x) for x in inputs])
+    faults, is_done = [], threading.Event()
+
+    def predict(place):
+        while not is_done.is_set():
+            result = nn.predict(compiled, inputs[place])
+            if not any(np.allclose(result, of_state[place], rtol=1e-4) for of_state in right):
+                faults.append(result)
+
+    workers = [threading.Thread(target=predict, args=(place,)) for place in range(3)]
+    for worker in workers:
+        worker.start()
+    for _ in range(100):
+        for parameter in model.parameters():
+            parameter.data = parameter.data.copy()
+    is_done.set()
+    for worker in workers:
+        worker.join()
+    assert not faults
