@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..modes import evaluating, is_grad_enabled, no_grad
+from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
 from ..training.batches import as_batch, averages
@@ -160,7 +160,7 @@ class CompiledModel(nn.Layer):
         return self._programs.source
 
     def forward(self, *inputs: Any, **by_keyword: Any) -> Any:
-        found = None if by_keyword else self._programs.again(len(inputs), inputs)
+        found = None if by_keyword else self._programs.again(len(inputs), inputs, current.evaluates)
         program, n, values = found or self._prepared(inputs, by_keyword)
         is_cached = is_grad_enabled()
         try:
@@ -178,6 +178,18 @@ class CompiledModel(nn.Layer):
         return results[0] if len(program.outputs) == 1 else results[: len(program.outputs)]
 
     __call__ = forward  # the model has named the layer in an error
+
+    def output_at_once(self, inputs: Sequence[Any]) -> Any:
+        found = self._programs.again(len(inputs), inputs, True)
+        if found is None:
+            return None
+        program, n, values = found
+        try:
+            results = program.predict(values, n)
+        except ValueError:
+            return None  # the usual way has the message
+        self.drop_cache()
+        return results[0] if len(program.outputs) == 1 else results
 
     def _prepared(self, inputs: Any, by_keyword: dict[str, Any]) -> tuple[Any, int, list[Any]]:
         return self._programs.prepare(_as_inputs(self.model, inputs, by_keyword))
@@ -301,7 +313,9 @@ class Step(Gradients):
         inputs, target, sample_weight
             As for `Gradients`.
         """
-        found = self._programs.again(1, (inputs, target)) if sample_weight is None else None
+        found = None
+        if sample_weight is None:
+            found = self._programs.again(1, (inputs, target), current.evaluates)
         program, n, values = found or self._programs.prepare(
             _as_batch(inputs, target, sample_weight)
         )

@@ -35,6 +35,7 @@ class StepProgram(LossProgram):
     ) -> None:
         self._optimizer = optimizer
         self._max_norm = max_norm
+        self._seen_gradients: object = object()  # of `changes`, when `fits` was true
         super().__init__(model, loss, batch, n, free, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
@@ -56,12 +57,12 @@ class StepProgram(LossProgram):
         runs = self._optimizer.runs()
         self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
-    def is_current(self) -> bool:
+    def is_current(self, evaluates: bool | None) -> bool:
         return (
-            super().is_current()
-            and changes.gradients is self._seen_gradients
-            and not self._update.is_overtaken()
+            changes.gradients is self._seen_gradients
             and self._update.fits()
+            and not self._update.is_overtaken()
+            and super().is_current(evaluates)
         )
 
     def fits(self) -> bool:

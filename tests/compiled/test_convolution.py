@@ -57,7 +57,7 @@ def wide(draw):
         draw(st.integers(16, 18)),
         draw(st.integers(16, 18)),
         3,
-        padding=draw(st.integers(0, 2)),
+        padding=draw(st.integers(0, 3)),
         bias=draw(st.booleans()),
     )
     return layer, (draw(BATCHES), layer.in_channels, draw(st.integers(3, 7)), draw(SIZES))
