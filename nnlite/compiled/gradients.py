@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,10 @@ from .split import bounds_of_parts, is_separable
 _ADDITION = """\
 for i in range(total.size):
     total[i] = real(factor) * total[i] + real(weight) * part[i]"""
+
+
+# From the first sample and the end of a part of a batch to its values by name.
+PartOf = Callable[[int, int], dict[str, Any]]
 
 
 class _Stage(NamedTuple):
@@ -114,21 +118,31 @@ class LossProgram(Program):
 
     def compute(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
-        loss, output = self._computed(values, n)
+        loss, output = self._computed(n, functools.partial(self._part, values, n))
         self._commit(n)
         return loss, output
 
-    def _computed(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
-        """Compute the gradients; what is divided leaves the buffers to `_commit`."""
+    def _part(self, values: Sequence[Any], n: int, start: int, stop: int) -> dict[str, Any]:
+        """Return the values of a part of a call of n samples, by name."""
+        return {
+            name: self._of_samples(array, name, n, start, stop)
+            for name, array in zip(self.names, values, strict=True)
+        }
+
+    def _computed(self, n: int, part_of: PartOf) -> tuple[float, Any]:
+        """Compute the gradients; what is divided leaves the buffers to `_commit`.
+
+        ``part_of(start, stop)`` returns the values of some of the n samples, by name.
+        """
         bounds = self.bounds(n)
         if len(bounds) > 1:
             try:
-                return self._compute_parts(values, n, bounds)
+                return self._compute_parts(n, part_of, bounds)
             except ValueError:  # labels of a part may all be ignored, where those of all are not
                 pass
         if self._needs_sums:
-            return self._compute_parts(values, n, [(0, n)])
-        loss, _, *outputs = self.call("gradients", n, values)
+            return self._compute_parts(n, part_of, [(0, n)])
+        loss, _, *outputs = self._call_with("gradients", n, part_of(0, n), self._bound["gradients"])
         return float(loss), self._shaped(outputs, n)
 
     @property
@@ -147,24 +161,23 @@ class LossProgram(Program):
             self._call_with("commit", n, self._parts[0], self._bound["commit"])
 
     def _compute_parts(
-        self, values: Sequence[Any], n: int, bounds: list[tuple[int, int]]
+        self, n: int, part_of: PartOf, bounds: list[tuple[int, int]]
     ) -> tuple[float, Any]:
         """Let each thread compute the gradients of a part, and add them."""
         while len(self._gradients_of_parts) < len(bounds) - 1:
             self._gradients_of_parts.append(super().bindings())
-        # The variables of each part, by name.
-        parts = self._parts = [
-            {
-                name: self._of_samples(array, name, n, *part)
-                for name, array in zip(self.names, values, strict=True)
-            }
-            for part in bounds
-        ]
+        # The variables of each part, by name. The values are picked by its thread.
+        parts: list[dict[str, Any]] = [{} for _ in bounds]
+        self._parts = parts
+
+        def compute(stage: _Stage, part: int) -> None:
+            start, stop = bounds[part]
+            if not parts[part]:
+                parts[part].update(part_of(start, stop))
+            self._compute_part(stage, part, stop - start)
+
         for stage in self._stages:
-            calls = [
-                functools.partial(self._compute_part, stage, part, stop - start)
-                for part, (start, stop) in enumerate(bounds)
-            ]
+            calls = [functools.partial(compute, stage, part) for part in range(len(bounds))]
             self._run_parts(stage.name, calls)
             for name in stage.sums:
                 total = functools.reduce(np.add, [part[name] for part in parts])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import nnlite as nn
 
 from ..changes import changes
 from ..engine.arrays import Array
+from ..engine.blas import share
 from .gradients import LossProgram
 from .optimizers import Update
 from .programs import Batch, OutdatedError
@@ -119,18 +121,35 @@ class DividedStepProgram(StepProgram):
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         self._gather()
         self._define_gradients(given)
-        update = self.code.resolved("\n".join(self._update.lines))
-        lines = [*self._update.checks, update, "return True"]
-        doc = "Move the parameters, and return True; or False if a gradient is not finite."
-        self.define(
-            "update", [], lines, doc if self._keeps else "Move the parameters.", self._update.names
-        )
+        if self._keeps:
+            lines = [*self._update.checks, "return True"]
+            self.define("are_finite", [], lines, "Return whether all gradients are finite.")
+        lines = [self.code.resolved("\n".join(self._update.lines))]
+        self.define("update", [], lines, "Move the parameters.", self._update.names)
         kind = type(self._optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
     def step(self, values: Sequence[Any], n: int) -> float:
-        loss, _ = self._computed(values, n)
-        self.call("update", n, [], self._update.numbers())
+        loss, _ = self._computed(n, functools.partial(self._part, values, n))
+        self._move(n, self._update.numbers())
+        return loss
+
+    def _move(self, n: int, numbers: Sequence[float]) -> None:
+        """Move the parameters and the buffers, by what was computed last for n samples.
+
+        Threads move parts of many parameters, unless all gradients are clipped together.
+        """
+        arrays = self._bound["update"]
+        length = max(map(len, arrays))
+
+        def update(start: int, stop: int) -> None:
+            parts = [a[len(a) * start // length : len(a) * stop // length] for a in arrays]
+            self.call("update", n, [], numbers, parts)
+
+        if "update" in self._compiled and self._max_norm is None:
+            share(update, length, sum(array.nbytes for array in arrays))
+        else:
+            update(0, length)
+            self._compiled.add("update")
         self._commit(n)
         self._update.advance()
-        return loss

@@ -180,9 +180,9 @@ def test_a_prediction_is_a_new_array_and_an_error_is_that_of_the_model():
     compiled = nn.compile(words, native=False)
     for _ in range(3):
         nn.predict(compiled, np.array([[1, 4]]))
-    with pytest.raises(ValueError) as expected:
+    with pytest.raises(ValueError, match="indices") as expected:
         nn.predict(words, np.array([[1, 5]]))
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match="indices") as raised:
         nn.predict(compiled, np.array([[1, 5]]))
     assert str(raised.value) == str(expected.value)
 
