@@ -21,9 +21,9 @@ those of the sums, e₀ … e₃. A pixel gets what the tiles around it add::
     dd₀ += e₀       dd₁ += e₁ - e₂ + e₃  dd₂ += e₁ + e₂ - e₀  dd₃ -= e₃
 
 Loops run over long lines. The even rows of an image are one line, and so are the odd ones: sums of
-rows are one loop. Then the tiles of a sample are one line, in which tile t begins at pixel 2t, and
-sums along the rows are one loop over t. For this each row of tiles has one tile more than there
-are outputs; its results are not used.
+rows are one loop. Then the tiles of a group of samples are one line, in which tile t begins at
+pixel 2t, and sums along the rows are one loop over t. For this each row of tiles has one tile more
+than there are outputs; its results are not used.
 
 The functions are plain Python that Numba compiles: once for each dtype, and not for each layer.
 
@@ -52,20 +52,22 @@ def winograd(images: Images, kernels: Images, bias: Vector, out: Images) -> None
     factors = np.empty((16, len(kernels), channels), images.dtype)
     kernel_sums(kernels, factors)
     pixels = np.zeros((2, 2 * (tiles + width)), images.dtype)
-    lines = np.zeros((4, 2 * tiles + 2), images.dtype)
+    lines = np.zeros((4, 2 * group * tiles + 2), images.dtype)
     sums = np.zeros((16, channels, group * tiles), images.dtype)
     products = np.empty((16, len(kernels), group * tiles), images.dtype)
     for first in range(0, batch, group):
         count = min(group, batch - first)
-        for b in range(count):
-            for c in range(channels):
+        for c in range(channels):
+            for b in range(count):
                 spread(images[first + b, c], top, left, width, pixels)
-                tile_sums(pixels, width, lines, sums, c, b * tiles)
+                row_sums(pixels, width, b * tiles, lines)
+            tile_sums(lines, count * tiles, sums, c)
         for k in range(len(factors)):
             np.dot(factors[k], sums[k], products[k])
-        for b in range(count):
-            for o in range(len(kernels)):
-                merge(products, o, b * tiles, width, lines, bias[o], out[first + b, o])
+        for o in range(len(kernels)):
+            merge(products, o, count * tiles, lines)
+            for b in range(count):
+                merge_rows(lines, width, b * tiles, bias[o], out[first + b, o])
 
 
 def winograd_backward(
@@ -82,7 +84,7 @@ def winograd_backward(
     kernel_sums(kernels, factors)
     pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
     grad_pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
-    lines = np.zeros((4, 2 * tiles + 2), grads.dtype)
+    lines = np.zeros((4, 2 * group * tiles + 2), grads.dtype)
     result = np.empty((2, 2 * (tiles + width)), grads.dtype)
     grad_lines = np.zeros((4, 2 * tiles + 4 * width), grads.dtype)
     sums = np.zeros((16, channels, group * tiles), grads.dtype)
@@ -91,15 +93,17 @@ def winograd_backward(
     total = np.zeros((16, out_channels, channels), grads.dtype)
     for first in range(0, batch, group):
         count = min(group, batch - first)
-        for b in range(count):
-            for o in range(out_channels):
-                spread(grads[first + b, o], 0, 0, width, grad_pixels)
-                tile_flows(grad_pixels, width, lines, flows, o, b * tiles)
-        if kernel_grads.size:
+        for o in range(out_channels):
             for b in range(count):
-                for c in range(channels):
+                spread(grads[first + b, o], 0, 0, width, grad_pixels)
+                row_flows(grad_pixels, width, b * tiles, lines)
+            tile_flows(lines, count * tiles, flows, o)
+        if kernel_grads.size:
+            for c in range(channels):
+                for b in range(count):
                     spread(images[first + b, c], top, left, width, pixels)
-                    tile_sums(pixels, width, lines, sums, c, b * tiles)
+                    row_sums(pixels, width, b * tiles, lines)
+                tile_sums(lines, count * tiles, sums, c)
             for k in range(len(flows)):
                 for o in range(out_channels):
                     for t in range(count * tiles, group * tiles):
@@ -148,39 +152,46 @@ def collect(pixels: Matrix, top: int, left: int, width: int, image: Matrix) -> N
             image[i, j] = line[j]
 
 
-def tile_sums(pixels: Matrix, width: int, lines: Matrix, sums: Cube, c: int, start: int) -> None:
-    """Write the 4x4 sums of all tiles into ``sums[:, c, start:]``."""
+def row_sums(pixels: Matrix, width: int, start: int, lines: Matrix) -> None:
+    """Write the sums of the rows of a sample, whose first tile is `start`."""
     d0, d1, d2, d3 = pixels[0], pixels[1], pixels[0, 2 * width :], pixels[1, 2 * width :]
+    s0, s1 = lines[0, 2 * start :], lines[1, 2 * start :]
+    s2, s3 = lines[2, 2 * start :], lines[3, 2 * start :]
     for j in range(len(d2)):
-        lines[0, j] = d0[j] - d2[j]
-        lines[1, j] = d1[j] + d2[j]
-        lines[2, j] = d2[j] - d1[j]
-        lines[3, j] = d1[j] - d3[j]
+        s0[j] = d0[j] - d2[j]
+        s1[j] = d1[j] + d2[j]
+        s2[j] = d2[j] - d1[j]
+        s3[j] = d1[j] - d3[j]
+
+
+def tile_sums(lines: Matrix, tiles: int, sums: Cube, c: int) -> None:
+    """Write the 4x4 sums of the tiles into ``sums[:, c]``."""
     for k in range(4):
         line = lines[k]
-        s0, s1 = sums[4 * k, c, start:], sums[4 * k + 1, c, start:]
-        s2, s3 = sums[4 * k + 2, c, start:], sums[4 * k + 3, c, start:]
-        for t in range(len(d2) // 2):
+        s0, s1, s2, s3 = sums[4 * k, c], sums[4 * k + 1, c], sums[4 * k + 2, c], sums[4 * k + 3, c]
+        for t in range(tiles):
             s0[t] = line[2 * t] - line[2 * t + 2]
             s1[t] = line[2 * t + 1] + line[2 * t + 2]
             s2[t] = line[2 * t + 2] - line[2 * t + 1]
             s3[t] = line[2 * t + 1] - line[2 * t + 3]
 
 
-def merge(
-    products: Cube, o: int, start: int, width: int, lines: Matrix, bias: Real, out: Matrix
-) -> None:
-    """Write the outputs of all tiles of a sample, of their products."""
-    rows, columns = out.shape
+def merge(products: Cube, o: int, tiles: int, lines: Matrix) -> None:
+    """Write the lines whose sums are the outputs, of the products of the tiles."""
     for k in range(4):
         line = lines[k]
-        m0, m1 = products[4 * k, o, start:], products[4 * k + 1, o, start:]
-        m2, m3 = products[4 * k + 2, o, start:], products[4 * k + 3, o, start:]
-        for t in range((rows + 1) // 2 * width):
+        m0, m1 = products[4 * k, o], products[4 * k + 1, o]
+        m2, m3 = products[4 * k + 2, o], products[4 * k + 3, o]
+        for t in range(tiles):
             line[2 * t] = m0[t] + m1[t] + m2[t]
             line[2 * t + 1] = m1[t] - m2[t] - m3[t]
+
+
+def merge_rows(lines: Matrix, width: int, start: int, bias: Real, out: Matrix) -> None:
+    """Write the outputs of a sample, whose first tile is `start`."""
+    rows, columns = out.shape
     for i in range(rows):
-        at = i // 2 * 2 * width
+        at = 2 * (start + i // 2 * width)
         m0, m1, m2, m3 = lines[0, at:], lines[1, at:], lines[2, at:], lines[3, at:]
         if i % 2:
             for j in range(columns):
@@ -190,19 +201,25 @@ def merge(
                 out[i, j] = m0[j] + m1[j] + m2[j] + bias
 
 
-def tile_flows(pixels: Matrix, width: int, lines: Matrix, flows: Cube, o: int, start: int) -> None:
-    """Write the gradients of the 4x4 products of all tiles into ``flows[:, o, start:]``."""
+def row_flows(pixels: Matrix, width: int, start: int, lines: Matrix) -> None:
+    """Write the gradients of the rows of a sample, whose first tile is `start`."""
     g0, g1 = pixels[0, : -2 * width], pixels[1, : -2 * width]
+    f0, f1 = lines[0, 2 * start :], lines[1, 2 * start :]
+    f2, f3 = lines[2, 2 * start :], lines[3, 2 * start :]
     for j in range(len(g0)):
-        lines[0, j] = g0[j]
-        lines[1, j] = g0[j] + g1[j]
-        lines[2, j] = g0[j] - g1[j]
-        lines[3, j] = -g1[j]
+        f0[j] = g0[j]
+        f1[j] = g0[j] + g1[j]
+        f2[j] = g0[j] - g1[j]
+        f3[j] = -g1[j]
+
+
+def tile_flows(lines: Matrix, tiles: int, flows: Cube, o: int) -> None:
+    """Write the gradients of the 4x4 products of the tiles into ``flows[:, o]``."""
     for k in range(4):
         line = lines[k]
-        f0, f1 = flows[4 * k, o, start:], flows[4 * k + 1, o, start:]
-        f2, f3 = flows[4 * k + 2, o, start:], flows[4 * k + 3, o, start:]
-        for t in range(len(g0) // 2):
+        f0, f1 = flows[4 * k, o], flows[4 * k + 1, o]
+        f2, f3 = flows[4 * k + 2, o], flows[4 * k + 3, o]
+        for t in range(tiles):
             f0[t] = line[2 * t]
             f1[t] = line[2 * t] + line[2 * t + 1]
             f2[t] = line[2 * t] - line[2 * t + 1]

@@ -188,6 +188,13 @@ def test_threads_move_parts_of_the_parameters_of_each_group():
         assert_allclose(one.data, another.data, rtol=1e-9)
 
 
+def test_a_step_that_moves_nothing():
+    model = mlp().requires_grad_(False)
+    step = nn.compile(model, nn.MeanSquaredError(), nn.Adam(model.parameters()), native=False)
+    x, y = np.ones((7, 4)), np.ones((7, 3))
+    assert step(x, y) == step(x, y) == pytest.approx(nn.MeanSquaredError()(model(x), y))
+
+
 def normalized():
     nn.seed(0)
     return nn.Sequential(
