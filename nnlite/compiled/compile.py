@@ -33,7 +33,7 @@ from . import (  # noqa: F401 - they register forms
 )
 from .containers import check_forms
 from .forms import form_of
-from .gradients import LossProgram
+from .gradients import LossProgram, write_passes
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs, flat
 from .source import fixed
@@ -235,7 +235,8 @@ class Gradients:
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
         _check(batch, self.model, self.loss)
-        return LossProgram(self.model, self.loss, batch, n, free, self._native)
+        passes = write_passes(self.model, self.loss, batch, n, free)
+        return LossProgram(passes, self._native)
 
     @property
     def source(self) -> str:
@@ -296,12 +297,9 @@ class Step(Gradients):
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
         _check(batch, self.model, self.loss)
-        arguments = (
-            *(self.model, self.loss, batch, n, free, self._native),
-            *(self.optimizer, self._max_norm),
-        )
-        divided = DividedStepProgram(*arguments)
-        return divided if len(divided.bounds(n)) > 1 else StepProgram(*arguments)
+        passes = write_passes(self.model, self.loss, batch, n, free)
+        kind = DividedStepProgram if len(passes.bounds(n)) > 1 else StepProgram
+        return kind(passes, self._native, self.optimizer, self._max_norm)
 
     def __call__(self, inputs: Any, target: Any = None, sample_weight: Any = None) -> float:
         """Make a step, and return the loss before it.

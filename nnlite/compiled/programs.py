@@ -408,7 +408,7 @@ class Programs:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
         given = [(array.dtype, array.shape) for array in batch.arrays]
         key, n = _kind((batch.inputs, batch.keywords), *given)
-        if key in self._fixed:
+        if key in self._fixed or n == 0:  # an empty batch is refused while its source is written
             key = n, key
         programs = self._programs.setdefault(key, [])
         program = self._fitting(programs) or self._built(batch, n, key)

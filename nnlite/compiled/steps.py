@@ -11,9 +11,9 @@ import nnlite as nn
 
 from ..changes import changes
 from ..engine.arrays import Array
-from .gradients import LossProgram
+from .gradients import LossProgram, Passes
 from .optimizers import Update
-from .programs import Batch, OutdatedError
+from .programs import OutdatedError
 from .source import BATCH, Value
 
 
@@ -24,11 +24,7 @@ class StepProgram(LossProgram):
 
     def __init__(
         self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
+        passes: Passes,
         native: bool,
         optimizer: nn.Optimizer,
         max_norm: float | None,
@@ -36,7 +32,7 @@ class StepProgram(LossProgram):
         self._optimizer = optimizer
         self._max_norm = max_norm
         self._seen_gradients: object = object()  # of `changes`, when `fits` was true
-        super().__init__(model, loss, batch, n, free, native)
+        super().__init__(passes, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         code = self.code

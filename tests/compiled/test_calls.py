@@ -57,7 +57,7 @@ def test_each_call_may_have_an_array_of_another_kind(native):
 def test_a_wrong_shape_or_dtype_after_a_right_one_is_the_error_of_the_model():
     model = network()
     compiled, step = nn.compile(model, native=False), _step(model)
-    for wrong in (X[:, :1], X.astype(int), "x", None):
+    for wrong in (X[:, :1], X[:0], X.astype(int), "x", None):
         for call in (compiled, lambda x: step(x, np.array([0, 1]))):
             call(X)
             with pytest.raises((TypeError, ValueError)):
