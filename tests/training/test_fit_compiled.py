@@ -57,7 +57,8 @@ def trained(
 
 def assert_same_run(one: Any, other: Any) -> None:
     for a, b in zip(one[0].state_dict().values(), other[0].state_dict().values(), strict=True):
-        assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+        # Adam divides the gradient of a bias before batch norm, all of it rounding, by its size.
+        assert_allclose(a, b, rtol=1e-8, atol=1e-9)
     assert dict(one[2]).keys() == dict(other[2]).keys()
     for name, values in one[2].items():
         assert_allclose(values, other[2][name], rtol=1e-8)
