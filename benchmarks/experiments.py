@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite.compiled.products import dot_rows
+from nnlite.compiled import products
 from nnlite.datasets import digits
 from nnlite.engine import blas as cores
 from nnlite.engine import threads, windows
@@ -115,14 +115,14 @@ def experiments() -> Iterator[Experiment]:
 
 
 def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Yield those of the product of a batch with weights, compiled: by BLAS and in loops."""
+    """Yield those of compiled products: by BLAS, and without its copies of the operands."""
     try:
         import numba
 
         nn.compile(nn.Linear(1, 1))(normal(1, 1))  # from here on BLAS has one thread in Numba
     except ImportError:
         return
-    loops = numba.njit(fastmath=True, error_model="numpy")(dot_rows)
+    loops = numba.njit(fastmath=True, error_model="numpy")(products.dot_rows)
 
     @numba.njit
     def blas(a: Array, b: Array, out: Array) -> None:
@@ -135,6 +135,22 @@ def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
             f"{batch}×784 by 784×{features}",
             functools.partial(blas, *arrays),
             functools.partial(loops, *arrays),
+        )
+
+    numba.extending.register_jitable(products._rows_in_place)
+    in_place = numba.njit(error_model="numpy")(products.dot_in_place)
+
+    @numba.njit
+    def whole(a: Array, b: Array, out: Array) -> None:
+        np.dot(a, b, out)
+
+    for rows, inner in ((512, 157), (128, 512), (128, 157), (128, 128)):
+        arrays = normal(rows, inner), normal(inner, 64), normal(rows, 64)
+        yield Experiment(
+            "compiled: some rows at a time, in place",
+            f"{rows}×{inner} by {inner}×64",
+            functools.partial(whole, *arrays),
+            functools.partial(in_place, *arrays),
         )
 
 

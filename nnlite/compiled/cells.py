@@ -38,10 +38,13 @@ def recurrent_cell(
         code(f"dot_rows({rows}, {weights[side]}, {y.view(batch, width)})")
 
     # For each side, the blocks of the sums and their gates: see `Cell`.
-    gates = {
-        side: {first + i: gate + i for first, gate, count in pieces for i in range(count)}
-        for side, pieces in (("ih", cell.of_input), ("hh", cell.of_state))
-    }
+    gates: dict[str, dict[int, int]] = {"ih": {}, "hh": {}}
+    for first, count, of_state, of_input in cell.gates:
+        for i in range(count):
+            if of_input is not None:
+                gates["ih"][first + i] = of_input + i
+            if of_state is not None:
+                gates["hh"][first + i] = of_state + i
 
     def total(block: int) -> str:
         terms = []

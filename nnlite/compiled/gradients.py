@@ -12,7 +12,7 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from .programs import Batch, Program, call_values, returned, write_forward
-from .source import Sums, Value, fixed, function, handed_on, stages
+from .source import Code, Sums, Value, fixed, function, handed_on, stages
 from .split import bounds_of_parts, is_separable
 
 _ADDITION = """\
@@ -37,6 +37,49 @@ class _Stage(NamedTuple):
     sums: tuple[str, ...]
 
 
+class Passes(NamedTuple):
+    """Forward, loss and backward of a model as statements, for batches such as one of n samples.
+
+    Attributes
+    ----------
+    code : Code
+    model, loss : Layer
+    given, outputs : sequence of Value
+        The arguments of a call, and the outputs of the model.
+    is_separable : bool
+        Whether threads may compute parts of a batch.
+    needs_sums : bool
+        Whether they wait for each other, for sums over the batch.
+    """
+
+    code: Code
+    model: nn.Layer
+    loss: nn.Layer
+    given: Sequence[Value]
+    outputs: list[Value]
+    is_separable: bool
+    needs_sums: bool
+
+    def bounds(self, n: int) -> list[tuple[int, int]]:
+        """Return the bounds of the parts that threads compute of a batch of n samples."""
+        return bounds_of_parts(self.code, n, True) if self.is_separable else [(0, n)]
+
+
+def write_passes(model: nn.Layer, loss: nn.Layer, batch: Batch, n: int, free: bool) -> Passes:
+    """Write forward, loss and backward of a model."""
+    code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
+    others = call_values(code, batch, n)[len(inputs) :]
+    code.apply_loss(loss, *outputs, *others)
+    given = [*inputs, *others]
+    can_split = is_separable(code, [*given, *outputs], model, loss)
+    has_sums = any(isinstance(line, Sums) for line in code.forward)
+    if has_sums and len(bounds_of_parts(code, n, True)) == 1:
+        can_split = False  # one function is enough
+    needs_sums = has_sums and can_split
+    code.write_backward([], [], [], of_part=needs_sums)
+    return Passes(code, model, loss, given, outputs, can_split, needs_sums)
+
+
 class LossProgram(Program):
     """The function ``gradients`` of a model with its loss.
 
@@ -44,30 +87,15 @@ class LossProgram(Program):
     ends, and another goes on.
     """
 
-    def __init__(
-        self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
-        native: bool,
-    ) -> None:
-        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
-        super().__init__(code, native)
-        self.outputs = outputs
-        others = call_values(code, batch, n)[len(inputs) :]
-        code.apply_loss(loss, *outputs, *others)
-        self._can_split = is_separable(code, [*inputs, *others, *outputs], model, loss)
-        has_sums = any(isinstance(line, Sums) for line in code.forward)
-        if has_sums and len(self.bounds(n)) == 1:
-            self._can_split = False  # one function is enough
-        self._needs_sums = has_sums and self._can_split
-        code.write_backward([], [], [], of_part=self._needs_sums)
-        self._averages = bool(code.divisor)
+    def __init__(self, passes: Passes, native: bool) -> None:
+        super().__init__(passes.code, native)
+        self.outputs = passes.outputs
+        self.bounds = passes.bounds
+        self._can_split, self._needs_sums = passes.is_separable, passes.needs_sums
+        self._averages = bool(passes.code.divisor)
         # Of each thread but the first: its gradients by name.
         self._gradients_of_parts: list[dict[str, Array]] = []
-        self._assemble(model, loss, [*inputs, *others])
+        self._assemble(passes.model, passes.loss, passes.given)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         self._define_gradients(given)
@@ -107,10 +135,6 @@ class LossProgram(Program):
     def bind_anew(self) -> None:
         super().bind_anew()
         self._gradients_of_parts = []
-
-    def bounds(self, n: int) -> list[tuple[int, int]]:
-        """Return the bounds of the parts that threads compute of a batch of n samples."""
-        return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
 
     def compute(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""

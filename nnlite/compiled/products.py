@@ -1,18 +1,26 @@
-"""The products of a small batch, with the weights of a layer and for their gradient.
+"""Products in which a copy of the operands would take much of the time.
 
-BLAS copies its operands into an order of its own before it multiplies them. With few rows the copy
-takes as long as the product. The loops here read both matrices in place.
+BLAS copies its operands into an order of its own before it multiplies them. For a small batch, and
+for the small products of a recurrent layer, the copy takes as long as a good part of the product.
+The functions here multiply the matrices in place: in loops, or by the kernels that OpenBLAS has for
+small matrices on processors with AVX-512.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.routines import Matrix
+from nnlite.compiled.routines import Cube, Matrix
+from nnlite.engine.blas import core_of_products
 
 # BLAS is faster for fewer rows than the first number, and for more than the second, and if `b` does
 # not stay in the second-level cache.
 _FEW, _MANY, _LARGE = 4, 128, 1 << 18
+# Multiply-adds of a product up to which OpenBLAS reads both matrices in place, if it ever does. The
+# second matrix must not be transposed.
+_IN_PLACE = 1_000_000 if core_of_products() in ("SkylakeX", "Cooperlake", "SapphireRapids") else 0
+# Columns of the first matrix from which on a sum of products is computed one by one.
+_LONG = 48
 
 
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -62,3 +70,47 @@ def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
     for i in range(a.shape[1]):
         for j in range(b.shape[1]):
             out[i, j] = a[0, i] * b[0, j]
+
+
+def dot_in_place(a: Matrix, b: Matrix, out: Matrix) -> None:
+    """Write a b, as many rows at a time as OpenBLAS multiplies in place."""
+    rows = _rows_in_place(a.shape[1] * b.shape[1])
+    if rows == 0:
+        np.dot(a, b, out)
+        return
+    for i in range(0, len(a), rows):
+        np.dot(a[i : i + rows], b, out[i : i + rows])
+
+
+def sum_of_dots(a: Cube, first: int, b: Cube, out: Matrix) -> None:
+    """Write Σ_t a[t] b[t], where `a` means its rows from `first` on, as many as `out` has.
+
+    The sum is a single product, with the matrices of all t side by side, or if they are wide
+    enough a product for each t, in place.
+    """
+    times, columns = len(a), a.shape[2]
+    rows = min(_rows_in_place(columns * out.shape[1]), len(out))
+    if rows == 0 or columns < _LONG:
+        side_by_side = np.empty((len(out), times, columns), a.dtype)
+        for t in range(times):
+            for i in range(len(out)):
+                for j in range(columns):
+                    side_by_side[i, t, j] = a[t, first + i, j]
+        long = times * columns
+        np.dot(side_by_side.reshape(len(out), long), b.reshape(long, out.shape[1]), out)
+        return
+    out[:] = 0
+    part = np.empty((rows, out.shape[1]), a.dtype)
+    for start in range(0, len(out), rows):
+        count = min(rows, len(out) - start)
+        for t in range(times):
+            np.dot(a[t, first + start : first + start + count], b[t], part[:count])
+            for i in range(count):
+                line, more = out[start + i], part[i]
+                for j in range(out.shape[1]):
+                    line[j] += more[j]
+
+
+def _rows_in_place(multiply_adds: int) -> int:
+    """Return how many rows at a time, of this size, are multiplied in place: a multiple of 4."""
+    return _IN_PLACE // max(1, multiply_adds) // 4 * 4

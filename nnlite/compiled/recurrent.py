@@ -1,12 +1,18 @@
-"""RNN, LSTM and GRU: one product a step, then the formulas of the cell for one element at a time.
+"""RNN, LSTM and GRU: products for each step, then the formulas of the cell for all its elements.
 
-With the state before a step, its input and a one side by side, and all weights in one matrix, the
-sums of a step are one product::
+With the state before a step, a one and the input below each other, and the weights of a gate and
+its biases in one matrix, the sums of a step are one product::
 
-    a_t = [h_{t-1}  x_t  1] Mᵀ        M = [W_hh  W_ih  b]
+    a_t = [W_hh  b  W_ih] [h_{t-1}; 1; x_t]
 
-Backward there is one product a step too, dh_{t-1} = da_t W_hh, and one over all steps for the
-gradients of all weights: dM = Σ_t da_tᵀ [h_{t-1}  x_t  1].
+A GRU has sums of the state alone, [W_hh b] [h_{t-1}; 1], and of the input alone, [b W_ih] [1; x_t],
+too.
+
+Backward there is one product a step, dh_{t-1} = W_hhᵀ da_t, and two sums over all steps for the
+gradients of all weights: Σ_t da_t [h_{t-1}; 1]ᵀ and Σ_t da_t [1; x_t]ᵀ.
+
+The batch is the last axis of all arrays, as in `nnlite.engine.scan`: BLAS is faster so, and the
+formulas are one long loop for a small batch too.
 """
 
 from __future__ import annotations
@@ -27,8 +33,23 @@ from .source import Code, Name, Value, fixed, joined, nest, product, used
 from .windows import plus
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
-# The first block, the first gate, and the number of both.
-Pieces = list[tuple[int, int, int]]
+
+
+class Gates(NamedTuple):
+    """Blocks of a_t that follow each other, and the weights that they are sums of.
+
+    Attributes
+    ----------
+    first, number : int
+        The first block, and the number of blocks.
+    of_state, of_input : int, optional
+        The gates of W_hh, and of W_ih, by the first one; None if they are no sums of them.
+    """
+
+    first: int
+    number: int
+    of_state: int | None
+    of_input: int | None
 
 
 class Cell(NamedTuple):
@@ -47,16 +68,15 @@ class Cell(NamedTuple):
         The gradients of the sums, ``d_`` in front of their names, of ``dh`` and ``dc``, those of
         the state after the step; with ``dh_before`` and ``dc_before``, what reaches the state
         before the step without the product.
-    of_state, of_input : Pieces
-        Which blocks of a_t are sums of which gates of W_hh and of W_ih.
+    gates : list of Gates
+        All blocks in their order. Those of the state follow each other, as do those of the input.
     """
 
     sums: tuple[str, ...]
     step: str
     kept: tuple[str, ...]
     step_back: str
-    of_state: Pieces
-    of_input: Pieces
+    gates: list[Gates]
 
 
 def _rnn(layer: nn.RNN | nn.RNNCell) -> Cell:
@@ -66,8 +86,7 @@ def _rnn(layer: nn.RNN | nn.RNNCell) -> Cell:
         step=f"h = {'tanh(a)' if is_tanh else 'real(0) if a < 0 else a'}",
         kept=("h",),
         step_back=f"d_a = {'dh * (real(1) - h * h)' if is_tanh else 'dh if h > 0 else real(0)'}",
-        of_state=[(0, 0, 1)],
-        of_input=[(0, 0, 1)],
+        gates=[Gates(0, 1, of_state=0, of_input=0)],
     )
 
 
@@ -89,21 +108,20 @@ def _lstm(layer: nn.LSTM | nn.LSTMCell) -> Cell:
             d_a_o = dh * tanh_c * o * (real(1) - o)
             dc_before = dc * f
         """,
-        of_state=[(0, 0, 4)],
-        of_input=[(0, 0, 4)],
+        gates=[Gates(0, 4, of_state=0, of_input=0)],
     )
 
 
 def _gru(layer: nn.GRU | nn.GRUCell) -> Cell:
     return Cell(
         # r scales v_n with its bias, so that u_n and v_n are sums of their own.
-        sums=("a_r", "a_z", "u_n", "v_n"),
+        sums=("v_n", "a_r", "a_z", "u_n"),
         step="""
             r, z = sigmoid(a_r), sigmoid(a_z)
             n = tanh(u_n + r * v_n)
             h = (real(1) - z) * n + z * h_before
         """,
-        kept=("r", "z", "n", "v_n"),
+        kept=("v_n", "r", "z", "n"),
         step_back="""
             d_u_n = dh * (real(1) - z) * (real(1) - n * n)
             d_v_n = d_u_n * r
@@ -111,8 +129,11 @@ def _gru(layer: nn.GRU | nn.GRUCell) -> Cell:
             d_a_z = dh * (h_before - n) * z * (real(1) - z)
             dh_before = dh * z
         """,
-        of_state=[(0, 0, 2), (3, 2, 1)],
-        of_input=[(0, 0, 3)],
+        gates=[
+            Gates(0, 1, of_state=2, of_input=None),
+            Gates(1, 2, of_state=0, of_input=0),
+            Gates(3, 1, of_state=None, of_input=2),
+        ],
     )
 
 
@@ -191,6 +212,40 @@ def _noise(layer: Recurrent, x: Value) -> Callable[[int], Array]:
     return draw
 
 
+class _Side(NamedTuple):
+    """One of the weights, with its bias and its factors.
+
+    Attributes
+    ----------
+    weight, bias : Value
+    pieces : list of tuple of int
+        The first block, the first gate, and the number of both, of blocks that follow each other.
+    first, end : int
+        The rows of the columns, [h; 1; x], that are its factors: the one is among them if there
+        are biases.
+    column, one : int
+        Among these, the first that multiplies the weight, and that of the bias.
+    """
+
+    weight: Value
+    bias: Value | None
+    pieces: list[tuple[int, int, int]]
+    first: int
+    end: int
+    column: int
+    one: int
+
+    @property
+    def first_block(self) -> int:
+        """The first block that is a sum of this weight."""
+        return self.pieces[0][0]
+
+    @property
+    def parameters(self) -> list[Value]:
+        """The weight, and the bias if there is one."""
+        return [self.weight, self.bias] if self.bias else [self.weight]
+
+
 class _Run:
     """One layer in one direction, from the sequences `x` to its part of `y`."""
 
@@ -215,228 +270,303 @@ class _Run:
         self.index = index * (2 if layer.bidirectional else 1) + direction
         self.initial, self.mask, self.final = initial, mask, final
         self.truncate = layer.truncate
-        batch, length, self.features = x.shape
+        batch, length, features = x.shape
         self.batch, self.length, self.size = batch, int(length), layer.hidden_size
-        self.weight_ih, self.weight_hh = parameter("weight_ih"), parameter("weight_hh")
-        self.biases = (parameter("bias_ih"), parameter("bias_hh")) if layer.bias else None
+        self.features = int(features)
         self.rows = len(self.cell.sums) * self.size
-        self.terms = self.size + int(self.features) + (1 if layer.bias else 0)
-        self.matrix, self.columns, self.sums = map(code.name, ("matrix", "columns", "sums"))
+        self.terms = self.size + layer.bias + self.features
+        gates, one = self.cell.gates, 1 if layer.bias else 0
+
+        def side(kind: str, of_gates: list[int | None], **places: int) -> _Side:
+            pieces = [
+                (g.first, gate, g.number)
+                for g, gate in zip(gates, of_gates, strict=True)
+                if gate is not None
+            ]
+            bias = parameter(f"bias_{kind}") if layer.bias else None
+            return _Side(parameter(f"weight_{kind}"), bias, pieces, **places)
+
+        self.of_state = side(
+            "hh", [g.of_state for g in gates], first=0, end=self.size + one, column=0, one=self.size
+        )
+        self.of_input = side(
+            "ih", [g.of_input for g in gates], first=self.size, end=self.terms, column=one, one=0
+        )
+        self.columns, self.sums = map(code.name, ("columns", "sums"))
         # The arrays of the states after each step; the hidden state is a part of the columns.
         self.states = {"h": self.columns}
         if len(final) > 1:
             self.states["c"] = code.name("cells")
-        # The step of the sequence, and the features of the output.
+        # The step of the sequence, and the feature of the output.
         self.time = f"{self.length - 1} - t" if direction else "t"
-        self.start = direction * self.size
-        self.part = f"{self.start}:{self.start + self.size}"
+        self.feature = plus("k", direction * self.size)
         self.only_last = len(y.shape) == 2
+        # Whether the hidden state before a step is reached by a way beside the product.
+        self.has_direct = "dh_before" in self.cell.step_back or mask is not None
 
     def forward(self) -> None:
         code, cell, size, batch = self.code, self.cell, self.size, self.batch
-        matrix, columns, sums = self.matrix, self.columns, self.sums
+        columns = self.columns
         code(f"""
-            {matrix} = np.zeros(({self.rows}, {self.terms}), real)
-            {columns} = np.empty(({self.length + 1}, {batch}, {self.terms}), real)
-            {sums} = np.empty(({self.length}, {batch}, {self.rows}), real)
+            {columns} = np.empty(({self.length + 1}, {self.terms}, {batch}), real)
+            {self.sums} = np.empty(({self.length}, {self.rows}, {batch}), real)
         """)
-        for weight, bias, pieces, first in self._weights():
-            for rows, block, gate in self._rows(pieces):
-                copy = f"{matrix}[{block}, {plus('j', first)}] = {weight}[{gate}, j]"
-                add = bias and f"{matrix}[{block}, {self.terms - 1}] += {bias}[{gate}]"
-                code(nest({"i": rows}, joined(nest({"j": weight.shape[1]}, copy), add or "")))
+        products = [self._product(gates) for gates in cell.gates]
+        self._read_mask()
         code(f"inputs = {self.x.view(*self.x.shape)}")
-        code(self._present())
-        copy = nest({"k": self.features}, f"{columns}[t, b, {size} + k] = {self._input()}")
-        one = f"{columns}[t, b, {self.terms - 1}] = 1" if self.biases else ""
-        code(nest({"t": self.length, "b": batch}, joined(copy, one)))
+        place = plus("k", self.of_input.first + self.of_input.column)
+        # The input counts only where the step is present.
+        copy = f"{columns}[t, {place}, b] = {self._if_present(f'inputs[b, {self.time}, k]')}"
+        code(nest({"t": self.length, "k": self.features, "b": batch}, copy))
+        if self.of_state.bias:
+            code(nest({"t": self.length, "b": batch}, f"{columns}[t, {size}, b] = 1"))
         if "c" in self.states:
-            code(f"{self.states['c']} = np.empty(({self.length + 1}, {batch}, {size}), real)")
+            code(f"{self.states['c']} = np.empty(({self.length + 1}, {size}, {batch}), real)")
         for position, array in enumerate(self.states.values()):
             start = "0"
             if self.initial:
                 code(f"state = {self.initial[position].view(-1, batch, size)}")
                 start = f"state[{self.index}, b, k]"
-            code(nest({"b": batch, "k": size}, f"{array}[0, b, k] = {start}"))
+            code(nest({"b": batch, "k": size}, f"{array}[0, k, b] = {start}"))
 
-        lines = {f"{name}_line": f"{array}[t + 1, b]" for name, array in self.states.items()}
-        stored = [f"{name}_line[k] = {name}" for name in self.states]
-        unchanged = [f"{name}_line[k] = {name}_before_line[k]" for name in self.states]
-        if not self.only_last:
-            lines["out_line"] = f"out[b, {self.time}, {self.part}]"
-            stored.append("out_line[k] = h")
-            unchanged.append("out_line[k] = 0")
+        before = ", ".join(f"{name}_before" for name in self.states)
         step = self._over_elements(
-            lines,
-            unchanged,
+            {f"{name}_line": f"{array}[t + 1]" for name, array in self.states.items()},
             f"{', '.join(cell.sums)} = {self._blocks('gates')}",
-            *self._loaded(cell.step),
             cell.step,
+            self._if_absent(f"{', '.join(self.states)} = {before}"),
             f"{self._blocks('gates')} = {', '.join(cell.kept)}",
-            *stored,
+            *(f"{name}_line[e] = {name}" for name in self.states),
         )
+        output = ""
+        if not self.only_last:
+            h = self._if_present(f"{columns}[t + 1, k, b]")
+            output = nest({"b": batch, "k": size}, f"out[b, {self.time}, {self.feature}] = {h}")
         code(f"out = {self.y.view(*self.y.shape)}")
-        product_ = f"np.dot({columns}[t], {matrix}.T, {sums}[t])"
-        code(nest({"t": self.length}, f"{product_}\n{step}"))
+        code(nest({"t": self.length}, joined(*products, step, output)))
         last = [
-            f"{final}[b, {self.index}, k] = {array}[{self.length}, b, k]"
+            f"{final}[b, {self.index}, k] = {array}[{self.length}, k, b]"
             for final, array in zip(self.final, self.states.values(), strict=True)
         ]
         if self.only_last:
-            last.append(f"out[b, {plus('k', self.start)}] = {columns}[{self.length}, b, k]")
+            last.append(f"out[b, {self.feature}] = {columns}[{self.length}, k, b]")
         code(nest({"b": batch, "k": size}, joined(*last)))
 
     def backward(self, dy: Value) -> None:
-        code, cell, size, batch = self.code, self.cell, self.size, self.batch
-        carried = {name: f"d_{name}" for name in self.states}
+        code, size, batch = self.code, self.size, self.batch
+        # The gradients of the state after a step; `direct` comes to that of h.
+        arrays = [f"d_{name}" for name in self.states]
+        if self.has_direct:
+            arrays.append("direct")
         code(f"""
             grads = {dy.view(*self.y.shape)}
-            d_sums = np.empty(({self.length}, {batch}, {self.rows}), real)
+            d_sums = np.empty(({self.length}, {self.rows}, {batch}), real)
         """)
-        code(self._present())
-        of_state = self._of_blocks("of_state", self.weight_hh, self.cell.of_state)
-        # What reaches the state before the step without the product.
-        is_direct = "dh_before" in cell.step_back
-        has_direct = is_direct or self.mask is not None
-        for array in [*carried.values(), *(["direct"] if has_direct else [])]:
-            code(f"{array} = np.zeros(({batch}, {size}), real)")
+        for array in arrays:
+            code(f"{array} = np.zeros(({size}, {batch}), real)")
+        self._read_mask()
+        step = []
         if self.only_last:
-            d_last = f"d_h[b, k] = grads[b, {plus('k', self.start)}]"
-            code(nest({"b": batch, "k": size}, d_last))
-        lines = {f"{array}_line": f"{array}[b]" for array in carried.values()}
-        lines["d_gates"] = f"d_sums[t, b].reshape({len(cell.sums)}, {size})"
-        loaded, stored = [f"d{name} = {array}_line[k]" for name, array in carried.items()], []
-        if not self.only_last:
-            lines["grads_line"] = f"grads[b, {self.time}, {self.part}]"
-            loaded.append("dh += grads_line[k]")
-        if "c" in carried:
-            lines["c_line"] = f"{self.states['c']}[t + 1, b]"
-            loaded.append("c = c_line[k]")
-            stored.append("d_c_line[k] = dc_before")
-        if has_direct:
-            lines["direct_line"] = "direct[b]"
-            stored.append(f"direct_line[k] = {'dh_before' if is_direct else '0'}")
-        step = [
-            self._over_elements(
-                lines,
-                [
-                    f"{self._blocks('d_gates')} = {', '.join(['real(0)'] * len(cell.sums))}",
-                    "direct_line[k] = d_h_line[k]",
-                ],
-                f"{', '.join(cell.kept)} = {self._blocks('gates')}",
-                *self._loaded(cell.step_back),
-                *loaded,
-                cell.step_back,
-                f"{self._blocks('d_gates')} = {', '.join(f'd_{name}' for name in cell.sums)}",
-                *stored,
-            ),
-            f"np.dot(d_sums[t], {of_state}, d_h)",
-            "d_h += direct" if has_direct else "",
-        ]
+            code(nest({"b": batch, "k": size}, f"d_h[k, b] = grads[b, {self.feature}]"))
+        else:
+            grad = self._if_present(f"grads[b, {self.time}, {self.feature}]")
+            step.append(nest({"b": batch, "k": size}, f"d_h[k, b] += {grad}"))
+        step.append(self._elements_back(arrays))
+        of_state = self._transposed("of_state", self.of_state)
+        if not any(state.needs_grad for state in self.initial):
+            step.append("if t == 0:\n    break")
+        step.append(f"dot_in_place({of_state}, {self._gradients_of(self.of_state)}, d_h)")
         if self.truncate:
-            zeros = "\n".join(f"    {array}[:] = 0" for array in carried.values())
+            zeros = "\n".join(f"    {array}[:] = 0" for array in arrays)
             step.append(f"if t and ({self.length} - t) % {self.truncate} == 0:\n{zeros}")
         steps = textwrap.indent(joined(*step), "    ")
         code(f"for t in range({self.length - 1}, -1, -1):\n{steps}")
-        self._gradients(carried)
-
-    def _over_elements(self, lines: dict[str, str], absent: list[str], *body: str) -> str:
-        """Return loops over the samples b and the features k, with the lines of a sample by name.
-
-        With lines, which have no index but k, the inner loop becomes vector instructions. Where a
-        step of a sample is masked, the statements `absent` take the place of the body.
-        """
-        gates = f"{self.sums}[t, b].reshape({len(self.cell.sums)}, {self.size})"
-        before = {f"{name}_before_line": f"{array}[t, b]" for name, array in self.states.items()}
-        elements = nest({"k": self.size}, joined(*body))
-        if self.mask is not None:
-            masked = textwrap.indent(nest({"k": self.size}, joined(*absent)), "    ")
-            elements = f"if not present[b, {self.time}]:\n{masked}\n    continue\n{elements}"
-        lines = lines | {name: before[name] for name in used(before, [elements])}
-        starts = [f"{name} = {line}" for name, line in (lines | {"gates": gates}).items()]
-        return nest({"b": self.batch}, joined(*starts, elements))
-
-    def _gradients(self, carried: dict[str, str]) -> None:
-        """Write the gradients of weights, inputs and initial states."""
-        code, size, batch = self.code, self.size, self.batch
-        steps = product((self.length, batch))
-        code(f"rows = d_sums.reshape({steps}, {self.rows})")
-        parameters = (self.weight_ih, self.weight_hh, *(self.biases or ()))
-        if any(parameter.needs_grad for parameter in parameters):
-            code(f"""
-                terms = {self.columns}[:{self.length}].reshape({steps}, {self.terms})
-                d_matrix = np.empty(({self.rows}, {self.terms}), real)
-                np.dot(rows.T, terms, d_matrix)
-            """)
-        for weight, bias, pieces, first in self._weights():
-            if weight.needs_grad:
-                with code.gradient(weight) as part:
-                    for rows, block, gate in self._rows(pieces):
-                        copy = f"{part}[{gate}, j] = d_matrix[{block}, {plus('j', first)}]"
-                        code(nest({"i": rows, "j": weight.shape[1]}, copy))
-            if bias and bias.needs_grad:
-                with code.gradient(bias) as part:
-                    for rows, block, gate in self._rows(pieces):
-                        copy = f"{part}[{gate}] = d_matrix[{block}, {self.terms - 1}]"
-                        code(nest({"i": rows}, copy))
+        self._write_gradients(self.of_state)
+        self._write_gradients(self.of_input)
         if self.x.needs_grad:
-            of_input = self._of_blocks("of_input", self.weight_ih, self.cell.of_input)
-            with code.gradient(self.x) as dx:
-                code(f"""
-                    d_terms = np.empty(({steps}, {self.features}), real)
-                    np.dot(rows, {of_input}, d_terms)
-                    d_steps = d_terms.reshape({self.length}, {batch}, {self.features})
-                    d_inputs = {dx.view(*self.x.shape)}
-                """)
-                loops = {"t": self.length, "b": batch, "k": self.features}
-                code(nest(loops, f"d_inputs[b, {self.time}, k] = d_steps[t, b, k]"))
-        for state, array in zip(self.initial, carried.values(), strict=bool(self.initial)):
+            self._write_input_gradient()
+        for state, name in zip(self.initial, self.states, strict=bool(self.initial)):
             if state.needs_grad:
+                grad = f"d_{name}[k, b]"
+                if name == "h" and self.has_direct:
+                    grad += " + direct[k, b]"
                 with code.gradient(state) as d_state:
                     code(f"{d_state}[:] = 0\nd_states = {d_state.view(-1, batch, size)}")
-                    copy = f"d_states[{self.index}, b, k] = {array}[b, k]"
-                    code(nest({"b": batch, "k": size}, copy))
+                    code(nest({"b": batch, "k": size}, f"d_states[{self.index}, b, k] = {grad}"))
 
-    def _present(self) -> str:
-        """Return the view of the mask, if there is one."""
-        return "" if self.mask is None else f"present = {self.mask.view(*self.mask.shape)}"
+    # ---- products ----
 
-    def _input(self) -> str:
-        """Return an input of step t, which counts only where the step is present."""
-        value = f"inputs[b, {self.time}, k]"
-        return value if self.mask is None else f"{value} if present[b, {self.time}] else real(0)"
+    def _product(self, gates: Gates) -> str:
+        """Write the matrix of some gates; return the statement of their sums in step t."""
+        code, size = self.code, self.size
+        sides = []
+        if gates.of_state is not None:
+            sides.append((self.of_state, gates.of_state))
+        if gates.of_input is not None:
+            sides.append((self.of_input, gates.of_input))
+        first, end = sides[0][0].first, sides[-1][0].end
+        matrix, rows = code.name("matrix"), gates.number * size
+        code(f"{matrix} = np.zeros(({rows}, {end - first}), real)")
+        for side, gate in sides:
+            row, start = plus("i", gate * size), side.first - first
+            copy = f"{matrix}[i, {plus('j', start + side.column)}] = {side.weight}[{row}, j]"
+            add = f"{matrix}[i, {start + side.one}] += {side.bias}[{row}]" if side.bias else ""
+            code(nest({"i": rows}, joined(nest({"j": side.weight.shape[1]}, copy), add)))
+        column = _rows(f"{self.columns}[t", first, end, self.terms)
+        sums = _rows(f"{self.sums}[t", gates.first * size, gates.first * size + rows, self.rows)
+        return f"dot_in_place({matrix}, {column}, {sums})"
 
-    def _of_blocks(self, name: str, weight: Value, pieces: Pieces) -> str:
-        """Return the matrix of a weight that multiplies the blocks, written if it is another."""
-        if pieces == [(0, 0, len(self.cell.sums))]:
-            return f"{weight}"
-        self.code(f"{name} = np.zeros(({self.rows}, {weight.shape[1]}), real)")
-        for rows, block, gate in self._rows(pieces):
-            copy = f"{name}[{block}, j] = {weight}[{gate}, j]"
-            self.code(nest({"i": rows, "j": weight.shape[1]}, copy))
+    def _transposed(self, name: str, side: _Side) -> str:
+        """Write the transpose of a weight, with its gates in the order of the blocks."""
+        self.code(f"{name} = np.empty(({side.weight.shape[1]}, {side.weight.shape[0]}), real)")
+        for rows, place, gate in self._rows_of(side):
+            copy = f"{name}[j, {place}] = {side.weight}[{gate}, j]"
+            self.code(nest({"j": side.weight.shape[1], "i": rows}, copy))
         return name
 
-    def _weights(self) -> list[tuple[Value, Value | None, Pieces, int]]:
-        """Return weights and biases, with their blocks and their first column of the matrix."""
-        bias_ih, bias_hh = self.biases or (None, None)
-        return [
-            (self.weight_hh, bias_hh, self.cell.of_state, 0),
-            (self.weight_ih, bias_ih, self.cell.of_input, self.size),
-        ]
+    def _gradients_of(self, side: _Side) -> str:
+        """Return the gradients, in step t, of the blocks that are sums of a weight."""
+        first = side.first_block * self.size
+        return _rows("d_sums[t", first, first + int(side.weight.shape[0]), self.rows)
 
-    def _rows(self, pieces: Pieces) -> list[tuple[int, str, str]]:
-        """Return a number of rows i, with the place of row i in the matrix and in the weight."""
+    def _write_gradients(self, side: _Side) -> None:
+        """Write the gradients of a weight and of its bias."""
+        code, terms = self.code, side.end - side.first
+        if not any(parameter.needs_grad for parameter in side.parameters):
+            return
+        code(f"""
+            terms = np.empty(({self.length}, {self.batch}, {terms}), real)
+            d_matrix = np.empty(({side.weight.shape[0]}, {terms}), real)
+        """)
+        copy = f"terms[t, b, j] = {self.columns}[t, {plus('j', side.first)}, b]"
+        code(nest({"t": self.length, "b": self.batch, "j": terms}, copy))
+        code(f"sum_of_dots(d_sums, {side.first_block * self.size}, terms, d_matrix)")
+        for parameter in side.parameters:
+            if not parameter.needs_grad:
+                continue
+            with code.gradient(parameter) as grad:
+                for rows, place, gate in self._rows_of(side):
+                    if parameter is side.weight:
+                        value = f"d_matrix[{place}, {plus('j', side.column)}]"
+                        loops = {"i": rows, "j": side.weight.shape[1]}
+                        code(nest(loops, f"{grad}[{gate}, j] = {value}"))
+                    else:
+                        code(nest({"i": rows}, f"{grad}[{gate}] = d_matrix[{place}, {side.one}]"))
+
+    def _write_input_gradient(self) -> None:
+        """Write dx, one step after the other."""
+        code, side = self.code, self.of_input
+        of_input = self._transposed("of_input", side)
+        with code.gradient(self.x) as dx:
+            code(f"""
+                d_input = np.empty(({self.features}, {self.batch}), real)
+                d_inputs = {dx.view(*self.x.shape)}
+            """)
+            product = f"dot_in_place({of_input}, {self._gradients_of(side)}, d_input)"
+            copy = f"d_inputs[b, {self.time}, k] = d_input[k, b]"
+            copies = nest({"b": self.batch, "k": self.features}, copy)
+            code(nest({"t": self.length}, joined(product, copies)))
+
+    def _rows_of(self, side: _Side) -> list[tuple[int, str, str]]:
+        """Return numbers of rows i, with the place of row i among the blocks and in the weight."""
         size = self.size
         return [
-            (count * size, plus("i", block * size), plus("i", gate * size))
-            for block, gate, count in pieces
+            (count * size, plus("i", (block - side.first_block) * size), plus("i", gate * size))
+            for block, gate, count in side.pieces
         ]
+
+    # ---- elements ----
+
+    @property
+    def _elements(self) -> str:
+        """The number of elements of a state."""
+        return product((self.size, self.batch))
+
+    def _over_elements(self, lines: dict[str, str], *body: str) -> str:
+        """Return a loop over the elements e of a state, with arrays of the step by name.
+
+        They are flat, so that the loop becomes vector instructions. The states before the step are
+        loaded if the body reads them.
+        """
+        before = {
+            f"{name}_before": f"{array}[t]"
+            for name, array in self.states.items()
+            if used([f"{name}_before"], [joined(*body)])
+        }
+        lines = lines | {f"{name}_line": array for name, array in before.items()}
+        blocks = f"reshape({len(self.cell.sums)}, {self._elements})"
+        return joined(
+            *(f"{name} = {array}.reshape(-1)" for name, array in lines.items()),
+            f"gates = {self.sums}[t].{blocks}",
+            f"d_gates = d_sums[t].{blocks}" if used(["d_gates"], [joined(*body)]) else "",
+            self._step_of_mask(),
+            nest(
+                {"e": self._elements},
+                joined(*(f"{name} = {name}_line[e]" for name in before), *body),
+            ),
+        )
+
+    def _elements_back(self, arrays: list[str]) -> str:
+        """Return the loop of the backward of a step, with the arrays of the gradients."""
+        cell = self.cell
+        lines = {f"{array}_line": array for array in arrays}
+        after = {f"d{name}": f"d_{name}_line[e]" for name in self.states}
+        stored = {}
+        if self.has_direct:
+            after["dh"] += " + direct_line[e]"
+            stored["direct_line"] = "dh_before"
+        if "c" in self.states:
+            lines["c_line"] = f"{self.states['c']}[t + 1]"
+            stored["d_c_line"] = "dc_before"
+        is_zero = self.has_direct and "dh_before" not in cell.step_back
+        of_sums = ", ".join(f"d_{name}" for name in cell.sums)
+        return self._over_elements(
+            lines,
+            f"{', '.join(cell.kept)} = {self._blocks('gates')}",
+            *(f"{name} = {grad}" for name, grad in after.items()),
+            "c = c_line[e]" if "c" in self.states else "",
+            "dh_before = real(0)" if is_zero else "",
+            cell.step_back,
+            self._if_absent(
+                f"{of_sums} = {', '.join(['real(0)'] * len(cell.sums))}",
+                *(f"{name}_before = {grad}" for name, grad in after.items()),
+            ),
+            f"{self._blocks('d_gates')} = {of_sums}",
+            *(f"{line}[e] = {grad}" for line, grad in stored.items()),
+        )
 
     def _blocks(self, array: str) -> str:
         """Return the elements of all blocks."""
-        return ", ".join(f"{array}[{block}, k]" for block in range(len(self.cell.sums)))
+        return ", ".join(f"{array}[{block}, e]" for block in range(len(self.cell.sums)))
 
-    def _loaded(self, formulas: str) -> list[str]:
-        """Return statements that load the states before the step which the formulas read."""
-        names = used([f"{name}_before" for name in self.states], [textwrap.dedent(formulas)])
-        return [f"{name} = {name}_line[k]" for name in names]
+    # ---- mask ----
+
+    def _read_mask(self) -> None:
+        """Write the view of the mask, if there is one, and an array for the elements of a step."""
+        if self.mask is not None:
+            self.code(f"""
+                present = {self.mask.view(*self.mask.shape)}
+                is_present = np.empty({self._elements}, np.bool_)
+            """)
+
+    def _step_of_mask(self) -> str:
+        """Return statements that fill this array for step t."""
+        copy = f"is_present[k * {self.batch} + b] = present[b, {self.time}]"
+        return nest({"k": self.size, "b": self.batch}, copy) if self.mask is not None else ""
+
+    def _if_present(self, value: str) -> str:
+        """Return a value of sample b in step t, which is 0 where the mask is False."""
+        return value if self.mask is None else f"{value} if present[b, {self.time}] else real(0)"
+
+    def _if_absent(self, *statements: str) -> str:
+        """Return statements for an element where the mask is False."""
+        if self.mask is None:
+            return ""
+        return f"if not is_present[e]:\n{textwrap.indent(joined(*statements), '    ')}"
+
+
+def _rows(array: str, first: int, end: int, rows: int) -> str:
+    """Return some of the rows of an array, whose last index is not closed yet."""
+    if (first, end) == (0, rows):
+        return f"{array}]"
+    return f"{array}, {first or ''}:{end if end < rows else ''}]"

@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 ROUTINES = {
     "dot_rows": "products",
     "dot_columns": "products",
+    "dot_in_place": "products",
+    "sum_of_dots": "products",
     "add_to_rows": "sums",
     "column_sums": "sums",
     "channel_sums": "sums",
@@ -21,8 +23,7 @@ ROUTINES = {
     "correlate_kernels": "correlation",
     "correlate_images": "correlation",
     "winograd": "winograd",
-    "winograd_kernels": "winograd",
-    "turn": "winograd",
+    "winograd_backward": "winograd",
 }
 
 # Arrays are in C order; `Real` is one of their elements, and `Places` is a matrix of int32.

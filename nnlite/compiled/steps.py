@@ -11,9 +11,9 @@ import nnlite as nn
 
 from ..changes import changes
 from ..engine.arrays import Array
-from .gradients import LossProgram
+from .gradients import LossProgram, Passes
 from .optimizers import Update
-from .programs import Batch, OutdatedError
+from .programs import OutdatedError
 from .source import BATCH, Value
 
 
@@ -24,18 +24,15 @@ class StepProgram(LossProgram):
 
     def __init__(
         self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
+        passes: Passes,
         native: bool,
         optimizer: nn.Optimizer,
         max_norm: float | None,
     ) -> None:
         self._optimizer = optimizer
         self._max_norm = max_norm
-        super().__init__(model, loss, batch, n, free, native)
+        self._seen_gradients: object = object()  # of `changes`, when `fits` was true
+        super().__init__(passes, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         code = self.code
@@ -56,12 +53,12 @@ class StepProgram(LossProgram):
         runs = self._optimizer.runs()
         self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
-    def is_current(self) -> bool:
+    def is_current(self, evaluates: bool | None) -> bool:
         return (
-            super().is_current()
-            and changes.gradients is self._seen_gradients
-            and not self._update.is_overtaken()
+            changes.gradients is self._seen_gradients
             and self._update.fits()
+            and not self._update.is_overtaken()
+            and super().is_current(evaluates)
         )
 
     def fits(self) -> bool:

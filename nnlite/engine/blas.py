@@ -31,6 +31,7 @@ import os
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -89,16 +90,32 @@ class _OneThread:
 
 def _openblas() -> tuple[Callable[[], int], Callable[[int], object]]:
     """Return the functions of NumPy's OpenBLAS that get and set its number of threads."""
+    get, put = _function("get_num_threads"), _function("set_num_threads")
+    return (get, put) if get is not None else (_one, _nothing)
+
+
+def _function(name: str) -> Any:
+    """Return the function ``openblas_NAME`` of NumPy's OpenBLAS, or None with another BLAS."""
     try:
         # The lookup includes the libraries that this one is linked with.
         library = ctypes.CDLL(importlib.import_module("numpy._core._multiarray_umath").__file__)
     except (ImportError, OSError):
-        return _one, _nothing
+        return None
     for prefix, suffix in itertools.product(("scipy_openblas", "openblas"), ("64_", "_64", "")):
-        get = getattr(library, f"{prefix}_get_num_threads{suffix}", None)
-        if get is not None:
-            return get, getattr(library, f"{prefix}_set_num_threads{suffix}")
-    return _one, _nothing
+        function = getattr(library, f"{prefix}_{name}{suffix}", None)
+        if function is not None:
+            return function
+    return None
+
+
+def core_of_products() -> str:
+    """Return the processor that OpenBLAS has chosen its kernels for; "" with another BLAS."""
+    function = _function("get_corename")
+    if function is None:
+        return ""
+    function.restype = ctypes.c_char_p
+    name: bytes = function()
+    return name.decode()
 
 
 def _one() -> int:
