@@ -7,7 +7,7 @@ the gradients of the parameters.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -144,6 +144,13 @@ class Layer(Hinted):
             explain(error, self, inputs, options)
             raise
         return output
+
+    def output_at_once(self, inputs: Sequence[Any]) -> Any:
+        """Return the output in evaluation mode if the layer can tell it at once; else None.
+
+        :meta private:
+        """
+        return None
 
     # ---- the cache ----
 

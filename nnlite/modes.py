@@ -21,7 +21,8 @@ class _Mode(threading.local):
     @property
     def evaluates(self) -> bool | None:
         """Whether all layers are in evaluation mode here; None if some were put into training."""
-        return None if self.trained else self.trained is not None
+        trained = self.trained
+        return None if trained else trained is not None
 
 
 current = _Mode()

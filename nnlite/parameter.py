@@ -212,7 +212,9 @@ class Parameter(Hinted):
 
         :meta private:
         """
-        return self._grad_storage() if self._grad is None and self._requires_grad else None
+        if self._grad is not None or not self._requires_grad:
+            return None
+        return self._grad_storage()
 
     def take_grad(self, grad: Array) -> None:
         """Let `grad` be the gradient: the filled memory that `room_for_grad` has returned.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, positive
-from ..modes import evaluating, is_grad_enabled, no_grad
+from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
 from ..training.batches import as_batch, averages
@@ -33,7 +33,7 @@ from . import (  # noqa: F401 - they register forms
 )
 from .containers import check_forms
 from .forms import form_of
-from .gradients import LossProgram
+from .gradients import LossProgram, write_passes
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs, flat
 from .source import fixed
@@ -160,7 +160,7 @@ class CompiledModel(nn.Layer):
         return self._programs.source
 
     def forward(self, *inputs: Any, **by_keyword: Any) -> Any:
-        found = None if by_keyword else self._programs.again(len(inputs), inputs)
+        found = None if by_keyword else self._programs.again(len(inputs), inputs, current.evaluates)
         program, n, values = found or self._prepared(inputs, by_keyword)
         is_cached = is_grad_enabled()
         try:
@@ -178,6 +178,18 @@ class CompiledModel(nn.Layer):
         return results[0] if len(program.outputs) == 1 else results[: len(program.outputs)]
 
     __call__ = forward  # the model has named the layer in an error
+
+    def output_at_once(self, inputs: Sequence[Any]) -> Any:
+        found = self._programs.again(len(inputs), inputs, True)
+        if found is None:
+            return None
+        program, n, values = found
+        try:
+            results = program.predict(values, n)
+        except ValueError:
+            return None  # the usual way has the message
+        self.drop_cache()
+        return results[0] if len(program.outputs) == 1 else results
 
     def _prepared(self, inputs: Any, by_keyword: dict[str, Any]) -> tuple[Any, int, list[Any]]:
         return self._programs.prepare(_as_inputs(self.model, inputs, by_keyword))
@@ -223,7 +235,8 @@ class Gradients:
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
         _check(batch, self.model, self.loss)
-        return LossProgram(self.model, self.loss, batch, n, free, self._native)
+        passes = write_passes(self.model, self.loss, batch, n, free)
+        return LossProgram(passes, self._native)
 
     @property
     def source(self) -> str:
@@ -284,12 +297,9 @@ class Step(Gradients):
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
         _check(batch, self.model, self.loss)
-        arguments = (
-            *(self.model, self.loss, batch, n, free, self._native),
-            *(self.optimizer, self._max_norm),
-        )
-        divided = DividedStepProgram(*arguments)
-        return divided if len(divided.bounds(n)) > 1 else StepProgram(*arguments)
+        passes = write_passes(self.model, self.loss, batch, n, free)
+        kind = DividedStepProgram if len(passes.bounds(n)) > 1 else StepProgram
+        return kind(passes, self._native, self.optimizer, self._max_norm)
 
     def __call__(self, inputs: Any, target: Any = None, sample_weight: Any = None) -> float:
         """Make a step, and return the loss before it.
@@ -301,7 +311,9 @@ class Step(Gradients):
         inputs, target, sample_weight
             As for `Gradients`.
         """
-        found = self._programs.again(1, (inputs, target)) if sample_weight is None else None
+        found = None
+        if sample_weight is None:
+            found = self._programs.again(1, (inputs, target), current.evaluates)
         program, n, values = found or self._programs.prepare(
             _as_batch(inputs, target, sample_weight)
         )

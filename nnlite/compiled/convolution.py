@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, NamedTuple
 
@@ -64,8 +65,7 @@ def _suits_loops(layer: Conv, axes: Axes) -> bool:
 def _suits_winograd(layer: Conv, axes: Axes) -> bool:
     is_wide = layer.groups == 1 and min(layer.in_channels, layer.out_channels) >= _MANY_CHANNELS
     kernel = [(axis.taps, axis.stride, axis.dilation) for axis in axes]
-    # The gradient of x is a convolution of that of y, with 2 - padding rows of zeros around it.
-    return is_wide and kernel == [(3, 1, 1)] * 2 and all(axis.padding < 3 for axis in axes)
+    return is_wide and kernel == [(3, 1, 1)] * 2
 
 
 def _bias_gradient(code: Code, bias: Value | None, dy: Value) -> None:
@@ -352,16 +352,13 @@ def _by_winograd(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     def backward(dy: Value) -> None:
         grads = dy.view(*y.shape)
         _bias_gradient(code, bias, dy)
-        if weight.needs_grad:
-            with code.gradient(weight) as dw:
-                code(f"winograd_kernels({x.view(*x.shape)}, {grads}, {dw})")
-        if x.needs_grad:
-            with code.gradient(x) as dx:
-                code(f"""
-                    kernels = np.empty(({layer.in_channels}, {layer.out_channels}, 3, 3), real)
-                    turn({weight}, kernels)
-                    zeros = np.zeros({layer.in_channels}, real)
-                    winograd({grads}, kernels, zeros, {dx.view(*x.shape)})
-                """)
+        of_kernels = of_images = "np.empty((0, 0, 0, 0), real)"  # to be left out
+        with contextlib.ExitStack() as gradients:
+            if weight.needs_grad:
+                of_kernels = str(gradients.enter_context(code.gradient(weight)))
+            if x.needs_grad:
+                of_images = gradients.enter_context(code.gradient(x)).view(*x.shape)
+            given = f"{x.view(*x.shape)}, {grads}, {weight}"
+            code(f"winograd_backward({given}, {of_kernels}, {of_images})")
 
     return y, backward

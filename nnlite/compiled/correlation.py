@@ -19,7 +19,10 @@ def correlate(
     images: Images, kernels: Images, bias: Vector, out: Images,
     top: int, left: int, row_stride: int, column_stride: int, row_step: int, column_step: int,
 ) -> None:  # fmt: skip
-    """Write the correlation of images with kernels, plus bias: two kernels at a time."""
+    """Write the correlation of images with kernels, plus bias.
+
+    Two kernels of a group are applied at a time, as far as there are two.
+    """
     batch, channels, height, columns = images.shape
     count, depth, rows, taps = kernels.shape
     width = _extent(columns, out.shape[3], taps, column_stride, left, column_step)
@@ -33,7 +36,15 @@ def correlate(
         for first in range(0, count, per_group):
             start = first // per_group * depth
             for o0 in range(first, first + per_group, 2):
-                o1 = min(o0 + 1, first + per_group - 1)
+                o1 = o0 + 1
+                if o1 == first + per_group:
+                    for p in range(windows):
+                        line0[p] = bias[o0]
+                    for c in range(depth):
+                        channel, row = image[start + c], row_step * width
+                        add_row(channel, row, kernels[o0, c], line0, windows, 0, column_step)
+                    take(line0, row_stride * width, column_stride, out[b, o0])
+                    continue
                 for p in range(windows):
                     line0[p] = bias[o0]
                     line1[p] = bias[o1]
@@ -61,7 +72,6 @@ def correlate_kernels(
     image = np.zeros((channels, pixels), images.dtype)
     windows = (grads.shape[2] - 1) * row_stride * width + (grads.shape[3] - 1) * column_stride + 1
     line0, line1 = np.zeros(windows, images.dtype), np.zeros(windows, images.dtype)
-    rest = np.empty((rows, taps), out.dtype)
     per_group = count * depth // channels
     out[:] = 0
     for b in range(batch):
@@ -69,13 +79,16 @@ def correlate_kernels(
         for first in range(0, count, per_group):
             start = first // per_group * depth
             for o0 in range(first, first + per_group, 2):
-                o1 = min(o0 + 1, first + per_group - 1)
+                o1, row = o0 + 1, row_step * width
                 spread(grads[b, o0], line0, row_stride * width, column_stride)
+                if o1 == first + per_group:
+                    for c in range(depth):
+                        add_sum(image[start + c], row, line0, out[o0, c], column_step)
+                    continue
                 spread(grads[b, o1], line1, row_stride * width, column_stride)
                 for c in range(depth):
-                    second = out[o1, c] if o1 > o0 else rest
-                    channel, row = image[start + c], row_step * width
-                    add_sums(channel, row, line0, line1, out[o0, c], second, column_step)
+                    channel = image[start + c]
+                    add_sums(channel, row, line0, line1, out[o0, c], out[o1, c], column_step)
 
 
 def correlate_images(
@@ -107,7 +120,17 @@ def correlate_images(
         for first in range(0, channels, depth):
             start = first // depth * per_group
             for c0 in range(0, depth, 2):
-                c1 = min(c0 + 1, depth - 1)
+                c1 = c0 + 1
+                if c1 == depth:
+                    for p in range(pixels):
+                        line0[p] = 0
+                    for o in range(start, start + per_group):
+                        add_row(
+                            flows[o], 0, turned[o, c0], line0, windows + reach,
+                            row_step * width, column_step,
+                        )  # fmt: skip
+                    take(line0[top * width + left :], width, 1, out[b, first + c0])
+                    continue
                 for p in range(pixels):
                     line0[p] = 0
                     line1[p] = 0
@@ -192,6 +215,54 @@ def add_rows(
             for p in range(count):
                 sums0[p] += f0 * x[p]
                 sums1[p] += g0 * x[p]
+            v += 1
+
+
+def add_row(
+    image: Vector, image_row: int, kernel: Matrix, line: Vector, count: int, line_row: int,
+    step: int,
+) -> None:  # fmt: skip
+    """Add the products of a channel and one kernel, as `add_rows` does for two."""
+    rows, taps = kernel.shape
+    for u in range(rows):
+        row, f, sums = image[u * image_row :], kernel[u], line[u * line_row :]
+        v = 0
+        while step == 1 and taps - v >= 3:
+            f0, f1, f2, x = f[v], f[v + 1], f[v + 2], row[v:]
+            for p in range(count):
+                sums[p] += f0 * x[p] + f1 * x[p + 1] + f2 * x[p + 2]
+            v += 3
+        while v < taps:
+            f0, x = f[v], row[v * step :]
+            for p in range(count):
+                sums[p] += f0 * x[p]
+            v += 1
+
+
+def add_sum(image: Vector, image_row: int, line: Vector, out: Matrix, step: int) -> None:
+    """Add the sums of pixels times gradients for one kernel, as `add_sums` does for two."""
+    zero = line.dtype.type(0)
+    rows, taps = out.shape
+    for u in range(rows):
+        row, s = image[u * image_row :], out[u]
+        v = 0
+        while step == 1 and taps - v >= 3:
+            x = row[v:]
+            s0 = s1 = s2 = zero
+            for p in range(len(line)):
+                s0 += line[p] * x[p]
+                s1 += line[p] * x[p + 1]
+                s2 += line[p] * x[p + 2]
+            s[v] += s0
+            s[v + 1] += s1
+            s[v + 2] += s2
+            v += 3
+        while v < taps:
+            x = row[v * step :]
+            s0 = zero
+            for p in range(len(line)):
+                s0 += line[p] * x[p]
+            s[v] += s0
             v += 1
 
 

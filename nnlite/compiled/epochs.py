@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
-from .programs import Batch
+from .programs import Batch, flat
 from .source import BATCH, Value, fixed, function, nest, product, used
 from .steps import DividedStepProgram, StepProgram
 
@@ -127,15 +127,23 @@ class DividedEpochProgram(DividedStepProgram):
                 loss, output = self._computed_of(data, rows)
             except ValueError:
                 break
-            if not self.call("update", len(rows), [], of_step):
+            if not self.call("are_finite", len(rows), []):
                 break
-            self._commit(len(rows))
-            self._update.advance()
+            self._move(len(rows), of_step)
             losses.append(loss)
             results.append(output)
         return losses, np.concatenate(results) if outputs and results else np.empty(0)
 
     def _computed_of(self, data: Batch, rows: Array) -> tuple[float, Any]:
-        """Compute the gradients of some samples of a data set."""
-        values = self.values([array[rows] for array in data.arrays], len(rows))
-        return self._computed(values, len(rows))
+        """Compute the gradients of some samples of a data set, each thread those of its own."""
+        n = len(rows)
+        drawn = dict(zip(self.code.per_call, self.drawn(n), strict=True))
+
+        def part_of(start: int, stop: int) -> dict[str, Any]:
+            given = zip(self.code.kinds.items(), data.arrays, strict=True)
+            values = {name: flat(a[rows[start:stop]], dtype) for (name, dtype), a in given}
+            return values | {
+                name: self._of_samples(array, name, n, start, stop) for name, array in drawn.items()
+            }
+
+        return self._computed(n, part_of)

@@ -20,6 +20,7 @@ from . import programs
 from .compile import CompiledModel, Gradients, _check
 from .containers import check_forms
 from .epochs import DividedEpochProgram, EpochProgram
+from .gradients import write_passes
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
 from .steps import StepProgram
@@ -56,9 +57,9 @@ class CompiledFit:
             if not free:
                 raise FixedBatchError
             _check(batch, model, loss)
-            arguments = model, loss, batch, n, free, native, optimizer, max_norm
-            divided = DividedEpochProgram(*arguments)
-            return divided if len(divided.bounds(n)) > 1 else EpochProgram(*arguments)
+            passes = write_passes(model, loss, batch, n, free)
+            kind = DividedEpochProgram if len(passes.bounds(n)) > 1 else EpochProgram
+            return kind(passes, native, optimizer, max_norm)
 
         self._epochs = programs.Programs(build)
         self._can_loop = True

@@ -22,6 +22,12 @@ NAMES = {
     "normal_pdf": ("normal_pdf_single", "normal_pdf_double"),
 }
 
+
+def view(array: Any, *sizes: int) -> Any:
+    """Return the array with another shape; it is in C order."""
+    return array.reshape(sizes)
+
+
 _single = np.float32
 _int = np.int32
 _LOG2_E = _single(1.44269504)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +12,16 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from .programs import Batch, Program, call_values, returned, write_forward
-from .source import Sums, Value, fixed, function, handed_on, stages
+from .source import Code, Sums, Value, fixed, function, handed_on, stages
 from .split import bounds_of_parts, is_separable
 
 _ADDITION = """\
 for i in range(total.size):
     total[i] = real(factor) * total[i] + real(weight) * part[i]"""
+
+
+# From the first sample and the end of a part of a batch to its values by name.
+PartOf = Callable[[int, int], dict[str, Any]]
 
 
 class _Stage(NamedTuple):
@@ -37,6 +41,49 @@ class _Stage(NamedTuple):
     sums: tuple[str, ...]
 
 
+class Passes(NamedTuple):
+    """Forward, loss and backward of a model as statements, for batches such as one of n samples.
+
+    Attributes
+    ----------
+    code : Code
+    model, loss : Layer
+    given, outputs : sequence of Value
+        The arguments of a call, and the outputs of the model.
+    is_separable : bool
+        Whether threads may compute parts of a batch.
+    needs_sums : bool
+        Whether they wait for each other, for sums over the batch.
+    """
+
+    code: Code
+    model: nn.Layer
+    loss: nn.Layer
+    given: Sequence[Value]
+    outputs: list[Value]
+    is_separable: bool
+    needs_sums: bool
+
+    def bounds(self, n: int) -> list[tuple[int, int]]:
+        """Return the bounds of the parts that threads compute of a batch of n samples."""
+        return bounds_of_parts(self.code, n, True) if self.is_separable else [(0, n)]
+
+
+def write_passes(model: nn.Layer, loss: nn.Layer, batch: Batch, n: int, free: bool) -> Passes:
+    """Write forward, loss and backward of a model."""
+    code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
+    others = call_values(code, batch, n)[len(inputs) :]
+    code.apply_loss(loss, *outputs, *others)
+    given = [*inputs, *others]
+    can_split = is_separable(code, [*given, *outputs], model, loss)
+    has_sums = any(isinstance(line, Sums) for line in code.forward)
+    if has_sums and len(bounds_of_parts(code, n, True)) == 1:
+        can_split = False  # one function is enough
+    needs_sums = has_sums and can_split
+    code.write_backward([], [], [], of_part=needs_sums)
+    return Passes(code, model, loss, given, outputs, can_split, needs_sums)
+
+
 class LossProgram(Program):
     """The function ``gradients`` of a model with its loss.
 
@@ -44,30 +91,15 @@ class LossProgram(Program):
     ends, and another goes on.
     """
 
-    def __init__(
-        self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
-        native: bool,
-    ) -> None:
-        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
-        super().__init__(code, native)
-        self.outputs = outputs
-        others = call_values(code, batch, n)[len(inputs) :]
-        code.apply_loss(loss, *outputs, *others)
-        self._can_split = is_separable(code, [*inputs, *others, *outputs], model, loss)
-        has_sums = any(isinstance(line, Sums) for line in code.forward)
-        if has_sums and len(self.bounds(n)) == 1:
-            self._can_split = False  # one function is enough
-        self._needs_sums = has_sums and self._can_split
-        code.write_backward([], [], [], of_part=self._needs_sums)
-        self._averages = bool(code.divisor)
+    def __init__(self, passes: Passes, native: bool) -> None:
+        super().__init__(passes.code, native)
+        self.outputs = passes.outputs
+        self.bounds = passes.bounds
+        self._can_split, self._needs_sums = passes.is_separable, passes.needs_sums
+        self._averages = bool(passes.code.divisor)
         # Of each thread but the first: its gradients by name.
         self._gradients_of_parts: list[dict[str, Array]] = []
-        self._assemble(model, loss, [*inputs, *others])
+        self._assemble(passes.model, passes.loss, passes.given)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         self._define_gradients(given)
@@ -108,27 +140,33 @@ class LossProgram(Program):
         super().bind_anew()
         self._gradients_of_parts = []
 
-    def bounds(self, n: int) -> list[tuple[int, int]]:
-        """Return the bounds of the parts that threads compute of a batch of n samples."""
-        return bounds_of_parts(self.code, n, True) if self._can_split else [(0, n)]
-
     def compute(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
-        loss, output = self._computed(values, n)
+        loss, output = self._computed(n, functools.partial(self._part, values, n))
         self._commit(n)
         return loss, output
 
-    def _computed(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
-        """Compute the gradients; what is divided leaves the buffers to `_commit`."""
+    def _part(self, values: Sequence[Any], n: int, start: int, stop: int) -> dict[str, Any]:
+        """Return the values of a part of a call of n samples, by name."""
+        return {
+            name: self._of_samples(array, name, n, start, stop)
+            for name, array in zip(self.names, values, strict=True)
+        }
+
+    def _computed(self, n: int, part_of: PartOf) -> tuple[float, Any]:
+        """Compute the gradients; what is divided leaves the buffers to `_commit`.
+
+        ``part_of(start, stop)`` returns the values of some of the n samples, by name.
+        """
         bounds = self.bounds(n)
         if len(bounds) > 1:
             try:
-                return self._compute_parts(values, n, bounds)
+                return self._compute_parts(n, part_of, bounds)
             except ValueError:  # labels of a part may all be ignored, where those of all are not
                 pass
         if self._needs_sums:
-            return self._compute_parts(values, n, [(0, n)])
-        loss, _, *outputs = self.call("gradients", n, values)
+            return self._compute_parts(n, part_of, [(0, n)])
+        loss, _, *outputs = self._call_with("gradients", n, part_of(0, n), self._bound["gradients"])
         return float(loss), self._shaped(outputs, n)
 
     @property
@@ -147,24 +185,23 @@ class LossProgram(Program):
             self._call_with("commit", n, self._parts[0], self._bound["commit"])
 
     def _compute_parts(
-        self, values: Sequence[Any], n: int, bounds: list[tuple[int, int]]
+        self, n: int, part_of: PartOf, bounds: list[tuple[int, int]]
     ) -> tuple[float, Any]:
         """Let each thread compute the gradients of a part, and add them."""
         while len(self._gradients_of_parts) < len(bounds) - 1:
             self._gradients_of_parts.append(super().bindings())
-        # The variables of each part, by name.
-        parts = self._parts = [
-            {
-                name: self._of_samples(array, name, n, *part)
-                for name, array in zip(self.names, values, strict=True)
-            }
-            for part in bounds
-        ]
+        # The variables of each part, by name. The values are picked by its thread.
+        parts: list[dict[str, Any]] = [{} for _ in bounds]
+        self._parts = parts
+
+        def compute(stage: _Stage, part: int) -> None:
+            start, stop = bounds[part]
+            if not parts[part]:
+                parts[part].update(part_of(start, stop))
+            self._compute_part(stage, part, stop - start)
+
         for stage in self._stages:
-            calls = [
-                functools.partial(self._compute_part, stage, part, stop - start)
-                for part, (start, stop) in enumerate(bounds)
-            ]
+            calls = [functools.partial(compute, stage, part) for part in range(len(bounds))]
             self._run_parts(stage.name, calls)
             for name in stage.sums:
                 total = functools.reduce(np.add, [part[name] for part in parts])

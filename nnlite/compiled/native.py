@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import glob
 import hashlib
 import importlib.util
@@ -20,7 +21,7 @@ import tempfile
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -122,25 +123,42 @@ def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Func
 
 
 def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
-    for routine, place in ROUTINES.items():
-        if hasattr(module, routine):
-            _link(place, routine, np.dtype(module.real), cache)
-    return _dispatcher(getattr(module, name), types, cache)
+    with _without_collection():
+        for routine, place in ROUTINES.items():
+            if hasattr(module, routine):
+                _link(place, routine, np.dtype(module.real), cache)
+        return _dispatcher(getattr(module, name), types, cache, is_routine=False)
 
 
-def _dispatcher(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Context in which no garbage is collected.
+
+    Numba makes millions of objects that live until the end of a compilation. Looking through them
+    again and again takes a tenth of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _dispatcher(function: Function, types: tuple[Any, ...], cache: bool, is_routine: bool) -> Any:
     """Return a function that Numba has compiled, or loaded, for these types alone.
 
     Machine code that cannot be loaded is deleted, and compiled anew.
     """
     try:
-        return _jitted(function, types, cache)
+        return _jitted(function, types, cache, is_routine)
     except OSError:
         raise
     except Exception:
         if not cache or not _forget(function):
             raise
-    return _jitted(function, types, cache)
+    return _jitted(function, types, cache, is_routine)
 
 
 def _forget(function: Function) -> bool:
@@ -153,8 +171,16 @@ def _forget(function: Function) -> bool:
     return bool(paths)
 
 
-def _jitted(function: Function, types: tuple[Any, ...], cache: bool) -> Any:
-    jit = _numba().njit(cache=cache, nogil=True, fastmath=_FAST, error_model="numpy")
+def _jitted(function: Function, types: tuple[Any, ...], cache: bool, is_routine: bool) -> Any:
+    jit = _numba().njit(
+        cache=cache,
+        nogil=True,
+        fastmath=_FAST,
+        error_model="numpy",
+        # Routines are called from machine code alone, and no function is called from C.
+        no_cpython_wrapper=is_routine,
+        no_cfunc_wrapper=True,
+    )
     dispatcher = jit(function)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", _numba().core.errors.NumbaPerformanceWarning)
@@ -178,7 +204,7 @@ def _link(place: str, name: str, real: np.dtype[Any], cache: bool) -> Any:
     for called in function.__code__.co_names:
         if called in _functions(place, cache) and not called.startswith("_"):
             _link(place, called, real, cache)
-    dispatcher = _dispatcher(function, _argument_types(function, real), cache)
+    dispatcher = _dispatcher(function, _argument_types(function, real), cache, is_routine=True)
     (compiled,) = dispatcher.overloads.values()
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     llvmlite.binding.add_symbol(_symbol(name, real), address)
@@ -250,6 +276,43 @@ def _let_numba_call(routine: Function) -> None:
     extending.lower_builtin(routine, types.VarArg(types.Any))(lowered)
 
 
+def _let_numba_view() -> None:
+    """Let Numba compile a call of `functions.view` as no more than the new shape and its strides.
+
+    Its own ``reshape`` finds out at run time whether it can do without a copy, which takes longer
+    to compile than anything else in many models.
+    """
+    import numba
+    import numba.core.imputils
+    import numba.core.typing.templates
+    import numba.np.arrayobj
+
+    types: Any = numba.types
+    extending: Any = numba.extending
+    templates: Any = numba.core.typing.templates
+    returned: Any = numba.core.imputils.impl_ret_borrowed
+    fill: Any = numba.np.arrayobj.populate_array
+
+    @templates.infer_global(functions.view)
+    class View(templates.AbstractTemplate):  # type: ignore[misc]
+        def generic(self, given: Any, by_keyword: Any) -> Any:
+            array, *sizes = given
+            if not isinstance(array, types.Array) or array.layout != "C":
+                return None
+            return array.copy(ndim=len(sizes))(array, *(types.intp for _ in sizes))
+
+    def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+        array = context.make_array(called.args[0])(context, builder, arguments[0])
+        view = context.make_array(called.return_type)(context, builder)
+        sizes, strides = arguments[1:], [array.itemsize]
+        for size in reversed(sizes[1:]):
+            strides.insert(0, builder.mul(strides[0], size))
+        fill(view, array.data, sizes, strides, array.itemsize, array.meminfo, array.parent)
+        return returned(context, builder, called.return_type, view._getvalue())
+
+    extending.lower_builtin(functions.view, types.Array, types.VarArg(types.Any))(lowered)
+
+
 def _numba() -> Any:
     """Return Numba, which knows the functions that the source calls."""
     try:
@@ -279,6 +342,7 @@ def _register() -> None:
         for name, routine in vars(_module(place)).items():
             if inspect.isfunction(routine) and not name.startswith("_"):
                 _let_numba_call(routine)
+    _let_numba_view()
     _use_one_blas_thread()
     _keep_freed_memory()
     _registered = True

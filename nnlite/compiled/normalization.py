@@ -65,8 +65,9 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
         sums, products = code.name("sums"), code.name("products")
         code(f"a, g = {x.view(*sizes.values())}, {dy.view(*sizes.values())}")
         code(f"{sums}, {products} = np.empty({features}), np.empty({features})")
-        normalized = f"(a[{at}] - {mean}[j]) * {scale}[j]"
-        _sums(code, sizes, {sums: f"g[{at}]", products: f"g[{at}] * {normalized}"})
+        centred = f"(a[{at}] - {mean}[j])"
+        _sums(code, sizes, {sums: f"g[{at}]", products: f"g[{at}] * {centred}"})
+        code(nest({"j": features}, f"{products}[j] *= {scale}[j]"))
         for parameter, total in ((weight, products), (bias, sums)):
             if parameter is not None and parameter.needs_grad:
                 with code.gradient(parameter) as part:
@@ -77,10 +78,13 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
             code.sum_over_batch(sums, products)
         with code.gradient(x) as dx:
             code(f"b = {dx.view(*sizes.values())}")
-            slope = f"g[{at}]"
+            value = f"g[{at}]"
             if of_batch:
-                slope += f" - ({sums}[j] + {normalized} * {products}[j]) / ({count})"
-            code(nest(sizes, f"b[{at}] = {factor} * ({slope})"))
+                # Divisions take as long as the loop over all samples does without them.
+                code(nest({"j": features}, f"{sums}[j] /= {count}"))
+                code(nest({"j": features}, f"{products}[j] *= {scale}[j] / {count}"))
+                value = f"({value} - {sums}[j] - {centred} * {products}[j])"
+            code(nest(sizes, f"b[{at}] = {value} * {factor}"))
 
     return y, backward
 

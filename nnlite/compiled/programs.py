@@ -128,13 +128,16 @@ class Program:
 
     # ---- the arrays ----
 
-    def is_current(self) -> bool:
-        """Whether nothing can have changed since `fits` was true: a quick test."""
-        # Where single layers are in another mode than the others, `fits` has to look.
+    def is_current(self, evaluates: bool | None) -> bool:
+        """Whether nothing can have changed since `fits` was true: a quick test.
+
+        `evaluates` is whether all layers are in evaluation mode now, or None: where some were put
+        into training, `fits` has to look.
+        """
         return (
             changes.attributes is self._attributes
-            and current.evaluates is self._evaluates
-            and self._evaluates is not None
+            and evaluates is self._evaluates
+            and evaluates is not None
         )
 
     def fits(self) -> bool:
@@ -405,7 +408,7 @@ class Programs:
         """Return the program for this batch, bound to the current arrays, and the batch size."""
         given = [(array.dtype, array.shape) for array in batch.arrays]
         key, n = _kind((batch.inputs, batch.keywords), *given)
-        if key in self._fixed:
+        if key in self._fixed or n == 0:  # an empty batch is refused while its source is written
             key = n, key
         programs = self._programs.setdefault(key, [])
         program = self._fitting(programs) or self._built(batch, n, key)
@@ -415,20 +418,27 @@ class Programs:
 
     def prepare(self, batch: Batch) -> tuple[Any, int, list[Any]]:
         """Return the program for this batch, the batch size, and the values of the call."""
-        found = None if batch.keywords else self.again(batch.inputs, batch.arrays)
+        found = None
+        if not batch.keywords:
+            found = self.again(batch.inputs, batch.arrays, current.evaluates)
         if found is None:
             program, n = self.find(batch)
             found = program, n, program.values(batch.arrays, n)
         return found
 
-    def again(self, inputs: int, arrays: Sequence[Any]) -> tuple[Any, int, list[Any]] | None:
+    def again(
+        self, inputs: int, arrays: Sequence[Any], evaluates: bool | None
+    ) -> tuple[Any, int, list[Any]] | None:
         """Return what `prepare` returns, if the call is like the latest one; else None.
 
         It is so for arrays as machine code takes them, of the same dtypes and shapes, while nothing
-        has changed: a quick test. The first arrays are the `inputs`, none given by keyword.
+        has changed: a quick test. The first arrays are the `inputs`, none given by keyword; for
+        `evaluates` see `Program.is_current`.
         """
         latest_inputs, kinds, program, n = self._latest
-        if inputs != latest_inputs or len(arrays) != len(kinds) or not program.is_current():
+        if inputs != latest_inputs or len(arrays) != len(kinds):
+            return None
+        if not program.is_current(evaluates):
             return None
         values = []
         for array, (dtype, shape) in zip(arrays, kinds):  # noqa: B905 - of equal lengths
@@ -443,7 +453,7 @@ class Programs:
 
     def _fitting(self, programs: list[Program]) -> Program | None:
         for program in programs:
-            if program.is_current():
+            if program.is_current(current.evaluates):
                 return program
         for program in programs.copy():
             try:

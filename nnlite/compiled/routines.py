@@ -23,8 +23,7 @@ ROUTINES = {
     "correlate_kernels": "correlation",
     "correlate_images": "correlation",
     "winograd": "winograd",
-    "winograd_kernels": "winograd",
-    "turn": "winograd",
+    "winograd_backward": "winograd",
 }
 
 # Arrays are in C order; `Real` is one of their elements, and `Places` is a matrix of int32.

@@ -47,7 +47,7 @@ _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
-    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|"
+    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|"
     + "|".join((*functions.NAMES, *ROUTINES))
 )
 
@@ -126,7 +126,8 @@ class Value:
 
     def view(self, *sizes: Size) -> str:
         """Return the expression for the array with the shape `sizes`."""
-        return f"{self}.reshape({', '.join(f'{size}' for size in sizes)})"
+        shape = ", ".join(f"{size}" for size in sizes)
+        return f"{self}.reshape({shape})" if -1 in sizes else f"{_MARK}view({self}, {shape})"
 
     def with_shape(self, shape: Shape) -> Value:
         """Return the same array as a value of another shape."""
@@ -483,6 +484,8 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         for name, (of_single, of_double) in functions.NAMES.items()
         if name in used
     ]
+    if "view" in used:
+        imports.append("view")
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
     for name, module in ROUTINES.items():
         if name in used:

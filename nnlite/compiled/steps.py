@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,10 @@ import nnlite as nn
 
 from ..changes import changes
 from ..engine.arrays import Array
-from .gradients import LossProgram
+from ..engine.blas import share
+from .gradients import LossProgram, Passes
 from .optimizers import Update
-from .programs import Batch, OutdatedError
+from .programs import OutdatedError
 from .source import BATCH, Value
 
 
@@ -24,18 +26,15 @@ class StepProgram(LossProgram):
 
     def __init__(
         self,
-        model: nn.Layer,
-        loss: nn.Layer,
-        batch: Batch,
-        n: int,
-        free: bool,
+        passes: Passes,
         native: bool,
         optimizer: nn.Optimizer,
         max_norm: float | None,
     ) -> None:
         self._optimizer = optimizer
         self._max_norm = max_norm
-        super().__init__(model, loss, batch, n, free, native)
+        self._seen_gradients: object = object()  # of `changes`, when `fits` was true
+        super().__init__(passes, native)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         code = self.code
@@ -56,12 +55,12 @@ class StepProgram(LossProgram):
         runs = self._optimizer.runs()
         self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
-    def is_current(self) -> bool:
+    def is_current(self, evaluates: bool | None) -> bool:
         return (
-            super().is_current()
-            and changes.gradients is self._seen_gradients
-            and not self._update.is_overtaken()
+            changes.gradients is self._seen_gradients
             and self._update.fits()
+            and not self._update.is_overtaken()
+            and super().is_current(evaluates)
         )
 
     def fits(self) -> bool:
@@ -118,18 +117,35 @@ class DividedStepProgram(StepProgram):
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         self._gather()
         self._define_gradients(given)
-        update = self.code.resolved("\n".join(self._update.lines))
-        lines = [*self._update.checks, update, "return True"]
-        doc = "Move the parameters, and return True; or False if a gradient is not finite."
-        self.define(
-            "update", [], lines, doc if self._keeps else "Move the parameters.", self._update.names
-        )
+        if self._keeps:
+            lines = [*self._update.checks, "return True"]
+            self.define("are_finite", [], lines, "Return whether all gradients are finite.")
+        lines = [self.code.resolved("\n".join(self._update.lines))]
+        self.define("update", [], lines, "Move the parameters.", self._update.names)
         kind = type(self._optimizer).__name__
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
     def step(self, values: Sequence[Any], n: int) -> float:
-        loss, _ = self._computed(values, n)
-        self.call("update", n, [], self._update.numbers())
+        loss, _ = self._computed(n, functools.partial(self._part, values, n))
+        self._move(n, self._update.numbers())
+        return loss
+
+    def _move(self, n: int, numbers: Sequence[float]) -> None:
+        """Move the parameters and the buffers, by what was computed last for n samples.
+
+        Threads move parts of many parameters, unless all gradients are clipped together.
+        """
+        arrays = self._bound["update"]
+        length = max(map(len, arrays), default=1)
+
+        def update(start: int, stop: int) -> None:
+            parts = [a[len(a) * start // length : len(a) * stop // length] for a in arrays]
+            self.call("update", n, [], numbers, parts)
+
+        if "update" in self._compiled and self._max_norm is None:
+            share(update, length, sum(array.nbytes for array in arrays))
+        else:
+            update(0, length)
+            self._compiled.add("update")
         self._commit(n)
         self._update.advance()
-        return loss

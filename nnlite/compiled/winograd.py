@@ -10,14 +10,20 @@ kernel they take four products (Winograd's F(2, 3))::
 
 In two dimensions this is done with rows and then with columns. A tile of 2x2 outputs has 4x4 sums
 of inputs, and each of the 16 is multiplied by a factor of its own and summed over the channels: 16
-matrix products for all tiles of a sample. The gradients of the factors are 16 products of the same
-sums, with G₀ and G₁ the gradients of y₀ and y₁::
+matrix products for all tiles of a sample. With G₀ and G₁ the gradients of y₀ and y₁, those of the
+products are::
 
     dm₀ = G₀        dm₁ = G₀ + G₁        dm₂ = G₀ - G₁        dm₃ = -G₁
 
-Rows of pixels are added first. Then the tiles of a sample are one long line, in which tile t begins
-at pixel 2t, and the sums along the rows are one loop over t. For this each row of tiles has one
-tile more than there are outputs; its results are not used.
+16 matrix products of them with the sums are the gradients of the factors, and 16 with the factors
+those of the sums, e₀ … e₃. A pixel gets what the tiles around it add::
+
+    dd₀ += e₀       dd₁ += e₁ - e₂ + e₃  dd₂ += e₁ + e₂ - e₀  dd₃ -= e₃
+
+Loops run over long lines. The even rows of an image are one line, and so are the odd ones: sums of
+rows are one loop. Then the tiles of a group of samples are one line, in which tile t begins at
+pixel 2t, and sums along the rows are one loop over t. For this each row of tiles has one tile more
+than there are outputs; its results are not used.
 
 The functions are plain Python that Numba compiles: once for each dtype, and not for each layer.
 
@@ -42,94 +48,127 @@ def winograd(images: Images, kernels: Images, bias: Vector, out: Images) -> None
     The size of the result tells how many zeros there are around the images.
     """
     batch, channels = images.shape[:2]
-    top, left = (out.shape[2] - images.shape[2]) // 2 + 1, (out.shape[3] - images.shape[3]) // 2 + 1
-    height, width = (out.shape[2] + 1) // 2, (out.shape[3] + 1) // 2 + 1
-    tiles = height * width
-    group = max(1, _TILES // tiles)
+    top, left, width, tiles, group = _geometry(images, out)
     factors = np.empty((16, len(kernels), channels), images.dtype)
     kernel_sums(kernels, factors)
+    pixels = np.zeros((2, 2 * (tiles + width)), images.dtype)
+    lines = np.zeros((4, 2 * group * tiles + 2), images.dtype)
     sums = np.zeros((16, channels, group * tiles), images.dtype)
     products = np.empty((16, len(kernels), group * tiles), images.dtype)
-    lines = np.zeros((4, 2 * tiles + 2), images.dtype)
-    halves = np.empty((4, 2 * tiles), images.dtype)
     for first in range(0, batch, group):
         count = min(group, batch - first)
-        for b in range(count):
-            for c in range(channels):
-                tile_sums(images[first + b, c], top, left, width, lines, sums, c, b * tiles)
+        for c in range(channels):
+            for b in range(count):
+                spread(images[first + b, c], top, left, width, pixels)
+                row_sums(pixels, width, b * tiles, lines)
+            tile_sums(lines, count * tiles, sums, c)
         for k in range(len(factors)):
             np.dot(factors[k], sums[k], products[k])
-        for b in range(count):
-            for o in range(len(kernels)):
-                merge(products, o, b * tiles, width, halves, bias[o], out[first + b, o])
+        for o in range(len(kernels)):
+            merge(products, o, count * tiles, lines)
+            for b in range(count):
+                merge_rows(lines, width, b * tiles, bias[o], out[first + b, o])
 
 
-def winograd_kernels(images: Images, grads: Images, out: Images) -> None:
-    """Write the gradient of the kernels of `winograd`, given that of its result."""
+def winograd_backward(
+    images: Images, grads: Images, kernels: Images, kernel_grads: Images, image_grads: Images
+) -> None:
+    """Write the gradients of the kernels and the images of `winograd`, given that of its result.
+
+    A gradient whose array is empty is left out.
+    """
     batch, channels = images.shape[:2]
-    top = (grads.shape[2] - images.shape[2]) // 2 + 1
-    left = (grads.shape[3] - images.shape[3]) // 2 + 1
-    height, width = (grads.shape[2] + 1) // 2, (grads.shape[3] + 1) // 2 + 1
-    tiles = height * width
-    group = max(1, _TILES // tiles)
-    sums = np.zeros((16, channels, group * tiles), images.dtype)
-    flows = np.zeros((16, len(out), group * tiles), images.dtype)
-    lines = np.zeros((4, 2 * tiles + 2), images.dtype)
-    of_grads = np.zeros((4, 2 * tiles), images.dtype)
-    total = np.zeros((16, len(out), channels), images.dtype)
-    part = np.empty((len(out), channels), images.dtype)
+    out_channels = len(kernels)
+    top, left, width, tiles, group = _geometry(images, grads)
+    factors = np.empty((16, out_channels, channels), grads.dtype)
+    kernel_sums(kernels, factors)
+    pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
+    grad_pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
+    lines = np.zeros((4, 2 * group * tiles + 2), grads.dtype)
+    result = np.empty((2, 2 * (tiles + width)), grads.dtype)
+    grad_lines = np.zeros((4, 2 * tiles + 4 * width), grads.dtype)
+    sums = np.zeros((16, channels, group * tiles), grads.dtype)
+    flows = np.zeros((16, out_channels, group * tiles), grads.dtype)
+    part = np.empty((out_channels, channels), grads.dtype)
+    total = np.zeros((16, out_channels, channels), grads.dtype)
     for first in range(0, batch, group):
         count = min(group, batch - first)
-        for b in range(count):
+        for o in range(out_channels):
+            for b in range(count):
+                spread(grads[first + b, o], 0, 0, width, grad_pixels)
+                row_flows(grad_pixels, width, b * tiles, lines)
+            tile_flows(lines, count * tiles, flows, o)
+        if kernel_grads.size:
             for c in range(channels):
-                tile_sums(images[first + b, c], top, left, width, lines, sums, c, b * tiles)
-            for o in range(len(out)):
-                tile_flows(grads[first + b, o], width, of_grads, flows, o, b * tiles)
-        for k in range(len(flows)):
-            for o in range(len(out)):
-                for t in range(count * tiles, group * tiles):
-                    flows[k, o, t] = 0
-            np.dot(flows[k], sums[k].T, part)
-            for o in range(len(out)):
+                for b in range(count):
+                    spread(images[first + b, c], top, left, width, pixels)
+                    row_sums(pixels, width, b * tiles, lines)
+                tile_sums(lines, count * tiles, sums, c)
+            for k in range(len(flows)):
+                for o in range(out_channels):
+                    for t in range(count * tiles, group * tiles):
+                        flows[k, o, t] = 0
+                np.dot(flows[k], sums[k].T, part)
+                for o in range(out_channels):
+                    for c in range(channels):
+                        total[k, o, c] += part[o, c]
+        if image_grads.size:
+            for k in range(len(flows)):
+                np.dot(factors[k].T, flows[k], sums[k])
+            for b in range(count):
                 for c in range(channels):
-                    total[k, o, c] += part[o, c]
-    kernel_gradients(total, out)
+                    merge_sums(sums, c, b * tiles, width, grad_lines, result)
+                    collect(result, top, left, width, image_grads[first + b, c])
+    if kernel_grads.size:
+        kernel_gradients(total, kernel_grads)
 
 
-def turn(kernels: Images, out: Images) -> None:
-    """Write the kernels of the input's gradient: rotated by 180°, channels exchanged."""
-    out_channels, channels, _, _ = kernels.shape
-    for o in range(out_channels):
-        for c in range(channels):
-            for u in range(3):
-                for v in range(3):
-                    out[c, o, u, v] = kernels[o, c, 2 - u, 2 - v]
+def _geometry(images: Images, out: Images) -> tuple[int, int, int, int, int]:
+    """Return the zeros above and at the left, the tiles of a row, all, and the samples at a time.
+
+    A row has one tile more than there are outputs, whose results are not used.
+    """
+    top, left = (out.shape[2] - images.shape[2]) // 2 + 1, (out.shape[3] - images.shape[3]) // 2 + 1
+    width = (out.shape[3] + 1) // 2 + 1
+    tiles = (out.shape[2] + 1) // 2 * width
+    return top, left, width, tiles, max(1, _TILES // tiles)
 
 
-def tile_sums(
-    image: Matrix, top: int, left: int, width: int, lines: Matrix, sums: Cube, c: int, start: int
-) -> None:
-    """Write the 4x4 sums of all tiles into ``sums[:, c, start:]``; `lines` are zero at the ends."""
+def spread(image: Matrix, top: int, left: int, width: int, pixels: Matrix) -> None:
+    """Write the rows of an image, with zeros around: even rows as one line, odd ones as another."""
     rows, columns = image.shape
-    tiles = lines.shape[1] // 2 - 1
-    zeros = np.zeros(columns, image.dtype)
-    for i in range(tiles // width):
-        row = 2 * i - top
-        d0 = image[row] if 0 <= row < rows else zeros
-        d1 = image[row + 1] if 0 <= row + 1 < rows else zeros
-        d2 = image[row + 2] if 0 <= row + 2 < rows else zeros
-        d3 = image[row + 3] if 0 <= row + 3 < rows else zeros
-        at = 2 * width * i + left
-        s0, s1, s2, s3 = lines[0, at:], lines[1, at:], lines[2, at:], lines[3, at:]
+    for i in range(rows):
+        line = pixels[(i + top) % 2, (i + top) // 2 * 2 * width + left :]
         for j in range(columns):
-            s0[j] = d0[j] - d2[j]
-            s1[j] = d1[j] + d2[j]
-            s2[j] = d2[j] - d1[j]
-            s3[j] = d1[j] - d3[j]
-    for k in range(len(lines)):
+            line[j] = image[i, j]
+
+
+def collect(pixels: Matrix, top: int, left: int, width: int, image: Matrix) -> None:
+    """Write an image of its even and its odd rows: the inverse of `spread`."""
+    rows, columns = image.shape
+    for i in range(rows):
+        line = pixels[(i + top) % 2, (i + top) // 2 * 2 * width + left :]
+        for j in range(columns):
+            image[i, j] = line[j]
+
+
+def row_sums(pixels: Matrix, width: int, start: int, lines: Matrix) -> None:
+    """Write the sums of the rows of a sample, whose first tile is `start`."""
+    d0, d1, d2, d3 = pixels[0], pixels[1], pixels[0, 2 * width :], pixels[1, 2 * width :]
+    s0, s1 = lines[0, 2 * start :], lines[1, 2 * start :]
+    s2, s3 = lines[2, 2 * start :], lines[3, 2 * start :]
+    for j in range(len(d2)):
+        s0[j] = d0[j] - d2[j]
+        s1[j] = d1[j] + d2[j]
+        s2[j] = d2[j] - d1[j]
+        s3[j] = d1[j] - d3[j]
+
+
+def tile_sums(lines: Matrix, tiles: int, sums: Cube, c: int) -> None:
+    """Write the 4x4 sums of the tiles into ``sums[:, c]``."""
+    for k in range(4):
         line = lines[k]
-        s0, s1 = sums[4 * k, c, start:], sums[4 * k + 1, c, start:]
-        s2, s3 = sums[4 * k + 2, c, start:], sums[4 * k + 3, c, start:]
+        s0, s1, s2, s3 = sums[4 * k, c], sums[4 * k + 1, c], sums[4 * k + 2, c], sums[4 * k + 3, c]
         for t in range(tiles):
             s0[t] = line[2 * t] - line[2 * t + 2]
             s1[t] = line[2 * t + 1] + line[2 * t + 2]
@@ -137,53 +176,75 @@ def tile_sums(
             s3[t] = line[2 * t + 1] - line[2 * t + 3]
 
 
-def merge(
-    products: Cube, o: int, start: int, width: int, lines: Matrix, bias: Real, out: Matrix
-) -> None:
-    """Write the outputs of all tiles of a sample, of their products."""
-    tiles = lines.shape[1] // 2
-    rows, columns = out.shape
-    for k in range(len(lines)):
+def merge(products: Cube, o: int, tiles: int, lines: Matrix) -> None:
+    """Write the lines whose sums are the outputs, of the products of the tiles."""
+    for k in range(4):
         line = lines[k]
-        m0, m1 = products[4 * k, o, start:], products[4 * k + 1, o, start:]
-        m2, m3 = products[4 * k + 2, o, start:], products[4 * k + 3, o, start:]
+        m0, m1 = products[4 * k, o], products[4 * k + 1, o]
+        m2, m3 = products[4 * k + 2, o], products[4 * k + 3, o]
         for t in range(tiles):
             line[2 * t] = m0[t] + m1[t] + m2[t]
             line[2 * t + 1] = m1[t] - m2[t] - m3[t]
+
+
+def merge_rows(lines: Matrix, width: int, start: int, bias: Real, out: Matrix) -> None:
+    """Write the outputs of a sample, whose first tile is `start`."""
+    rows, columns = out.shape
     for i in range(rows):
-        at = i // 2 * 2 * width
-        y, m0, m1, m2, m3 = out[i], lines[0, at:], lines[1, at:], lines[2, at:], lines[3, at:]
+        at = 2 * (start + i // 2 * width)
+        m0, m1, m2, m3 = lines[0, at:], lines[1, at:], lines[2, at:], lines[3, at:]
         if i % 2:
             for j in range(columns):
-                y[j] = m1[j] - m2[j] - m3[j] + bias
+                out[i, j] = m1[j] - m2[j] - m3[j] + bias
         else:
             for j in range(columns):
-                y[j] = m0[j] + m1[j] + m2[j] + bias
+                out[i, j] = m0[j] + m1[j] + m2[j] + bias
 
 
-def tile_flows(grad: Matrix, width: int, lines: Matrix, flows: Cube, o: int, start: int) -> None:
-    """Write the gradients of the 4x4 products of all tiles into ``flows[:, o, start:]``."""
-    rows, columns = grad.shape
-    tiles = lines.shape[1] // 2
-    zeros = np.zeros(columns, grad.dtype)
-    for i in range(tiles // width):
-        g0, g1 = grad[2 * i], grad[2 * i + 1] if 2 * i + 1 < rows else zeros
-        at = 2 * width * i
-        f0, f1, f2, f3 = lines[0, at:], lines[1, at:], lines[2, at:], lines[3, at:]
-        for j in range(columns):
-            f0[j] = g0[j]
-            f1[j] = g0[j] + g1[j]
-            f2[j] = g0[j] - g1[j]
-            f3[j] = -g1[j]
-    for k in range(len(lines)):
+def row_flows(pixels: Matrix, width: int, start: int, lines: Matrix) -> None:
+    """Write the gradients of the rows of a sample, whose first tile is `start`."""
+    g0, g1 = pixels[0, : -2 * width], pixels[1, : -2 * width]
+    f0, f1 = lines[0, 2 * start :], lines[1, 2 * start :]
+    f2, f3 = lines[2, 2 * start :], lines[3, 2 * start :]
+    for j in range(len(g0)):
+        f0[j] = g0[j]
+        f1[j] = g0[j] + g1[j]
+        f2[j] = g0[j] - g1[j]
+        f3[j] = -g1[j]
+
+
+def tile_flows(lines: Matrix, tiles: int, flows: Cube, o: int) -> None:
+    """Write the gradients of the 4x4 products of the tiles into ``flows[:, o]``."""
+    for k in range(4):
         line = lines[k]
-        f0, f1 = flows[4 * k, o, start:], flows[4 * k + 1, o, start:]
-        f2, f3 = flows[4 * k + 2, o, start:], flows[4 * k + 3, o, start:]
+        f0, f1 = flows[4 * k, o], flows[4 * k + 1, o]
+        f2, f3 = flows[4 * k + 2, o], flows[4 * k + 3, o]
         for t in range(tiles):
             f0[t] = line[2 * t]
             f1[t] = line[2 * t] + line[2 * t + 1]
             f2[t] = line[2 * t] - line[2 * t + 1]
             f3[t] = -line[2 * t + 1]
+
+
+def merge_sums(sums: Cube, c: int, start: int, width: int, lines: Matrix, pixels: Matrix) -> None:
+    """Write the gradients of the pixels of a sample, given those of the sums of its tiles.
+
+    There is a row of zeros before the first and behind the last one of `lines`.
+    """
+    for k in range(4):
+        line = lines[k, 2 * width : -2 * width]
+        s0, s1 = sums[4 * k, c, start:], sums[4 * k + 1, c, start:]
+        s2, s3 = sums[4 * k + 2, c, start:], sums[4 * k + 3, c, start:]
+        line[0] = s0[0]
+        line[1] = s1[0] - s2[0] + s3[0]
+        for t in range(len(line) // 2 - 1):
+            line[2 * t + 2] = s0[t + 1] + (s1[t] + s2[t] - s0[t])
+            line[2 * t + 3] = s1[t + 1] - s2[t + 1] + s3[t + 1] - s3[t]
+    s0, s1, s2, s3 = lines[0], lines[1], lines[2], lines[3]
+    t0, t1, t2, t3 = s0[2 * width :], s1[2 * width :], s2[2 * width :], s3[2 * width :]
+    for j in range(len(t0)):
+        pixels[0, j] = t0[j] + (s1[j] + s2[j] - s0[j])
+        pixels[1, j] = t1[j] - t2[j] + t3[j] - s3[j]
 
 
 def kernel_sums(kernels: Images, factors: Cube) -> None:

@@ -137,9 +137,9 @@ class FlatBlock:
 
     def _moving_places(self) -> list[int]:
         """Return the places of the parameters that have a gradient."""
-        changed = changes.attributes, changes.gradients
-        if changed != self._changed:
-            self._changed = changed
+        attributes, gradients = self._changed
+        if attributes is not changes.attributes or gradients is not changes.gradients:
+            self._changed = changes.attributes, changes.gradients
             self._moving = [
                 place for place, parameter in enumerate(self.parameters) if parameter.is_moving
             ]

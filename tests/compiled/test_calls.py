@@ -57,7 +57,7 @@ def test_each_call_may_have_an_array_of_another_kind(native):
 def test_a_wrong_shape_or_dtype_after_a_right_one_is_the_error_of_the_model():
     model = network()
     compiled, step = nn.compile(model, native=False), _step(model)
-    for wrong in (X[:, :1], X.astype(int), "x", None):
+    for wrong in (X[:, :1], X[:0], X.astype(int), "x", None):
         for call in (compiled, lambda x: step(x, np.array([0, 1]))):
             call(X)
             with pytest.raises((TypeError, ValueError)):
@@ -145,6 +145,46 @@ def test_what_changes_between_forward_and_backward():
     model.astype(np.float64)
     compiled.backward(grad)
     assert model[1].weight.grad.dtype == np.float64
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_predictions_one_after_the_other_are_of_the_model_as_it_is(native):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4, rng=0), nn.Dropout(0.5, rng=0))
+    compiled = nn.compile(model, native=native)
+
+    def assert_same(x=X):
+        for _ in range(3):
+            assert_allclose(nn.predict(compiled, x), nn.predict(model, x), rtol=1e-5)
+
+    assert_same()
+    assert_same(X[:1])
+    model[1].weight.data = 2 * model[1].weight.data
+    assert_same()
+    model[1].bias.data[...] = 3
+    assert_same()
+    model[2].eval()
+    assert_same()
+    model[1] = nn.Linear(6, 2, rng=1)
+    assert_same()
+    compiled(X)
+    assert_same()
+    with pytest.raises(RuntimeError, match="call forward before it"):
+        compiled.backward(np.ones((2, 2), np.float32))
+
+
+def test_a_prediction_is_a_new_array_and_an_error_is_that_of_the_model():
+    nothing = nn.compile(nn.Identity(), native=False)
+    for _ in range(3):
+        assert not np.shares_memory(nn.predict(nothing, X), X)
+    words = nn.Embedding(5, 2, rng=0)
+    compiled = nn.compile(words, native=False)
+    for _ in range(3):
+        nn.predict(compiled, np.array([[1, 4]]))
+    with pytest.raises(ValueError, match="indices") as expected:
+        nn.predict(words, np.array([[1, 5]]))
+    with pytest.raises(ValueError, match="indices") as raised:
+        nn.predict(compiled, np.array([[1, 5]]))
+    assert str(raised.value) == str(expected.value)
 
 
 def test_threads_predict_with_one_compiled_model_while_another_changes_it():

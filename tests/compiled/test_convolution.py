@@ -57,7 +57,7 @@ def wide(draw):
         draw(st.integers(16, 18)),
         draw(st.integers(16, 18)),
         3,
-        padding=draw(st.integers(0, 2)),
+        padding=draw(st.integers(0, 3)),
         bias=draw(st.booleans()),
     )
     return layer, (draw(BATCHES), layer.in_channels, draw(st.integers(3, 7)), draw(SIZES))
@@ -133,3 +133,36 @@ def test_a_nan_is_the_maximum_of_its_windows():
     y = compiled(x)
     assert_allclose(np.isnan(y[0, 0]), [[0, 1, 1], [0, 1, 1], [0, 0, 0]])
     assert compiled.backward(np.ones_like(y))[0, 0, 1, 2] == 4
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_groups_of_samples_of_which_the_last_is_smaller(frozen):
+    nn.seed(0)
+    layer = nn.Conv2d(16, 17, 3, padding=1).astype(np.float64)
+    layer.weight.requires_grad = not frozen
+    compiled = nn.compile(copy.deepcopy(layer), native=False)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 16, 7, 8))  # 20 tiles: 7 samples at a time
+    y = layer(x)
+    grad = rng.normal(size=y.shape)
+    assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
+    assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
+    weight, _ = compiled.parameters()
+    assert (weight.grad is None) == frozen
+    if not frozen:
+        assert_allclose(weight.grad, layer.weight.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_the_first_convolution_has_no_gradient_of_its_input():
+    nn.seed(0)
+    model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.Flatten(), nn.Linear(16 * 4 * 5, 2))
+    model.astype(np.float64)
+    reference, loss = copy.deepcopy(model), nn.CrossEntropy()
+    x, labels = np.random.default_rng(0).normal(size=(3, 16, 6, 7)), np.array([0, 1, 0])
+    step = nn.compile(model, nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.1), native=False)
+    step(x, labels)
+    assert "d_x" not in step.source
+    loss(reference(x), labels)
+    reference.backward(loss.backward(), input_grad=False)
+    for one, other in zip(model.parameters(), reference.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-10)

@@ -1,5 +1,7 @@
 """Native code and its cache folder."""
 
+import contextlib
+import gc
 import os
 import signal
 import stat
@@ -111,6 +113,24 @@ def test_arrays_of_another_order_or_dtype():
         assert np.allclose(nn.compile(model)(x), model(x))
 
 
+@pytest.mark.parametrize("x", [X, np.arange(6), np.arange(12.0).reshape(3, 4)], ids=str)
+def test_a_view_is_the_same_memory_in_another_shape(x):
+    source = """
+from nnlite.compiled.functions import view
+
+
+def views(n, x):
+    return view(x, n), view(x, 3, n // 3), view(x, n // 3, 1, 3)
+"""
+    for functions in (native.Native(source), native.Plain(source)):
+        for view in functions["views"](x.size, x):
+            assert view.__array_interface__ == x.reshape(view.shape).__array_interface__
+            assert view.strides == x.reshape(view.shape).strides
+    numba = pytest.importorskip("numba")
+    with pytest.raises(numba.core.errors.TypingError):
+        native.Native(source)["views"](x.size, x[::2])
+
+
 def test_equal_sources_share_machine_code_for_equal_types():
     calls = native.Native(SOURCE), native.Native(SOURCE)
     for functions in calls:
@@ -130,6 +150,22 @@ def test_functions_that_several_models_call_are_compiled_once(folder):
         np.testing.assert_allclose(compiled(x), model(x), rtol=1e-4, atol=1e-5)
     assert len(list(folder.rglob("*.winograd-*.nbc"))) == 1
     forget_routines()
+
+
+@pytest.mark.parametrize("source", [SOURCE, SOURCE.replace("x + x", "x.unknown")])
+def test_garbage_is_not_collected_while_machine_code_is_made_but_again_afterwards(folder, source):
+    numba = pytest.importorskip("numba")
+    seen = []
+    listener = numba.core.event.RecordingListener()
+    listener.on_start = lambda event: seen.append(gc.isenabled())
+    with (
+        numba.core.event.install_listener("numba:compile", listener),
+        contextlib.suppress(numba.core.errors.TypingError),
+    ):
+        native.Native(source)["twice"](3, X)
+    assert seen
+    assert not any(seen)
+    assert gc.isenabled()
 
 
 def test_a_folder_that_cannot_be_made_is_said_once_and_worked_around(folder):

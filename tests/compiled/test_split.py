@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import nnlite as nn
-from nnlite.compiled import split
+from nnlite.compiled import split, steps
 from nnlite.compiled.forms import FORMS, form
 from nnlite.compiled.programs import ModelProgram
 
@@ -25,6 +25,12 @@ def many_threads(monkeypatch):
     monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    monkeypatch.setattr(steps, "share", in_three_parts)
+
+
+def in_three_parts(work, length, size):
+    for part in range(3):
+        work(length * part // 3, length * (part + 1) // 3)
 
 
 def mlp():
@@ -161,6 +167,32 @@ def test_a_step(native, max_grad_norm):
         assert_allclose(one.data, another.data, rtol=1e-9)
         assert_allclose(one.grad, another.grad, rtol=1e-9)
     assert "def update(" in step.source
+
+
+def test_threads_move_parts_of_the_parameters_of_each_group():
+    loss, rng = nn.MeanSquaredError(), np.random.default_rng(0)
+    model = mlp()
+    twin = copy.deepcopy(model)
+    optimizer, other = (
+        nn.Adam([{"params": each[0].parameters()}, {"params": [each[2].bias], "lr": 0.1}], lr=0.01)
+        for each in (model, twin)
+    )
+    step = nn.compile(model, loss, optimizer, native=False)
+    for _ in range(3):
+        x, y = rng.normal(size=(7, 4)), rng.normal(size=(7, 3))
+        assert step(x, y) == pytest.approx(loss(twin(x), y))
+        other.zero_grad()
+        twin.backward(loss.backward(), input_grad=False)
+        other.step()
+    for one, another in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.data, another.data, rtol=1e-9)
+
+
+def test_a_step_that_moves_nothing():
+    model = mlp().requires_grad_(False)
+    step = nn.compile(model, nn.MeanSquaredError(), nn.Adam(model.parameters()), native=False)
+    x, y = np.ones((7, 4)), np.ones((7, 3))
+    assert step(x, y) == step(x, y) == pytest.approx(nn.MeanSquaredError()(model(x), y))
 
 
 def normalized():

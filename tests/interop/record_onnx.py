@@ -33,6 +33,55 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
             final = final[0] if isinstance(final, tuple) else final
             return {"all": sequence, "last": sequence[:, -1], "final": final[-1]}[self.what]
 
+    class Steps(t.Module):
+        """A cell that is called for each step, from a state of zeros."""
+
+        def __init__(self, cell: Any, pair: bool = False) -> None:
+            super().__init__()
+            self.cell, self.pair = cell, pair
+
+        def forward(self, x: Any) -> Any:
+            h = x.new_zeros(x.shape[0], self.cell.hidden_size)
+            state = (h, h) if self.pair else h
+            for step in range(x.shape[1]):
+                state = self.cell(x[:, step], state)
+            return state[0] if self.pair else state
+
+    class SelfAttention(t.Module):
+        """Attention of each step to those up to it, as the module or as the function."""
+
+        def __init__(self, module: bool) -> None:
+            super().__init__()
+            self.project = None if module else t.Linear(4, 12)
+            self.attention = t.MultiheadAttention(4, 2, batch_first=True) if module else None
+
+        def forward(self, x: Any) -> Any:
+            length = x.shape[1]
+            if self.attention is not None:
+                later = torch.ones(length, length, dtype=torch.bool).triu(1)
+                return self.attention(x, x, x, attn_mask=later, need_weights=False)[0]
+            parts = [
+                part.view(x.shape[0], length, 2, 2).transpose(1, 2)
+                for part in self.project(x).split(4, dim=2)
+            ]
+            y = t.functional.scaled_dot_product_attention(*parts, is_causal=True)
+            return y.transpose(1, 2).reshape(x.shape[0], length, 4)
+
+    class LanguageModel(t.Module):
+        """Embeddings of codes and positions, and attention by hand with a buffer as its mask."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.codes, self.positions = t.Embedding(7, 4), t.Embedding(5, 4)
+            self.norm, self.project, self.last = t.LayerNorm(4), t.Linear(4, 12), t.Linear(4, 7)
+            self.register_buffer("mask", torch.ones(5, 5).tril()[None])
+
+        def forward(self, x: Any) -> Any:
+            h = self.codes(x) + self.positions(torch.arange(x.shape[1]))
+            q, k, v = self.project(self.norm(h)).chunk(3, dim=-1)
+            scores = (q @ k.transpose(1, 2) / 2).masked_fill(self.mask == 0, -torch.inf)
+            return self.last(h + scores.softmax(-1) @ v)
+
     class Shortcut(t.Module):
         def __init__(self, body: Any) -> None:
             super().__init__()
@@ -119,6 +168,28 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
             Outputs(t.RNN(3, 4, batch_first=True, nonlinearity="relu"), "last"),
             normal(5, 3),
         ),
+        "rnn_cell": (Steps(t.RNNCell(3, 4)), normal(4, 3)),
+        "gru_cell": (Steps(t.GRUCell(3, 4)), normal(4, 3)),
+        "lstm_cell": (Steps(t.LSTMCell(3, 4), pair=True), normal(4, 3)),
+        "attention": (SelfAttention(module=True), normal(5, 4)),
+        "attention_function": (SelfAttention(module=False), normal(5, 4)),
+        "encoder": (
+            t.TransformerEncoder(
+                t.TransformerEncoderLayer(4, 2, 6, batch_first=True, activation="gelu"),
+                2,
+                enable_nested_tensor=False,
+            ),
+            normal(5, 4),
+        ),
+        "encoder_time_first": (
+            t.TransformerEncoder(
+                t.TransformerEncoderLayer(4, 2, 6, norm_first=True),
+                1,
+                enable_nested_tensor=False,
+            ),
+            normal(5, 4),
+        ),
+        "language_model": (LanguageModel(), torch.randint(7, (3, 5))),
     }
 
 
@@ -129,6 +200,9 @@ def record(torch: Any, *names: str) -> None:
         if names and name not in names:
             continue
         module.eval()
+        with torch.no_grad():  # the exporter drops biases of 0, and merges equal parameters
+            for parameter in module.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
         if x.is_floating_point():
             x.requires_grad_()
         y = module(x)

@@ -17,7 +17,7 @@ from onnx import helper
 import nnlite as nn
 
 from . import functions
-from .read import Constant, Filled, Node, Size, Value
+from .read import MOST, Constant, Filled, Node, Size, Value
 
 Array = np.ndarray[Any, Any]
 Reader = Callable[[Node], Any]
@@ -36,6 +36,76 @@ def operator(*names: str) -> Callable[[Reader], Reader]:
 
 
 # ---- constants and shapes, which are computed here and now ----
+
+
+def _quotient(a: Any, b: Any) -> Any:
+    return np.divide(a, b) if np.result_type(a, b).kind == "f" else np.floor_divide(a, b)
+
+
+def _range(start: Any, end: Any, step: Any) -> Any:
+    if abs(end - start) > MOST * abs(step):
+        raise ValueError("the range has too many numbers")
+    return np.arange(start, end, step)
+
+
+# Operators of constants that are computed when the file is read. Sizes of shapes that are not known
+# are in arrays of objects, which the first can take.
+_OF_SIZES: dict[str, Callable[..., Any]] = {
+    "Add": np.add, "Div": _quotient, "Mod": np.mod, "Mul": np.multiply, "Sub": np.subtract,
+}  # fmt: skip
+_COMPARISONS: dict[str, Callable[..., Any]] = {
+    "And": np.logical_and, "Equal": np.equal, "Greater": np.greater,
+    "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal,
+    "Not": np.logical_not, "Or": np.logical_or,
+}  # fmt: skip
+_OF_NUMBERS: dict[str, Callable[..., Any]] = {
+    **_OF_SIZES, **_COMPARISONS,
+    "Abs": np.abs, "Cos": np.cos, "Exp": np.exp, "Log": np.log, "Max": np.maximum,
+    "Min": np.minimum, "Neg": np.negative, "Pow": np.power, "Range": _range,
+    "Reciprocal": np.reciprocal, "Sin": np.sin, "Sqrt": np.sqrt, "Where": np.where,
+}  # fmt: skip
+
+
+def folded(node: Node) -> Constant | None:
+    """Return what a node computes of constants that are not trained, or None.
+
+    A comparison has no gradient, so it may be of parameters: a buffer with a mask looks like one.
+    """
+    found = node.inputs() if all(map(node.has, range(len(node.names)))) else []
+    if not found or not all(isinstance(each, Constant) for each in found):
+        return None
+    arrays = [each.array for each in found]
+    has_sizes = any(array.dtype == object for array in arrays)
+    if has_sizes and node.operator in ("Equal", "Where"):
+        return _folded_sizes(node.operator, arrays)
+    if any(each.trained for each in found) and node.operator not in _COMPARISONS:
+        return None
+    function = (_OF_SIZES if has_sizes else _OF_NUMBERS).get(node.operator)
+    if (
+        node.domain not in ("", "ai.onnx")
+        or function is None
+        or (node.operator in ("Max", "Min") and len(found) != 2)
+    ):
+        return None
+    if (
+        node.operator != "Range"
+        and math.prod(np.broadcast_shapes(*(a.shape for a in arrays))) > MOST
+    ):
+        raise node.refusal("its output is too large for a constant")
+    if node.operator == "Mod" and node.option("fmod", 0):
+        function = np.fmod
+    with np.errstate(all="ignore"):
+        result = np.asarray(function(*arrays))
+    # The dtype is that of ONNX, where NumPy has another for scalars.
+    is_same = node.operator in _COMPARISONS or has_sizes
+    return Constant(result if is_same else result.astype(arrays[-1].dtype, copy=False))
+
+
+def _folded_sizes(operator: str, arrays: list[Array]) -> Constant:
+    """Return where sizes are equal, or one of two; an unknown size is equal to itself alone."""
+    function = np.equal if operator == "Equal" else np.where
+    result = np.asarray(function(*arrays))
+    return Constant(result.astype(np.bool_) if operator == "Equal" else result)
 
 
 @operator("Constant")
@@ -63,19 +133,51 @@ def _shape(node: Node) -> Constant:
 
 
 @operator("ConstantOfShape")
-def _constant_of_shape(node: Node) -> Filled:
+def _constant_of_shape(node: Node) -> Constant | Filled:
     value = node.option("value")
-    return Filled(0.0 if value is None else float(node.model.array(value).reshape(())))
+    number = np.zeros((), np.float32) if value is None else node.model.array(value).reshape(())
+    return _filled(number, node.array(0))
+
+
+def _filled(number: Array, sizes: Array) -> Constant | Filled:
+    """Return an array of one number: as it is, if its shape is known and not too large."""
+    shape = tuple(sizes.reshape(-1).tolist())
+    is_known = not any(isinstance(size, Size) for size in shape)
+    if is_known and math.prod(shape) <= MOST:
+        return Constant(np.full(shape, number))
+    return Filled(float(number), shape)
 
 
 @operator("Expand")
-def _expand(node: Node) -> Filled:
-    found = node.input(0)
-    if isinstance(found, Filled):
+def _expand(node: Node) -> Any:
+    found, target = node.input(0), node.array(1).reshape(-1)
+    if isinstance(found, Value):
+        sizes = node.shape(0)
+        if sizes is None or len(target) > len(sizes):
+            raise node.refusal("nnlite has no layer that repeats a value")
+        for axis, size in enumerate(target, start=len(sizes) - len(target)):
+            if size not in (1, sizes[axis], node.model.size(node.names[0], axis)):
+                raise node.refusal("nnlite has no layer that repeats a value")
         return found
-    if not isinstance(found, Constant) or found.array.size != 1:
-        raise node.refusal("only a single number can be expanded")
-    return Filled(float(found.array.reshape(())))
+    if isinstance(found, Filled):
+        if found.shape is None:
+            return found
+        return Filled(found.number, _broadcast(node, found.shape, target))
+    array = found.array
+    shape = _broadcast(node, array.shape, target)
+    if shape == array.shape:
+        return found
+    if array.size and not found.trained and (array == array.flat[0]).all():
+        return _filled(array.flat[0], np.array(shape, object))
+    raise node.refusal("only a single number can be expanded")
+
+
+def _broadcast(node: Node, shape: tuple[Any, ...], target: Array) -> tuple[Any, ...]:
+    """Return the shape to which both are broadcast."""
+    rank = max(len(shape), len(target))
+    pairs = zip([1] * (rank - len(shape)) + [*shape], [1] * (rank - len(target)) + [*target],
+                strict=True)  # fmt: skip
+    return tuple(a if b == 1 else b for a, b in pairs)
 
 
 # Layers compute in the last two; in a file of mixed precision they take the place of the first.
@@ -180,7 +282,7 @@ def _gather(node: Node) -> Any:
     if isinstance(indices, Constant):
         index = indices.array.astype(np.int64)
         if isinstance(data, Constant):
-            return Constant(np.take(data.array, index, axis), data.trained)
+            return Constant(np.asarray(np.take(data.array, index, axis)), data.trained)
         if _is_only_direction(data, axis) and index.tolist() in (0, -1):
             return _without_direction(data, axis)
         return _taken(node, index, axis)
@@ -311,9 +413,6 @@ def _add(node: Node) -> Any:
     found = node.inputs()
     if len(found) == 1:
         return found[0]
-    folded = _folded(found, np.add)
-    if folded is not None:
-        return folded
     if len(found) == 2:
         value, other = found if isinstance(found[0], Value) else found[::-1]
         if isinstance(other, Constant) and _is_used_once(node, value):
@@ -327,25 +426,14 @@ def _is_used_once(node: Node, value: Value) -> bool:
     return node.model.uses[name] == 1
 
 
-def _folded(found: list[Any], function: Callable[[Any, Any], Any]) -> Constant | None:
-    """Return what `function` makes of two constants that are not trained, or None."""
-    if all(isinstance(each, Constant) and not each.trained for each in found) and len(found) == 2:
-        return Constant(np.asarray(function(found[0].array, found[1].array)))
-    return None
-
-
 @operator("Sub")
 def _subtract(node: Node) -> Any:
-    folded = _folded(node.inputs(), np.subtract)
-    return folded or node.add(nn.Subtract(), *map(node.source, node.inputs()))
+    return node.add(nn.Subtract(), *map(node.source, node.inputs()))
 
 
 @operator("Mul")
 def _multiply(node: Node) -> Any:
     found = node.inputs()
-    folded = _folded(found, np.multiply)
-    if folded is not None:
-        return folded
     for x, gate in (found, found[::-1]):
         is_gate = isinstance(node.layer_of(gate), nn.Sigmoid) and _is_used_once(node, gate)
         if is_gate and isinstance(x, Value) and node.arguments_of(gate) == (x.source,):
@@ -399,15 +487,8 @@ def _is_one_plus_erf(layers: dict[str, tuple[Any, ...]], name: str, x: str) -> b
 @operator("Div")
 def _divide(node: Node) -> Any:
     found = node.inputs()
-    folded = _folded(found, _quotient)
-    if folded is not None:
-        return folded
     softplus = _scaled_softplus(node, *found)
     return softplus or node.add(nn.Divide(), *map(node.source, found))
-
-
-def _quotient(a: Array, b: Array) -> Any:
-    return np.divide(a, b) if a.dtype.kind == "f" else np.floor_divide(a, b)
 
 
 def _scaled_softplus(node: Node, value: Any, beta: Any) -> Value | None:
@@ -441,19 +522,74 @@ def _greater(node: Node) -> _Above:
     raise node.refusal("it compares other things than a value with a number")
 
 
+@dataclass(frozen=True)
+class _IsNaN:
+    """Where a value is not a number."""
+
+    value: Value
+
+
+@operator("IsNaN")
+def _is_nan(node: Node) -> _IsNaN:
+    value = node.input(0)
+    if isinstance(value, Value):
+        return _IsNaN(value)
+    raise node.refusal("it is of other things than a value")
+
+
 @operator("Where")
 def _where(node: Node) -> Value:
-    # A Softplus with its threshold: x where beta x is above it.
     condition, x, value = node.inputs()
+    if isinstance(condition, Constant):
+        return _chosen(node, condition.array.astype(np.bool_), x, value)
     layer = node.layer_of(value)
     if isinstance(condition, _Above) and isinstance(layer, nn.Softplus):
+        # A Softplus with its threshold: x where beta x is above it.
         scaled = node.model.layers[condition.value.source]
         is_same = node.arguments_of(value) == (node.source(x),)
         is_scaled = layer.beta == 1 or scaled[1:] == (node.source(x), layer.beta)
         if is_same and is_scaled and _is_used_once(node, value):
             layer.threshold = _float(condition.number)
             return value
-    raise node.refusal("nnlite has no layer for it, but as the threshold of a softplus")
+    if isinstance(condition, _IsNaN) and condition.value == value and _reads_something(node, value):
+        return value
+    raise node.refusal("nnlite has no layer for a condition that is not in the file")
+
+
+def _chosen(node: Node, condition: Array, x: Any, value: Any) -> Value:
+    """Return x where a constant is true, and the other value elsewhere."""
+    if isinstance(value, Constant) and not isinstance(x, Constant):
+        condition, x, value = ~condition, value, x
+    if isinstance(x, Constant) and x.array.dtype.kind == "f" and (x.array == -math.inf).all():
+        mask = np.where(condition, np.float32(-math.inf), np.float32(0))
+        return node.add(nn.Add(), node.source(value), node.source(Constant(mask)))
+    parts = []
+    for part, given in ((condition, x), (~condition, value)):
+        if isinstance(given, Constant) and not np.isfinite(given.array).all():
+            raise node.refusal("it takes infinite numbers from a constant")
+        factor = Constant(part.astype(np.float32))
+        parts.append(node.add(nn.Multiply(), node.source(given), node.source(factor)))
+    return node.add(nn.Add(), *parts)
+
+
+def _reads_something(node: Node, value: Any) -> bool:
+    """Whether a value is a softmax of scores of which a mask leaves some in every row."""
+    if not isinstance(node.layer_of(value), nn.Softmax):
+        return False
+    scores = node.model.layers[str(node.arguments_of(value)[0])]
+    if not scores or not isinstance(scores[0], nn.Add):
+        return False
+    weights = [node.model.layers[each.partition(".")[0]][:1] for each in map(str, scores[1:])]
+    masks = [layer.weight for (layer,) in filter(None, weights) if isinstance(layer, nn.Weight)]
+    return any(np.isfinite(mask.data).any(axis=-1).all() for mask in masks)
+
+
+@operator("Trilu")
+def _trilu(node: Node) -> Constant:
+    found = node.constant(0)
+    place = int(node.array(1).reshape(())) if node.has(1) else 0
+    triangle = np.triu if node.option("upper", 1) else np.tril
+    return Constant(triangle(found.array, place))
 
 
 @operator("Max")
@@ -595,6 +731,8 @@ def _is_vector_of_ones(x: Value) -> bool:
 @operator("Reshape")
 def _reshape(node: Node) -> Any:
     x = node.input(0)
+    if isinstance(x, Filled):
+        return x
     target = node.array(1).reshape(-1).tolist()
     if 0 in target and node.option("allowzero", 0):
         raise node.refusal("nnlite has no empty arrays")
@@ -619,20 +757,45 @@ def _reshape(node: Node) -> Any:
     sizes = [-1 if axis and (isinstance(size, Size) or size is None) else size
              for axis, size in enumerate(sizes)]  # fmt: skip
     sample = None if None in before[1:] else math.prod(before[1:])
+    # A batch of unknown size stays if what follows is as large as before, or unknown too.
     keeps_batch = kept[:1] == [True] or (
-        sizes[:1] == [-1] and (sample is None or math.prod(sizes[1:]) == sample)
-    )
+        sizes[:1] == [-1] and before[:1] == [None]
+        and (sample is None or math.prod(sizes[1:]) == sample)
+    )  # fmt: skip
     if keeps_batch and len(sizes) > 1:
         return _reshaped_samples(node, x, before, sizes[1:], sample)
-    merged = len(before) - len(sizes)
-    if sizes[:1] == [-1] and merged > 0 and sizes[1:] == before[merged + 1 :]:
-        return node.add(nn.Flatten(0, merged), x)
-    if any(isinstance(size, Size) for size in sizes) or sizes.count(-1) > 1:
-        raise node.refusal("it moves the batch axis")
-    flat = {0: [nn.Unsqueeze(0)], 1: []}.get(len(before), [nn.Flatten(0)])
-    if not sizes:
-        return node.chain([*flat, nn.Squeeze(0)])
-    return node.chain(flat if sizes == [-1] else [*flat, nn.Unflatten(0, tuple(sizes))])
+    return _regrouped(node, before, target)
+
+
+def _regrouped(node: Node, before: list[Any], target: list[Any]) -> Value:
+    """Return the input with some axes merged or split, the first of them included."""
+    name = node.names[0]
+    shape = [node.model.size(name, axis) if size is None else size
+             for axis, size in enumerate(before)]  # fmt: skip
+    goal = [shape[axis] if size == 0 else size for axis, size in enumerate(target)]
+    if not goal:
+        return node.chain([nn.Flatten(0) if shape else nn.Unsqueeze(0), nn.Squeeze(0)])
+    # Equal sizes at both ends stay as they are; what is between them becomes one axis, or several.
+    start = 0
+    while start < min(len(shape), len(goal)) and shape[start] == goal[start]:
+        start += 1
+    end = 0
+    while end < min(len(shape), len(goal)) - start and shape[-1 - end] == goal[-1 - end]:
+        end += 1
+    old, new = shape[start : len(shape) - end], goal[start : len(goal) - end]
+    sizes = tuple(size if isinstance(size, int) else -1 for size in new)
+    if sizes.count(-1) > 1:
+        raise node.refusal("it moves the batch axis, and more than one size is unknown")
+    layers: list[nn.Layer] = []
+    if not old:
+        layers += [nn.Unsqueeze(start)]
+    elif len(old) > 1:
+        layers += [nn.Flatten(start, start + len(old) - 1)]
+    if not new:
+        layers += [nn.Squeeze(start)]
+    elif len(new) > 1:
+        layers += [nn.Unflatten(start, sizes)]
+    return node.chain(layers)
 
 
 def _merges_directions(x: Value, rank: int, target: list[Any], kept: list[bool]) -> bool:

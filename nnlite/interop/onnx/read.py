@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +20,15 @@ import nnlite as nn
 
 from ...files.model import sequential_arguments
 from ...files.reading import as_path
+from ...layers.elementwise import Elementwise
 from . import functions
 from .file import load, shortened
 from .metadata import TRAINING
 
 Array = np.ndarray[Any, Any]
+
+# Numbers in an array that the file says how to compute; it could say so of any number of them.
+MOST = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,27 +64,40 @@ class Value:
     ones: int = 0
 
 
+_UNKNOWN = itertools.count()
+
+
 @dataclass(frozen=True)
 class Size:
     """A size in a shape that is known only when the model runs.
 
-    It is that of an axis of a value, or of all axes with this symbol if `axis` is -1.
+    It is that of an axis of a value, or of all axes with this symbol if `axis` is -1. What is
+    computed from sizes is another, of which no more is known than that.
     """
 
     value: str
     axis: int
 
-    def __mul__(self, other: Any) -> Size:
-        return Size("", -1)
+    def _computed(self, *others: Any) -> Size:
+        return Size("", next(_UNKNOWN))
 
-    __rmul__ = __mul__
+    __mul__ = __rmul__ = __add__ = __radd__ = __sub__ = __rsub__ = _computed
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __neg__ = _computed
 
 
 @dataclass(frozen=True)
 class Filled:
-    """An array of one number, of any shape."""
+    """An array of one number, with an integer or a `Size` for each axis; any shape if None."""
 
     number: float
+    shape: tuple[Any, ...] | None = None
+
+    def spread(self) -> Array | None:
+        """Return an array that broadcasts to this one: of size 1 where a size is not known."""
+        if self.shape is None:
+            return None
+        sizes = [size if isinstance(size, int) else 1 for size in self.shape]
+        return np.full(sizes, self.number, np.float32) if math.prod(sizes) <= MOST else None
 
 
 class Model:
@@ -91,6 +110,9 @@ class Model:
         # Whether all nodes so far are named by the paths that their layers had in containers.
         self.has_paths = self.is_own
         self.layers: dict[str, tuple[Any, ...]] = {}
+        # The nodes that do not depend on an input: False, or True if they have one sample in place
+        # of a batch whose size is not known.
+        self.fixed: dict[str, bool] = {}
         self.wanted: dict[str, str] = {}  # the names of the nodes if they were not taken
         self.values: dict[str, Any] = {}
         self.uses = Counter(name for node in proto.graph.node for name in node.input)
@@ -101,14 +123,9 @@ class Model:
         }
         self._parameters: dict[int, nn.Parameter] = {}
         self._transposed: dict[int, Constant] = {}
-        self._shapes = {
-            info.name: _shape(info)
+        self._types = {
+            info.name: info.type
             for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
-        }
-        self._symbols = {
-            (info.name, axis): dim.dim_param
-            for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
-            for axis, dim in enumerate(info.type.tensor_type.shape.dim)
         }
         self.integers = {
             info.name
@@ -117,10 +134,8 @@ class Model:
         }
         for tensor in proto.graph.initializer:
             array = self.array(tensor)
-            # Other programs also keep constants of formulas here, which are single numbers.
-            trained = array.dtype.kind == "f" and (array.ndim > 0 or self.is_own)
-            self.values[tensor.name] = Constant(array, trained)
-            self._shapes[tensor.name] = list(array.shape)
+            self.values[tensor.name] = Constant(array, self._is_trained(tensor.name, array))
+            self._types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, array.shape)
         self.inputs: list[str] = []
         for info in proto.graph.input:
             if info.name not in self.values:
@@ -128,6 +143,16 @@ class Model:
                 self.inputs.append(name)
                 self.layers[name] = ()
                 self.values[info.name] = Value(name)
+
+    def _is_trained(self, name: str, array: Array) -> bool:
+        """Whether an initializer is a parameter.
+
+        Other programs also keep constants of formulas there, which are single numbers or masks.
+        """
+        if array.dtype.kind != "f" or self.is_own:
+            return array.dtype.kind == "f"
+        is_number = array.ndim == 0 or (array.shape == (1,) and _COMPUTED.fullmatch(name))
+        return not is_number and bool((np.abs(array) < _MASKED).all())
 
     def array(self, tensor: TensorProto) -> Array:
         try:
@@ -157,12 +182,97 @@ class Model:
 
     def shape(self, name: str) -> list[Any] | None:
         """Return the shape of a value of the file, with None for sizes that vary, or None."""
-        return self._shapes.get(name)
+        return _shape(self._types[name]) if name in self._types else None
 
     def size(self, name: str, axis: int) -> Size:
         """Return the size of an axis that varies."""
-        symbol = self._symbols.get((name, axis))
+        dims = self._types[name].tensor_type.shape.dim if name in self._types else []
+        symbol = dims[axis].dim_param if axis < len(dims) else ""
         return Size(symbol, -1) if symbol else Size(name, axis)
+
+    def infer(self, proto: onnx.NodeProto) -> None:
+        """Find the shapes of the outputs of a node, if they are not all known.
+
+        The inference of the whole file does not know what has been computed from shapes by now.
+        """
+        for name in proto.output:
+            found = self.values.get(name)
+            if isinstance(found, Constant):
+                dtype = np.dtype(np.int64) if found.array.dtype == object else found.array.dtype
+                kind = helper.np_dtype_to_tensor_dtype(dtype)
+                self._types[name] = helper.make_tensor_type_proto(kind, found.array.shape)
+            elif isinstance(found, Filled) and proto.op_type in ("ConstantOfShape", "Expand"):
+                dims = [_dim(size) for size in found.shape or ()]
+                self._types[name] = helper.make_tensor_type_proto(TensorProto.FLOAT, dims)
+        shapes = [self.shape(name) for name in proto.output if name]
+        if all(shape is not None and None not in shape for shape in shapes):
+            return
+        if proto.op_type == "Reshape":
+            inferred = {proto.output[0]: self._type_of_reshape(*proto.input)}
+        else:
+            inferred = self._inferred(proto)
+        for name, kind in inferred.items():
+            if kind.tensor_type.HasField("shape"):
+                self._types[name] = _merged(kind, self._types.get(name))
+
+    def reshape_filled(self, name: str) -> None:
+        """Give an array of one number the shape of the output that it is."""
+        found, shape = self.values.get(name), self.shape(name)
+        if isinstance(found, Filled):
+            sizes = None if shape is None else tuple(
+                self.size(name, axis) if size is None else size for axis, size in enumerate(shape)
+            )  # fmt: skip
+            self.values[name] = Filled(found.number, sizes)
+
+    def _inferred(self, proto: onnx.NodeProto) -> dict[str, onnx.TypeProto]:
+        known = {name: self._types[name] for name in proto.input if name in self._types}
+        arrays = {name: found.array for name in proto.input
+                  if isinstance(found := self.values.get(name), Constant)}  # fmt: skip
+        data = {
+            name: numpy_helper.from_array(array)
+            for name, array in arrays.items()
+            if array.dtype != object
+        }
+        try:
+            schema = onnx.defs.get_schema(proto.op_type, self.opset, proto.domain)
+            opsets = [helper.make_opsetid("", self.opset)]
+            return onnx.shape_inference.infer_node_outputs(
+                schema, proto, known, data, opset_imports=opsets
+            )
+        except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+            return {}  # the shape stays unknown, and the operator that needs it says so
+
+    def _type_of_reshape(self, data: str, target: str) -> onnx.TypeProto:
+        """Return the type of the output of a Reshape to the sizes that it is given."""
+        before = self._dims(data)
+        dims: list[Any] = []
+        for axis, size in enumerate(self.values[target].array.reshape(-1).tolist()):
+            if size == 0 and axis < len(before):
+                dims.append(before[axis])
+            else:
+                dims.append(None if size == -1 else _dim(size))
+        unknown = [size for size in before if not isinstance(size, int)]
+        others = [size for size in dims if size is not None and not isinstance(size, int)]
+        if before and dims.count(None) == 1 and len(unknown) - len(others) < 2:
+            # The one size that is not given takes what the others leave.
+            left = [size for size in unknown if size not in others]
+            whole, parts = (
+                math.prod(size for size in sizes if isinstance(size, int))
+                for sizes in (before, dims)
+            )
+            if not left and parts and len(unknown) == len(others):
+                dims[dims.index(None)] = whole // parts
+            elif len(left) == 1 and whole == parts and len(unknown) == len(others) + 1:
+                dims[dims.index(None)] = left[0]
+        kind = self._types[data].tensor_type.elem_type if data in self._types else 0
+        return helper.make_tensor_type_proto(kind, dims)
+
+    def _dims(self, name: str) -> list[Any]:
+        """Return the sizes of a value: an integer, a symbol, or None for each."""
+        shape = self.shape(name) or []
+        return [
+            _dim(self.size(name, axis)) if size is None else size for axis, size in enumerate(shape)
+        ]
 
     def parameter(self, constant: Constant) -> nn.Parameter:
         """Return the parameter of a constant: for the same constant always the same."""
@@ -185,6 +295,7 @@ class Node:
     def __init__(self, model: Model, proto: onnx.NodeProto) -> None:
         self.model = model
         self.operator: str = proto.op_type
+        self.domain: str = proto.domain
         self.opset = model.opset
         self.names = list(proto.input)
         self.output: str = proto.output[0]
@@ -260,6 +371,13 @@ class Node:
         """Return what a layer takes for what an input stands for."""
         if isinstance(found, Value):
             return self.plain(found)
+        is_spread = False
+        if isinstance(found, Filled):
+            array = found.spread()
+            if array is None:
+                raise self.refusal("an input is filled with a number, and its shape is not known")
+            is_spread = any(isinstance(size, Size) for size in found.shape or ())
+            found = Constant(array)
         if not isinstance(found, Constant) or found.array.dtype.kind not in "iuf":
             raise self.refusal("an input is not of numbers")
         if not found.array.ndim and not found.trained:
@@ -268,7 +386,9 @@ class Node:
             found = Constant(found.array.astype(np.float32))
         weight = nn.Weight(found.array, found.trained)
         weight.weight = self.model.parameter(found)
-        return self.add(weight).source
+        source = self.add(weight).source
+        self.model.fixed[source] = is_spread
+        return source
 
     def plain(self, value: Value) -> str:
         """Return the source of a value, with layers for its different axes if it has any."""
@@ -289,7 +409,22 @@ class Node:
         name = self.model.unique(self._base)
         self.model.has_paths &= "/" in self._proto.name
         self.model.layers[name] = (layer, *sources)
+        self._note_if_fixed(name, layer, sources)
         return Value(name)
+
+    def _note_if_fixed(self, name: str, layer: nn.Layer, sources: list[str | float]) -> None:
+        """Note whether a node depends on no input, and that one sample does for a batch in it."""
+        names = [source.partition(".")[0] for source in sources if isinstance(source, str)]
+        fixed = self.model.fixed
+        is_spread = any(fixed.get(each, False) for each in names)
+        if is_spread and not (
+            isinstance(layer, _PER_SAMPLE) and getattr(layer, "dim", 1) in (1, -1)
+        ):
+            raise self.refusal(
+                "an input has the size of a batch, but no number of the model's input"
+            )
+        if all(each in fixed for each in names):
+            fixed[name] = is_spread
 
     def chain(self, layers: Iterable[nn.Layer], index: int = 0) -> Value:
         """Add layers to the graph of which the first takes an input, and return their output."""
@@ -314,6 +449,13 @@ class Node:
     def remove(self, value: Value) -> None:
         """Take back the layer that computes a value, which nothing else uses."""
         del self.model.layers[value.source]
+
+
+# Layers that compute for a batch of one sample what they compute for each of several, alike.
+_PER_SAMPLE = (
+    *(nn.Add, nn.Subtract, nn.Multiply, nn.Divide, nn.Maximum, nn.Minimum, nn.MatMul, nn.Linear),
+    *(nn.Identity, nn.Slice, nn.Split, Elementwise),
+)
 
 
 def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
@@ -362,20 +504,17 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
     --------
     See `to_onnx`.
     """
-    from .operators import OPERATORS
+    from .operators import folded
 
     path = as_path(path, "from_onnx")
     proto, opset = load(path)
     model = Model(path, proto, opset)
     for node_proto in _needed(proto.graph):
         node = Node(model, node_proto)
-        if node_proto.domain not in ("", "ai.onnx") or node.operator not in OPERATORS:
-            domain = f" of domain {node_proto.domain!r}" if node_proto.domain else ""
-            raise node.refusal(
-                shortened(f"nnlite has no layer for the operator {node.operator}{domain}")
-            )
         try:
-            found = OPERATORS[node.operator](node)
+            found = folded(node)
+            if found is None:
+                found = _reader(node)(node)
         except (TypeError, ValueError) as error:
             if str(error).startswith(f"{path}: "):
                 raise
@@ -383,19 +522,60 @@ def from_onnx(path: str | os.PathLike[str]) -> nn.Sequential | nn.Graph:
         results = found if isinstance(found, tuple) else (found,)
         for index, name in enumerate(node_proto.output):
             if index < len(results):
-                model.values[name] = results[index]
+                model.values[name] = _in_numbers(results[index])
             elif name and model.uses[name]:
                 raise node.refusal(f"its output {index} is used, and nnlite has none but the first")
+        model.infer(node_proto)
+        for name in node_proto.output:
+            model.reshape_filled(name)
     result = _assembled(model, proto)
     is_training = {each.key: each.value for each in proto.metadata_props}.get(TRAINING) == "True"
     return result.train(model.is_own and is_training)
 
 
-def _shape(info: onnx.ValueInfoProto) -> list[Any] | None:
-    tensor = info.type.tensor_type
+def _reader(node: Node) -> Callable[[Node], Any]:
+    """Return the function that reads a node."""
+    from .operators import OPERATORS
+
+    if node.domain not in ("", "ai.onnx") or node.operator not in OPERATORS:
+        of_domain = f" of domain {node.domain!r}" if node.domain else ""
+        raise node.refusal(
+            shortened(f"nnlite has no layer for the operator {node.operator}{of_domain}")
+        )
+    return OPERATORS[node.operator]
+
+
+def _shape(kind: onnx.TypeProto) -> list[Any] | None:
+    tensor = kind.tensor_type
     if not tensor.HasField("shape"):
         return None
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+
+
+def _dim(size: Any) -> Any:
+    """Return a size as ONNX has it: an integer, a symbol, or None."""
+    if isinstance(size, Size):
+        return size.value if size.axis == -1 else None
+    return size
+
+
+def _in_numbers(found: Any) -> Any:
+    """Return a constant of sizes, all of which are known, as one of integers."""
+    if not isinstance(found, Constant) or found.array.dtype != object:
+        return found
+    is_known = all(not isinstance(size, Size) for size in found.array.flat)
+    return Constant(found.array.astype(np.int64)) if is_known else found
+
+
+def _merged(kind: onnx.TypeProto, other: onnx.TypeProto | None) -> onnx.TypeProto:
+    """Return a type with the sizes that one of two knows, or the symbols."""
+    if other is None or len(other.tensor_type.shape.dim) != len(kind.tensor_type.shape.dim):
+        return kind
+    for dim, known in zip(kind.tensor_type.shape.dim, other.tensor_type.shape.dim, strict=True):
+        is_symbol = known.dim_param and not known.dim_param.startswith("unk__")
+        if not dim.HasField("dim_value") and (known.HasField("dim_value") or is_symbol):
+            dim.CopyFrom(known)
+    return kind
 
 
 def _is_integer(kind: int) -> bool:
@@ -449,6 +629,8 @@ def _assembled(model: Model, proto: onnx.ModelProto) -> nn.Sequential | nn.Graph
         source = end.source(end.input(0))
         if isinstance(source, float):
             raise end.refusal("it is a single number")
+        if model.fixed.get(source.partition(".")[0]):
+            raise end.refusal("it has the size of a batch, but no number of the model's input")
         if not model.layers.get(source) or source in outputs:
             # Neither an input, one of several outputs of a node, nor another output can be one.
             source = end.add(nn.Identity(), source).source
@@ -525,6 +707,12 @@ def _nested(layers: dict[str, nn.Layer]) -> nn.Sequential:
     }
     return nn.Sequential(*sequential_arguments(children))
 
+
+# From here on a number in place of -inf begins, as masks have it.
+_MASKED = 1e30
+
+# What PyTorch's exporter calls an array that it has computed.
+_COMPUTED = re.compile(r"val_\d+")
 
 # Containers in each other; a name of thousands of parts would exhaust the stack.
 _DEEPEST = 50
