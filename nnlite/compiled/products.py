@@ -82,33 +82,40 @@ def dot_in_place(a: Matrix, b: Matrix, out: Matrix) -> None:
         np.dot(a[i : i + rows], b, out[i : i + rows])
 
 
-def sum_of_dots(a: Cube, first: int, b: Cube, out: Matrix) -> None:
-    """Write Σ_t a[t] b[t], where `a` means its rows from `first` on, as many as `out` has.
+def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
+    """Write Σ_t a[t] b[t]ᵀ over the t of `a`, for as many rows of both as `out` has.
 
-    The sum is a single product, with the matrices of all t side by side, or if they are wide
-    enough a product for each t, in place.
+    They begin at `first` and at `start`. The sum is a single product, with the matrices of all t
+    side by side, or if they are wide enough a product for each t, in place.
     """
-    times, columns = len(a), a.shape[2]
-    rows = min(_rows_in_place(columns * out.shape[1]), len(out))
+    times, columns, terms = len(a), a.shape[2], out.shape[1]
+    rows = min(_rows_in_place(columns * terms), len(out))
     if rows == 0 or columns < _LONG:
         side_by_side = np.empty((len(out), times, columns), a.dtype)
+        turned = np.empty((times * columns, terms), a.dtype)
         for t in range(times):
             for i in range(len(out)):
-                for j in range(columns):
-                    side_by_side[i, t, j] = a[t, first + i, j]
-        long = times * columns
-        np.dot(side_by_side.reshape(len(out), long), b.reshape(long, out.shape[1]), out)
+                for k in range(columns):
+                    side_by_side[i, t, k] = a[t, first + i, k]
+            for j in range(terms):
+                for k in range(columns):
+                    turned[t * columns + k, j] = b[t, start + j, k]
+        np.dot(side_by_side.reshape(len(out), times * columns), turned, out)
         return
     out[:] = 0
-    part = np.empty((rows, out.shape[1]), a.dtype)
-    for start in range(0, len(out), rows):
-        count = min(rows, len(out) - start)
-        for t in range(times):
-            np.dot(a[t, first + start : first + start + count], b[t], part[:count])
-            for i in range(count):
-                line, more = out[start + i], part[i]
-                for j in range(out.shape[1]):
-                    line[j] += more[j]
+    total = out.reshape(-1)
+    turned = np.empty((columns, terms), a.dtype)
+    part = np.empty((rows, terms), a.dtype)
+    for t in range(times):
+        for j in range(terms):
+            for k in range(columns):
+                turned[k, j] = b[t, start + j, k]
+        for top in range(0, len(out), rows):
+            count = min(rows, len(out) - top)
+            np.dot(a[t, first + top : first + top + count], turned, part[:count])
+            line, more = total[top * terms :], part.reshape(-1)
+            for i in range(count * terms):
+                line[i] += more[i]
 
 
 def _rows_in_place(multiply_adds: int) -> int:

@@ -8,8 +8,8 @@ its biases in one matrix, the sums of a step are one product::
 A GRU has sums of the state alone, [W_hh b] [h_{t-1}; 1], and of the input alone, [b W_ih] [1; x_t],
 too.
 
-Backward there is one product a step, dh_{t-1} = W_hhᵀ da_t, and two sums over all steps for the
-gradients of all weights: Σ_t da_t [h_{t-1}; 1]ᵀ and Σ_t da_t [1; x_t]ᵀ.
+Backward there is one product a step, dh_{t-1} = W_hhᵀ da_t, and one sum over all steps for each
+such matrix, its gradient Σ_t da_t [h_{t-1}; 1; x_t]ᵀ.
 
 The batch is the last axis of all arrays, as in `nnlite.engine.scan`: BLAS is faster so, and the
 formulas are one long loop for a small batch too.
@@ -29,7 +29,7 @@ from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
 from .layers import dropped
-from .source import Code, Name, Value, fixed, joined, nest, product, used
+from .source import Code, Name, Size, Value, fixed, joined, nest, product, used
 from .windows import plus
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
@@ -317,7 +317,7 @@ class _Run:
         place = plus("k", self.of_input.first + self.of_input.column)
         # The input counts only where the step is present.
         copy = f"{columns}[t, {place}, b] = {self._if_present(f'inputs[b, {self.time}, k]')}"
-        code(nest({"t": self.length, "k": self.features, "b": batch}, copy))
+        code(nest({"t": self.length, "b": batch, "k": self.features}, copy))
         if self.of_state.bias:
             code(nest({"t": self.length, "b": batch}, f"{columns}[t, {size}, b] = 1"))
         if "c" in self.states:
@@ -381,8 +381,7 @@ class _Run:
             step.append(f"if t and ({self.length} - t) % {self.truncate} == 0:\n{zeros}")
         steps = textwrap.indent(joined(*step), "    ")
         code(f"for t in range({self.length - 1}, -1, -1):\n{steps}")
-        self._write_gradients(self.of_state)
-        self._write_gradients(self.of_input)
+        self._write_gradients()
         if self.x.needs_grad:
             self._write_input_gradient()
         for state, name in zip(self.initial, self.states, strict=bool(self.initial)):
@@ -396,14 +395,14 @@ class _Run:
 
     # ---- products ----
 
+    def _sides(self, gates: Gates) -> list[tuple[_Side, int]]:
+        """Return the weights that some gates are sums of, each with its first gate."""
+        both = (self.of_state, gates.of_state), (self.of_input, gates.of_input)
+        return [(side, gate) for side, gate in both if gate is not None]
+
     def _product(self, gates: Gates) -> str:
         """Write the matrix of some gates; return the statement of their sums in step t."""
-        code, size = self.code, self.size
-        sides = []
-        if gates.of_state is not None:
-            sides.append((self.of_state, gates.of_state))
-        if gates.of_input is not None:
-            sides.append((self.of_input, gates.of_input))
+        code, size, sides = self.code, self.size, self._sides(gates)
         first, end = sides[0][0].first, sides[-1][0].end
         matrix, rows = code.name("matrix"), gates.number * size
         code(f"{matrix} = np.zeros(({rows}, {end - first}), real)")
@@ -415,6 +414,36 @@ class _Run:
         column = _rows(f"{self.columns}[t", first, end, self.terms)
         sums = _rows(f"{self.sums}[t", gates.first * size, gates.first * size + rows, self.rows)
         return f"dot_in_place({matrix}, {column}, {sums})"
+
+    def _write_gradients(self) -> None:
+        """Write the gradients of the matrices, and those of weights and biases, their parts."""
+        code, size = self.code, self.size
+        # For each parameter, the statements that copy its gradient from those of the matrices.
+        copies: dict[str, list[str]] = {}
+        parameters = [each for side in (self.of_state, self.of_input) for each in side.parameters]
+        if not any(parameter.needs_grad for parameter in parameters):
+            return
+        for gates in self.cell.gates:
+            sides = self._sides(gates)
+            first, end = sides[0][0].first, sides[-1][0].end
+            matrix, rows = code.name("d_matrix"), gates.number * size
+            code(f"""
+                {matrix} = np.empty(({rows}, {end - first}), real)
+                sum_of_dots(d_sums, {gates.first * size}, {self.columns}, {first}, {matrix})
+            """)
+            for side, gate in sides:
+                row, start = plus("i", gate * size), side.first - first
+                value = f"{matrix}[i, {plus('j', start + side.column)}]"
+                loops: dict[str, Size] = {"i": rows, "j": side.weight.shape[1]}
+                copy = nest(loops, f"{{grad}}[{row}, j] = {value}")
+                copies.setdefault(side.weight.name, []).append(copy)
+                if side.bias:
+                    copy = f"{{grad}}[{row}] = {matrix}[i, {start + side.one}]"
+                    copies.setdefault(side.bias.name, []).append(nest({"i": rows}, copy))
+        for parameter in parameters:
+            if parameter.needs_grad:
+                with code.gradient(parameter) as grad:
+                    code(joined(*copies[parameter.name]).format(grad=grad))
 
     def _transposed(self, name: str, side: _Side) -> str:
         """Write the transpose of a weight, with its gates in the order of the blocks."""
@@ -428,30 +457,6 @@ class _Run:
         """Return the gradients, in step t, of the blocks that are sums of a weight."""
         first = side.first_block * self.size
         return _rows("d_sums[t", first, first + int(side.weight.shape[0]), self.rows)
-
-    def _write_gradients(self, side: _Side) -> None:
-        """Write the gradients of a weight and of its bias."""
-        code, terms = self.code, side.end - side.first
-        if not any(parameter.needs_grad for parameter in side.parameters):
-            return
-        code(f"""
-            terms = np.empty(({self.length}, {self.batch}, {terms}), real)
-            d_matrix = np.empty(({side.weight.shape[0]}, {terms}), real)
-        """)
-        copy = f"terms[t, b, j] = {self.columns}[t, {plus('j', side.first)}, b]"
-        code(nest({"t": self.length, "b": self.batch, "j": terms}, copy))
-        code(f"sum_of_dots(d_sums, {side.first_block * self.size}, terms, d_matrix)")
-        for parameter in side.parameters:
-            if not parameter.needs_grad:
-                continue
-            with code.gradient(parameter) as grad:
-                for rows, place, gate in self._rows_of(side):
-                    if parameter is side.weight:
-                        value = f"d_matrix[{place}, {plus('j', side.column)}]"
-                        loops = {"i": rows, "j": side.weight.shape[1]}
-                        code(nest(loops, f"{grad}[{gate}, j] = {value}"))
-                    else:
-                        code(nest({"i": rows}, f"{grad}[{gate}] = d_matrix[{place}, {side.one}]"))
 
     def _write_input_gradient(self) -> None:
         """Write dx, one step after the other."""

@@ -51,13 +51,14 @@ def test_dot_in_place_of_no_rows_and_of_no_columns():
 @pytest.mark.parametrize("in_place", [0, 700, 1 << 20])
 @pytest.mark.parametrize("columns", [1, 47, 48, 50])
 @pytest.mark.parametrize("first", [0, 2])
-def test_sum_of_dots(in_place, columns, first, monkeypatch):
+@pytest.mark.parametrize("start", [0, 1])
+def test_sum_of_dots(in_place, columns, first, start, monkeypatch):
     monkeypatch.setattr(products, "_IN_PLACE", in_place)
     rng = np.random.default_rng(columns)
-    a, b = rng.normal(size=(3, 9, columns)), rng.normal(size=(3, columns, 3))
+    a, b = rng.normal(size=(3, 9, columns)), rng.normal(size=(4, 4, columns))
     out = np.full((7, 3), np.nan)
-    sum_of_dots(a, first, b, out)
-    expected = np.einsum("tik,tkj->ij", a[:, first : first + 7], b)
+    sum_of_dots(a, first, b, start, out)
+    expected = np.einsum("tik,tjk->ij", a[:, first : first + 7], b[:3, start : start + 3])
     assert_allclose(out, expected, rtol=0, atol=1e-12)
 
 

@@ -304,6 +304,7 @@ CASES = {
         })],
         (4, 6),
     ),
+    "AveragedModel": ([nn.AveragedModel(nn.Sequential(nn.Linear(5, 4, rng=0), nn.Tanh()))], (5,)),
     "Residual": (
         [nn.Residual(nn.Linear(5, 5, rng=0), nn.Residual(nn.Tanh()), nn.Linear(5, 5, rng=1))],
         (5,),
@@ -359,6 +360,19 @@ def test_page_looks_up_indices_and_computes_how_far_each_vector_counts(computed)
     actual = computed(document, indices, grads)
     np.testing.assert_allclose(actual[0], outputs, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(actual[1], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_indices_of_several_tables_are_those_of_the_smallest():
+    model = nn.Graph({
+        "a": (nn.Embedding(4, 2), "x"), "b": (nn.Embedding(3, 2), "x"), "c": (nn.Add(), "a", "b"),
+        "d": (nn.Embedding(5, 2), "x"), "e": (nn.Add(), "c", "d"), "y": (nn.Sum(1), "e"),
+    })  # fmt: skip
+    assert '"indices":3' in str(nn.to_html(model, input_shape=2))
+
+
+def test_a_layer_that_takes_no_input_gets_none():
+    with pytest.raises(TypeError, match="forward"):
+        nn.to_html(nn.Sequential(nn.Weight([[1.0]])), input_shape=2)
 
 
 def test_page_computes_the_transformer_of_the_gallery(computed):

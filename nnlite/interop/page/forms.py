@@ -54,7 +54,7 @@ class Page:
     def __init__(self, sample: Array, dtype: str) -> None:
         self.forms: list[Form] = []
         self.input = Value(sample, 0)
-        # If the input is of indices, the number of vectors that they look up.
+        # If the input is of indices, the number of vectors in the smallest table that they look up.
         self.indices: int | None = None
         self._dtype = dtype
 
@@ -69,8 +69,10 @@ class Page:
                 return tuple(constant(name, layer.label, each) for each in found)
             return constant(name, layer.label, found)
         if type(layer) not in FORMS:
-            known = ", ".join(sorted(kind.__name__ for kind in FORMS))
-            raise ValueError(f"to_html: the page has no form for {title}; it shows {known}")
+            raise ValueError(
+                f"to_html: the page has no form for {title}, whose formula is Python alone; "
+                f"build it as a Graph of nnlite's layers"
+            )
         return FORMS[type(layer)](self, name, layer, *inputs)
 
     def add(self, name: str, label: str, form: Form, sample: Array, *inputs: Value) -> Value:
@@ -181,6 +183,11 @@ def _sequential(page: Page, name: str, layer: nn.Sequential, *inputs: Value) -> 
     return inputs[0] if len(inputs) == 1 else inputs
 
 
+@_form(nn.AveragedModel)
+def _averaged(page: Page, name: str, layer: nn.AveragedModel, *inputs: Value) -> Any:
+    return page.layer(_joined(name, "module"), layer.module, *inputs)
+
+
 @_form(nn.Residual)
 def _residual(page: Page, name: str, layer: nn.Residual, x: Value) -> Value:
     through = page.layer(_joined(name, "body"), layer.body, x)
@@ -223,8 +230,8 @@ def _graph(page: Page, name: str, layer: nn.Graph, *inputs: Value) -> Any:
 
 
 @_form(nn.Weight)
-def _weight(page: Page, name: str, layer: nn.Weight) -> Value:
-    return constant(name, layer.label, layer.weight.data, layer.weight)
+def _weight(page: Page, name: str, layer: nn.Weight, *inputs: Value) -> Value:
+    return constant(name, layer.label, page.evaluate(layer, *inputs), layer.weight)
 
 
 def _strides(array: Array, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -429,7 +436,7 @@ def _project(page: Page, name: str, weight: Array, bias: Array | None, x: Value)
 def _embedding(page: Page, name: str, layer: nn.Embedding, x: Value) -> Value:
     if x is not page.input:
         raise _refusal(_title(name, layer.label), "its indices are not the input of the model")
-    page.indices = layer.num_embeddings
+    page.indices = min(page.indices or layer.num_embeddings, layer.num_embeddings)
     sample = np.zeros((*x.sample.shape, layer.embedding_dim), layer.weight.dtype)
     return page.add(name, layer.label, {"kind": "Embedding", "weight": layer.weight}, sample, x)
 

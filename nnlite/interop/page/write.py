@@ -205,7 +205,7 @@ def _input_shape(model: nn.Layer, given: Sequence[int] | None) -> Shape:
                 f"got {given!r}"
             )
         return shape
-    containers = (nn.Sequential, nn.Residual, nn.Graph)
+    containers = (nn.Sequential, nn.Residual, nn.Graph, nn.AveragedModel)
     layers = (layer for layer in model.layers() if type(layer) in FORMS)
     first: list[Any] = [layer for layer in layers if type(layer) not in containers][:2]
     kinds = [type(layer) for layer in first]
