@@ -141,7 +141,7 @@ class Program:
         )
 
     def fits(self) -> bool:
-        """Whether modes, options, frozen parameters and sub-layers are those of the source.
+        """Whether modes, options, sub-layers and (frozen) parameters are those of the source.
 
         The functions then work on the current arrays.
 
@@ -153,7 +153,7 @@ class Program:
         attributes, evaluates = changes.attributes, current.evaluates
         if not self._options.are_equal():
             return False
-        if attributes is not self._attributes and not self.code.has_same_layers():
+        if attributes is not self._attributes and not self.code.has_same_parts():
             return False
         self.bind()
         self._attributes, self._evaluates = attributes, evaluates

@@ -181,8 +181,8 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
-        # Each layer with its sub-layers by name.
-        self._children: list[tuple[nn.Layer, list[tuple[str, nn.Layer]]]] = []
+        # Each layer with its sub-layers and parameters by name.
+        self._parts: list[tuple[nn.Layer, list[tuple[str, Any]]]] = []
         # The divisor of a loss that is a mean, if its form has set it.
         self.divisor = ""
         self.multiply_adds = 0  # in forward, of one sample
@@ -390,9 +390,9 @@ class Code:
             factor = f"real(float({self.divisor}) / {whole!s}[0])"
             self._lines.append(nest({"i": f"{grad.name!s}.size"}, f"{grad.name!s}[i] *= {factor}"))
 
-    def has_same_layers(self) -> bool:
-        """Whether the layers have the sub-layers that they had when their forms were written."""
-        return all(list(layer.named_children()) == given for layer, given in self._children)
+    def has_same_parts(self) -> bool:
+        """Whether layers have the sub-layers and parameters that their forms were written for."""
+        return all(_parts_of(layer) == given for layer, given in self._parts)
 
     def _grad_or_zeros(self, y: Value) -> Value:
         grad = self._gradients.get(y.name)
@@ -447,7 +447,12 @@ class Code:
             value = getattr(layer, name, ...)
             if isinstance(value, (int, float, str, tuple, type(None), np.ndarray)):
                 self.options.append((layer, name, value))
-        self._children.append((layer, list(layer.named_children())))
+        self._parts.append((layer, _parts_of(layer)))
+
+
+def _parts_of(layer: nn.Layer) -> list[tuple[str, Any]]:
+    """Return the direct sub-layers and the own parameters of a layer, by name."""
+    return [*layer.named_children(), *layer.named_parameters(recurse=False)]
 
 
 def counted_axis(code: Code, dim: int, shape: Shape) -> int:

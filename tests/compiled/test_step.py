@@ -134,6 +134,14 @@ def appended_layer(model, loss):
     model.append(nn.Tanh())
 
 
+def replaced_parameter(model, loss):
+    model[2].weight = nn.Parameter(np.arange(12.0).reshape(3, 4) / 10)
+
+
+def removed_parameter(model, loss):
+    model[0].bias = None
+
+
 def smoothing(model, loss):
     loss.label_smoothing = 0.3
 
@@ -148,7 +156,15 @@ def class_weights(model, loss):
 
 @pytest.mark.parametrize(
     "change",
-    [replaced_layer, appended_layer, smoothing, reduction, class_weights],
+    [
+        replaced_layer,
+        appended_layer,
+        replaced_parameter,
+        removed_parameter,
+        smoothing,
+        reduction,
+        class_weights,
+    ],
     ids=lambda change: change.__name__,
 )
 def test_layers_and_options_of_the_loss_hold_from_the_next_call_on(change):
