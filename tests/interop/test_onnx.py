@@ -482,6 +482,24 @@ def test_a_reshape_that_moves_the_first_axis(
     assert_array_equal(found, value.reshape(target))
 
 
+def test_a_reshape_to_a_size_that_varies_moves_the_first_axis(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], start=2, end=3),
+        helper.make_node("Concat", ["rest", "n", "two"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("x", floats, ["m", 2, "n", 2])]
+    outputs = [helper.make_tensor_value_info("y", floats, ["k", "n", 2])]
+    constants = [onnx.numpy_helper.from_array(np.array([size]), name)
+                 for size, name in ((-1, "rest"), (2, "two"))]  # fmt: skip
+    graph = helper.make_graph(nodes, "reshape", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(model, tmp_path / "a.onnx")
+    x = np.arange(24, dtype=np.float32).reshape(2, 2, 3, 2)
+    assert_array_equal(nn.from_onnx(tmp_path / "a.onnx")(x), x.reshape(4, 3, 2))
+
+
 def filled(path: Path, *nodes: Any, **initializers: Any) -> Path:
     """Save a file in which "zeros" has the shape (batch, 4) of the input "x"."""
     first = [

@@ -7,6 +7,7 @@ A function gets the `Node`. It adds layers to the graph and returns what the out
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -787,14 +788,27 @@ def _reshape(node: Node) -> Any:
     sizes = [-1 if axis and (isinstance(size, Size) or size is None) else size
              for axis, size in enumerate(sizes)]  # fmt: skip
     sample = None if None in before[1:] else math.prod(before[1:])
-    # A batch of unknown size stays if what follows is as large as before, or unknown too.
     keeps_batch = kept[:1] == [True] or (
-        sizes[:1] == [-1] and before[:1] == [None]
-        and (sample is None or math.prod(sizes[1:]) == sample)
-    )  # fmt: skip
+        sizes[:1] == [-1] and before[:1] == [None] and _is_as_large(node, before, target)
+    )
     if keeps_batch and len(sizes) > 1:
         return _reshaped_samples(node, x, before, sizes[1:], sample)
     return _regrouped(node, before, target)
+
+
+def _is_as_large(node: Node, before: list[Any], target: list[Any]) -> bool:
+    """Whether a sample is as large as before, or may be, as far as its size is known."""
+    name = node.names[0]
+    shape = [node.model.size(name, axis) if size is None else size
+             for axis, size in enumerate(before)]  # fmt: skip
+    goal = [shape[axis] if size == 0 else size for axis, size in enumerate(target)][1:]
+    unknown = [size for size in shape[1:] if isinstance(size, Size)]
+    others = [size for size in goal if isinstance(size, Size)]
+    if -1 in goal or Counter(unknown) != Counter(others):
+        return None in before[1:]
+    old, new = (math.prod(size for size in sizes if isinstance(size, int))
+                for sizes in (shape[1:], goal))  # fmt: skip
+    return old == new
 
 
 def _regrouped(node: Node, before: list[Any], target: list[Any]) -> Value:
