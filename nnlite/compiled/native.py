@@ -207,12 +207,14 @@ def _link(place: str, name: str, real: np.dtype[Any], cache: bool) -> Any:
     dispatcher = _dispatcher(function, _argument_types(function, real), cache, is_routine=True)
     (compiled,) = dispatcher.overloads.values()
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    llvmlite.binding.add_symbol(_symbol(name, real), address)
+    llvmlite.binding.add_symbol(_symbol(getattr(_module(place), name), real), address)
     return dispatcher
 
 
-def _symbol(name: str, real: np.dtype[Any]) -> str:
-    return f"nnlite_{name}_{real.name}"
+def _symbol(routine: Function, real: np.dtype[Any]) -> str:
+    """Return the name for the linker; functions of two modules may have the same name."""
+    place = routine.__module__.rpartition(".")[2]
+    return f"nnlite_{place}_{routine.__name__}_{real.name}"
 
 
 def _argument_types(function: Function, real: np.dtype[Any]) -> tuple[Any, ...]:
@@ -266,7 +268,7 @@ def _let_numba_call(routine: Function) -> None:
         return types.none(*_argument_types(routine, real_of(arguments)))
 
     def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
-        symbol = _symbol(routine.__name__, real_of(called.args))
+        symbol = _symbol(routine, real_of(called.args))
         return context.call_internal(
             builder, described(symbol, types.none, called.args), called, arguments
         )
@@ -352,8 +354,9 @@ def _cached_file(source: str) -> str | None:
     """Return the path of the source in the cache folder, or None if it cannot be there."""
     folder = cache_folder()
     try:
-        called = [functions, *map(_module, _PLACES)]
-        text = "".join([source, *map(inspect.getsource, called)])
+        # This module gives the symbols of routines, which are part of the machine code.
+        parts = [functions, sys.modules[__name__], *map(_module, _PLACES)]
+        text = "".join([source, *map(inspect.getsource, parts)])
         digest = hashlib.sha256(text.encode()).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)

@@ -6,6 +6,7 @@ mean of float32 is as large as the deviations from it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -44,17 +45,18 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
         _sums(code, sizes, {mean: f"a[{at}]"})
         code.sum_over_batch(values, mean)
         count = f"{values}[0]"
-        if training:
+        if training and product(x.shape[2:]) == "1":
             fault = "one value for each feature has no variance to train with"
             code.fail_if(f"{count} == 1", fault)
         code(nest({"j": features}, f"{mean}[j] /= {count}"))
         _sums(code, sizes, {variance: f"(a[{at}] - {mean}[j]) ** 2"})
         code.sum_over_batch(variance)
-        code(nest({"j": features}, f"{variance}[j] /= {count}"))
     else:
         mean, variance = (code.buffer(layer, name) for name in ("running_mean", "running_var"))
     code(f"{scale} = np.empty({features})")
-    code(nest({"j": features}, f"{scale}[j] = 1 / math.sqrt({variance}[j] + {layer.eps!r})"))
+    divide = f"{variance}[j] /= {count}" if of_batch else ""
+    invert = f"{scale}[j] = 1 / math.sqrt({variance}[j] + {layer.eps!r})"
+    code(nest({"j": features}, joined(divide, invert)))
     factor = f"{scale}[j] * {weight}[j]" if weight else f"{scale}[j]"
     shift = f" + {bias}[j]" if bias else ""
     code(nest(sizes, f"b[{at}] = (a[{at}] - {mean}[j]) * {factor}{shift}"))
@@ -67,11 +69,13 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
         code(f"{sums}, {products} = np.empty({features}), np.empty({features})")
         centred = f"(a[{at}] - {mean}[j])"
         _sums(code, sizes, {sums: f"g[{at}]", products: f"g[{at}] * {centred}"})
-        code(nest({"j": features}, f"{products}[j] *= {scale}[j]"))
-        for parameter, total in ((weight, products), (bias, sums)):
-            if parameter is not None and parameter.needs_grad:
-                with code.gradient(parameter) as part:
-                    code(nest({"j": features}, f"{part}[j] = {total}[j]"))
+        with contextlib.ExitStack() as gradients:
+            lines = [f"{products}[j] *= {scale}[j]"]
+            for parameter, total in ((weight, products), (bias, sums)):
+                if parameter is not None and parameter.needs_grad:
+                    part = gradients.enter_context(code.gradient(parameter))
+                    lines.append(f"{part}[j] = {total}[j]")
+            code(nest({"j": features}, joined(*lines)))
         if not x.needs_grad:
             return
         if of_batch:
@@ -81,8 +85,10 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
             value = f"g[{at}]"
             if of_batch:
                 # Divisions take as long as the loop over all samples does without them.
-                code(nest({"j": features}, f"{sums}[j] /= {count}"))
-                code(nest({"j": features}, f"{products}[j] *= {scale}[j] / {count}"))
+                code(nest({"j": features}, f"""
+                    {sums}[j] /= {count}
+                    {products}[j] *= {scale}[j] / {count}
+                """))  # fmt: skip
                 value = f"({value} - {sums}[j] - {centred} * {products}[j])"
             code(nest(sizes, f"b[{at}] = {value} * {factor}"))
 

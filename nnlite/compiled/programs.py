@@ -368,15 +368,15 @@ class Latest(NamedTuple):
     ----------
     inputs : int
         The number of inputs; -1 if some of them were given by keyword.
-    kinds : list of (dtype, tuple)
-        The dtype that the program takes, and the shape, of each array.
+    given : list of (dtype, tuple)
+        The dtype and the shape of each array.
     program : Program
     n : int
         The batch size.
     """
 
     inputs: int
-    kinds: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    given: list[tuple[np.dtype[Any], tuple[int, ...]]]
     program: Any
     n: int
 
@@ -412,8 +412,7 @@ class Programs:
             key = n, key
         programs = self._programs.setdefault(key, [])
         program = self._fitting(programs) or self._built(batch, n, key)
-        kinds = [*zip(program.code.kinds.values(), [shape for _, shape in given], strict=True)]
-        self._latest = Latest(-1 if batch.keywords else batch.inputs, kinds, program, n)
+        self._latest = Latest(-1 if batch.keywords else batch.inputs, given, program, n)
         return program, n
 
     def prepare(self, batch: Batch) -> tuple[Any, int, list[Any]]:
@@ -431,22 +430,21 @@ class Programs:
     ) -> tuple[Any, int, list[Any]] | None:
         """Return what `prepare` returns, if the call is like the latest one; else None.
 
-        It is so for arrays as machine code takes them, of the same dtypes and shapes, while nothing
-        has changed: a quick test. The first arrays are the `inputs`, none given by keyword; for
-        `evaluates` see `Program.is_current`.
+        It is so for arrays of the same dtypes and shapes, while nothing has changed: a quick test.
+        The first arrays are the `inputs`, none given by keyword; for `evaluates` see
+        `Program.is_current`.
         """
-        latest_inputs, kinds, program, n = self._latest
-        if inputs != latest_inputs or len(arrays) != len(kinds):
-            return None
-        if not program.is_current(evaluates):
+        latest_inputs, given, program, n = self._latest
+        if inputs != latest_inputs or len(arrays) != len(given):
             return None
         values = []
-        for array, (dtype, shape) in zip(arrays, kinds):  # noqa: B905 - of equal lengths
+        kinds = program.code.kinds.values()
+        for array, (dtype, shape), taken in zip(arrays, given, kinds):  # noqa: B905 - quicker
             if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
                 return None
-            if not array.flags.carray:
-                return None
-            values.append(array.ravel())
+            values.append(flat(array, taken))
+        if not program.is_current(evaluates):
+            return None
         if program.code.per_call:
             values += program.drawn(n)
         return program, n, values

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import inspect
 import os
 import signal
 import stat
@@ -335,3 +336,14 @@ def test_a_form_of_a_users_own_becomes_machine_code():
     model = nn.compile(nn.Sequential(Double(), Double()))
     assert model(X[None]).tolist() == [[0, 4, 8]]
     assert model.backward(np.ones((1, 3), np.float32)).tolist() == [[4, 4, 4]]
+
+
+def test_functions_of_two_modules_have_symbols_of_their_own():
+    modules = map(native._module, native._PLACES)
+    routines = {
+        function
+        for module in modules
+        for _, function in inspect.getmembers(module, inspect.isfunction)
+    }
+    symbols = {native._symbol(routine, np.dtype(np.float32)) for routine in routines}
+    assert len(symbols) == len(routines)
