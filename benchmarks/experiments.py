@@ -144,11 +144,12 @@ def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
     def whole(a: Array, b: Array, out: Array) -> None:
         np.dot(a, b, out)
 
-    for rows, inner in ((512, 157), (128, 512), (128, 157), (128, 128)):
-        arrays = normal(rows, inner), normal(inner, 64), normal(rows, 64)
+    sizes = ((512, 157, 64), (128, 512, 64), (128, 157, 64), (128, 128, 64), (64, 128, 784))
+    for rows, inner, columns in sizes:
+        arrays = normal(rows, inner), normal(inner, columns), normal(rows, columns)
         yield Experiment(
             "compiled: some rows at a time, in place",
-            f"{rows}×{inner} by {inner}×64",
+            f"{rows}×{inner} by {inner}×{columns}",
             functools.partial(whole, *arrays),
             functools.partial(in_place, *arrays),
         )

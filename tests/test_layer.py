@@ -449,7 +449,8 @@ def test_results_do_not_depend_on_how_the_arrays_lie_in_memory(
     for x_grad, expected_grad in zip(x_grads, expected_grads, strict=True):
         if expected_grad is not None:
             assert type(x_grad) is np.ndarray
-            assert_allclose(x_grad, expected_grad, rtol=1e-12)
+            # Sums of another order differ more where they cancel.
+            assert_allclose(x_grad, expected_grad, rtol=1e-12, atol=1e-15)
     assert_same(gradients(layer), gradients(reference))
 
 

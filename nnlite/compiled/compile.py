@@ -196,15 +196,16 @@ class CompiledModel(nn.Layer):
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         program, n, values = self.cached()
-        grads = grad if isinstance(grad, (tuple, list)) else (grad,)
-        if len(grads) != len(program.outputs):
+        count = len(program.outputs)
+        grads = (grad,) if count == 1 else grad
+        if not isinstance(grads, (tuple, list)) or len(grads) != count:
             raise ValueError(
-                f"{self.label}: backward expects {len(program.outputs)} gradients, got {len(grads)}"
+                f"{self.label}: backward expects a tuple of {count} gradients, one for each output"
             )
         given = []
         for y, part in zip(program.outputs, grads, strict=True):
             shape = fixed(y.shape, n)
-            array = np.zeros(shape) if part is None and len(grads) > 1 else part
+            array = np.zeros(shape) if part is None and count > 1 else part
             checked = as_output_grad(self, array, shape, program.code.dtype)
             given.append(flat(checked, program.code.dtype))
         results = program.backward(n, [*given, *values], input_grad)

@@ -19,6 +19,8 @@ _FEW, _MANY, _LARGE = 4, 128, 1 << 18
 # Multiply-adds of a product up to which OpenBLAS reads both matrices in place, if it ever does. The
 # second matrix must not be transposed.
 _IN_PLACE = 1_000_000 if core_of_products() in ("SkylakeX", "Cooperlake", "SapphireRapids") else 0
+# Pieces of a product up to which a copy of the transposed first matrix pays.
+_PIECES = 32
 # Columns of the first matrix from which on a sum of products is computed one by one.
 _LONG = 48
 
@@ -64,12 +66,21 @@ def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
 
     With one row each is a single product, and BLAS would go through the result twice.
     """
-    if len(a) != 1:
+    samples, rows = a.shape
+    if samples == 1:
+        for i in range(rows):
+            for j in range(b.shape[1]):
+                out[i, j] = a[0, i] * b[0, j]
+        return
+    in_place = _rows_in_place(samples * b.shape[1])
+    if not in_place < rows <= _PIECES * in_place:
         np.dot(a.T, b, out)
         return
-    for i in range(a.shape[1]):
-        for j in range(b.shape[1]):
-            out[i, j] = a[0, i] * b[0, j]
+    turned = np.empty((rows, samples), a.dtype)
+    for i in range(rows):
+        for k in range(samples):
+            turned[i, k] = a[k, i]
+    dot_in_place(turned, b, out)
 
 
 def dot_in_place(a: Matrix, b: Matrix, out: Matrix) -> None:

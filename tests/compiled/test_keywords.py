@@ -105,3 +105,21 @@ def test_a_single_output_needs_a_gradient():
         each(X)
         with pytest.raises(TypeError, match="expected a gradient of floats, got dtype object"):
             each.backward(None)
+
+
+def test_the_gradient_of_a_single_output_may_be_nested_lists():
+    layer, compiled = both(nn.Linear(4, 3, rng=0))
+    grad = RNG.normal(size=(3, 5, 3)).astype(np.float32).tolist()
+    for each in (layer, compiled):
+        each(X)
+    assert_allclose(compiled.backward(grad), layer.backward(grad), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [None, 1, 3])
+def test_several_outputs_need_a_gradient_each(count):
+    layer, compiled = both(nn.Split([1, 3], dim=-1))
+    grad = np.ones((3, 5, 1), np.float32)
+    for each in (layer, compiled):
+        each(X)
+        with pytest.raises(ValueError, match="backward expects a tuple of 2 gradients"):
+            each.backward(grad if count is None else (grad,) * count)

@@ -21,11 +21,13 @@ def test_dot_rows(rows, columns, dtype):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5])
+@pytest.mark.parametrize("in_place", [0, 150, 1000])  # at 5 rows 0, 4 and 28 at a time
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_dot_columns(rows, dtype):
+def test_dot_columns(rows, in_place, dtype, monkeypatch):
+    monkeypatch.setattr(products, "_IN_PLACE", in_place)
     rng = np.random.default_rng(rows)
-    a, b = rng.normal(size=(rows, 3)).astype(dtype), rng.normal(size=(rows, 7)).astype(dtype)
-    out = np.full((3, 7), np.nan, dtype)
+    a, b = rng.normal(size=(rows, 6)).astype(dtype), rng.normal(size=(rows, 7)).astype(dtype)
+    out = np.full((6, 7), np.nan, dtype)
     dot_columns(a, b, out)
     assert_allclose(out, a.T @ b, rtol=0, atol=40 * np.finfo(dtype).eps)
 

@@ -67,6 +67,16 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
             y = t.functional.scaled_dot_product_attention(*parts, is_causal=True)
             return y.transpose(1, 2).reshape(x.shape[0], length, 4)
 
+    class Normalized(t.Module):
+        """Vectors of length 1, as siamese networks compare them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = t.Sequential(t.Linear(4, 5), t.ReLU(), t.Linear(5, 3))
+
+        def forward(self, x: Any) -> Any:
+            return t.functional.normalize(self.layers(x), dim=1)
+
     class LanguageModel(t.Module):
         """Embeddings of codes and positions, and attention by hand with a buffer as its mask."""
 
@@ -189,6 +199,7 @@ def networks(torch: Any) -> dict[str, tuple[Any, Any]]:
             ),
             normal(5, 4),
         ),
+        "normalized": (Normalized(), normal(4)),
         "language_model": (LanguageModel(), torch.randint(7, (3, 5))),
     }
 

@@ -288,14 +288,9 @@ def test_files_of_pytorchs_exporters_give_its_outputs_and_gradients(path: Path) 
 
 # `to_onnx` has the batch in the first axis, and this network in the second.
 EXPORTED = [path for path in RECORDED if not path.name.startswith("encoder_time_first")]
-# A parameter that several nodes of these share has the name of one of them.
-SHARING = (
-    "attention",
-    "encoder",
-    "gru_cell",
-    "language",
-    "lstm_cell",
-    "rnn_cell",
+# Of these, a node becomes several layers, or several share a parameter; their names are made anew.
+RENAMED = (
+    *("attention", "encoder", "gru_cell", "language", "lstm_cell", "normalized", "rnn_cell"),
     "rnn_last.export",
 )
 
@@ -309,7 +304,7 @@ def test_models_of_other_programs_can_be_saved_and_exported(path: Path, tmp_path
     nn.save_model(model, tmp_path / "model.npz")
     nn.to_onnx(model, tmp_path / "model.onnx", x.shape[1:], x.dtype)
     for again in (nn.load_model(tmp_path / "model.npz"), nn.from_onnx(tmp_path / "model.onnx")):
-        if not path.name.startswith(SHARING):
+        if not path.name.startswith(RENAMED):
             assert list(again.state_dict()) == list(model.state_dict())
         assert_allclose(again(x), model(x), **TOLERANCE)
         x_grad, expected = again.backward(grad), model.backward(grad)
@@ -487,6 +482,24 @@ def test_a_reshape_that_moves_the_first_axis(
     assert_array_equal(found, value.reshape(target))
 
 
+def test_a_reshape_to_a_size_that_varies_moves_the_first_axis(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"], start=2, end=3),
+        helper.make_node("Concat", ["rest", "n", "two"], ["target"], axis=0),
+        helper.make_node("Reshape", ["x", "target"], ["y"]),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info("x", floats, ["m", 2, "n", 2])]
+    outputs = [helper.make_tensor_value_info("y", floats, ["k", "n", 2])]
+    constants = [onnx.numpy_helper.from_array(np.array([size]), name)
+                 for size, name in ((-1, "rest"), (2, "two"))]  # fmt: skip
+    graph = helper.make_graph(nodes, "reshape", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    onnx.save(model, tmp_path / "a.onnx")
+    x = np.arange(24, dtype=np.float32).reshape(2, 2, 3, 2)
+    assert_array_equal(nn.from_onnx(tmp_path / "a.onnx")(x), x.reshape(4, 3, 2))
+
+
 def filled(path: Path, *nodes: Any, **initializers: Any) -> Path:
     """Save a file in which "zeros" has the shape (batch, 4) of the input "x"."""
     first = [
@@ -499,6 +512,24 @@ def filled(path: Path, *nodes: Any, **initializers: Any) -> Path:
     graph = helper.make_graph([*first, *nodes], "filled", inputs, outputs, tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), path)
     return path
+
+
+def test_a_value_is_repeated_along_an_axis_but_not_along_the_batch(tmp_path: Path) -> None:
+    def nodes(target: str) -> list[Any]:
+        return [
+            helper.make_node("ReduceL2", ["x", "axes"], ["n"]),
+            helper.make_node("Expand", ["n", target], ["e"]),
+            helper.make_node("Mul", ["e", "e"], ["y"]),
+        ]
+
+    targets = {"axes": np.array([1]), "three": np.array([1, 3]), "many": np.array([7, 1])}
+    model = nn.from_onnx(filled(tmp_path / "a.onnx", *nodes("three"), **targets))
+    x = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
+    squares = np.sum(x**2, axis=1, keepdims=True)
+    assert_allclose(model(x), np.broadcast_to(squares, (5, 3)), **TOLERANCE)
+    assert_allclose(model.backward(np.ones((5, 3), np.float32)), 6 * x, **TOLERANCE)
+    with pytest.raises(ValueError, match="repeats a value along the batch"):
+        nn.from_onnx(filled(tmp_path / "b.onnx", *nodes("many"), **targets))
 
 
 def test_zeros_of_the_shape_of_a_batch_take_part_in_sums_and_products(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ A function gets the `Node`. It adds layers to the graph and returns what the out
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -152,13 +153,7 @@ def _filled(number: Array, sizes: Array) -> Constant | Filled:
 def _expand(node: Node) -> Any:
     found, target = node.input(0), node.array(1).reshape(-1)
     if isinstance(found, Value):
-        sizes = node.shape(0)
-        if sizes is None or len(target) > len(sizes):
-            raise node.refusal("nnlite has no layer that repeats a value")
-        for axis, size in enumerate(target, start=len(sizes) - len(target)):
-            if size not in (1, sizes[axis], node.model.size(node.names[0], axis)):
-                raise node.refusal("nnlite has no layer that repeats a value")
-        return found
+        return _repeated(node, found, target)
     if isinstance(found, Filled):
         if found.shape is None:
             return found
@@ -170,6 +165,23 @@ def _expand(node: Node) -> Any:
     if array.size and not found.trained and (array == array.flat[0]).all():
         return _filled(array.flat[0], np.array(shape, object))
     raise node.refusal("only a single number can be expanded")
+
+
+def _repeated(node: Node, x: Value, target: Array) -> Value:
+    """Return a value with axes of size 1 repeated: zeros are added that it is broadcast to."""
+    shape = node.shape(0)
+    if shape is None or len(target) > len(shape):
+        raise node.refusal("nnlite has no layer for a value with more axes")
+    sizes = []
+    for axis, size in enumerate(target, start=len(shape) - len(target)):
+        is_kept = size in (1, shape[axis], node.model.size(node.names[0], axis))
+        if not is_kept and (isinstance(size, Size) or shape[axis] != 1):
+            raise node.refusal("nnlite has no layer that repeats a value along the batch")
+        sizes.append(1 if is_kept else size)
+    if all(size == 1 for size in sizes):
+        return x
+    zeros = _filled(np.zeros((), np.float32), np.array(sizes, object))
+    return node.add(nn.Add(), x, node.source(zeros))
 
 
 def _broadcast(node: Node, shape: tuple[Any, ...], target: Array) -> tuple[Any, ...]:
@@ -654,6 +666,25 @@ def _reduce_sum(node: Node) -> Any:
     return _reduction(node, nn.Sum)
 
 
+# Norms: a function of each number, before the sum, and one of the sum.
+_NORMS: dict[str, tuple[type[nn.Layer], type[nn.Layer] | None]] = {
+    "ReduceL1": (nn.Abs, None),
+    "ReduceL2": (nn.Square, nn.Sqrt),
+    "ReduceSumSquare": (nn.Square, None),
+}
+
+
+@operator("ReduceL1", "ReduceL2", "ReduceSumSquare")
+def _reduce_norm(node: Node) -> Value:
+    axes = node.integers(1, "axes")
+    if not axes and node.option("noop_with_empty_axes", 0):
+        raise node.refusal("it has no axes")
+    before, after = _NORMS[node.operator]
+    dim = tuple(axes) if axes else None
+    layers = [before(), nn.Sum(dim, bool(node.option("keepdims", 1)))]
+    return node.chain([*layers, after()] if after else layers)
+
+
 @operator("ReduceMean")
 def _reduce_mean(node: Node) -> Any:
     if _is_over_image(node):
@@ -757,14 +788,27 @@ def _reshape(node: Node) -> Any:
     sizes = [-1 if axis and (isinstance(size, Size) or size is None) else size
              for axis, size in enumerate(sizes)]  # fmt: skip
     sample = None if None in before[1:] else math.prod(before[1:])
-    # A batch of unknown size stays if what follows is as large as before, or unknown too.
     keeps_batch = kept[:1] == [True] or (
-        sizes[:1] == [-1] and before[:1] == [None]
-        and (sample is None or math.prod(sizes[1:]) == sample)
-    )  # fmt: skip
+        sizes[:1] == [-1] and before[:1] == [None] and _is_as_large(node, before, target)
+    )
     if keeps_batch and len(sizes) > 1:
         return _reshaped_samples(node, x, before, sizes[1:], sample)
     return _regrouped(node, before, target)
+
+
+def _is_as_large(node: Node, before: list[Any], target: list[Any]) -> bool:
+    """Whether a sample is as large as before, or may be, as far as its size is known."""
+    name = node.names[0]
+    shape = [node.model.size(name, axis) if size is None else size
+             for axis, size in enumerate(before)]  # fmt: skip
+    goal = [shape[axis] if size == 0 else size for axis, size in enumerate(target)][1:]
+    unknown = [size for size in shape[1:] if isinstance(size, Size)]
+    others = [size for size in goal if isinstance(size, Size)]
+    if -1 in goal or Counter(unknown) != Counter(others):
+        return None in before[1:]
+    old, new = (math.prod(size for size in sizes if isinstance(size, int))
+                for sizes in (shape[1:], goal))  # fmt: skip
+    return old == new
 
 
 def _regrouped(node: Node, before: list[Any], target: list[Any]) -> Value:

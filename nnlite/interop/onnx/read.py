@@ -121,8 +121,8 @@ class Model:
         self._parents = {
             path[: dot.start()] for path in self._paths.values() for dot in re.finditer("[.]", path)
         }
-        self._parameters: dict[int, nn.Parameter] = {}
-        self._transposed: dict[int, Constant] = {}
+        self._parameters: dict[Constant, nn.Parameter] = {}
+        self._transposed: dict[Constant, Constant] = {}
         self._types = {
             info.name: info.type
             for info in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output)
@@ -276,17 +276,16 @@ class Model:
 
     def parameter(self, constant: Constant) -> nn.Parameter:
         """Return the parameter of a constant: for the same constant always the same."""
-        if id(constant) not in self._parameters:
-            parameter = nn.Parameter(constant.array, constant.trained)
-            self._parameters[id(constant)] = parameter
-        return self._parameters[id(constant)]
+        if constant not in self._parameters:
+            self._parameters[constant] = nn.Parameter(constant.array, constant.trained)
+        return self._parameters[constant]
 
     def transposed(self, constant: Constant) -> Constant:
         """Return the transposed of a matrix; twice transposed, it is the same constant again."""
-        if id(constant) not in self._transposed:
+        if constant not in self._transposed:
             other = Constant(constant.array.T, constant.trained)
-            self._transposed |= {id(constant): other, id(other): constant}
-        return self._transposed[id(constant)]
+            self._transposed |= {constant: other, other: constant}
+        return self._transposed[constant]
 
 
 class Node:
