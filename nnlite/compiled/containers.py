@@ -6,7 +6,7 @@ from typing import Any
 
 import nnlite as nn
 
-from ..layers.graph import split_arguments
+from ..layers.graph import traversed
 from .forms import form, form_of
 from .source import Code, Value
 
@@ -66,28 +66,8 @@ def add(code: Code, a: Value, b: Value) -> Any:
 def graph(layer: nn.Graph, code: Code, *inputs: Value) -> Any:
     """Write the nodes in the order in which `Graph` computes them."""
     path = code.path
-    values: dict[str, Any] = dict(zip(layer.inputs, inputs, strict=True))
 
-    def value(source: str | float) -> Value:
-        if not isinstance(source, str):
-            return code.constant(source)
-        node, dot, item = source.partition(".")
-        if not dot:
-            found: Value = values[node]
-            return found
-        child = layer[node]
-        outputs = child.outputs if isinstance(child, nn.Graph) else ()
-        place = outputs.index(item) if item in outputs else int(item)
-        chosen: Value = values[node][place]
-        return chosen
+    def apply(name: str, child: nn.Layer, /, *given: Value, **by_keyword: Value) -> Any:
+        return code.apply(child, child_path(path, name), *given, **by_keyword)
 
-    for name in layer.order:
-        positional, by_keyword = split_arguments(layer.arguments[name])
-        values[name] = code.apply(
-            layer[name],
-            child_path(path, name),
-            *map(value, positional),
-            **{keyword: value(source) for keyword, source in by_keyword.items()},
-        )
-    outputs = tuple(value(name) for name in layer.outputs)
-    return outputs[0] if len(outputs) == 1 else outputs
+    return traversed(layer, inputs, apply, code.constant)

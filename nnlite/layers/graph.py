@@ -6,7 +6,7 @@ import inspect
 import itertools
 import math
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
@@ -541,6 +541,41 @@ def split_arguments(arguments: Sequence[Any]) -> tuple[list[_Source], dict[str, 
     if arguments and isinstance(arguments[-1], Mapping):
         return list(arguments[:-1]), dict(arguments[-1])
     return list(arguments), {}
+
+
+def traversed(
+    graph: Graph,
+    inputs: Sequence[Any],
+    call: Callable[..., Any],
+    constant: Callable[[float], Any],
+) -> Any:
+    """Return the output, or outputs, of a graph in another form, node by node in its order.
+
+    ``call(name, layer, *inputs, **by_keyword)`` returns the value of a node, or a tuple of them,
+    and ``constant(number)`` that of a number among the inputs.
+    """
+    values: dict[str, Any] = dict(zip(graph.inputs, inputs, strict=True))
+
+    def value(source: str | float) -> Any:
+        if not isinstance(source, str):
+            return constant(source)
+        node, dot, item = source.partition(".")
+        if not dot:
+            return values[node]
+        child: Any = graph[node]
+        is_named = isinstance(child, Graph) and item in child.outputs
+        return values[node][child.outputs.index(item) if is_named else int(item)]
+
+    for name in graph.order:
+        positional, by_keyword = split_arguments(graph.arguments[name])
+        values[name] = call(
+            name,
+            graph[name],
+            *map(value, positional),
+            **{keyword: value(source) for keyword, source in by_keyword.items()},
+        )
+    outputs = tuple(map(value, graph.outputs))
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def _parsed(name: str, node: Any) -> tuple[Layer, tuple[Any, ...]]:

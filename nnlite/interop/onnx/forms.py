@@ -17,7 +17,7 @@ from onnx import TensorProto
 import nnlite as nn
 
 from ...layers.embedding import sinusoids
-from ...layers.graph import split_arguments
+from ...layers.graph import traversed
 from .write import Scope, Value
 
 Form = Callable[..., Any]
@@ -78,29 +78,11 @@ def _residual(scope: Scope, layer: nn.Residual, x: Value) -> Value:
 
 @container(nn.Graph)
 def _graph(scope: Scope, layer: nn.Graph, *inputs: Value) -> Any:
-    values: dict[str, Any] = dict(zip(layer.inputs, inputs, strict=True))
+    def constant(number: float) -> Value:
+        dtype = _float_dtype(layer, inputs)
+        return Value(scope.constant(number, dtype), np.asarray(number, dtype))
 
-    def value(source: str | float) -> Any:
-        if not isinstance(source, str):
-            dtype = _float_dtype(layer, inputs)
-            return Value(scope.constant(source, dtype), np.asarray(source, dtype))
-        node, dot, item = source.partition(".")
-        if not dot:
-            return values[node]
-        child: Any = layer[node]
-        named = isinstance(child, nn.Graph) and item in child.outputs
-        return values[node][child.outputs.index(item) if named else int(item)]
-
-    for node in layer.order:
-        positional, by_keyword = split_arguments(layer.arguments[node])
-        values[node] = scope.child(
-            node,
-            layer[node],
-            *map(value, positional),
-            **{keyword: value(source) for keyword, source in by_keyword.items()},
-        )
-    results = tuple(value(output) for output in layer.outputs)
-    return results[0] if len(results) == 1 else results
+    return traversed(layer, inputs, scope.child, constant)
 
 
 def _float_dtype(layer: nn.Layer, inputs: tuple[Value, ...]) -> np.dtype[Any]:

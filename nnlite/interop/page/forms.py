@@ -20,7 +20,7 @@ import nnlite as nn
 from ...engine.arrays import Array
 from ...engine.gather import border
 from ...layers.embedding import sinusoids
-from ...layers.graph import split_arguments
+from ...layers.graph import traversed
 from ...modes import evaluating
 from ...web.document import packed
 
@@ -201,29 +201,13 @@ def _graph(page: Page, name: str, layer: nn.Graph, *inputs: Value) -> Any:
             _title(name, layer.label),
             f"it has {len(layer.inputs)} inputs, and the page gives it {len(inputs)}",
         )
-    values: dict[str, Any] = dict(zip(layer.inputs, inputs, strict=True))
     dtype = page.input.sample.dtype
-
-    def value(source: str | float) -> Any:
-        if not isinstance(source, str):
-            return constant("", str(source), np.asarray(source, dtype))
-        node, dot, item = source.partition(".")
-        if not dot:
-            return values[node]
-        child: Any = layer[node]
-        named = isinstance(child, nn.Graph) and item in child.outputs
-        return values[node][child.outputs.index(item) if named else int(item)]
-
-    for node in layer.order:
-        positional, by_keyword = split_arguments(layer.arguments[node])
-        values[node] = page.layer(
-            _joined(name, node),
-            layer[node],
-            *map(value, positional),
-            **{keyword: value(source) for keyword, source in by_keyword.items()},
-        )
-    results = tuple(value(output) for output in layer.outputs)
-    return results[0] if len(results) == 1 else results
+    return traversed(
+        layer,
+        inputs,
+        lambda node, *given, **by_keyword: page.layer(_joined(name, node), *given, **by_keyword),
+        lambda number: constant("", str(number), np.asarray(number, dtype)),
+    )
 
 
 # ---- arithmetic ----
