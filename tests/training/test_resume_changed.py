@@ -396,9 +396,13 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_to_the_end_of_its_run(
     expected = nn.load_state(DATA / f"{kind}_end.npz")
     for name, array in model.state_dict().items():
         # The gradient of a bias before BatchNorm is 0 but for rounding, which differs between
-        # processors, and Adam scales it up. The validation loss changes with it.
+        # processors, and Adam scales it up. The validation loss changes with it, and perhaps the
+        # class of one of the 33 samples.
         if name not in ("0.bias", "1.running_mean"):
             assert_allclose(array, expected[name], rtol=1e-4, atol=1e-6)
     for name in history:
         rtol = 1e-3 if name.startswith("validation") else 1e-5
-        assert_allclose(history[name], expected[f"history {name}"], rtol=rtol, err_msg=name)
+        atol = 1 / 32 if name == "validation_accuracy" else 0
+        assert_allclose(
+            history[name], expected[f"history {name}"], rtol=rtol, atol=atol, err_msg=name
+        )
