@@ -11,6 +11,7 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
+from .native import interruption_of
 from .programs import Batch, Program, call_values, returned, write_forward
 from .source import Code, Sums, Value, fixed, function, handed_on, stages
 from .split import bounds_of_parts, is_separable
@@ -230,7 +231,10 @@ class LossProgram(Program):
     ) -> Any:
         """Call a function with what it takes of the variables of a part."""
         given = [variables[name] for name in self._arguments[name][0]]
-        return self._functions[name](n, *given, *bound)
+        try:
+            return self._functions[name](n, *given, *bound)
+        except SystemError as error:
+            raise interruption_of(error) from None
 
     def _add_parts(self, weights: list[float]) -> None:
         """Add the gradients of the other parts to those of the first."""

@@ -107,6 +107,18 @@ def functions_of(source: str, native: bool) -> Native | Plain:
     return Native(source) if native else Plain(source)
 
 
+def interruption_of(error: BaseException) -> BaseException:
+    """Return what a signal handler has raised, such as KeyboardInterrupt; else the error itself.
+
+    A signal that arrives while machine code runs is handled by the next Python code. That is a
+    function which Numba calls for each array that it returns, without a look at what it raises;
+    the interpreter then raises a SystemError because of it.
+    """
+    while isinstance(error, SystemError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 @functools.lru_cache(128)
 def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Function:
     """Compile a function, or load it from the folder; equal sources share the machine code."""

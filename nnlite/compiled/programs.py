@@ -16,7 +16,7 @@ from ..changes import changes
 from ..engine import threads
 from ..engine.arrays import FLOATS, Array
 from ..modes import current
-from .native import functions_of
+from .native import functions_of, interruption_of
 from .source import (
     BATCH,
     Code,
@@ -229,7 +229,10 @@ class Program:
         if taken is not None:
             values = [values[place] for place in taken]
         arrays = self._bound[name] if bound is None else bound
-        return self._functions[name](n, *values, *numbers, *arrays)
+        try:
+            return self._functions[name](n, *values, *numbers, *arrays)
+        except SystemError as error:
+            raise interruption_of(error) from None
 
     def _run_parts(self, name: str, calls: Sequence[Callable[[], object]]) -> None:
         """Make calls of a function for parts of a batch, each in a thread."""

@@ -347,3 +347,37 @@ def test_functions_of_two_modules_have_symbols_of_their_own():
     }
     symbols = {native._symbol(routine, np.dtype(np.float32)) for routine in routines}
     assert len(symbols) == len(routines)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers")
+@pytest.mark.parametrize("which", ["forward", "predict", "gradients"])
+def test_an_interruption_of_machine_code_is_raised_as_it_is(which):
+    """Numba calls Python code while it returns arrays, and the signal is handled there."""
+    model = nn.Sequential(nn.Linear(100, 500), nn.Tanh(), nn.Linear(500, 100))
+    x = np.zeros((2000, 100), np.float32)
+    compiled = nn.compile(model)
+    gradients = nn.compile(model, nn.MeanSquaredError())
+    calls = {
+        "forward": lambda: compiled(x),
+        "predict": nn.no_grad()(lambda: compiled(x)),
+        "gradients": lambda: gradients(x, x),
+    }
+    call = calls[which]
+    call()  # compiles
+
+    def interrupt(number, frame):
+        raise InterruptedError
+
+    def call_until_interrupted():
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        while True:
+            call()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(5):
+            with pytest.raises(InterruptedError):
+                call_until_interrupted()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
