@@ -44,6 +44,8 @@ ARRAYS = {
 
 @pytest.mark.parametrize("native", [False, True])
 def test_each_call_may_have_an_array_of_another_kind(native):
+    if native:
+        pytest.importorskip("numba")
     model = network()
     compiled = nn.compile(model, native=native)
     for one, other in itertools.permutations(ARRAYS, 2):
@@ -149,6 +151,8 @@ def test_what_changes_between_forward_and_backward():
 
 @pytest.mark.parametrize("native", [False, True])
 def test_predictions_one_after_the_other_are_of_the_model_as_it_is(native):
+    if native:
+        pytest.importorskip("numba")
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 4, rng=0), nn.Dropout(0.5, rng=0))
     compiled = nn.compile(model, native=native)
 
@@ -188,6 +192,7 @@ def test_a_prediction_is_a_new_array_and_an_error_is_that_of_the_model():
 
 
 def test_threads_predict_with_one_compiled_model_while_another_changes_it():
+    pytest.importorskip("numba")
     model = network()
     compiled = nn.compile(model)
     weights = [model.state_dict(), {k: -v for k, v in model.state_dict().items()}]
