@@ -277,8 +277,8 @@ def _characters(given: Sequence[str] | None, shape: Shape, indices: int | None) 
         raise ValueError("to_html: alphabet must be of single characters, each of them once")
     if not 0 < len(found) <= indices:
         raise ValueError(
-            f"to_html: expected an alphabet of at most {indices} characters, as the Embedding has "
-            f"so many vectors, got {len(found)}"
+            f"to_html: expected an alphabet of at most {indices} characters, one for each vector "
+            f"of the Embedding, got {len(found)}"
         )
     return found
 
