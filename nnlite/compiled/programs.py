@@ -293,13 +293,10 @@ class ModelProgram(Program):
         self.inputs, self.outputs = inputs, outputs
         given = [*batch.names, *code.per_call]
         grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
+        differentiated = [x for x in inputs if x.needs_grad]
+        names = code.write_backward(outputs, grads, inputs)
         input_grads = [
-            _shaped(code, name, x.shape)
-            for name, x in zip(
-                code.write_backward(outputs, grads, inputs),
-                [x for x in inputs if x.needs_grad],
-                strict=True,
-            )
+            _shaped(code, name, x.shape) for name, x in zip(names, differentiated, strict=True)
         ]
         self.carried = carried(code.forward, code.backward)
         results = [_shaped(code, y.name, y.shape) for y in outputs]
@@ -534,8 +531,8 @@ def write_forward(
 
 def _shaped(code: Code, name: str, shape: Shape) -> str:
     """Return the expression for a flat array with its own shape."""
-    sizes = ", ".join(f"{size}" for size in shape)
-    return code.resolved(f"{Value(name, shape)}.reshape({sizes or '()'})")
+    value = Value(name, shape)
+    return code.resolved(value.view(*shape) if shape else f"{value}.reshape(())")
 
 
 def returned(names: list[str]) -> str:
