@@ -93,6 +93,7 @@ class Program:
         self._attributes: object = object()  # of `changes`, when `fits` was true
         self._evaluates: bool | None = None
         self._arrays = Watch([])
+        self._kinds: list[Any] | None = None  # of the arrays that are bound
         self._gradients: dict[str, Any] = {}
         self._compiled: set[str] = set()  # the functions that threads have called
         self._bound: dict[str, tuple[Any, ...]] = {}
@@ -121,10 +122,12 @@ class Program:
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
         self._options = Watch(self.code.options)
-        self._kinds = self._kinds_of_arrays()
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
-        self._functions = functions_of(self.source, self._native)
+        # Arrays are of the types that they had in the first call. What is made in each call may
+        # be anything.
+        checks = bool(self.code.per_call)
+        self._functions = functions_of(self.source, self._native, checks)
 
     # ---- the arrays ----
 
@@ -170,21 +173,19 @@ class Program:
 
     def bind_anew(self) -> None:
         """Let the functions work on the current arrays."""
-        if self._kinds_of_arrays() != self._kinds:
+        gradients = self.bindings()
+        watch = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
+        arrays = {name: getattr(*place) for name, place in self.code.arrays.items()} | gradients
+        kinds = [_kind_of(array) for array in arrays.values()]
+        if self._kinds is None:
+            self._kinds = kinds
+        if self._kinds != kinds:
             raise OutdatedError
-        self._gradients = self.bindings()
-        self._arrays = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
-        arrays = {name: getattr(*place) for name, place in self.code.arrays.items()}
-        arrays |= self._gradients
+        self._gradients, self._arrays = gradients, watch
         self._bound = {
             function: tuple(arrays[name] for name in bound)
             for function, (_, bound) in self._arguments.items()
         }
-
-    def _kinds_of_arrays(self) -> list[Any]:
-        """Return what machine code depends on in parameters and buffers, beside their shapes."""
-        arrays = [getattr(*place) for place in self.code.arrays.values()]
-        return [(array.dtype, array.flags.carray) for array in arrays]
 
     def places(self) -> list[tuple[Any, str]]:
         """Return owners and attributes of the arrays that must stay the same between two calls."""
@@ -491,6 +492,13 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
         return array.ravel()
     line = np.ascontiguousarray(array, dtype).ravel()
     return line if line.flags.writeable else line.copy()
+
+
+def _kind_of(array: Array) -> tuple[Any, ...]:
+    """Return what machine code depends on in an array, beside its sizes."""
+    flags = array.flags
+    order = flags.c_contiguous, flags.f_contiguous
+    return array.dtype, array.ndim, order, flags.aligned, flags.writeable
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
