@@ -369,15 +369,15 @@ class Latest(NamedTuple):
     ----------
     inputs : int
         The number of inputs; -1 if some of them were given by keyword.
-    given : list of (dtype, tuple)
-        The dtype and the shape of each array.
+    given : list of (dtype, tuple, dtype)
+        The dtype and the shape of each array, and the dtype that machine code takes.
     program : Program
     n : int
         The batch size.
     """
 
     inputs: int
-    given: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    given: list[tuple[np.dtype[Any], tuple[int, ...], np.dtype[Any]]]
     program: Any
     n: int
 
@@ -413,7 +413,8 @@ class Programs:
             key = n, key
         programs = self._programs.setdefault(key, [])
         program = self._fitting(programs) or self._built(batch, n, key)
-        self._latest = Latest(-1 if batch.keywords else batch.inputs, given, program, n)
+        taken = [(*one, kind) for one, kind in zip(given, program.code.kinds.values(), strict=True)]
+        self._latest = Latest(-1 if batch.keywords else batch.inputs, taken, program, n)
         return program, n
 
     def prepare(self, batch: Batch) -> tuple[Any, int, list[Any]]:
@@ -439,11 +440,11 @@ class Programs:
         if inputs != latest_inputs or len(arrays) != len(given):
             return None
         values = []
-        kinds = program.code.kinds.values()
-        for array, (dtype, shape), taken in zip(arrays, given, kinds):  # noqa: B905 - quicker
+        for array, (dtype, shape, taken) in zip(arrays, given):  # noqa: B905 - quicker
             if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
                 return None
-            values.append(flat(array, taken))
+            is_plain = dtype is taken and array.flags.carray
+            values.append(array.ravel() if is_plain else flat(array, taken))
         if not program.is_current(evaluates):
             return None
         if program.code.per_call:
