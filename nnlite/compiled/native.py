@@ -250,13 +250,20 @@ def _functions(place: str, cache: bool) -> dict[str, Function]:
     source = inspect.getsource(module)
     path = _cached_file(source) if cache else None
     copy = _module_of(path) if path is not None else _plain(source, place)
-    functions: dict[str, Function] = {
-        name: f for name, f in vars(copy).items() if inspect.isfunction(f)
-    }
+    functions = _functions_of_module(copy)
     inlined = _numba().extending.register_jitable(error_model="numpy")
     for name, function in functions.items():
         setattr(copy, name, inlined(function) if name[0] == "_" else getattr(module, name))
     return functions
+
+
+def _functions_of_module(module: types.ModuleType) -> dict[str, Function]:
+    """Return the functions that a module defines, and none that it imports."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    }
 
 
 def _module(place: str) -> types.ModuleType:
@@ -353,8 +360,8 @@ def _register() -> None:
         # Not with reordered sums: the polynomials depend on their order.
         register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
     for place in _PLACES:
-        for name, routine in vars(_module(place)).items():
-            if inspect.isfunction(routine) and not name.startswith("_"):
+        for name, routine in _functions_of_module(_module(place)).items():
+            if not name.startswith("_"):
                 _let_numba_call(routine)
     _let_numba_view()
     _use_one_blas_thread()
