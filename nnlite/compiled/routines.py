@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 ROUTINES = {
     "dot_rows": "products",
     "dot_columns": "products",
-    "dot_in_place": "products",
+    "matmul": "products",
     "sum_of_dots": "products",
     "add_to_rows": "sums",
     "column_sums": "sums",
