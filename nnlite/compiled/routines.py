@@ -22,6 +22,7 @@ ROUTINES = {
     "correlate": "correlation",
     "correlate_kernels": "correlation",
     "correlate_images": "correlation",
+    "max_pool": "pooling",
     "winograd": "winograd",
     "winograd_backward": "winograd",
 }
