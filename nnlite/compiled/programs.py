@@ -386,15 +386,16 @@ class ModelProgram(Program):
         The function writes the gradient of a parameter that has none where it will have it.
         """
         name = "backward" if input_grad else "backward_parameters"
-        parameters = self._trained
-        bound = self._bound[name]
-        first = len(bound) - len(parameters)  # the gradients are the last arrays
+        bound, memory = self._bound[name], []
+        first = len(bound) - len(self._trained)  # the gradients are the last arrays
         own = bound[first:]
-        grads = rooms_for_grads(parameters, own)
-        memory = self._input_grads.make(n) if input_grad else []
-        results = self.call(name, n, [*values, *memory], (), [*bound[:first], *grads])
-        take_grads(parameters, grads, own)
-        return _merged(memory, self._returned_grads, results)
+        grads = rooms_for_grads(self._trained, own)
+        if input_grad:
+            memory = self._input_grads.make(n)
+            values = [*values, *memory]
+        results = self.call(name, n, values, (), (*bound[:first], *grads))
+        take_grads(self._trained, grads, own)
+        return _merged(memory, self._returned_grads, results) if self._returned_grads else memory
 
 
 def _merged(
