@@ -31,12 +31,12 @@ from . import (  # noqa: F401 - they register forms
     shapes,
     windows,
 )
-from .containers import check_forms
-from .forms import form_of
+from .containers import check_forms, child_path
+from .forms import form, form_of
 from .gradients import LossProgram, write_passes
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs, flat
-from .source import fixed
+from .source import Code, Value, fixed
 from .steps import DividedStepProgram, StepProgram
 
 
@@ -217,6 +217,13 @@ class CompiledModel(nn.Layer):
 
     def __repr__(self) -> str:
         return f"compile({self.model!r})"
+
+
+@form(CompiledModel)
+def compiled_model(layer: CompiledModel, code: Code, *inputs: Value, **by_keyword: Value) -> Any:
+    """Write the model."""
+    path = child_path(code.path, "model")
+    return code.apply(layer.model, path, *inputs, **by_keyword)
 
 
 class Gradients:
