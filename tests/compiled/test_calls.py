@@ -247,3 +247,19 @@ def test_a_compiled_model_is_traced_and_summarised_as_its_layers():
     compiled = nn.compile(network(), native=False)
     assert "model.1         Linear(6, 4)" in str(nn.trace(compiled, X))
     assert "model.1" in str(compiled.summary((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Dropout(0.5), (1, 3)), (nn.Dropout1d(0.5), (1, 3)), (nn.Dropout1d(0.5), (2, 1))],
+    ids=str,
+)
+def test_the_noise_of_any_batch_is_what_machine_code_takes(layer, shape):
+    pytest.importorskip("numba")
+    compiled = nn.compile(layer)
+    for n in (2, 1, 3):
+        x = np.ones((n, *shape), np.float32)
+        nn.seed(n)
+        expected = layer(x)
+        nn.seed(n)
+        assert_array_equal(compiled(x), expected)
