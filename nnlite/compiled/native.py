@@ -210,10 +210,17 @@ def _jitted(function: Function, types: tuple[Any, ...], cache: bool, is_routine:
         no_cpython_wrapper=is_routine,
         no_cfunc_wrapper=True,
     )
-    dispatcher = jit(function)
+    dispatcher, failure = jit(function), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", _numba().core.errors.NumbaPerformanceWarning)
-        dispatcher.compile(types)
+        try:
+            dispatcher.compile(types)
+        except OSError as error:
+            if not dispatcher.overloads or is_of_handler(error):
+                raise
+            failure = error  # compiled, but not kept: the disk may be full
+    if failure is not None:
+        _warn(failure)
     dispatcher.disable_compile()
     return dispatcher
 
@@ -400,7 +407,8 @@ def _cached_file(source: str) -> str | None:
                 file.write(source)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):  # it has its name already
+                os.unlink(temporary)
             raise
         return path
     except OSError as error:

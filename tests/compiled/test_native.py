@@ -195,9 +195,12 @@ def test_a_disk_that_is_full_when_the_machine_code_is_written_is_worked_around(f
             raise OSError(28, "No space left on device")
         replace(source, target)
 
+    compiled, jitted = [], native._jitted
+    monkeypatch.setattr(native, "_jitted", lambda *args: compiled.append(args) or jitted(*args))
     monkeypatch.setattr(os, "replace", no_space)
     with pytest.warns(UserWarning, match="No space left on device"):
         assert call() == [0, 2, 4]
+    assert len(compiled) == 1  # once is enough
     assert not list(folder.rglob("*.nb?"))
     monkeypatch.undo()
     monkeypatch.setenv("NNLITE_CACHE_DIR", str(folder))
@@ -260,6 +263,21 @@ def test_an_error_of_a_signal_handler_is_not_taken_for_one_of_the_cache(
         signal.signal(signal.SIGINT, before)
     assert call() == [0, 2, 4]
     assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+def test_an_interruption_behind_the_renaming_of_a_source_is_raised_as_it_is(folder, monkeypatch):
+    replace = os.replace
+
+    def interrupted(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert [path.read_text() for path in folder.glob("*")] == [SOURCE]
+    assert call() == [0, 2, 4]
 
 
 def test_what_killed_processes_have_left_is_deleted_after_an_hour(folder):
