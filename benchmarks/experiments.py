@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite.compiled import products
+from nnlite.compiled import tiles
 from nnlite.datasets import digits
 from nnlite.engine import blas as cores
 from nnlite.engine import threads, windows
@@ -115,43 +115,52 @@ def experiments() -> Iterator[Experiment]:
 
 
 def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Yield those of compiled products: by BLAS, and without its copies of the operands."""
+    """Yield those of compiled products: by BLAS, and in tiles."""
     try:
         import numba
 
         nn.compile(nn.Linear(1, 1))(normal(1, 1))  # from here on BLAS has one thread in Numba
     except ImportError:
         return
-    loops = numba.njit(fastmath=True, error_model="numpy")(products.dot_rows)
+    multiply, multiply_rows = tiles.multiply, tiles.multiply_rows
 
     @numba.njit
     def blas(a: Array, b: Array, out: Array) -> None:
-        np.dot(a, b.T, out)
-
-    for batch, features in ((8, 128), (32, 32), (64, 32), (32, 128), (64, 128), (128, 128)):
-        arrays = normal(batch, 784), normal(features, 784), normal(batch, features)
-        yield Experiment(
-            "compiled: small batches without packing",
-            f"{batch}×784 by 784×{features}",
-            functools.partial(blas, *arrays),
-            functools.partial(loops, *arrays),
-        )
-
-    numba.extending.register_jitable(products._rows_in_place)
-    in_place = numba.njit(error_model="numpy")(products.dot_in_place)
-
-    @numba.njit
-    def whole(a: Array, b: Array, out: Array) -> None:
         np.dot(a, b, out)
 
-    sizes = ((512, 157, 64), (128, 512, 64), (128, 157, 64), (128, 128, 64), (64, 128, 784))
-    for rows, inner, columns in sizes:
+    @numba.njit
+    def blas_rows(a: Array, b: Array, out: Array) -> None:
+        np.dot(a, b.T, out)
+
+    @numba.njit
+    def tiled(a: Array, b: Array, out: Array) -> None:
+        multiply(a, b, out, False)
+
+    @numba.njit
+    def tiled_rows(a: Array, b: Array, out: Array) -> None:
+        multiply_rows(a, b, out, False)
+
+    for rows, inner, columns in (
+        *((8, 784, 128), (32, 784, 32), (64, 784, 32), (32, 784, 128), (64, 784, 128)),
+        *((128, 784, 128), (256, 784, 128), (256, 784, 1024)),
+    ):
+        arrays = normal(rows, inner), normal(columns, inner), normal(rows, columns)
+        yield Experiment(
+            "compiled: products in tiles, of rows with rows",
+            f"{rows}×{inner} by {inner}×{columns}",
+            functools.partial(blas_rows, *arrays),
+            functools.partial(tiled_rows, *arrays),
+        )
+    for rows, inner, columns in (
+        *((512, 157, 64), (128, 512, 64), (128, 157, 64), (64, 32, 144), (128, 32, 784)),
+        *((128, 64, 784), (256, 128, 784), (64, 32, 1024)),
+    ):
         arrays = normal(rows, inner), normal(inner, columns), normal(rows, columns)
         yield Experiment(
-            "compiled: some rows at a time, in place",
+            "compiled: products in tiles, of rows with columns",
             f"{rows}×{inner} by {inner}×{columns}",
-            functools.partial(whole, *arrays),
-            functools.partial(in_place, *arrays),
+            functools.partial(blas, *arrays),
+            functools.partial(tiled, *arrays),
         )
 
 

@@ -118,7 +118,7 @@ def recurrent_cell(
                     code(f"dot_columns({rows}, {operand.view(*shape)}, {dw})")
             if operand.needs_grad:
                 with code.gradient(operand) as d_operand:
-                    code(f"dot_in_place({rows}, {weight}, {d_operand.view(*shape)})")
+                    code(f"matmul({rows}, {weight}, {d_operand.view(*shape)})")
         for name, part in direct.items():
             if before[name].needs_grad:
                 code.pass_gradient(before[name], part)

@@ -13,7 +13,7 @@ from ..engine.gather import border
 from .forms import form
 from .kernels import gathered
 from .source import Code, Size, Value, fixed, joined, nest, product
-from .windows import letters_of, plus, slide, times
+from .windows import geometry, letters_of, plus, rows_and_columns, slide, times
 
 Conv = nn.Conv1d | nn.Conv2d
 
@@ -25,8 +25,6 @@ _MOST_TAPS = 7
 _MOST_WINDOWS = 4
 # From this number of channels on Winograd's algorithm saves more than its sums cost.
 _MANY_CHANNELS = 16
-# The axis of rows for a sequence, which has none.
-_ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 
 
 @form(nn.Conv1d, nn.Conv2d)
@@ -235,20 +233,19 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
 
 def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     """Loops over the windows, one for each row of the kernels: see `correlation`."""
-    rows, columns = axes if len(axes) == 2 else (_ONE_ROW, axes[0])
+    rows, columns = rows_and_columns(axes)
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((x.shape[0], layer.out_channels, *(axis.outputs for axis in axes)))
     images = x.view(*x.shape[:2], rows.inputs, columns.inputs)
     kernels = f"{weight}" if len(axes) == 2 else weight.view(*weight.shape[:2], 1, columns.taps)
-    options = ("padding", "stride", "dilation")
-    geometry = ", ".join(f"{getattr(axis, name)}" for name in options for axis in (rows, columns))
+    options = geometry(axes, "padding", "stride", "dilation")
 
     def results(value: Value) -> str:
         return value.view(*y.shape[:2], rows.outputs, columns.outputs)
 
     shift = f"{bias}" if bias else f"np.zeros({layer.out_channels}, real)"
-    code(f"correlate({images}, {kernels}, {shift}, {results(y)}, {geometry})")
+    code(f"correlate({images}, {kernels}, {shift}, {results(y)}, {options})")
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
@@ -256,11 +253,11 @@ def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
         if weight.needs_grad:
             with code.gradient(weight) as dw:
                 d_kernels = kernels.replace(f"{weight}", f"{dw}")
-                code(f"correlate_kernels({images}, {grads}, {d_kernels}, {geometry})")
+                code(f"correlate_kernels({images}, {grads}, {d_kernels}, {options})")
         if x.needs_grad:
             with code.gradient(x) as dx:
                 d_images = dx.view(*x.shape[:2], rows.inputs, columns.inputs)
-                code(f"correlate_images({grads}, {kernels}, {d_images}, {geometry})")
+                code(f"correlate_images({grads}, {kernels}, {d_images}, {options})")
 
     return y, backward
 

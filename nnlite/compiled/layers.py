@@ -38,7 +38,7 @@ def linear(layer: nn.Linear, code: Code, x: Value) -> Any:
                 code(f"column_sums(grads, {db})")
         if x.needs_grad:
             with code.gradient(x) as dx:
-                code(f"dot_in_place(grads, {weight}, {dx.view(rows, n_in)})")
+                code(f"matmul(grads, {weight}, {dx.view(rows, n_in)})")
 
     return y, backward
 

@@ -24,7 +24,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -83,7 +83,8 @@ class Plain:
 class Native(dict[str, Function]):
     """The functions of a source by their names, compiled by Numba on their first call.
 
-    All calls of a function take arguments of the same types.
+    All calls of a function take arguments of the same types as the first one. Numba checks that,
+    unless the caller does and sets `checks` to False: another type is then undefined behaviour.
 
     Raises
     ------
@@ -91,22 +92,25 @@ class Native(dict[str, Function]):
         If Numba or SciPy is not installed.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, checks: bool = True) -> None:
         _numba()  # better now than in the first call
         self._source = source
+        self._checks = checks
 
     def __missing__(self, name: str) -> Function:
         return functools.partial(self._compile_and_call, name)
 
     def _compile_and_call(self, name: str, *arguments: Any) -> Any:
         types = tuple(map(_numba().typeof, arguments))
-        function = self[name] = _shared(self._source, cache_folder(), name, types)
+        dispatcher = _shared(self._source, cache_folder(), name, types)
+        (compiled,) = dispatcher.overloads.values()
+        function = self[name] = dispatcher if self._checks else compiled.entry_point
         return function(*arguments)
 
 
-def functions_of(source: str, native: bool) -> Native | Plain:
-    """Return the functions of a source."""
-    return Native(source) if native else Plain(source)
+def functions_of(source: str, native: bool, checks: bool = True) -> Native | Plain:
+    """Return the functions of a source: see `Native` for `checks`."""
+    return Native(source, checks) if native else Plain(source)
 
 
 def interruption_of(error: BaseException) -> BaseException:
@@ -135,7 +139,7 @@ def is_of_handler(error: BaseException | None) -> bool:
 
 
 @functools.lru_cache(128)
-def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Function:
+def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Any:
     """Compile a function, or load it from the folder; equal sources share the machine code."""
     file, failure = _cached_file(source), None
     if file is not None:
@@ -151,7 +155,7 @@ def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Func
     return function
 
 
-def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
+def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Any:
     with _without_collection():
         for routine, place in ROUTINES.items():
             if hasattr(module, routine):
@@ -237,9 +241,9 @@ def _link(place: str, name: str, real: np.dtype[Any], cache: bool) -> Any:
     import llvmlite.binding
 
     function = _functions(place, cache)[name]
-    for called in function.__code__.co_names:
-        if called in _functions(place, cache) and not called.startswith("_"):
-            _link(place, called, real, cache)
+    for called in map(vars(_module(place)).get, function.__code__.co_names):
+        if _is_routine(called):
+            _link(_place_of(called), called.__name__, real, cache)
     dispatcher = _dispatcher(function, _argument_types(function, real), cache, is_routine=True)
     (compiled,) = dispatcher.overloads.values()
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
@@ -249,8 +253,20 @@ def _link(place: str, name: str, real: np.dtype[Any], cache: bool) -> Any:
 
 def _symbol(routine: Function, real: np.dtype[Any]) -> str:
     """Return the name for the linker; functions of two modules may have the same name."""
-    place = routine.__module__.rpartition(".")[2]
-    return f"nnlite_{place}_{routine.__name__}_{real.name}"
+    return f"nnlite_{_place_of(routine)}_{routine.__name__}_{real.name}"
+
+
+def _is_routine(value: object) -> TypeGuard[types.FunctionType]:
+    """Whether a global of a module of routines is one of them, or of those of another module."""
+    return (
+        inspect.isfunction(value)
+        and not value.__name__.startswith("_")
+        and _place_of(value) in _PLACES
+    )
+
+
+def _place_of(routine: Function) -> str:
+    return routine.__module__.rpartition(".")[2]
 
 
 def _argument_types(function: Function, real: np.dtype[Any]) -> tuple[Any, ...]:
@@ -275,7 +291,9 @@ def _functions(place: str, cache: bool) -> dict[str, Function]:
     path = _cached_file(source) if cache else None
     copy = _module_of(path) if path is not None else _plain(source, place)
     functions: dict[str, Function] = {
-        name: f for name, f in vars(copy).items() if inspect.isfunction(f)
+        name: f
+        for name, f in vars(copy).items()
+        if inspect.isfunction(f) and f.__module__ == copy.__name__
     }
     inlined = _numba().extending.register_jitable(error_model="numpy")
     for name, function in functions.items():
@@ -314,43 +332,6 @@ def _let_numba_call(routine: Function) -> None:
     extending.lower_builtin(routine, types.VarArg(types.Any))(lowered)
 
 
-def _let_numba_view() -> None:
-    """Let Numba compile a call of `functions.view` as no more than the new shape and its strides.
-
-    Its own ``reshape`` finds out at run time whether it can do without a copy, which takes longer
-    to compile than anything else in many models.
-    """
-    import numba
-    import numba.core.imputils
-    import numba.core.typing.templates
-    import numba.np.arrayobj
-
-    types: Any = numba.types
-    extending: Any = numba.extending
-    templates: Any = numba.core.typing.templates
-    returned: Any = numba.core.imputils.impl_ret_borrowed
-    fill: Any = numba.np.arrayobj.populate_array
-
-    @templates.infer_global(functions.view)
-    class View(templates.AbstractTemplate):  # type: ignore[misc]
-        def generic(self, given: Any, by_keyword: Any) -> Any:
-            array, *sizes = given
-            if not isinstance(array, types.Array) or array.layout != "C":
-                return None
-            return array.copy(ndim=len(sizes))(array, *(types.intp for _ in sizes))
-
-    def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
-        array = context.make_array(called.args[0])(context, builder, arguments[0])
-        view = context.make_array(called.return_type)(context, builder)
-        sizes, strides = arguments[1:], [array.itemsize]
-        for size in reversed(sizes[1:]):
-            strides.insert(0, builder.mul(strides[0], size))
-        fill(view, array.data, sizes, strides, array.itemsize, array.meminfo, array.parent)
-        return returned(context, builder, called.return_type, view._getvalue())
-
-    extending.lower_builtin(functions.view, types.Array, types.VarArg(types.Any))(lowered)
-
-
 def _numba() -> Any:
     """Return Numba, which knows the functions that the source calls."""
     try:
@@ -373,14 +354,16 @@ def _register() -> None:
         return
     from numba.extending import register_jitable
 
+    from . import lowering
+
     for name in functions.HELPERS:
         # Not with reordered sums: the polynomials depend on their order.
         register_jitable(error_model="numpy", forceinline=True)(getattr(functions, name))
     for place in _PLACES:
-        for name, routine in vars(_module(place)).items():
-            if inspect.isfunction(routine) and not name.startswith("_"):
+        for routine in vars(_module(place)).values():
+            if _is_routine(routine) and _place_of(routine) == place:
                 _let_numba_call(routine)
-    _let_numba_view()
+    lowering.register()
     _use_one_blas_thread()
     _keep_freed_memory()
     _registered = True
@@ -391,7 +374,8 @@ def _cached_file(source: str) -> str | None:
     folder = cache_folder()
     try:
         # This module gives the symbols of routines, which are part of the machine code.
-        parts = [functions, sys.modules[__name__], *map(_module, _PLACES)]
+        names = ["native", "functions", "tiles", "lowering", *_PLACES]
+        parts = list(map(_module, names))
         text = "".join([source, *map(inspect.getsource, parts)])
         digest = hashlib.sha256(text.encode()).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)

@@ -375,7 +375,7 @@ class _Run:
         of_state = self._transposed("of_state", self.of_state)
         if not any(state.needs_grad for state in self.initial):
             step.append("if t == 0:\n    break")
-        step.append(f"dot_in_place({of_state}, {self._gradients_of(self.of_state)}, d_h)")
+        step.append(f"matmul({of_state}, {self._gradients_of(self.of_state)}, d_h)")
         if self.truncate:
             zeros = "\n".join(f"    {array}[:] = 0" for array in arrays)
             step.append(f"if t and ({self.length} - t) % {self.truncate} == 0:\n{zeros}")
@@ -413,7 +413,7 @@ class _Run:
             code(nest({"i": rows}, joined(nest({"j": side.weight.shape[1]}, copy), add)))
         column = _rows(f"{self.columns}[t", first, end, self.terms)
         sums = _rows(f"{self.sums}[t", gates.first * size, gates.first * size + rows, self.rows)
-        return f"dot_in_place({matrix}, {column}, {sums})"
+        return f"matmul({matrix}, {column}, {sums})"
 
     def _write_gradients(self) -> None:
         """Write the gradients of the matrices, and those of weights and biases, their parts."""
@@ -467,7 +467,7 @@ class _Run:
                 d_input = np.empty(({self.features}, {self.batch}), real)
                 d_inputs = {dx.view(*self.x.shape)}
             """)
-            product = f"dot_in_place({of_input}, {self._gradients_of(side)}, d_input)"
+            product = f"matmul({of_input}, {self._gradients_of(side)}, d_input)"
             copy = f"d_inputs[b, {self.time}, k] = d_input[k, b]"
             copies = nest({"b": self.batch, "k": self.features}, copy)
             code(nest({"t": self.length}, joined(product, copies)))

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 ROUTINES = {
     "dot_rows": "products",
     "dot_columns": "products",
-    "dot_in_place": "products",
+    "matmul": "products",
     "sum_of_dots": "products",
     "add_to_rows": "sums",
     "column_sums": "sums",
@@ -22,6 +22,7 @@ ROUTINES = {
     "correlate": "correlation",
     "correlate_kernels": "correlation",
     "correlate_images": "correlation",
+    "max_pool": "pooling",
     "winograd": "winograd",
     "winograd_backward": "winograd",
 }

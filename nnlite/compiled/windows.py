@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +9,9 @@ import nnlite as nn
 
 from ..engine.axis import Axes, Axis
 from .forms import form
-from .source import Code, Value, fixed, joined, nest, product
+from .source import Code, Value, fixed, nest, product
+
+_ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 
 Pool = nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d
 
@@ -88,18 +89,16 @@ def plus(first: str, second: str | int) -> str:
     return f"{first} - {-second}" if second < 0 else f"{first} + {second}" if second else first
 
 
-def flat(
-    letters: tuple[str, ...], sizes: tuple[int, ...], strides: tuple[int, ...] = (1, 1)
-) -> str:
-    """Return the expression for the place of an element in a flat array of these sizes.
+def rows_and_columns(axes: Axes) -> tuple[Axis, Axis]:
+    """Return the axes of an image; a sequence is an image of one row."""
+    return (axes[0] if len(axes) == 2 else _ONE_ROW), axes[-1]
 
-    Each letter counts steps of this many elements along its axis.
-    """
-    steps = [
-        math.prod(sizes[index + 1 :]) * stride
-        for index, stride in zip(range(len(sizes)), strides, strict=False)
-    ]
-    return " + ".join(map(times, letters, steps))
+
+def geometry(axes: Axes, *options: str) -> str:
+    """Return these options of the windows, of rows and of columns each, as arguments."""
+    return ", ".join(
+        f"{getattr(axis, name)}" for name in options for axis in rows_and_columns(axes)
+    )
 
 
 # ---- pooling ----
@@ -115,68 +114,15 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
         raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
     axes = layer.axes(fixed(x.shape, 1))
     planes = product(x.shape[:2])
-    sizes = tuple(axis.outputs for axis in axes)
-    y = code.new((*x.shape[:2], *sizes))
+    y = code.new((*x.shape[:2], *(axis.outputs for axis in axes)))
     place = code.new(y.shape, "place", "np.int32")
-    code(f"""
-        a, out = {x.view(planes, *x.shape[2:])}, {y.view(planes, *sizes)}
-        places = {place.view(planes, *sizes)}
-    """)
-    write = _maxima_of_padded if any(axis.is_padded for axis in axes) else _maxima
-    code(nest({"plane": planes}, write(axes)))
+    rows, columns = rows_and_columns(axes)
+    images = x.view(planes, rows.inputs, columns.inputs)
+    out = y.view(planes, rows.outputs, columns.outputs)
+    places = place.view(planes, rows.outputs * columns.outputs)
+    options = geometry(axes, "taps", "padding", "stride", "dilation")
+    code(f"max_pool({images}, {out}, {places}, {options})")
     return y, lambda dy: to_maxima(code, x, dy, place)
-
-
-def _maxima(axes: Axes) -> str:
-    """Return loops over the windows of a plane, and over the inputs of each."""
-    taps, outputs, inputs = letters_of(axes)
-    at = ", ".join(outputs)
-    starts = [
-        f"{place} = {times(output, axis.stride)}"
-        for axis, output, place in zip(axes, outputs, inputs, strict=True)
-    ]
-    places = [
-        plus(place, times(tap, axis.dilation))
-        for axis, tap, place in zip(axes, taps, inputs, strict=True)
-    ]
-    index = flat(tuple(inputs), tuple(axis.inputs for axis in axes))
-    step = flat(
-        tuple(taps),
-        tuple(axis.inputs for axis in axes),
-        tuple(axis.dilation for axis in axes),
-    )
-    within = nest(
-        dict(zip(taps, (axis.taps for axis in axes), strict=True)),
-        f"""
-        value = image[{", ".join(places)}]
-        is_larger = not value <= top and top == top
-        top, spot = value if is_larger else top, {step} if is_larger else spot
-        """,
-    )
-    body = joined(
-        *starts,
-        f"top, spot = image[{', '.join(inputs)}], 0",
-        within,
-        f"maxima[{at}], spots[{at}] = top, {index} + spot",
-    )
-    loops = nest(dict(zip(outputs, (axis.outputs for axis in axes), strict=True)), body)
-    return f"image, maxima, spots = a[plane], out[plane], places[plane]\n{loops}"
-
-
-def _maxima_of_padded(axes: Axes) -> str:
-    """Return loops over the inputs that each tap meets, of a plane; a window may meet none."""
-    inputs = letters_of(axes).inputs
-    line = ("start + j" if axes[-1].stride == 1 else f"start + j * {axes[-1].stride}",)
-    index = flat((*inputs[:-1], *line), tuple(axis.inputs for axis in axes))
-    body = f"""
-        value, top = pixels[j], maxima[j]
-        is_larger = spots[j] < 0 or (not value <= top and top == top)
-        maxima[j] = value if is_larger else top
-        spots[j] = {index} if is_larger else spots[j]
-    """
-    lines = {"pixels": "a[plane]"}, {"maxima": "out[plane]", "spots": "places[plane]"}
-    fill = "out[plane] = -math.inf\nplaces[plane] = -1"
-    return f"{fill}\n{slide(axes, *lines, body)}"
 
 
 def to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:

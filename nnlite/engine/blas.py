@@ -108,16 +108,6 @@ def _function(name: str) -> Any:
     return None
 
 
-def core_of_products() -> str:
-    """Return the processor that OpenBLAS has chosen its kernels for; "" with another BLAS."""
-    function = _function("get_corename")
-    if function is None:
-        return ""
-    function.restype = ctypes.c_char_p
-    name: bytes = function()
-    return name.decode()
-
-
 def _one() -> int:
     return 1
 

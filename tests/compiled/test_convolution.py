@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 
@@ -133,6 +133,27 @@ def test_a_nan_is_the_maximum_of_its_windows():
     y = compiled(x)
     assert_allclose(np.isnan(y[0, 0]), [[0, 1, 1], [0, 1, 1], [0, 0, 0]])
     assert compiled.backward(np.ones_like(y))[0, 0, 1, 2] == 4
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(nn.MaxPool2d(2), nn.MaxPool2d(3, 2), nn.MaxPool2d(3, 1, 1)),
+        *(nn.MaxPool2d(2, 3, 1, dilation=2), nn.MaxPool2d(2, ceil_mode=True)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_first_maxima_as_machine_code(layer, dtype):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, size=(5, 7, 11, 13)).astype(dtype)  # 14 planes at a time, and ties
+    x[x == 0] = -np.inf
+    x[rng.random(x.shape) < 0.05] = np.nan
+    compiled, y = nn.compile(copy.deepcopy(layer)), layer(x)
+    grad = rng.normal(size=y.shape).astype(dtype)
+    assert_array_equal(compiled(x), y)
+    assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

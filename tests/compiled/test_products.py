@@ -1,4 +1,6 @@
-"""The product of a small batch is that of NumPy, for every number of rows and columns."""
+"""The products of compiled models are those of NumPy."""
+
+import functools
 
 import numpy as np
 import pytest
@@ -6,56 +8,47 @@ from numpy.testing import assert_allclose
 
 import nnlite as nn
 from nnlite.compiled import products
-from nnlite.compiled.products import dot_columns, dot_in_place, dot_rows, sum_of_dots
+from nnlite.compiled.products import dot_columns, dot_rows, matmul, sum_of_dots
 
 
-@pytest.mark.parametrize("rows", [*range(1, 10), 128, 129])
-@pytest.mark.parametrize("columns", [1, 2, 3, 4, 5])
+@pytest.fixture(params=["tiles", "BLAS"])
+def way(request, monkeypatch):
+    """Both ways of each product."""
+    if request.param == "BLAS":
+        monkeypatch.setattr(products, "_LARGE", 0)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+@pytest.mark.parametrize("columns", [1, 3, 1024])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_dot_rows(rows, columns, dtype):
+def test_products(rows, columns, dtype):
     rng = np.random.default_rng(rows * columns)
+    close = functools.partial(assert_allclose, rtol=0, atol=40 * np.finfo(dtype).eps)
     a, b = rng.normal(size=(rows, 7)).astype(dtype), rng.normal(size=(columns, 7)).astype(dtype)
     out = np.full((rows, columns), np.nan, dtype)
     dot_rows(a, b, out)
-    assert_allclose(out, a @ b.T, rtol=0, atol=40 * np.finfo(dtype).eps)
-
-
-@pytest.mark.parametrize("rows", [0, 1, 2, 5])
-@pytest.mark.parametrize("in_place", [0, 150, 1000])  # at 5 rows 0, 4 and 28 at a time
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_dot_columns(rows, in_place, dtype, monkeypatch):
-    monkeypatch.setattr(products, "_IN_PLACE", in_place)
-    rng = np.random.default_rng(rows)
-    a, b = rng.normal(size=(rows, 6)).astype(dtype), rng.normal(size=(rows, 7)).astype(dtype)
-    out = np.full((6, 7), np.nan, dtype)
+    close(out, np.einsum("ik,jk->ij", a, b))
+    out[:] = np.nan
+    matmul(a, np.ascontiguousarray(b.T), out)
+    close(out, np.einsum("ik,jk->ij", a, b))
+    b, out = rng.normal(size=(rows, columns)).astype(dtype), np.full((7, columns), np.nan, dtype)
     dot_columns(a, b, out)
-    assert_allclose(out, a.T @ b, rtol=0, atol=40 * np.finfo(dtype).eps)
+    close(out, np.einsum("ki,kj->ij", a, b))
 
 
-@pytest.mark.parametrize("in_place", [0, 50, 300, 1000])  # 0, 4, 24 and 80 rows of 12 products
-@pytest.mark.parametrize("rows", [1, 3, 4, 6, 25])
-def test_dot_in_place(in_place, rows, monkeypatch):
-    monkeypatch.setattr(products, "_IN_PLACE", in_place)
-    rng = np.random.default_rng(rows)
-    a, b = rng.normal(size=(rows, 4)), rng.normal(size=(4, 3))
-    out = np.full((rows, 3), np.nan)
-    dot_in_place(a, b, out)
-    assert_allclose(out, np.einsum("ik,kj->ij", a, b), rtol=0, atol=1e-14)
+def test_matmul_without_terms():
+    out = np.full((5, 3), np.nan)
+    matmul(np.ones((5, 0)), np.ones((0, 3)), out)
+    np.testing.assert_array_equal(out, np.zeros((5, 3)))
 
 
-def test_dot_in_place_of_no_rows_and_of_no_columns():
-    for rows, inner, columns in ((0, 4, 3), (5, 4, 0), (5, 0, 3)):
-        out = np.full((rows, columns), np.nan)
-        dot_in_place(np.ones((rows, inner)), np.ones((inner, columns)), out)
-        np.testing.assert_array_equal(out, np.zeros((rows, columns)))
-
-
-@pytest.mark.parametrize("in_place", [0, 700, 1 << 20])
-@pytest.mark.parametrize("columns", [1, 47, 48, 50])
+@pytest.mark.parametrize("long", [1, 100])  # one and two of the three steps at a time
+@pytest.mark.parametrize("columns", [1, 50])
 @pytest.mark.parametrize("first", [0, 2])
 @pytest.mark.parametrize("start", [0, 1])
-def test_sum_of_dots(in_place, columns, first, start, monkeypatch):
-    monkeypatch.setattr(products, "_IN_PLACE", in_place)
+def test_sum_of_dots(long, columns, first, start, monkeypatch):
+    monkeypatch.setattr(products, "_LONG", long)
     rng = np.random.default_rng(columns)
     a, b = rng.normal(size=(3, 9, columns)), rng.normal(size=(4, 4, columns))
     out = np.full((7, 3), np.nan)
@@ -67,7 +60,6 @@ def test_sum_of_dots(in_place, columns, first, start, monkeypatch):
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
 @pytest.mark.parametrize("batch", [1, 3, 70])
 def test_products_of_a_sequence_as_machine_code(kind, batch):
-    """At 70 samples the products of most processors are computed in pieces of unequal rows."""
     pytest.importorskip("numba")
     rng = np.random.default_rng(0)
     layer = kind(40, 90, outputs="last", rng=0).astype(np.float64)

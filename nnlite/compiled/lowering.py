@@ -1,0 +1,379 @@
+"""The machine code of the functions that Numba could not translate as well from their source.
+
+Each of them is plain Python elsewhere, in `functions` and `tiles`. This module needs Numba.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding
+import numba
+import numba.core.imputils
+import numba.core.typing.templates
+import numba.np.arrayobj
+from llvmlite import ir
+from numba.core import cgutils as _cgutils
+
+from . import functions, tiles
+
+_types: Any = numba.types
+_extending: Any = numba.extending
+_templates: Any = numba.core.typing.templates
+_borrowed: Any = numba.core.imputils.impl_ret_borrowed
+_fill: Any = numba.np.arrayobj.populate_array
+_code: Any = _cgutils
+_ir: Any = ir
+
+_INT, _INDEX, _BOOL = _ir.IntType(32), _ir.IntType(64), _ir.IntType(1)
+
+# The rows of a tile, and its columns: vectors in `multiply`, and rows of b in `multiply_rows`. The
+# sums and what is multiplied just fit into sixteen registers. There are other tiles for one row.
+_TILE, _TILE_OF_ROW, _DOTS, _DOTS_OF_ROW = (4, 3), (1, 6), (4, 3), (1, 8)
+
+
+def register() -> None:
+    """Let Numba compile calls of the functions that are lowered here."""
+    _typed(functions.view, _type_of_view, _lower_view)
+    _typed(tiles.strided, _type_of_strided, _lower_strided)
+    _typed(tiles.multiply, _type_of_product, _lower_product(_multiply))
+    _typed(tiles.multiply_rows, _type_of_product, _lower_product(_multiply_rows))
+
+
+def _typed(function: Callable[..., Any], types: Callable[..., Any], lower: Any) -> None:
+    @_templates.infer_global(function)
+    class Typing(_templates.AbstractTemplate):  # type: ignore[misc]
+        def generic(self, given: Any, by_keyword: Any) -> Any:
+            return types(*given)
+
+    _extending.lower_builtin(function, _types.VarArg(_types.Any))(lower)
+
+
+# ---- views ----
+
+
+def _type_of_view(array: Any, *sizes: Any) -> Any:
+    if not isinstance(array, _types.Array) or array.layout != "C":
+        return None
+    return array.copy(ndim=len(sizes))(array, *(_types.intp for _ in sizes))
+
+
+def _lower_view(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+    """Write no more than the new shape and its strides.
+
+    Numba's own ``reshape`` finds out at run time whether it can do without a copy, which takes
+    longer to compile than anything else in many models.
+    """
+    array, *sizes = arguments
+    strides = [context.make_array(called.args[0])(context, builder, array).itemsize]
+    for size in reversed(sizes[1:]):
+        strides.insert(0, builder.mul(strides[0], size))
+    return _other_view(context, builder, called, array, sizes, strides)
+
+
+def _type_of_strided(array: Any, shape: Any, strides: Any) -> Any:
+    if not isinstance(array, _types.Array) or array.layout != "C":
+        return None
+    sizes = _types.UniTuple(_types.intp, len(shape))
+    return array.copy(ndim=len(shape), layout="A")(array, sizes, sizes)
+
+
+def _lower_strided(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+    array, shape, strides = arguments
+    size = context.make_array(called.args[0])(context, builder, array).itemsize
+    distances = [builder.mul(size, each) for each in _code.unpack_tuple(builder, strides)]
+    sizes = _code.unpack_tuple(builder, shape)
+    return _other_view(context, builder, called, array, sizes, distances)
+
+
+def _other_view(
+    context: Any, builder: Any, called: Any, value: Any, sizes: Any, strides: Any
+) -> Any:
+    array = context.make_array(called.args[0])(context, builder, value)
+    view = context.make_array(called.return_type)(context, builder)
+    _fill(view, array.data, sizes, strides, array.itemsize, array.meminfo, array.parent)
+    return _borrowed(context, builder, called.return_type, view._getvalue())
+
+
+# ---- products ----
+
+
+def _type_of_product(a: Any, b: Any, out: Any, add: Any) -> Any:
+    if not all(isinstance(each, _types.Array) for each in (a, b, out)):
+        return None
+    return _types.none(a, b, out, _types.boolean)
+
+
+def _lower_product(write: Callable[..., None]) -> Callable[..., Any]:
+    """Return the lowering of a product, a call of a function that `write` writes."""
+
+    def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+        pointers, sizes, strides = [], [], []
+        for kind, value in zip(called.args[:3], arguments[:3], strict=True):
+            array = context.make_array(kind)(context, builder, value)
+            pointers.append(array.data)
+            sizes.append(_code.unpack_tuple(builder, array.shape))
+            distances = _code.unpack_tuple(builder, array.strides)
+            strides.append([builder.sdiv(each, array.itemsize) for each in distances])
+        add = context.cast(builder, arguments[3], called.args[3], _types.boolean)
+        add = builder.icmp_unsigned("!=", add, add.type(0))
+        given = [*pointers, *(each for group in sizes + strides for each in group), add]
+        real = context.get_data_type(called.args[2].dtype)
+        bits = _bits_of_registers()
+        name = f"nnlite{write.__name__}_{called.args[2].dtype}_{len(strides[0])}_{bits}"
+        function = builder.module.globals.get(name)
+        if function is None:
+            signature = _ir.FunctionType(_ir.VoidType(), [each.type for each in given])
+            function = _ir.Function(builder.module, signature, name)
+            function.linkage = "linkonce_odr"
+            body = _ir.IRBuilder(function.append_basic_block())
+            lengths = [len(each) for each in sizes + strides]
+            names = _split(function.args[3:-1], lengths)
+            write(
+                _Vectors(body, real, bits),
+                function.args[:3],
+                names[:3],
+                names[3:],
+                function.args[-1],
+            )
+            body.ret_void()
+        builder.call(function, given)
+        return context.get_dummy_value()
+
+    return lowered
+
+
+def _split(values: Any, lengths: list[int]) -> list[Any]:
+    values = iter(values)
+    return [[next(values) for _ in range(length)] for length in lengths]
+
+
+class _Vectors:
+    """Instructions for vectors of so many bits."""
+
+    def __init__(self, builder: Any, real: Any, bits: int) -> None:
+        self.builder = builder
+        self.size = 4 if real == _ir.FloatType() else 8
+        self.lanes = bits // 8 // self.size
+        self.real, self.type = real, _ir.VectorType(real, self.lanes)
+        self.zero = _ir.Constant(self.type, [0.0] * self.lanes)
+        self._suffix = f"v{self.lanes}f{8 * self.size}"
+
+    def at(self, pointer: Any, *distances: Any) -> Any:
+        """Return the address some elements further on."""
+        for distance in distances:
+            pointer = self.builder.gep(pointer, [distance])
+        return pointer
+
+    def splat(self, value: Any, kind: Any = None) -> Any:
+        """Return a vector of equal elements."""
+        kind = kind or self.type
+        first = self.builder.insert_element(_ir.Constant(kind, _ir.Undefined), value, _INT(0))
+        zeros = _ir.Constant(_ir.VectorType(_INT, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, first, zeros)
+
+    def mask(self, count: Any) -> Any:
+        """Return which elements are the first `count`."""
+        kind = _ir.VectorType(_INT, self.lanes)
+        places = _ir.Constant(kind, list(range(self.lanes)))
+        counts = self.splat(self.builder.trunc(count, _INT), kind)
+        return self.builder.icmp_signed("<", places, counts)
+
+    def load(self, pointer: Any, mask: Any = None) -> Any:
+        """Return the vector at an address; elements outside of the mask are 0."""
+        pointer = self.builder.bitcast(pointer, self.type.as_pointer())
+        if mask is None:
+            return self.builder.load(pointer, align=self.size)
+        given = [pointer, _INT(self.size), mask, self.zero]
+        return self._call(f"llvm.masked.load.{self._suffix}.p0", self.type, given)
+
+    def store(self, vector: Any, pointer: Any, mask: Any = None) -> None:
+        """Write a vector to an address, within the mask."""
+        pointer = self.builder.bitcast(pointer, self.type.as_pointer())
+        if mask is None:
+            self.builder.store(vector, pointer, align=self.size)
+            return
+        given = [vector, pointer, _INT(self.size), mask]
+        self._call(f"llvm.masked.store.{self._suffix}.p0", _ir.VoidType(), given)
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """Return a b + c."""
+        return self._call(f"llvm.fmuladd.{self._suffix}", self.type, [a, b, c])
+
+    def sum(self, vector: Any) -> Any:
+        """Return the sum of the elements, added in any order."""
+        given = [_ir.Constant(self.real, -0.0), vector]
+        name = f"llvm.vector.reduce.fadd.{self._suffix}"
+        return self._call(name, self.real, given, fastmath=("reassoc",))
+
+    def variables(self, count: int) -> list[Any]:
+        """Return addresses of vectors that stay in registers."""
+        return [_code.alloca_once(self.builder, self.type) for _ in range(count)]
+
+    def up_to(self, first: Any, count: int, end: Any) -> list[Any]:
+        """Return `count` indices from `first` on; the last one stands for those behind the end."""
+        last = self.builder.sub(end, _INDEX(1))
+        indices = [self.builder.add(first, _INDEX(place)) for place in range(count)]
+        return [
+            self.builder.select(self.builder.icmp_signed("<", index, last), index, last)
+            for index in indices
+        ]
+
+    @contextmanager
+    def steps(self, start: Any, end: Any, step: int = 1) -> Iterator[Any]:
+        """Write a loop; the context is its body, with the index."""
+        with _code.for_range_slice(self.builder, start, end, _INDEX(step), _INDEX) as (index, _):
+            yield index
+
+    def nest(self, ends: Any, body: Callable[..., None]) -> None:
+        """Write loops from 0 to each of the ends, with a body that is given the indices."""
+        if not ends:
+            body([])
+            return
+        with self.steps(_INDEX(0), ends[0]) as index:
+            self.nest(ends[1:], lambda inner: body([index, *inner]))
+
+    def scaled(self, indices: Any, strides: Any) -> list[Any]:
+        """Return the distances of some indices."""
+        return [self.builder.mul(*each) for each in zip(indices, strides, strict=True)]
+
+    def _call(self, name: str, result: Any, given: Any, **flags: Any) -> Any:
+        kind = _ir.FunctionType(result, [each.type for each in given])
+        function = _code.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(function, given, **flags)
+
+
+def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: Any) -> None:
+    """Write `tiles.multiply`.
+
+    The columns are gone through tile by tile, each for all rows: a tile's part of b stays in the
+    first-level cache. The last tile has masks where it goes beyond the columns.
+    """
+    builder, (a, b, out) = vectors.builder, pointers
+    rows, columns, terms = sizes[0][0], sizes[1][-1], sizes[0][1:]
+    width = vectors.lanes
+
+    def tile(j: Any, height: int, count: int, is_last: bool) -> None:
+        """Write the loop over the rows, for `count` vectors of columns from j on."""
+        rest = builder.sub(columns, j)
+        places = [_INDEX(width * place) for place in range(count)]
+        masks = [vectors.mask(builder.sub(rest, place)) if is_last else None for place in places]
+        pairs = list(zip(places, masks, strict=True))
+        with vectors.steps(_INDEX(0), rows, height) as i:
+            lines = vectors.up_to(i, height, rows)
+            left = [vectors.at(a, *vectors.scaled([line], strides[0][:1])) for line in lines]
+            target = [vectors.at(out, *vectors.scaled([line], strides[2][:1]), j) for line in lines]
+            sums = [vectors.variables(count) for _ in lines]
+            with builder.if_else(add) as (old, new):
+                with old:
+                    for line, row in zip(target, sums, strict=True):
+                        for (place, mask), total in zip(pairs, row, strict=True):
+                            builder.store(vectors.load(vectors.at(line, place), mask), total)
+                with new:
+                    for row in sums:
+                        for total in row:
+                            builder.store(vectors.zero, total)
+
+            def add_term(k: Any) -> None:
+                line = vectors.at(b, *vectors.scaled(k, strides[1][:-1]), j)
+                right = [vectors.load(vectors.at(line, place), mask) for place, mask in pairs]
+                distances = vectors.scaled(k, strides[0][1:])
+                for pointer, row in zip(left, sums, strict=True):
+                    factor = vectors.splat(builder.load(vectors.at(pointer, *distances)))
+                    for each, total in zip(right, row, strict=True):
+                        builder.store(
+                            vectors.multiply_add(factor, each, builder.load(total)), total
+                        )
+
+            vectors.nest(terms, add_term)
+            for line, row in zip(target, sums, strict=True):
+                for (place, mask), total in zip(pairs, row, strict=True):
+                    vectors.store(builder.load(total), vectors.at(line, place), mask)
+
+    def all_columns(height: int, count: int) -> None:
+        step = width * count
+        whole = builder.mul(builder.sdiv(columns, _INDEX(step)), _INDEX(step))
+        with vectors.steps(_INDEX(0), whole, step) as j:
+            tile(j, height, count, is_last=False)
+        rest = builder.sub(columns, whole)
+        for last in range(1, count + 1):
+            is_more = builder.icmp_signed(">", rest, _INDEX(width * (last - 1)))
+            is_less = builder.icmp_signed("<=", rest, _INDEX(width * last))
+            with builder.if_then(builder.and_(is_more, is_less)):
+                tile(whole, height, last, is_last=True)
+
+    with builder.if_else(builder.icmp_signed("==", rows, _INDEX(1))) as (one, more):
+        with one:
+            all_columns(*_TILE_OF_ROW)
+        with more:
+            all_columns(*_TILE)
+
+
+def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: Any) -> None:
+    """Write `tiles.multiply_rows`.
+
+    Each sum of a tile is a vector, whose elements are added at the end.
+    """
+    builder, (a, b, out) = vectors.builder, pointers
+    rows, columns, terms, length = sizes[0][0], sizes[1][0], sizes[0][1:-1], sizes[0][-1]
+    step = _INDEX(vectors.lanes)
+    whole = builder.mul(builder.sdiv(length, step), step)
+    rest = builder.sub(length, whole)
+    mask = vectors.mask(rest)
+
+    def tile(i: Any, j: Any, height: int, count: int) -> None:
+        lines, others = vectors.up_to(i, height, rows), vectors.up_to(j, count, columns)
+        left = [vectors.at(a, *vectors.scaled([line], strides[0][:1])) for line in lines]
+        right = [vectors.at(b, *vectors.scaled([line], strides[1][:1])) for line in others]
+        sums = [vectors.variables(count) for _ in lines]
+        for row in sums:
+            for total in row:
+                builder.store(vectors.zero, total)
+
+        def add_line(k: Any) -> None:
+            at_a, at_b = vectors.scaled(k, strides[0][1:-1]), vectors.scaled(k, strides[1][1:-1])
+
+            def add_vectors(place: Any, mask: Any = None) -> None:
+                factors = [vectors.load(vectors.at(each, *at_b, place), mask) for each in right]
+                for pointer, row in zip(left, sums, strict=True):
+                    factor = vectors.load(vectors.at(pointer, *at_a, place), mask)
+                    for each, total in zip(factors, row, strict=True):
+                        builder.store(
+                            vectors.multiply_add(factor, each, builder.load(total)), total
+                        )
+
+            with vectors.steps(_INDEX(0), whole, vectors.lanes) as place:
+                add_vectors(place)
+            with builder.if_then(builder.icmp_signed(">", rest, _INDEX(0))):
+                add_vectors(whole, mask)
+
+        vectors.nest(terms, add_line)
+        results = []
+        for line, row in zip(lines, sums, strict=True):
+            for other, total in zip(others, row, strict=True):
+                target = vectors.at(out, *vectors.scaled([line, other], strides[2]))
+                before = builder.select(add, builder.load(target), vectors.real(0.0))
+                value = builder.fadd(before, vectors.sum(builder.load(total)))
+                results.append((value, target))
+        for value, target in results:  # where the last row stands for others, after all are read
+            builder.store(value, target)
+
+    def all_tiles(height: int, count: int) -> None:
+        with (
+            vectors.steps(_INDEX(0), rows, height) as i,
+            vectors.steps(_INDEX(0), columns, count) as j,
+        ):
+            tile(i, j, height, count)
+
+    with builder.if_else(builder.icmp_signed("==", rows, _INDEX(1))) as (one, more):
+        with one:
+            all_tiles(*_DOTS_OF_ROW)
+        with more:
+            all_tiles(*_DOTS)
+
+
+def _bits_of_registers() -> int:
+    features: Any = llvmlite.binding.get_host_cpu_features()
+    return 512 if features.get("avx512f") else 256 if features.get("avx") else 128

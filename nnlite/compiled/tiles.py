@@ -1,0 +1,44 @@
+"""Products of small matrices, which BLAS would copy first.
+
+BLAS copies its operands into an order of its own before it multiplies them. That pays for large
+matrices; for a small batch, the steps of a sequence or the channels of a small image it takes a
+good part of the time. The functions here read the operands where they lie, with any distances from
+one element to the next: windows of an image, which overlap, are a matrix without being copied.
+
+These are the plain forms. `lowering` has what Numba makes of them: a part of the result, the tile,
+stays in registers until its sums are complete.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
+    """Write a b, or add it to `out`: Σ_k a[i, k] b[k, j].
+
+    `k` is one index or several. The elements of a row of `b` and `out` are neighbours in memory.
+    """
+    product = np.tensordot(a, b, b.ndim - 1)
+    out[:] = out + product if add else product
+
+
+def multiply_rows(a: Any, b: Any, out: Any, add: bool) -> None:
+    """Write a bᵀ, or add it to `out`: Σ_k a[i, k] b[j, k].
+
+    `k` is one index or several; the elements of the last are neighbours in memory.
+    """
+    axes = tuple(range(1, a.ndim))
+    product = np.tensordot(a, b, (axes, axes))
+    out[:] = out + product if add else product
+
+
+def strided(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    """Return elements of an array in C order, with these distances along each axis.
+
+    They must lie within the array, and may overlap.
+    """
+    sizes = tuple(array.itemsize * stride for stride in strides)
+    return np.lib.stride_tricks.as_strided(array, shape, sizes)

@@ -1,0 +1,98 @@
+"""Products in tiles are those of NumPy: as plain Python, and as instructions of any width."""
+
+import functools
+import types
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from nnlite.compiled import tiles
+
+
+@functools.cache
+def functions_for(width):
+    """Return the functions: plain, or as Numba compiles them for registers of this many bits."""
+    if width is None:
+        return tiles
+    numba = pytest.importorskip("numba")
+    from nnlite.compiled import lowering, native
+
+    native._numba()
+
+    def wide(function):
+        jitted = numba.njit(function, error_model="numpy")
+
+        def call(*arguments):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(lowering, "_bits_of_registers", lambda: width)
+                return jitted(*arguments)
+
+        return call
+
+    multiply, multiply_rows, strided = tiles.multiply, tiles.multiply_rows, tiles.strided
+    return types.SimpleNamespace(
+        multiply=wide(lambda a, b, out, add: multiply(a, b, out, add)),
+        multiply_rows=wide(lambda a, b, out, add: multiply_rows(a, b, out, add)),
+        strided=wide(lambda array, shape, strides: strided(array, shape, strides)),
+    )
+
+
+sizes = st.sampled_from([0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 33, 49, 97])
+few = st.integers(0, 9)
+
+
+@pytest.mark.parametrize("width", [None, 128, 256, 512])
+@given(few, st.integers(0, 3), few, sizes, st.booleans(), st.sampled_from("fd"), st.integers(0, 9))
+@settings(deadline=None)
+def test_multiply(width, rows, outer, inner, columns, add, dtype, seed):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(inner, rows, outer)).astype(dtype).transpose(1, 2, 0)
+    b = rng.normal(size=(outer, inner, columns + 2)).astype(dtype)[:, :, 1:-1]
+    out = rng.normal(size=(rows + 1, columns + 3)).astype(dtype)
+    expected = out.copy()
+    expected[1:, 2:-1] = add * out[1:, 2:-1] + np.einsum("iuv,uvj->ij", a, b)
+    functions_for(width).multiply(a, b, out[1:, 2:-1], add)
+    assert_allclose(out, expected, rtol=0, atol=300 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("width", [None, 128, 256, 512])
+@given(few, st.integers(0, 3), sizes, few, st.booleans(), st.sampled_from("fd"), st.integers(0, 9))
+@settings(deadline=None)
+def test_multiply_rows(width, rows, outer, inner, columns, add, dtype, seed):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(outer, rows, inner + 1)).astype(dtype).transpose(1, 0, 2)[:, :, 1:]
+    b = rng.normal(size=(columns, outer, inner)).astype(dtype)
+    out = rng.normal(size=(columns, rows + 1)).astype(dtype).T
+    expected = out.copy()
+    expected[1:] = add * out[1:] + np.einsum("iuv,juv->ij", a, b)
+    functions_for(width).multiply_rows(a, b, out[1:], add)
+    assert_allclose(out, expected, rtol=0, atol=1000 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("width", [None, 256])
+def test_windows_that_overlap(width):
+    """The windows of an image, as a matrix that is not copied."""
+    rng = np.random.default_rng(0)
+    image, kernels = rng.normal(size=(2, 40)), rng.normal(size=(5, 2, 3, 3))
+    windows = functions_for(width).strided(image, (2, 3, 3, 22), (40, 8, 1, 1))
+    np.testing.assert_array_equal(windows[1, 2, 1], image[1, 17:39])
+    out = np.zeros((5, 22))
+    functions_for(width).multiply(kernels, windows, out, False)
+    assert_allclose(out, np.einsum("ocuv,cuvp->op", kernels, windows), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("width", [None, 256])
+def test_nan_stays_in_its_row_and_column(width):
+    a, b = np.ones((6, 3)), np.ones((3, 9))
+    a[1, 1], b[2, 8] = np.nan, np.inf
+    out, rows = np.empty((6, 9)), np.empty((6, 9))
+    functions_for(width).multiply(a, b, out, False)
+    functions_for(width).multiply_rows(a, np.ascontiguousarray(b.T), rows, False)
+    expected = np.full((6, 9), 3.0)
+    expected[:, 8] = np.inf
+    expected[1] = np.nan
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(rows, expected)
