@@ -25,7 +25,7 @@ import nnlite as nn
 
 from ..parameter import Parameter
 from . import functions
-from .forms import backward_of, form_of
+from .forms import backward_of, form_of, methods_of
 from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
@@ -181,7 +181,7 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
-        # Each layer with its sub-layers and parameters by name.
+        # Each layer with its sub-layers, parameters and replaced methods by name.
         self._parts: list[tuple[nn.Layer, list[tuple[str, Any]]]] = []
         # The divisor of a loss that is a mean, if its form has set it.
         self.divisor = ""
@@ -451,8 +451,9 @@ class Code:
 
 
 def _parts_of(layer: nn.Layer) -> list[tuple[str, Any]]:
-    """Return the direct sub-layers and the own parameters of a layer, by name."""
-    return [*layer.named_children(), *layer.named_parameters(recurse=False)]
+    """Return the direct sub-layers, the own parameters and replaced methods of a layer, by name."""
+    parts = [*layer.named_children(), *layer.named_parameters(recurse=False)]
+    return [*parts, *methods_of(layer).items()]
 
 
 def counted_axis(code: Code, dim: int, shape: Shape) -> int:
