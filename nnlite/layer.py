@@ -146,7 +146,7 @@ class Layer(Hinted):
         return output
 
     def output_at_once(self, inputs: Sequence[Any]) -> Any:
-        """Return the output in evaluation mode if the layer can tell it at once; else None.
+        """Return the output in evaluation mode, a new array, if that is there at once; else None.
 
         :meta private:
         """

@@ -165,17 +165,17 @@ class CompiledModel(nn.Layer):
         is_cached = is_grad_enabled()
         try:
             if is_cached:
-                results = program.call("forward", n, values)
+                outputs, needed = program.forward(values, n)
             else:
-                results = program.predict(values, n)
+                outputs = program.predict(values, n)
         except ValueError:
             _check(_as_inputs(self.model, inputs, by_keyword), self.model)
             raise
         if is_cached:
-            self.cache(program, n, (*values, *results[len(program.outputs) :]))
+            self.cache(program, n, needed)
         else:
             self.drop_cache()
-        return results[0] if len(program.outputs) == 1 else results[: len(program.outputs)]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     __call__ = forward  # the model has named the layer in an error
 
@@ -185,33 +185,37 @@ class CompiledModel(nn.Layer):
             return None
         program, n, values = found
         try:
-            results = program.predict(values, n)
+            outputs = program.predict(values, n)
         except ValueError:
             return None  # the usual way has the message
         self.drop_cache()
-        return results[0] if len(program.outputs) == 1 else results
+        if not program.returns_new:
+            outputs = [y.copy() for y in outputs]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _prepared(self, inputs: Any, by_keyword: dict[str, Any]) -> tuple[Any, int, list[Any]]:
         return self._programs.prepare(_as_inputs(self.model, inputs, by_keyword))
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         program, n, values = self.cached()
-        count = len(program.outputs)
-        grads = (grad,) if count == 1 else grad
-        if not isinstance(grads, (tuple, list)) or len(grads) != count:
+        dtype, outputs = program.code.dtype, program.outputs
+        grads = (grad,) if len(outputs) == 1 else grad
+        if not isinstance(grads, (tuple, list)) or len(grads) != len(outputs):
             raise ValueError(
-                f"{self.label}: backward expects a tuple of {count} gradients, one for each output"
+                f"{self.label}: backward expects a tuple of {len(outputs)} gradients, one for each "
+                f"output"
             )
         given = []
-        for y, part in zip(program.outputs, grads, strict=True):
+        for y, part in zip(outputs, grads):  # noqa: B905 - quicker
             shape = fixed(y.shape, n)
-            array = np.zeros(shape) if part is None and count > 1 else part
-            checked = as_output_grad(self, array, shape, program.code.dtype)
-            given.append(flat(checked, program.code.dtype))
-        results = program.backward(n, [*given, *values], input_grad)
+            array = np.zeros(shape) if part is None and len(outputs) > 1 else part
+            given.append(flat(as_output_grad(self, array, shape, dtype), dtype))
+        results = program.backward(n, given + values, input_grad)
         if not input_grad:
             return None
-        found = iter(results or ())
+        if len(results) == len(program.inputs) == 1:
+            return results[0]
+        found = iter(results)
         parts = [next(found) if x.needs_grad else None for x in program.inputs]
         return parts[0] if len(parts) == 1 else tuple(parts)
 

@@ -81,7 +81,8 @@ class Plain:
 class Native(dict[str, Function]):
     """The functions of a source by their names, compiled by Numba on their first call.
 
-    All calls of a function take arguments of the same types.
+    All calls of a function take arguments of the same types as the first one. Numba checks that,
+    unless the caller does and sets `checks` to False: another type is then undefined behaviour.
 
     Raises
     ------
@@ -89,22 +90,25 @@ class Native(dict[str, Function]):
         If Numba or SciPy is not installed.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, checks: bool = True) -> None:
         _numba()  # better now than in the first call
         self._source = source
+        self._checks = checks
 
     def __missing__(self, name: str) -> Function:
         return functools.partial(self._compile_and_call, name)
 
     def _compile_and_call(self, name: str, *arguments: Any) -> Any:
         types = tuple(map(_numba().typeof, arguments))
-        function = self[name] = _shared(self._source, cache_folder(), name, types)
+        dispatcher = _shared(self._source, cache_folder(), name, types)
+        (compiled,) = dispatcher.overloads.values()
+        function = self[name] = dispatcher if self._checks else compiled.entry_point
         return function(*arguments)
 
 
-def functions_of(source: str, native: bool) -> Native | Plain:
-    """Return the functions of a source."""
-    return Native(source) if native else Plain(source)
+def functions_of(source: str, native: bool, checks: bool = True) -> Native | Plain:
+    """Return the functions of a source: see `Native` for `checks`."""
+    return Native(source, checks) if native else Plain(source)
 
 
 def interruption_of(error: BaseException) -> BaseException:
@@ -120,7 +124,7 @@ def interruption_of(error: BaseException) -> BaseException:
 
 
 @functools.lru_cache(128)
-def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Function:
+def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Any:
     """Compile a function, or load it from the folder; equal sources share the machine code."""
     file, failure = _cached_file(source), None
     if file is not None:
@@ -134,7 +138,7 @@ def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Func
     return function
 
 
-def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
+def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Any:
     with _without_collection():
         for routine, place in ROUTINES.items():
             if hasattr(module, routine):

@@ -413,7 +413,7 @@ class Code:
             If a variable is read that the same forward or backward has not assigned.
         """
         text = textwrap.dedent(text).strip("\n")
-        stored, loaded = _names_of(text)
+        stored, loaded = names_of(text)
         for name in stored:
             if not name.startswith(_MARK) and name not in self._renamed:
                 free = name
@@ -482,7 +482,7 @@ def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     """Return the first lines of a source file: imports of what `body` uses, and ``real``."""
-    used = set(_names_of(body)[1])
+    used = set(names_of(body)[1])
     single = dtype == np.float32
     imports = [
         f"{of_single if single else of_double} as {name}"
@@ -511,15 +511,15 @@ def function(name: str, arguments: list[str], lines: list[str], doc: str) -> str
 
 def carried(forward: list[str], backward: list[str]) -> list[str]:
     """Return the variables of forward that backward reads, in the order of their assignment."""
-    stored, loaded = _names_of("\n".join(backward))
+    stored, loaded = names_of("\n".join(backward))
     read = set(loaded) - set(stored)
-    first = _names_of("\n".join(forward))[0]
+    first = names_of("\n".join(forward))[0]
     return [name for name in dict.fromkeys(first) if name in read]
 
 
 def used(names: Iterable[str], lines: list[str]) -> list[str]:
     """Return those of `names` that the statements read."""
-    read = set(_names_of("\n".join(lines))[1])
+    read = set(names_of("\n".join(lines))[1])
     return [name for name in names if name in read]
 
 
@@ -540,7 +540,7 @@ def handed_on(before: list[str], after: list[str]) -> list[str]:
     """Return the variables that statements assign, and others after them read."""
     reader = _Reader()
     reader.visit(ast.parse("\n".join(after)))
-    assigned = _names_of("\n".join(before))[0]
+    assigned = names_of("\n".join(before))[0]
     return [name for name in dict.fromkeys(assigned) if name in reader.read]
 
 
@@ -574,7 +574,7 @@ class _Reader(ast.NodeVisitor):
 
 
 @functools.lru_cache(4096)
-def _names_of(text: str) -> tuple[list[str], list[str]]:
+def names_of(text: str) -> tuple[list[str], list[str]]:
     """Return the names that statements assign, and those that they read, in their order."""
     names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
     stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]

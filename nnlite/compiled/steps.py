@@ -56,10 +56,11 @@ class StepProgram(LossProgram):
         self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
     def is_current(self, evaluates: bool | None) -> bool:
+        update = self._update
         return (
             changes.gradients is self._seen_gradients
-            and self._update.fits()
-            and not self._update.is_overtaken()
+            and update.fits()
+            and not update.is_overtaken()
             and super().is_current(evaluates)
         )
 
@@ -103,8 +104,9 @@ class StepProgram(LossProgram):
 
     def step(self, values: Sequence[Any], n: int) -> float:
         """Make a step; return the loss before it."""
-        loss = self.call("step", n, values, self._update.numbers())
-        self._update.advance()
+        update = self._update
+        loss = self.call("step", n, values, update.numbers())
+        update.advance()
         return float(loss)
 
 

@@ -116,6 +116,16 @@ def test_arrays_of_another_order_or_dtype():
         assert np.allclose(nn.compile(model)(x), model(x))
 
 
+def test_a_buffer_of_another_number_of_axes_is_no_array_of_the_same_machine_code():
+    model = nn.BatchNorm1d(3).eval()
+    compiled, x = nn.compile(model), X[None]
+    compiled(x)
+    model.running_mean = np.zeros((1, 3), np.float32)
+    for call in (model, compiled):
+        with pytest.raises(IndexError):
+            call(x)
+
+
 @pytest.mark.parametrize("x", [X, np.arange(6), np.arange(12.0).reshape(3, 4)], ids=str)
 def test_a_view_is_the_same_memory_in_another_shape(x):
     source = """
