@@ -38,6 +38,7 @@ _DOTS, _DOTS_OF_FIVE, _DOTS_OF_ROW = (4, 3), (2, 5), (1, 4)
 def register() -> None:
     """Let Numba compile calls of the functions that are lowered here."""
     _typed(functions.view, _type_of_view, _lower_view)
+    _typed(functions.part, _type_of_part, _lower_part)
     _typed(tiles.strided, _type_of_strided, _lower_strided)
     _typed(tiles.multiply, _type_of_product, _lower_product(_multiply))
     _typed(tiles.multiply_rows, _type_of_product, _lower_product(_multiply_rows))
@@ -68,10 +69,25 @@ def _lower_view(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
     longer to compile than anything else in many models.
     """
     array, *sizes = arguments
+    return _part(context, builder, called, array, None, sizes)
+
+
+def _type_of_part(array: Any, start: Any, *sizes: Any) -> Any:
+    if not isinstance(array, _types.Array) or array.layout != "C" or array.ndim != 1:
+        return None
+    return array.copy(ndim=len(sizes))(array, *(_types.intp for _ in (start, *sizes)))
+
+
+def _lower_part(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+    array, start, *sizes = arguments
+    return _part(context, builder, called, array, start, sizes)
+
+
+def _part(context: Any, builder: Any, called: Any, array: Any, start: Any, sizes: Any) -> Any:
     strides = [context.make_array(called.args[0])(context, builder, array).itemsize]
     for size in reversed(sizes[1:]):
         strides.insert(0, builder.mul(strides[0], size))
-    return _other_view(context, builder, called, array, sizes, strides)
+    return _other_view(context, builder, called, array, sizes, strides, start)
 
 
 def _type_of_strided(array: Any, shape: Any, strides: Any) -> Any:
@@ -90,11 +106,18 @@ def _lower_strided(context: Any, builder: Any, called: Any, arguments: Any) -> A
 
 
 def _other_view(
-    context: Any, builder: Any, called: Any, value: Any, sizes: Any, strides: Any
+    context: Any,
+    builder: Any,
+    called: Any,
+    value: Any,
+    sizes: Any,
+    strides: Any,
+    start: Any = None,
 ) -> Any:
     array = context.make_array(called.args[0])(context, builder, value)
     view = context.make_array(called.return_type)(context, builder)
-    _fill(view, array.data, sizes, strides, array.itemsize, array.meminfo, array.parent)
+    data = array.data if start is None else builder.gep(array.data, [start])
+    _fill(view, data, sizes, strides, array.itemsize, array.meminfo, array.parent)
     return _borrowed(context, builder, called.return_type, view._getvalue())
 
 

@@ -75,13 +75,13 @@ class Memory:
             if not found or not size:
                 others.append(variable)
                 continue
-            parts[variable] = found[0], self._text(total), self._text(total + size)
+            parts[variable] = found[0], self._text(total), found[1]
             total += size
         if total:
             sizes = (BATCH, total) if self._code.n_is_free else (total,)
             memory = self._added("kept", (product(sizes),))
-        for variable, (place, start, stop) in parts.items():
-            lines[place] = self.lines[variable] = f"{variable} = {memory}[{start} : {stop}]"
+        for variable, (place, start, length) in parts.items():
+            lines[place] = self.lines[variable] = f"{variable} = part({memory}, {start}, {length})"
         return others
 
     def unpacked(self, lines: list[str]) -> list[str]:

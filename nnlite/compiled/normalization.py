@@ -45,9 +45,8 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
         _sums(code, sizes, {mean: f"a[{at}]"})
         code.sum_over_batch(values, mean)
         count = f"{values}[0]"
-        if training and product(x.shape[2:]) == "1":
-            fault = "one value for each feature has no variance to train with"
-            code.fail_if(f"{count} == 1", fault)
+        if product(x.shape[2:]) == "1":
+            code.fail_if(f"{count} == 1", "one value for each feature has no variance")
         code(nest({"j": features}, f"{mean}[j] /= {count}"))
         _sums(code, sizes, {variance: f"(a[{at}] - {mean}[j]) ** 2"})
         code.sum_over_batch(variance)

@@ -25,7 +25,7 @@ import nnlite as nn
 
 from ..parameter import Parameter
 from . import functions
-from .forms import backward_of, form_of
+from .forms import backward_of, form_of, methods_of
 from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
@@ -47,7 +47,7 @@ _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
-    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|"
+    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|part|"
     + "|".join((*functions.NAMES, *ROUTINES))
 )
 
@@ -181,7 +181,7 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
-        # Each layer with its sub-layers and parameters by name.
+        # Each layer with its sub-layers, parameters and replaced methods by name.
         self._parts: list[tuple[nn.Layer, list[tuple[str, Any]]]] = []
         # The divisor of a loss that is a mean, if its form has set it.
         self.divisor = ""
@@ -451,8 +451,9 @@ class Code:
 
 
 def _parts_of(layer: nn.Layer) -> list[tuple[str, Any]]:
-    """Return the direct sub-layers and the own parameters of a layer, by name."""
-    return [*layer.named_children(), *layer.named_parameters(recurse=False)]
+    """Return the direct sub-layers, the own parameters and replaced methods of a layer, by name."""
+    parts = [*layer.named_children(), *layer.named_parameters(recurse=False)]
+    return [*parts, *methods_of(layer).items()]
 
 
 def counted_axis(code: Code, dim: int, shape: Shape) -> int:
@@ -489,8 +490,7 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         for name, (of_single, of_double) in functions.NAMES.items()
         if name in used
     ]
-    if "view" in used:
-        imports.append("view")
+    imports += [name for name in ("part", "view") if name in used]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
     for name, module in ROUTINES.items():
         if name in used:

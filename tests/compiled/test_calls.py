@@ -223,6 +223,50 @@ def test_threads_predict_with_one_compiled_model_while_another_changes_it():
     assert not faults
 
 
+def test_a_compiled_model_may_be_a_part_of_another():
+    part, whole = nn.Linear(3, 4, rng=0), nn.Linear(4, 2, rng=1)
+    usual = nn.Sequential(part, nn.Tanh(), whole)
+    x = X[:, 0]
+    expected = usual(x)
+    model = nn.Sequential(nn.compile(nn.Sequential(part, nn.Tanh()), native=False), whole)
+    compiled = nn.compile(model, native=False)
+    assert_allclose(compiled(x), expected, rtol=1e-6)
+    assert "# 0.model.0: Linear(3, 4)" in compiled.source
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_method_that_was_replaced_has_no_compiled_form(method):
+    model = network()
+    compiled = nn.compile(model, native=False)
+    compiled(X)
+    setattr(model[2], method, lambda x, input_grad=True: 0 * x)
+    for call in (lambda: nn.compile(model, native=False), lambda: compiled(X)):
+        with pytest.raises(TypeError, match=rf"Tanh\(\) \('2' in .* given another {method}"):
+            call()
+
+
+def test_a_compiled_model_is_traced_and_summarised_as_its_layers():
+    compiled = nn.compile(network(), native=False)
+    assert "model.1         Linear(6, 4)" in str(nn.trace(compiled, X))
+    assert "model.1" in str(compiled.summary((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Dropout(0.5), (1, 3)), (nn.Dropout1d(0.5), (1, 3)), (nn.Dropout1d(0.5), (2, 1))],
+    ids=str,
+)
+def test_the_noise_of_any_batch_is_what_machine_code_takes(layer, shape):
+    pytest.importorskip("numba")
+    compiled = nn.compile(layer)
+    for n in (2, 1, 3):
+        x = np.ones((n, *shape), np.float32)
+        nn.seed(n)
+        expected = layer(x)
+        nn.seed(n)
+        assert_array_equal(compiled(x), expected)
+
+
 class Pair(nn.Layer):
     """A layer of outputs that are computed, its input, and computed and needed."""
 
