@@ -7,10 +7,11 @@ import numpy as np
 from nnlite.compiled.routines import Cube, Matrix
 from nnlite.compiled.tiles import multiply, multiply_rows
 
-# Multiply-adds from which on BLAS's copies of the operands pay.
-_LARGE = 8_000_000
-# Bytes at whose multiples addresses take the same places in the first-level cache.
-_PAGE = 4096
+# Multiply-adds from which on BLAS's copies of both operands pay.
+_LARGE = 30_000_000
+# Rows of the result from which on a copy of some columns pays; columns that are copied at a time;
+# and the bytes at whose multiples the rows of a matrix take each other's place in the cache.
+_MANY, _PANEL, _CONFLICT = 32, 48, 256
 # Numbers of a row that, with those of six other rows, stay in the first-level cache.
 _LONG = 768
 
@@ -19,10 +20,10 @@ def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a b."""
     if b.shape[1] == 1:
         multiply_rows(b.reshape(1, len(b)), a, out.reshape(1, len(a)), False)
-    elif len(a) == 1 or _suits_blas(len(a), b):
+    elif len(a) == 1 or len(a) * b.size > _LARGE:
         np.dot(a, b, out)  # also of one row: BLAS reads the matrix from end to end
     else:
-        multiply(a, b, out, False)
+        _multiply(a, b, out)
 
 
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -39,10 +40,10 @@ def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
         for i in range(a.shape[1]):
             for j in range(b.shape[1]):
                 out[i, j] = a[0, i] * b[0, j]
-    elif _suits_blas(a.shape[1], b):
+    elif a.shape[1] * b.size > _LARGE:
         np.dot(a.T, b, out)
     else:
-        multiply(a.T, b, out, False)
+        _multiply(a.T, b, out)
 
 
 def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
@@ -58,6 +59,17 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
         multiply_rows(left, right, out, t > 0)
 
 
-def _suits_blas(rows: int, b: Matrix) -> bool:
-    """Whether BLAS is faster for a product of this many rows with b."""
-    return rows * b.size > _LARGE or b.shape[1] * b.itemsize % _PAGE == 0
+def _multiply(a: Matrix, b: Matrix, out: Matrix) -> None:
+    """Write a b, with some columns of b after the other if its rows are in each other's way."""
+    columns = b.shape[1]
+    if len(a) < _MANY or columns * b.itemsize % _CONFLICT:
+        multiply(a, b, out, False)
+        return
+    panel = np.empty((len(b), _PANEL), b.dtype)
+    for j in range(0, columns, _PANEL):
+        count = min(_PANEL, columns - j)
+        for k in range(len(b)):
+            source, target = b[k, j : j + count], panel[k]
+            for column in range(count):
+                target[column] = source[column]
+        multiply(a, panel[:, :count], out[:, j : j + count], False)

@@ -192,7 +192,8 @@ def _final_states(
         def array(n: int) -> Array:
             array = np.empty(fixed(shape, n), code.dtype)
             arrays[name] = array.swapaxes(0, 1)
-            layer.last_state = tuple(arrays.values()) if len(names) > 1 else arrays[name]
+            state = tuple(arrays.values()) if len(names) > 1 else arrays[name]
+            vars(layer)["last_state"] = state  # not a change that calls have to look for
             return array
 
         return array
@@ -317,7 +318,7 @@ class _Run:
         place = plus("k", self.of_input.first + self.of_input.column)
         # The input counts only where the step is present.
         copy = f"{columns}[t, {place}, b] = {self._if_present(f'inputs[b, {self.time}, k]')}"
-        code(nest({"t": self.length, "b": batch, "k": self.features}, copy))
+        code(nest({"t": self.length, "k": self.features, "b": batch}, copy))
         if self.of_state.bias:
             code(nest({"t": self.length, "b": batch}, f"{columns}[t, {size}, b] = 1"))
         if "c" in self.states:
