@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnlite.compiled.functions import view
 from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
 from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
@@ -60,10 +61,12 @@ def correlate_kernels(
     reach = (taps - 1) * column_step
     length = windows + 2 * reach
     samples = max(1, _WINDOWS // windows)
+    group, kernel = count * depth // channels, rows * taps
     padded = np.zeros((samples, channels, pixels), images.dtype)
     flows = np.zeros((samples, count, length), images.dtype)
-    group = count * depth // channels
+    lines, flow_lines = view(padded, padded.size), view(flows, flows.size)
     out[:] = 0
+    totals = view(out, out.size)
     for start in range(0, batch, samples):
         present = min(samples, batch - start)
         for b in range(present):
@@ -71,23 +74,25 @@ def correlate_kernels(
             for o in range(count):
                 line = flows[b, o, reach:]
                 spread(grads[start + b, o], line, row_stride * width, column_stride)
+        of_image, of_flow = channels * pixels, count * length  # distances between samples
         for o in range(0, count, group):
-            flow = flows[:present, o : o + group, reach : reach + windows].transpose(1, 0, 2)
-            shifted = strided(
-                flows.reshape(-1)[o * length :],
-                (taps, present, windows + reach), (column_step, count * length, 1),
-            )  # fmt: skip
+            flow = flow_lines[o * length :]
             for c in range(depth):
-                line = padded.reshape(-1)[(o // group * depth + c) * pixels :]
+                line = lines[(o // group * depth + c) * pixels :]
+                total = totals[(o * depth + c) * kernel :]
                 if group == 1:  # all taps at once: rows of the image by gradients further on
-                    shape = (rows, present, windows + reach)
-                    lines = strided(line, shape, (row_step * width, channels * pixels, 1))
-                    multiply_rows(lines, shifted, out[o, c, :, ::-1], True)
+                    far = windows + reach
+                    image = strided(line, (rows, present, far), (row_step * width, of_image, 1))
+                    shifted = strided(flow, (taps, present, far), (column_step, of_flow, 1))
+                    last = strided(total[taps - 1 :], (rows, taps), (taps, -1))
+                    multiply_rows(image, shifted, last, True)
                     continue
-                shape, strides = (taps, present, windows), (column_step, channels * pixels, 1)
+                unshifted = strided(flow[reach:], (group, present, windows), (length, of_flow, 1))
                 for u in range(rows):
-                    row = strided(line[u * row_step * width :], shape, strides)
-                    multiply_rows(flow, row, out[o : o + group, c, u], True)
+                    row = line[u * row_step * width :]
+                    image = strided(row, (taps, present, windows), (column_step, of_image, 1))
+                    sums = strided(total[u * taps :], (group, taps), (depth * kernel, 1))
+                    multiply_rows(unshifted, image, sums, True)
 
 
 def correlate_images(
@@ -105,6 +110,7 @@ def correlate_images(
     reach = (rows - 1) * row_step * width + (taps - 1) * column_step
     length = _length(reach + pixels)
     flows = np.zeros((count, length), out.dtype)
+    flow_lines = view(flows, flows.size)
     group = count * depth // channels
     turned = np.empty((channels, group, rows, taps), out.dtype)
     for first in range(0, count, group):
@@ -122,7 +128,7 @@ def correlate_images(
         for o in range(count):
             spread(grads[b, o], flows[o, reach:], row_stride * width, column_stride)
         for first in range(0, channels, depth):
-            line = flows.reshape(-1)[first // depth * group * length + top * width :]
+            line = flow_lines[first // depth * group * length + top * width :]
             matrix = strided(line, shape, strides)
             multiply(turned[first : first + depth], matrix, lines, False)
             for c in range(depth):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnlite.compiled.functions import view
 from nnlite.compiled.routines import Cube, Matrix
-from nnlite.compiled.tiles import multiply, multiply_rows
+from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
 # Multiply-adds from which on BLAS's copies of both operands pay.
 _LARGE = 30_000_000
@@ -19,11 +20,11 @@ _LONG = 768
 def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a b."""
     if b.shape[1] == 1:
-        multiply_rows(b.reshape(1, len(b)), a, out.reshape(1, len(a)), False)
+        multiply_rows(view(b, 1, len(b)), a, view(out, 1, len(a)), False)
     elif len(a) == 1 or len(a) * b.size > _LARGE:
         np.dot(a, b, out)  # also of one row: BLAS reads the matrix from end to end
     else:
-        _multiply(a, b, out)
+        _multiply(a, a.shape, (a.shape[1], 1), b, out)
 
 
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -43,7 +44,7 @@ def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
     elif a.shape[1] * b.size > _LARGE:
         np.dot(a.T, b, out)
     else:
-        _multiply(a.T, b, out)
+        _multiply(a, (a.shape[1], len(a)), (1, a.shape[1]), b, out)
 
 
 def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
@@ -52,18 +53,27 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
     They begin at `first` and at `start`.
     """
     rows, terms = out.shape
-    times = max(1, _LONG // max(1, a.shape[2]))
+    columns = a.shape[2]
+    of_a, of_b = (columns, a.shape[1] * columns, 1), (columns, b.shape[1] * columns, 1)
+    times = max(1, _LONG // max(1, columns))
     for t in range(0, len(a), times):
-        left = a[t : t + times, first : first + rows].transpose(1, 0, 2)
-        right = b[t : min(t + times, len(a)), start : start + terms].transpose(1, 0, 2)
+        count = min(times, len(a) - t)
+        left = strided(view(a[t:], a[t:].size)[first * columns :], (rows, count, columns), of_a)
+        right = strided(view(b[t:], b[t:].size)[start * columns :], (terms, count, columns), of_b)
         multiply_rows(left, right, out, t > 0)
 
 
-def _multiply(a: Matrix, b: Matrix, out: Matrix) -> None:
-    """Write a b, with some columns of b after the other if its rows are in each other's way."""
+def _multiply(
+    a: Matrix, shape: tuple[int, int], strides: tuple[int, int], b: Matrix, out: Matrix
+) -> None:
+    """Write a b, with some columns of b after the other if its rows are in each other's way.
+
+    The left matrix has this shape, and its elements have these distances in `a`.
+    """
+    left = strided(a, shape, strides)
     columns = b.shape[1]
-    if len(a) < _MANY or columns * b.itemsize % _CONFLICT:
-        multiply(a, b, out, False)
+    if shape[0] < _MANY or columns * b.itemsize % _CONFLICT:
+        multiply(left, b, out, False)
         return
     panel = np.empty((len(b), _PANEL), b.dtype)
     for j in range(0, columns, _PANEL):
@@ -72,4 +82,4 @@ def _multiply(a: Matrix, b: Matrix, out: Matrix) -> None:
             source, target = b[k, j : j + count], panel[k]
             for column in range(count):
                 target[column] = source[column]
-        multiply(a, panel[:, :count], out[:, j : j + count], False)
+        multiply(left, panel[:, :count], out[:, j : j + count], False)
