@@ -493,9 +493,9 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     if "view" in used:
         imports.append("view")
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
-    for name, module in ROUTINES.items():
-        if name in used:
-            line += f"\nfrom nnlite.compiled.{module} import {name}"
+    for module in dict.fromkeys(ROUTINES.values()):
+        names = [name for name in ROUTINES if ROUTINES[name] == module and name in used]
+        line += f"\nfrom nnlite.compiled.{module} import {', '.join(names)}" if names else ""
     line += "\n" if line else ""
     return _HEADER.format(title=title, functions=line, dtype=dtype.name)
 
