@@ -400,3 +400,23 @@ def test_a_backward_that_reads_a_variable_of_its_forward_is_an_error():
 
     with pytest.raises(NameError, match=r"reads 'mine', .* those of code\.name"):
         nn.compile(Careless(), native=False)(np.ones((1, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (lambda code, x: None, TypeError, r"of Careless\(\) must return its output.*got \(None,\)"),
+        (lambda code, x: (x, "back"), TypeError, r"of Careless\(\) must return its output"),
+        (lambda code, x: code.new(x.shape), TypeError, r"Careless\(\) returns no function that"),
+        (lambda code, x: code("a b"), SyntaxError, r"of Careless\(\): invalid syntax .*\na b$"),
+    ],
+    ids=["nothing", "no function", "no backward", "no Python"],
+)
+def test_a_form_with_a_fault_is_named(returned, error, message):
+    @form(Careless)
+    def careless(layer, code, x):
+        return returned(code, x)
+
+    model = nn.Sequential(nn.Linear(2, 2, rng=0), Careless())
+    with pytest.raises(error, match=message):
+        nn.compile(model, native=False)(np.ones((1, 2), np.float32))
