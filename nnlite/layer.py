@@ -146,7 +146,7 @@ class Layer(Hinted):
         return output
 
     def output_at_once(self, inputs: Sequence[Any]) -> Any:
-        """Return the output in evaluation mode if the layer can tell it at once; else None.
+        """Return the output in evaluation mode, a new array, if that is there at once; else None.
 
         :meta private:
         """
@@ -465,6 +465,7 @@ class Layer(Hinted):
         else:
             current.trained[:] = [layer for layer in current.trained if layer is not self]
             current.trained += [self] * mode
+            current.evaluates = None if current.trained else True
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put this layer and its sub-layers into training mode; return the layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -207,22 +208,6 @@ class Parameter(Hinted):
         """
         return self._grad is not None and self._requires_grad
 
-    def room_for_grad(self) -> Array | None:
-        """Return memory to fill with the gradient, for `take_grad`; None if there is a gradient.
-
-        :meta private:
-        """
-        if self._grad is not None or not self._requires_grad:
-            return None
-        return self._grad_storage()
-
-    def take_grad(self, grad: Array) -> None:
-        """Let `grad` be the gradient: the filled memory that `room_for_grad` has returned.
-
-        :meta private:
-        """
-        self._grad, changes.gradients = grad, object()
-
     def accumulate_product(self, left: Array, right: Array) -> None:
         """Add the matrix product ``left @ right`` to the gradient, reshaped to its shape.
 
@@ -282,3 +267,37 @@ class Parameter(Hinted):
         if storage is None or is_held(storage):
             self._storage = storage = np.empty(self._data.shape, self._data.dtype)
         return storage
+
+
+def rooms_for_grads(parameters: Sequence[Parameter], others: Sequence[Array]) -> list[Array]:
+    """Return memory to fill with the gradients, for `take_grads`.
+
+    It is that of `others` for the parameters that have a gradient already, or are of another dtype.
+
+    :meta private:
+    """
+    rooms = []
+    for parameter, room in zip(parameters, others):  # noqa: B905 - quicker
+        if parameter._grad is None and parameter._requires_grad:
+            storage = parameter._storage
+            if storage is None or is_held(storage):
+                storage = parameter._grad_storage()
+            if storage.dtype is room.dtype:
+                room = storage
+        rooms.append(room)
+    return rooms
+
+
+def take_grads(
+    parameters: Sequence[Parameter], rooms: Sequence[Array], others: Sequence[Array]
+) -> None:
+    """Let the arrays that `rooms_for_grads` has returned be the gradients, or add to them.
+
+    :meta private:
+    """
+    for parameter, room, other in zip(parameters, rooms, others):  # noqa: B905 - quicker
+        if room is other:
+            parameter.accumulate(room)
+        else:
+            parameter._grad = room
+    changes.gradients = object()

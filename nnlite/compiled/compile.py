@@ -11,7 +11,7 @@ import numpy as np
 
 import nnlite as nn
 
-from ..checks import as_output_grad, positive
+from ..checks import as_output_grad, check_is_array, positive
 from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
@@ -31,12 +31,12 @@ from . import (  # noqa: F401 - they register forms
     shapes,
     windows,
 )
-from .containers import check_forms
-from .forms import form_of
+from .containers import check_forms, child_path
+from .forms import form, form_of
 from .gradients import LossProgram, write_passes
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs, flat
-from .source import fixed
+from .source import Code, Value, fixed
 from .steps import DividedStepProgram, StepProgram
 
 
@@ -165,17 +165,17 @@ class CompiledModel(nn.Layer):
         is_cached = is_grad_enabled()
         try:
             if is_cached:
-                results = program.call("forward", n, values)
+                outputs, needed = program.forward(values, n)
             else:
-                results = program.predict(values, n)
+                outputs = program.predict(values, n)
         except ValueError:
             _check(_as_inputs(self.model, inputs, by_keyword), self.model)
             raise
         if is_cached:
-            self.cache(program, n, (*values, *results[len(program.outputs) :]))
+            self.cache(program, n, needed)
         else:
             self.drop_cache()
-        return results[0] if len(program.outputs) == 1 else results[: len(program.outputs)]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     __call__ = forward  # the model has named the layer in an error
 
@@ -185,38 +185,53 @@ class CompiledModel(nn.Layer):
             return None
         program, n, values = found
         try:
-            results = program.predict(values, n)
+            outputs = program.predict(values, n)
         except ValueError:
             return None  # the usual way has the message
         self.drop_cache()
-        return results[0] if len(program.outputs) == 1 else results
+        if not program.returns_new:
+            outputs = [y.copy() for y in outputs]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _prepared(self, inputs: Any, by_keyword: dict[str, Any]) -> tuple[Any, int, list[Any]]:
         return self._programs.prepare(_as_inputs(self.model, inputs, by_keyword))
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
-        program, n, values = self.cached()
-        count = len(program.outputs)
-        grads = (grad,) if count == 1 else grad
-        if not isinstance(grads, (tuple, list)) or len(grads) != count:
+        try:
+            program, n, values = self.cached()
+        except RuntimeError as error:  # named as uncompiled
+            message = str(error).replace(self.label, self.model.label, 1)
+            raise RuntimeError(message) from None
+        dtype, outputs = program.code.dtype, program.outputs
+        grads = (grad,) if len(outputs) == 1 else grad
+        if not isinstance(grads, (tuple, list)) or len(grads) != len(outputs):
             raise ValueError(
-                f"{self.label}: backward expects a tuple of {count} gradients, one for each output"
+                f"{self.model.label}: backward expects a tuple of {len(outputs)} gradients, one "
+                f"for each output"
             )
         given = []
-        for y, part in zip(program.outputs, grads, strict=True):
+        for y, part in zip(outputs, grads):  # noqa: B905 - quicker
             shape = fixed(y.shape, n)
-            array = np.zeros(shape) if part is None and count > 1 else part
-            checked = as_output_grad(self, array, shape, program.code.dtype)
-            given.append(flat(checked, program.code.dtype))
-        results = program.backward(n, [*given, *values], input_grad)
+            array = np.zeros(shape) if part is None and len(outputs) > 1 else part
+            given.append(flat(as_output_grad(self.model, array, shape, dtype), dtype))
+        results = program.backward(n, given + values, input_grad)
         if not input_grad:
             return None
-        found = iter(results or ())
+        if len(results) == len(program.inputs) == 1:
+            return results[0]
+        found = iter(results)
         parts = [next(found) if x.needs_grad else None for x in program.inputs]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
     def __repr__(self) -> str:
         return f"compile({self.model!r})"
+
+
+@form(CompiledModel)
+def compiled_model(layer: CompiledModel, code: Code, *inputs: Value, **by_keyword: Value) -> Any:
+    """Write the model."""
+    path = child_path(code.path, "model")
+    return code.apply(layer.model, path, *inputs, **by_keyword)
 
 
 class Gradients:
@@ -256,7 +271,7 @@ class Gradients:
         sample_weight : array_like of shape (N,), optional
             As the loss takes them.
         """
-        return self.passes(_as_batch(inputs, target, sample_weight))[0]
+        return self.passes(as_batch_of(self, inputs, target, sample_weight))[0]
 
     def passes(self, batch: Batch, scale: float = 1.0) -> tuple[float, Any]:
         """Return the loss and the output, and add the gradients times `scale`."""
@@ -316,12 +331,12 @@ class Step(Gradients):
         if sample_weight is None:
             found = self._programs.again(1, (inputs, target), current.evaluates)
         program, n, values = found or self._programs.prepare(
-            _as_batch(inputs, target, sample_weight)
+            as_batch_of(self, inputs, target, sample_weight)
         )
         try:
             return program.step(values, n)
         except ValueError:
-            _check(_as_batch(inputs, target, sample_weight), self.model, self.loss)
+            _check(as_batch_of(self, inputs, target, sample_weight), self.model, self.loss)
             raise
 
 
@@ -378,7 +393,7 @@ class DistributedStep(Gradients):
             nonlocal program
             part = as_batch(() if is_empty else tuple(given), self.loss)
             if part.weight:
-                program, loss, _ = self._computed(_as_batch(*given))
+                program, loss, _ = self._computed(as_batch_of(self, *given))
                 return part.weight, loss
             if part.inputs:  # no target counts; the running statistics do
                 with no_grad():
@@ -416,14 +431,26 @@ def _as_inputs(model: nn.Layer, inputs: Any, by_keyword: dict[str, Any]) -> Batc
             if value is None or value is parameters.parameters[name].default:
                 del bound.arguments[name]
         inputs, by_keyword = bound.args, bound.kwargs
-    arrays = [*map(np.asarray, (*inputs, *by_keyword.values()))]
-    return Batch(arrays, len(arrays), tuple(by_keyword))
+    given = [*inputs, *by_keyword.values()]
+    return _of_arrays(Batch(given, len(given), tuple(by_keyword)), model)
 
 
-def _as_batch(inputs: Any, *others: Any) -> Batch:
+def as_batch_of(compiled: Gradients, inputs: Any, *others: Any) -> Batch:
+    """Return the arguments of a call, of which some of the `others` may be None, as a batch."""
     given = inputs if isinstance(inputs, tuple) else (inputs,)
-    arrays = [np.asarray(array) for array in (*given, *others) if array is not None]
-    return Batch(arrays, len(given))
+    values = [*given, *[value for value in others if value is not None]]
+    return _of_arrays(Batch(values, len(given)), compiled.model, compiled.loss)
+
+
+def _of_arrays(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> Batch:
+    """Return a batch whose values may be anything as one of arrays."""
+    try:
+        for value in batch.arrays:
+            check_is_array(value, "compile")
+        return batch._replace(arrays=[*map(np.asarray, batch.arrays)])
+    except (TypeError, ValueError):
+        _check(batch, model, loss)
+        raise
 
 
 def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:

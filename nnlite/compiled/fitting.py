@@ -17,7 +17,7 @@ from ..training.batches import Batch
 from ..training.supervisor import Supervisor
 from ..training.together import generators_of
 from . import programs
-from .compile import CompiledModel, Gradients, _check
+from .compile import CompiledModel, Gradients, _check, as_batch_of
 from .containers import check_forms
 from .epochs import DividedEpochProgram, EpochProgram
 from .gradients import write_passes
@@ -70,11 +70,9 @@ class CompiledFit:
 
         Return the output of the model and the loss.
         """
-        arrays = tuple(map(np.asarray, (*batch.inputs, *batch.targets)))
         try:
-            loss, output = self._gradients.passes(
-                programs.Batch(arrays, len(batch.inputs)), batch.scale
-            )
+            given = as_batch_of(self._gradients, batch.inputs, *batch.targets)
+            loss, output = self._gradients.passes(given, batch.scale)
         except ValueError:
             with no_grad():  # the batch knows what is not finite
                 batch.loss_of(self._gradients.loss, self._gradients.model(*batch.inputs))

@@ -63,15 +63,26 @@ def form(*kinds: type) -> Callable[[Function], Function]:
 
 def form_of(layer: Any, path: str = "") -> Form:
     """Return the form of a layer, loss or optimizer, or raise a TypeError that names it."""
-    found = FORMS.get(type(layer))
-    if found is None:
+    found, own = FORMS.get(type(layer)), methods_of(layer)
+    if found is None or own:
         where = f" ({path!r} in the model)" if path else ""
         label = getattr(layer, "label", type(layer).__name__)
+        if own:
+            raise TypeError(
+                f"compile: {label}{where} was given another {next(iter(own))}, which has no "
+                f"compiled form; write it as a class of its own, or train uncompiled"
+            )
         raise TypeError(
             f"compile: {label}{where} has no compiled form; register one with "
             f"@nnlite.compiled.forms.form({type(layer).__name__}), or train uncompiled"
         )
     return found
+
+
+def methods_of(layer: Any) -> dict[str, Any]:
+    """Return the methods of this object alone that replace, and do not wrap, those of its class."""
+    own = {name: vars(layer)[name] for name in ("forward", "backward") if name in vars(layer)}
+    return {name: method for name, method in own.items() if not hasattr(method, "__wrapped__")}
 
 
 def backward_of(result: Any) -> tuple[Any, Callable[..., None] | None]:

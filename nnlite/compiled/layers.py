@@ -87,7 +87,8 @@ def dropout(layer: nn.Dropout, code: Code, x: Value) -> Any:
     def draw(n: int) -> Array:
         shape = fixed(x.shape, n)
         noise = generator(rng).random(layer.mask_shape(shape), np.float32)
-        return np.broadcast_to(noise, shape)
+        # Of one kind for machine code: a broadcast array is read-only, and may have no order.
+        return noise if noise.shape == shape else np.broadcast_to(noise, shape).copy()
 
     return dropped(code, x, layer.p, draw)
 

@@ -15,10 +15,12 @@ import hashlib
 import importlib.util
 import inspect
 import os
+import signal
 import stat
 import sys
 import tempfile
 import time
+import traceback
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -81,7 +83,8 @@ class Plain:
 class Native(dict[str, Function]):
     """The functions of a source by their names, compiled by Numba on their first call.
 
-    All calls of a function take arguments of the same types.
+    All calls of a function take arguments of the same types as the first one. Numba checks that,
+    unless the caller does and sets `checks` to False: another type is then undefined behaviour.
 
     Raises
     ------
@@ -89,22 +92,25 @@ class Native(dict[str, Function]):
         If Numba or SciPy is not installed.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, checks: bool = True) -> None:
         _numba()  # better now than in the first call
         self._source = source
+        self._checks = checks
 
     def __missing__(self, name: str) -> Function:
         return functools.partial(self._compile_and_call, name)
 
     def _compile_and_call(self, name: str, *arguments: Any) -> Any:
         types = tuple(map(_numba().typeof, arguments))
-        function = self[name] = _shared(self._source, cache_folder(), name, types)
+        dispatcher = _shared(self._source, cache_folder(), name, types)
+        (compiled,) = dispatcher.overloads.values()
+        function = self[name] = dispatcher if self._checks else compiled.entry_point
         return function(*arguments)
 
 
-def functions_of(source: str, native: bool) -> Native | Plain:
-    """Return the functions of a source."""
-    return Native(source) if native else Plain(source)
+def functions_of(source: str, native: bool, checks: bool = True) -> Native | Plain:
+    """Return the functions of a source: see `Native` for `checks`."""
+    return Native(source, checks) if native else Plain(source)
 
 
 def interruption_of(error: BaseException) -> BaseException:
@@ -119,14 +125,29 @@ def interruption_of(error: BaseException) -> BaseException:
     return error
 
 
+def is_of_handler(error: BaseException | None) -> bool:
+    """Whether a signal handler has raised the error: it says nothing about what it interrupted."""
+    codes = set()
+    for handler in filter(callable, map(signal.getsignal, signal.valid_signals())):
+        function = getattr(handler, "func", handler)  # of a functools.partial
+        codes.add(getattr(function, "__code__", getattr(type(function).__call__, "__code__", None)))
+    while error is not None:
+        if any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 @functools.lru_cache(128)
-def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Function:
+def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Any:
     """Compile a function, or load it from the folder; equal sources share the machine code."""
     file, failure = _cached_file(source), None
     if file is not None:
         try:
             return _compiled(_module_of(file), name, types, cache=True)
         except Exception as error:  # a damaged, read-only or full folder
+            if is_of_handler(error):
+                raise
             failure = error
     function = _compiled(_plain(source), name, types, cache=False)
     if failure is not None:
@@ -134,7 +155,7 @@ def _shared(source: str, folder: str, name: str, types: tuple[Any, ...]) -> Func
     return function
 
 
-def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Function:
+def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache: bool) -> Any:
     with _without_collection():
         for routine, place in ROUTINES.items():
             if hasattr(module, routine):
@@ -167,8 +188,8 @@ def _dispatcher(function: Function, types: tuple[Any, ...], cache: bool, is_rout
         return _jitted(function, types, cache, is_routine)
     except OSError:
         raise
-    except Exception:
-        if not cache or not _forget(function):
+    except Exception as error:
+        if not cache or is_of_handler(error) or not _forget(function):
             raise
     return _jitted(function, types, cache, is_routine)
 
@@ -193,10 +214,17 @@ def _jitted(function: Function, types: tuple[Any, ...], cache: bool, is_routine:
         no_cpython_wrapper=is_routine,
         no_cfunc_wrapper=True,
     )
-    dispatcher = jit(function)
+    dispatcher, failure = jit(function), None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", _numba().core.errors.NumbaPerformanceWarning)
-        dispatcher.compile(types)
+        try:
+            dispatcher.compile(types)
+        except OSError as error:
+            if not dispatcher.overloads or is_of_handler(error):
+                raise
+            failure = error  # compiled, but not kept: the disk may be full
+    if failure is not None:
+        _warn(failure)
     dispatcher.disable_compile()
     return dispatcher
 
@@ -365,10 +393,13 @@ def _cached_file(source: str) -> str | None:
                 file.write(source)
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):  # it has its name already
+                os.unlink(temporary)
             raise
         return path
     except OSError as error:
+        if is_of_handler(error):
+            raise
         _warn(error)
         return None
 

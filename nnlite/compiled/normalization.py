@@ -44,9 +44,8 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
             {kind}_moments({values}, {mean}, {squares}, {total})
         """)
         code.sum_over_batch(count, total)
-        if training and product(x.shape[2:]) == "1":
-            fault = "one value for each feature has no variance to train with"
-            code.fail_if(f"{count}[0] == 1", fault)
+        if product(x.shape[2:]) == "1":
+            code.fail_if(f"{count}[0] == 1", "one value for each feature has no variance")
         code(f"center_{kind}s({values}, {count}, {total}, {mean}, {squares})")
         code.sum_over_batch(squares)
     else:

@@ -74,6 +74,7 @@ class Update:
         self._flags = [_flags(group) for group in self._groups]
         self._steps = [run.step for run in runs]
         self._latest_step = optimizer.latest_step
+        self._unsettled = self._places_unsettled()
         self._used: list[list[str]] = []
         self._numbers: list[float] | None = None  # until they are asked for
         self.names: list[str] = []
@@ -121,11 +122,28 @@ class Update:
         optimizer = self._optimizer
         optimizer.advance()
         self._latest_step = optimizer.latest_step
-        settled = self._rule.settled
-        for index, run in enumerate(self._runs):
-            if settled is None or self._steps[index] < settled:
-                self._numbers = None
-                self._steps[index] += optimizer.counts(run.group)
+        if self._unsettled:
+            self._numbers = None
+            for index in self._unsettled:
+                self._steps[index] += 1
+            if self._rule.settled is not None:
+                self._unsettled = self._places_unsettled()
+
+    def _places_unsettled(self) -> list[int]:
+        """Return the places of the runs whose numbers the next step changes."""
+        settled, counts = self._rule.settled, self._optimizer.counts
+        return [
+            index
+            for index, (run, step) in enumerate(zip(self._runs, self._steps, strict=True))
+            if (settled is None or step < settled) and counts(run.group)
+        ]
+
+    def is_current(self) -> bool:
+        """Whether it fits, and no other steps were made meanwhile: a quick test."""
+        optimizer = self._optimizer
+        return optimizer.latest_step is self._latest_step and (
+            optimizer.checked_groups() is self._groups or self.fits()
+        )
 
     def is_overtaken(self) -> bool:
         """Whether the optimizer has counted other steps meanwhile."""
@@ -134,8 +152,11 @@ class Update:
     def fits(self) -> bool:
         """Whether the same options are 0 as when the text was written."""
         groups = self._optimizer.checked_groups()
-        if groups is not self._groups and [_flags(group) for group in groups] == self._flags:
+        if groups is self._groups:
+            return True
+        if [_flags(group) for group in groups] == self._flags:
             self._groups, self._numbers = groups, None
+            self._unsettled = self._places_unsettled()
         return groups is self._groups
 
 

@@ -16,6 +16,8 @@ from ..changes import changes
 from ..engine import threads
 from ..engine.arrays import FLOATS, Array
 from ..modes import current
+from ..parameter import rooms_for_grads, take_grads
+from .memory import Memory
 from .native import functions_of, interruption_of
 from .source import (
     BATCH,
@@ -87,12 +89,13 @@ class Program:
         self._native = native
         self._texts: list[str] = []
         # Of each function: the names of what a call gives it, and of the arrays that are bound;
-        # and the places of what it takes of what a call has, or None if it takes all.
+        # and what picks that from the values of a call, or None if it takes all.
         self._arguments: dict[str, tuple[list[str], list[str]]] = {}
-        self._taken: dict[str, list[int] | None] = {}
+        self._taken: dict[str, Callable[[Any], Sequence[Any]] | None] = {}
         self._attributes: object = object()  # of `changes`, when `fits` was true
         self._evaluates: bool | None = None
         self._arrays = Watch([])
+        self._kinds: list[Any] | None = None  # of the arrays that are bound
         self._gradients: dict[str, Any] = {}
         self._compiled: set[str] = set()  # the functions that threads have called
         self._bound: dict[str, tuple[Any, ...]] = {}
@@ -112,19 +115,20 @@ class Program:
         A call has the arrays of the names `given`, and then `numbers`.
         """
         taken = used(dict.fromkeys(given), lines)
-        bound = used([*self.code.arrays, *self.bindings()], lines)
+        bound = used(self.bound_names(), lines)
         self._arguments[name] = taken, bound
-        all_are_taken = taken == list(given)
-        self._taken[name] = None if all_are_taken else [list(given).index(x) for x in taken]
+        self._taken[name] = None if taken == list(given) else _picker(map([*given].index, taken))
         self._texts.append(function(name, ["n", *taken, *numbers, *bound], lines, doc))
 
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""
         self._options = Watch(self.code.options)
-        self._kinds = self._kinds_of_arrays()
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
-        self._functions = functions_of(self.source, self._native)
+        # Arrays are of the types that they had in the first call. What is made in each call may
+        # be anything.
+        checks = bool(self.code.per_call)
+        self._functions = functions_of(self.source, self._native, checks)
 
     # ---- the arrays ----
 
@@ -163,6 +167,10 @@ class Program:
         """Return the arrays that the functions use beside parameters and buffers: gradients."""
         return {name: np.empty_like(p.data) for name, p in self.code.trained.items()}
 
+    def bound_names(self) -> list[str]:
+        """Return the names of the arrays that a function may be bound to."""
+        return [*self.code.arrays, *self.bindings()]
+
     def bind(self) -> None:
         """Let the functions work on the current arrays, if they are others than before."""
         if not self._arrays.are_same():
@@ -170,21 +178,19 @@ class Program:
 
     def bind_anew(self) -> None:
         """Let the functions work on the current arrays."""
-        if self._kinds_of_arrays() != self._kinds:
+        gradients = self.bindings()
+        watch = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
+        arrays = {name: getattr(*place) for name, place in self.code.arrays.items()} | gradients
+        kinds = [_kind_of(array) for array in arrays.values()]
+        if self._kinds is None:
+            self._kinds = kinds
+        if self._kinds != kinds:
             raise OutdatedError
-        self._gradients = self.bindings()
-        self._arrays = Watch([(owner, name, getattr(owner, name)) for owner, name in self.places()])
-        arrays = {name: getattr(*place) for name, place in self.code.arrays.items()}
-        arrays |= self._gradients
+        self._gradients, self._arrays = gradients, watch
         self._bound = {
             function: tuple(arrays[name] for name in bound)
             for function, (_, bound) in self._arguments.items()
         }
-
-    def _kinds_of_arrays(self) -> list[Any]:
-        """Return what machine code depends on in parameters and buffers, beside their shapes."""
-        arrays = [getattr(*place) for place in self.code.arrays.values()]
-        return [(array.dtype, array.flags.carray) for array in arrays]
 
     def places(self) -> list[tuple[Any, str]]:
         """Return owners and attributes of the arrays that must stay the same between two calls."""
@@ -225,9 +231,9 @@ class Program:
 
         It works on the arrays `bound`, by default those of the model.
         """
-        taken = self._taken[name]
-        if taken is not None:
-            values = [values[place] for place in taken]
+        pick = self._taken[name]
+        if pick is not None:
+            values = pick(values)
         arrays = self._bound[name] if bound is None else bound
         try:
             return self._functions[name](n, *values, *numbers, *arrays)
@@ -283,8 +289,8 @@ class ModelProgram(Program):
     Attributes
     ----------
     inputs, outputs : list of Value
-    carried : list of str
-        What ``forward`` returns behind the outputs, for ``backward``.
+    returns_new : bool
+        Whether no output can be a view of an input or of a parameter.
     """
 
     def __init__(self, model: nn.Layer, batch: Batch, n: int, free: bool, native: bool) -> None:
@@ -295,34 +301,58 @@ class ModelProgram(Program):
         grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
         differentiated = [x for x in inputs if x.needs_grad]
         names = code.write_backward(outputs, grads, inputs)
-        input_grads = [
-            _shaped(code, name, x.shape) for name, x in zip(names, differentiated, strict=True)
-        ]
-        self.carried = carried(code.forward, code.backward)
-        results = [_shaped(code, y.name, y.shape) for y in outputs]
+        self._trained = list(code.trained.values())
         lines = [*code.forward, *code.commits]
-        self.define("predict", given, [*lines, returned(results)], "Return the output.")
+        self._results = Memory(code)
+        self._returned = self._results.add_results(outputs, lines)
+        self.returns_new = not self._returned
+        returns = self._shaped(outputs, self._returned)
+        known = [*given, *self._results.names]
+        self.define("predict", known, [*lines, returned(returns)], "Return the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
         can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
         self._divided_from = samples_to_divide(code) if can_split else math.inf
-        results += self.carried
+        self._memory = self._results.copy()
+        variables = carried(code.forward, code.backward)
+        variables = [x for x in variables if x not in self._memory.lines]
+        variables = self._memory.add_parts(variables, lines)
+        known = [*given, *self._memory.names]
         doc = "Return the output, and what backward needs."
-        self.define("forward", given, [*lines, returned(results)], doc)
-        given = [*grads, *given, *self.carried]
-        lines = [*code.backward, returned(input_grads)]
-        self.define("backward", given, lines, "Return dL/d(input), for dL/d(output).")
+        self.define("forward", known, [*lines, returned([*returns, *variables])], doc)
+        known = [*grads, *known, *variables]
+        lines = [*code.backward]
+        input_grads = [Value(name, x.shape) for name, x in zip(names, differentiated, strict=True)]
+        self._input_grads = Memory(code)
+        self._returned_grads = self._input_grads.add_results(input_grads, lines)
+        lines = [*self._memory.unpacked(lines), *lines]
+        lines.append(returned(self._shaped(input_grads, self._returned_grads)))
+        doc = "Return dL/d(input), for dL/d(output)."
+        self.define("backward", [*known, *self._input_grads.names], lines, doc)
         code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
         code.write_backward(outputs, grads, [])
-        lines = code.backward or ["pass"]
-        self.define("backward_parameters", given, lines, "Compute the parameters' gradients.")
+        lines = [*self._memory.unpacked(code.backward), *code.backward] or ["pass"]
+        self.define("backward_parameters", known, lines, "Compute the parameters' gradients.")
         self.finish(f"Compiled {model.label}")
 
-    def predict(self, values: list[Any], n: int) -> Sequence[Array]:
+    def _shaped(self, values: Sequence[Value], places: list[int]) -> list[str]:
+        """Return the expressions for some flat arrays with their own shapes."""
+        chosen = [values[place] for place in places]
+        return [
+            self.code.resolved(x.view(*x.shape) if x.shape else f"{x}.reshape(())") for x in chosen
+        ]
+
+    def predict(self, values: Sequence[Any], n: int) -> list[Array]:
         """Return the outputs; threads compute parts of a large batch."""
-        if n < self._divided_from:
-            return self.call("predict", n, values)
+        memory = self._results.make(n)
+        if n >= self._divided_from:
+            return self._predict_parts(values, n, memory)
+        results = self.call("predict", n, [*values, *memory])
+        return _merged(memory, self._returned, results) if self._returned else memory
+
+    def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
+        """Return the outputs, which threads compute for parts of the batch."""
         bounds = bounds_of_parts(self.code, n, False)
-        results: list[Any] = [None] * len(bounds)
+        results: list[Any] = [()] * len(bounds)
 
         def compute(part: int) -> None:
             start, stop = bounds[part]
@@ -330,35 +360,52 @@ class ModelProgram(Program):
                 self._of_samples(array, name, n, start, stop)
                 for array, name in zip(values, self.names, strict=True)
             ]
-            results[part] = self.call("predict", stop - start, rows)
+            rows += [array[start:stop] for array in memory]
+            results[part] = self.call("predict", stop - start, rows) or ()
 
         self._run_parts(
             "predict", [functools.partial(compute, part) for part in range(len(bounds))]
         )
-        return [np.concatenate(parts) for parts in zip(*results, strict=True)]
+        rest = [np.concatenate(parts) for parts in zip(*results, strict=True)]
+        return _merged(memory, self._returned, rest)
 
-    def backward(self, n: int, values: Sequence[Any], input_grad: bool) -> Any:
+    def forward(self, values: list[Any], n: int) -> tuple[list[Array], list[Any]]:
+        """Return the outputs, and the values of a call of `backward` behind the gradients."""
+        memory = self._memory.make(n)
+        values = values + memory
+        results = self.call("forward", n, values)
+        if results is None:
+            return memory[: len(self.outputs)], values
+        count = len(self._returned)
+        made = memory[: len(self.outputs) - count]
+        return _merged(made, self._returned, results), [*values, *results[count:]]
+
+    def backward(self, n: int, values: Sequence[Any], input_grad: bool) -> list[Array]:
         """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
 
         The function writes the gradient of a parameter that has none where it will have it.
         """
         name = "backward" if input_grad else "backward_parameters"
-        parameters = self.code.trained.values()
-        bound = self._bound[name]
-        first = len(bound) - len(parameters)  # the gradients are the last arrays
-        own, dtype = bound[first:], self.code.dtype
-        rooms = [parameter.room_for_grad() for parameter in parameters]
-        grads = [
-            array if room is None or room.dtype is not dtype else room
-            for array, room in zip(own, rooms, strict=True)
-        ]
+        bound, memory = self._bound[name], []
+        first = len(bound) - len(self._trained)  # the gradients are the last arrays
+        own = bound[first:]
+        grads = rooms_for_grads(self._trained, own)
+        if input_grad:
+            memory = self._input_grads.make(n)
+            values = [*values, *memory]
         results = self.call(name, n, values, (), (*bound[:first], *grads))
-        for parameter, grad, array in zip(parameters, grads, own, strict=True):
-            if grad is array:
-                parameter.accumulate(grad)
-            else:
-                parameter.take_grad(grad)
-        return results
+        take_grads(self._trained, grads, own)
+        return _merged(memory, self._returned_grads, results) if self._returned_grads else memory
+
+
+def _merged(
+    memory: list[Array], places: list[int], returned: Sequence[Array] | None
+) -> list[Array]:
+    """Return the results in their order: those in memory, and those returned for their places."""
+    if places:
+        for place, array in zip(places, returned or (), strict=False):
+            memory.insert(place, array)
+    return memory
 
 
 class Latest(NamedTuple):
@@ -368,15 +415,15 @@ class Latest(NamedTuple):
     ----------
     inputs : int
         The number of inputs; -1 if some of them were given by keyword.
-    given : list of (dtype, tuple)
-        The dtype and the shape of each array.
+    given : list of (dtype, tuple, dtype)
+        The dtype and the shape of each array, and the dtype that machine code takes.
     program : Program
     n : int
         The batch size.
     """
 
     inputs: int
-    given: list[tuple[np.dtype[Any], tuple[int, ...]]]
+    given: list[tuple[np.dtype[Any], tuple[int, ...], np.dtype[Any]]]
     program: Any
     n: int
 
@@ -412,7 +459,8 @@ class Programs:
             key = n, key
         programs = self._programs.setdefault(key, [])
         program = self._fitting(programs) or self._built(batch, n, key)
-        self._latest = Latest(-1 if batch.keywords else batch.inputs, given, program, n)
+        taken = [(*one, kind) for one, kind in zip(given, program.code.kinds.values(), strict=True)]
+        self._latest = Latest(-1 if batch.keywords else batch.inputs, taken, program, n)
         return program, n
 
     def prepare(self, batch: Batch) -> tuple[Any, int, list[Any]]:
@@ -438,11 +486,14 @@ class Programs:
         if inputs != latest_inputs or len(arrays) != len(given):
             return None
         values = []
-        kinds = program.code.kinds.values()
-        for array, (dtype, shape), taken in zip(arrays, given, kinds):  # noqa: B905 - quicker
+        for array, (dtype, shape, taken) in zip(arrays, given):  # noqa: B905 - quicker
             if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
                 return None
-            values.append(flat(array, taken))
+            if dtype is not taken or not array.flags.carray:
+                array = flat(array, taken)
+            elif len(shape) != 1:
+                array = array.ravel()
+            values.append(array)
         if not program.is_current(evaluates):
             return None
         if program.code.per_call:
@@ -473,6 +524,14 @@ class Programs:
         return program
 
 
+def _picker(places: Iterable[int]) -> Callable[[Any], Sequence[Any]]:
+    """Return a function that picks the elements at these places of a sequence."""
+    chosen = [*places]
+    if len(chosen) > 1:
+        return operator.itemgetter(*chosen)
+    return lambda values: [values[place] for place in chosen]
+
+
 @functools.lru_cache
 def _kind(inputs: Any, *arrays: tuple[np.dtype[Any], tuple[int, ...]]) -> tuple[Any, int]:
     """Return what the programs of batches have in common, and the size of this one."""
@@ -488,9 +547,16 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array with one axis, as machine code takes it: contiguous and writable."""
     if array.dtype is dtype and array.flags.carray:
-        return array.ravel()
+        return array if array.ndim == 1 else array.ravel()
     line = np.ascontiguousarray(array, dtype).ravel()
     return line if line.flags.writeable else line.copy()
+
+
+def _kind_of(array: Array) -> tuple[Any, ...]:
+    """Return what machine code depends on in an array, beside its sizes."""
+    flags = array.flags
+    order = flags.c_contiguous, flags.f_contiguous
+    return array.dtype, array.ndim, order, flags.aligned, flags.writeable
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
@@ -527,12 +593,6 @@ def write_forward(
     by_keyword = dict(zip(batch.keywords, others, strict=True))
     output = code.apply(model, "", *inputs, **by_keyword)
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
-
-
-def _shaped(code: Code, name: str, shape: Shape) -> str:
-    """Return the expression for a flat array with its own shape."""
-    value = Value(name, shape)
-    return code.resolved(value.view(*shape) if shape else f"{value}.reshape(())")
 
 
 def returned(names: list[str]) -> str:

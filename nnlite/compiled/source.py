@@ -25,7 +25,7 @@ import nnlite as nn
 
 from ..parameter import Parameter
 from . import functions
-from .forms import backward_of, form_of
+from .forms import backward_of, form_of, methods_of
 from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
@@ -47,7 +47,7 @@ _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
-    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|"
+    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|part|"
     + "|".join((*functions.NAMES, *ROUTINES))
 )
 
@@ -181,7 +181,7 @@ class Code:
         self.kinds: dict[str, np.dtype[Any]] = {}
         # Modes, options and frozen parameters that the source holds for: owner, attribute, value.
         self.options: list[tuple[Any, str, Any]] = []
-        # Each layer with its sub-layers and parameters by name.
+        # Each layer with its sub-layers, parameters and replaced methods by name.
         self._parts: list[tuple[nn.Layer, list[tuple[str, Any]]]] = []
         # The divisor of a loss that is a mean, if its form has set it.
         self.divisor = ""
@@ -413,7 +413,7 @@ class Code:
             If a variable is read that the same forward or backward has not assigned.
         """
         text = textwrap.dedent(text).strip("\n")
-        stored, loaded = _names_of(text)
+        stored, loaded = names_of(text)
         for name in stored:
             if not name.startswith(_MARK) and name not in self._renamed:
                 free = name
@@ -451,8 +451,9 @@ class Code:
 
 
 def _parts_of(layer: nn.Layer) -> list[tuple[str, Any]]:
-    """Return the direct sub-layers and the own parameters of a layer, by name."""
-    return [*layer.named_children(), *layer.named_parameters(recurse=False)]
+    """Return the direct sub-layers, the own parameters and replaced methods of a layer, by name."""
+    parts = [*layer.named_children(), *layer.named_parameters(recurse=False)]
+    return [*parts, *methods_of(layer).items()]
 
 
 def counted_axis(code: Code, dim: int, shape: Shape) -> int:
@@ -482,15 +483,14 @@ def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
 
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     """Return the first lines of a source file: imports of what `body` uses, and ``real``."""
-    used = set(_names_of(body)[1])
+    used = set(names_of(body)[1])
     single = dtype == np.float32
     imports = [
         f"{of_single if single else of_double} as {name}"
         for name, (of_single, of_double) in functions.NAMES.items()
         if name in used
     ]
-    if "view" in used:
-        imports.append("view")
+    imports += [name for name in ("part", "view") if name in used]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
     for name, module in ROUTINES.items():
         if name in used:
@@ -511,15 +511,15 @@ def function(name: str, arguments: list[str], lines: list[str], doc: str) -> str
 
 def carried(forward: list[str], backward: list[str]) -> list[str]:
     """Return the variables of forward that backward reads, in the order of their assignment."""
-    stored, loaded = _names_of("\n".join(backward))
+    stored, loaded = names_of("\n".join(backward))
     read = set(loaded) - set(stored)
-    first = _names_of("\n".join(forward))[0]
+    first = names_of("\n".join(forward))[0]
     return [name for name in dict.fromkeys(first) if name in read]
 
 
 def used(names: Iterable[str], lines: list[str]) -> list[str]:
     """Return those of `names` that the statements read."""
-    read = set(_names_of("\n".join(lines))[1])
+    read = set(names_of("\n".join(lines))[1])
     return [name for name in names if name in read]
 
 
@@ -540,7 +540,7 @@ def handed_on(before: list[str], after: list[str]) -> list[str]:
     """Return the variables that statements assign, and others after them read."""
     reader = _Reader()
     reader.visit(ast.parse("\n".join(after)))
-    assigned = _names_of("\n".join(before))[0]
+    assigned = names_of("\n".join(before))[0]
     return [name for name in dict.fromkeys(assigned) if name in reader.read]
 
 
@@ -574,7 +574,7 @@ class _Reader(ast.NodeVisitor):
 
 
 @functools.lru_cache(4096)
-def _names_of(text: str) -> tuple[list[str], list[str]]:
+def names_of(text: str) -> tuple[list[str], list[str]]:
     """Return the names that statements assign, and those that they read, in their order."""
     names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
     stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]

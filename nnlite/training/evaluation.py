@@ -160,7 +160,7 @@ def predict(
     else:
         outputs = model.output_at_once(arrays)
         if type(outputs) is np.ndarray and len(outputs) == samples:
-            return outputs.copy()
+            return outputs
     with evaluating():
         if samples <= batch_size:
             outputs = model(*arrays)

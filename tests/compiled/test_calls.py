@@ -8,6 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite.compiled.forms import form
+from nnlite.compiled.source import nest
 
 
 def network():
@@ -219,3 +221,90 @@ def test_threads_predict_with_one_compiled_model_while_another_changes_it():
     for worker in workers:
         worker.join()
     assert not faults
+
+
+def test_a_compiled_model_may_be_a_part_of_another():
+    part, whole = nn.Linear(3, 4, rng=0), nn.Linear(4, 2, rng=1)
+    usual = nn.Sequential(part, nn.Tanh(), whole)
+    x = X[:, 0]
+    expected = usual(x)
+    model = nn.Sequential(nn.compile(nn.Sequential(part, nn.Tanh()), native=False), whole)
+    compiled = nn.compile(model, native=False)
+    assert_allclose(compiled(x), expected, rtol=1e-6)
+    assert "# 0.model.0: Linear(3, 4)" in compiled.source
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_a_method_that_was_replaced_has_no_compiled_form(method):
+    model = network()
+    compiled = nn.compile(model, native=False)
+    compiled(X)
+    setattr(model[2], method, lambda x, input_grad=True: 0 * x)
+    for call in (lambda: nn.compile(model, native=False), lambda: compiled(X)):
+        with pytest.raises(TypeError, match=rf"Tanh\(\) \('2' in .* given another {method}"):
+            call()
+
+
+def test_a_compiled_model_is_traced_and_summarised_as_its_layers():
+    compiled = nn.compile(network(), native=False)
+    assert "model.1         Linear(6, 4)" in str(nn.trace(compiled, X))
+    assert "model.1" in str(compiled.summary((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Dropout(0.5), (1, 3)), (nn.Dropout1d(0.5), (1, 3)), (nn.Dropout1d(0.5), (2, 1))],
+    ids=str,
+)
+def test_the_noise_of_any_batch_is_what_machine_code_takes(layer, shape):
+    pytest.importorskip("numba")
+    compiled = nn.compile(layer)
+    for n in (2, 1, 3):
+        x = np.ones((n, *shape), np.float32)
+        nn.seed(n)
+        expected = layer(x)
+        nn.seed(n)
+        assert_array_equal(compiled(x), expected)
+
+
+class Pair(nn.Layer):
+    """A layer of outputs that are computed, its input, and computed and needed."""
+
+    def forward(self, x):
+        self.cache(x)
+        return 2 * x, x, np.tanh(x)
+
+    def backward(self, grad, input_grad=True):
+        (x,) = self.cached()
+        return 2 * grad[0] + grad[1] + grad[2] * (1 - np.tanh(x) ** 2)
+
+
+@form(Pair)
+def pair(layer, code, x):
+    y, z = code.new(x.shape), code.new(x.shape)
+    for result, value in ((y, f"real(2) * {x}[i]"), (z, f"tanh({x}[i])")):
+        code(nest({"i": x.size}, f"{result}[i] = {value}"))
+
+    def backward(dy, _, dz):  # the gradient of the output x is added to the others
+        with code.gradient(x) as dx:
+            term = f"{dz}[i] * (real(1) - {z}[i] * {z}[i])"
+            code(nest({"i": x.size}, f"{dx}[i] = real(2) * {dy}[i] + {term}"))
+
+    return (y, x, z), backward
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_outputs_may_be_computed_given_and_needed_by_backward(native):
+    if native:
+        pytest.importorskip("numba")
+    model = Pair()
+    compiled = nn.compile(model, native=native)
+    rng = np.random.default_rng(0)
+    for size in (2, 2, 5, 2):
+        x, *grads = rng.normal(size=(4, size, 3)).astype(np.float32)
+        for one, other in zip(compiled(x), model(x), strict=True):
+            assert_allclose(one, other, rtol=1e-5)
+        assert_allclose(compiled.backward(grads), model.backward(grads), rtol=1e-4, atol=1e-6)
+        for one, other in zip(nn.predict(compiled, x), model(x), strict=True):
+            assert_allclose(one, other, rtol=1e-5)
+            assert not np.shares_memory(one, x)

@@ -74,6 +74,10 @@ FAULTS = {
     "fewer weights": lambda x, t: (x, t, np.ones(3)),
     "weights with one axis more": lambda x, t: (x, t, np.ones((4, 1))),
     "no sample": lambda x, t: (x[:0], t[:0]),
+    "lists of several lengths": lambda x, t: ([[1.0, 2.0, 3.0], [4.0]], t),
+    "a masked input": lambda x, t: (np.ma.masked_less(x, 0), t),
+    "masked targets": lambda x, t: (x, np.ma.masked_equal(t, t.flat[0])),
+    "masked weights": lambda x, t: (x, t, np.ma.masked_equal([1.0, 2.0, 3.0, 4.0], 2.0)),
 }
 
 
@@ -87,13 +91,22 @@ def error_of(call, *arguments):
             return type(error), str(error)
 
 
-def assert_same_error(model, loss, arguments, native=False):
+def assert_same_error(model, loss, arguments, native=False, after=None):
+    """Compare the errors of a first call, or of one after others that were right."""
     twin = copy.deepcopy(model)
     expected = error_of(lambda x, *others: loss(twin(x), *others), *arguments)
     gradients = nn.compile(model, loss, native=native)
     optimizer = nn.SGD(model.parameters(), lr=0.1, momentum=0.9)
     step = nn.compile(model, loss, optimizer, native=native)
     before = {name: array.copy() for name, array in model.state_dict().items()}
+    if after is not None:
+        start = copy.deepcopy(optimizer.state_dict())
+        for others in ((), (np.ones(len(after[0]), np.float32),)):
+            gradients(*after, *others)
+            step(*after, *others)
+        model.load_state_dict(before)
+        optimizer.load_state_dict(start)
+        model.zero_grad()
     assert error_of(gradients, *arguments) == expected
     if isinstance(expected, tuple):
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
@@ -109,6 +122,7 @@ def test_a_fault_is_named_as_without_compile(name, fault):
     loss, last, targets = LOSSES[name]
     model = nn.Sequential(nn.Linear(3, 2, rng=0), last)
     assert_same_error(model, loss, FAULTS[fault](X, targets))
+    assert_same_error(model, loss, FAULTS[fault](X, targets), after=(X, targets))
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -120,6 +134,36 @@ def test_in_training_mode_a_sample_may_spoil_others(fault, native):
         nn.Linear(3, 4, rng=0), nn.BatchNorm1d(4), nn.Dropout(0.5, rng=0), nn.Linear(4, 2, rng=0)
     )
     assert_same_error(model, nn.CrossEntropy(), FAULTS[fault](X, LABELS), native)
+
+
+def test_one_sample_has_no_variance_in_evaluation_either():
+    model = nn.Sequential(nn.Linear(3, 2, rng=0), nn.BatchNorm1d(2, track_running_stats=False))
+    model.eval()
+    assert_same_error(model, nn.CrossEntropy(), (X[:1], LABELS[:1]), after=(X, LABELS))
+    compiled = nn.compile(model, native=False)
+    compiled(X)
+    assert error_of(compiled, X[:1]) == error_of(model, X[:1])
+
+
+@pytest.mark.parametrize(
+    "x", [[[1.0, 2.0], [3.0]], np.ma.masked_less(X, 0)], ids=["rows", "masked"]
+)
+def test_a_fault_of_an_input_is_named_by_the_model(x):
+    model = nn.Linear(3, 2, rng=0)
+    compiled = nn.compile(model, native=False)
+    for _ in range(2):
+        assert error_of(compiled, x) == error_of(model, x)
+        compiled(X)
+
+
+@pytest.mark.parametrize("grad", [np.ones((4, 3)), np.ones((4, 2), complex), None], ids=str)
+def test_a_fault_of_a_backward_is_named_by_the_model(grad):
+    model = nn.Linear(3, 2, rng=0)
+    compiled = nn.compile(copy.deepcopy(model), native=False)
+    assert error_of(compiled.backward, POINTS) == error_of(model.backward, POINTS)
+    model(X)
+    compiled(X)
+    assert error_of(compiled.backward, grad) == error_of(model.backward, grad)
 
 
 def test_a_loss_that_overflows_changes_nothing():

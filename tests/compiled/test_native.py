@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import functools
 import gc
 import inspect
 import os
@@ -116,6 +117,16 @@ def test_arrays_of_another_order_or_dtype():
         assert np.allclose(nn.compile(model)(x), model(x))
 
 
+def test_a_buffer_of_another_number_of_axes_is_no_array_of_the_same_machine_code():
+    model = nn.BatchNorm1d(3).eval()
+    compiled, x = nn.compile(model), X[None]
+    compiled(x)
+    model.running_mean = np.zeros((1, 3), np.float32)
+    for call in (model, compiled):
+        with pytest.raises(IndexError):
+            call(x)
+
+
 @pytest.mark.parametrize("x", [X, np.arange(6), np.arange(12.0).reshape(3, 4)], ids=str)
 def test_a_view_is_the_same_memory_in_another_shape(x):
     source = """
@@ -132,6 +143,26 @@ def views(n, x):
     numba = pytest.importorskip("numba")
     with pytest.raises(numba.core.errors.TypingError):
         native.Native(source)["views"](x.size, x[::2])
+
+
+@pytest.mark.parametrize("x", [X, np.arange(6)], ids=str)
+def test_a_part_is_the_same_memory_from_a_place_on(x):
+    source = """
+from nnlite.compiled.functions import part
+
+
+def parts(n, x):
+    return part(x, 0, n), part(x, 1, 2), part(x, n - 3, 3, 1), part(x, n, 0)
+"""
+    expected = x, x[1:3], x[-3:].reshape(3, 1), x[:0]
+    for functions in (native.Native(source), native.Plain(source)):
+        for part, array in zip(functions["parts"](x.size, x), expected, strict=True):
+            assert np.array_equal(part, array)
+            assert np.shares_memory(part, x) == bool(part.size)
+            assert part.strides == array.strides
+    numba = pytest.importorskip("numba")
+    with pytest.raises(numba.core.errors.TypingError):
+        native.Native(source)["parts"](x.size, x[::2])
 
 
 def test_equal_sources_share_machine_code_for_equal_types():
@@ -194,9 +225,12 @@ def test_a_disk_that_is_full_when_the_machine_code_is_written_is_worked_around(f
             raise OSError(28, "No space left on device")
         replace(source, target)
 
+    compiled, jitted = [], native._jitted
+    monkeypatch.setattr(native, "_jitted", lambda *args: compiled.append(args) or jitted(*args))
     monkeypatch.setattr(os, "replace", no_space)
     with pytest.warns(UserWarning, match="No space left on device"):
         assert call() == [0, 2, 4]
+    assert len(compiled) == 1  # once is enough
     assert not list(folder.rglob("*.nb?"))
     monkeypatch.undo()
     monkeypatch.setenv("NNLITE_CACHE_DIR", str(folder))
@@ -220,6 +254,60 @@ def test_a_folder_that_cannot_be_made_is_worked_around(folder):
     folder.write_text("a file")  # root may write to any folder, so permissions prove nothing
     with pytest.warns(UserWarning, match="File exists"):
         assert call() == [0, 2, 4]
+
+
+class TimeIsUpError(OSError):
+    """What a signal handler of a user's raises; TimeoutError is an OSError too."""
+
+
+def out_of_time(*arguments):
+    raise TimeIsUpError
+
+
+class Clock:
+    def __call__(self, *arguments):
+        out_of_time()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [out_of_time, Clock(), functools.partial(out_of_time, 1)],
+    ids=["f", "object", "p"],
+)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(native, "_jitted"), (native, "_module_of"), (native.tempfile, "mkstemp")],
+    ids=["while compiling", "while loading", "while writing"],
+)
+def test_an_error_of_a_signal_handler_is_not_taken_for_one_of_the_cache(
+    folder, monkeypatch, handler, module, name
+):
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with monkeypatch.context() as patched, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            patched.setattr(module, name, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+            with pytest.raises(TimeIsUpError):
+                call()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert call() == [0, 2, 4]
+    assert len(list(folder.rglob("*.nbc"))) == 1
+
+
+def test_an_interruption_behind_the_renaming_of_a_source_is_raised_as_it_is(folder, monkeypatch):
+    replace = os.replace
+
+    def interrupted(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            call()
+    assert [path.read_text() for path in folder.glob("*")] == [SOURCE]
+    assert call() == [0, 2, 4]
 
 
 def test_what_killed_processes_have_left_is_deleted_after_an_hour(folder):
