@@ -465,6 +465,7 @@ class Layer(Hinted):
         else:
             current.trained[:] = [layer for layer in current.trained if layer is not self]
             current.trained += [self] * mode
+            current.evaluates = None if current.trained else True
 
     def train(self: Self, mode: bool = True) -> Self:
         """Put this layer and its sub-layers into training mode; return the layer."""

@@ -8,7 +8,13 @@ from typing import Any
 
 
 class _Mode(threading.local):
-    """The contexts of `no_grad` and `evaluating` that a thread is inside, and their effect."""
+    """The contexts of `no_grad` and `evaluating` that a thread is inside, and their effect.
+
+    Attributes
+    ----------
+    evaluates : bool or None
+        Whether all layers are in evaluation mode; None if some were put into training meanwhile.
+    """
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
@@ -17,12 +23,7 @@ class _Mode(threading.local):
         self.contexts: list[tuple[no_grad, list[object] | None]] = []
         # The layers that were put into training mode within `evaluating`.
         self.trained: list[object] | None = None
-
-    @property
-    def evaluates(self) -> bool | None:
-        """Whether all layers are in evaluation mode here; None if some were put into training."""
-        trained = self.trained
-        return None if trained else trained is not None
+        self.evaluates: bool | None = False
 
 
 current = _Mode()
@@ -33,7 +34,7 @@ def _enter(context: no_grad, trained: list[object] | None = None) -> None:
     thread["contexts"].append((context, trained))
     thread["caching"] = None
     if trained is not None:
-        thread["trained"] = trained
+        thread["trained"], thread["evaluates"] = trained, True
 
 
 def _leave(context: no_grad) -> None:
@@ -42,6 +43,7 @@ def _leave(context: no_grad) -> None:
     if len(contexts) == 1 and contexts[0][0] is context:  # the usual case
         contexts.clear()
         thread["caching"], thread["trained"] = thread["thread"], None
+        thread["evaluates"] = False
         return
     if all(entered is not context for entered, _ in contexts):
         thread = context.entered_in  # a generator may be closed in another thread
@@ -62,6 +64,8 @@ def _update(thread: dict[str, Any]) -> None:
     for _, trained in thread["contexts"]:
         if trained is not None:
             thread["trained"] = trained
+    innermost = thread["trained"]
+    thread["evaluates"] = None if innermost else innermost is not None
 
 
 def is_grad_enabled() -> bool:

@@ -279,7 +279,9 @@ def rooms_for_grads(parameters: Sequence[Parameter], others: Sequence[Array]) ->
     rooms = []
     for parameter, room in zip(parameters, others):  # noqa: B905 - quicker
         if parameter._grad is None and parameter._requires_grad:
-            storage = parameter._grad_storage()
+            storage = parameter._storage
+            if storage is None or is_held(storage):
+                storage = parameter._grad_storage()
             if storage.dtype is room.dtype:
                 room = storage
         rooms.append(room)

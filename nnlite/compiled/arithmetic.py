@@ -176,13 +176,13 @@ def matmul(layer: nn.MatMul, code: Code, a: Value, b: Value) -> Any:
     y_shape = (*stack, rows, columns)
     code(f"a, b, y = {a.view(*a_shape)}, {b.view(*b_shape)}, {y.view(*y_shape)}")
     left, right = matrix("a", a_shape), matrix("b", b_shape)
-    code(nest(sizes, f"np.dot({left}, {right}, {matrix('y', y_shape)})"))
+    code(nest(sizes, f"matmul({left}, {right}, {matrix('y', y_shape)})"))
 
     def backward(dy: Value) -> None:
         code(f"a, b, dy = {a.view(*a_shape)}, {b.view(*b_shape)}, {dy.view(*y_shape)}")
         grad = matrix("dy", y_shape)
-        factors = (f"{grad}, {right}.T", f"{left}.T, {grad}")
-        for operand, own, pair in zip((a, b), (a_shape, b_shape), factors, strict=True):
+        products = (f"dot_rows({grad}, {right}, part)", f"dot_columns({left}, {grad}, part)")
+        for operand, own, part in zip((a, b), (a_shape, b_shape), products, strict=True):
             if operand.needs_grad:
                 with code.gradient(operand) as total:
                     code(f"""
@@ -191,6 +191,6 @@ def matmul(layer: nn.MatMul, code: Code, a: Value, b: Value) -> Any:
                     """)
                     add = f"{matrix('total', own, 'i', 'j')} += part[i, j]"
                     addition = nest({"i": own[-2], "j": own[-1]}, add)
-                    code(nest(sizes, f"np.dot({pair}, part)\n{addition}"))
+                    code(nest(sizes, f"{part}\n{addition}"))
 
     return y, backward

@@ -62,7 +62,7 @@ def _projections(layer: nn.MultiheadAttention, code: Code, inputs: list[Value]) 
         added = f" + {bias}[{index * width} + h * {size} + d]" if bias is not None else ""
         code(f"""
             rows = np.empty(({rows}, {width}), real)
-            np.dot({x.view(rows, x.shape[2])}, {text}.T, rows)
+            dot_rows({x.view(rows, x.shape[2])}, {text}, rows)
             split = rows.reshape({x.shape[0]}, {steps}, {heads}, {size})
             out = {y.view(*y.shape)}
             for b in range({x.shape[0]}):
@@ -103,17 +103,17 @@ def _projections(layer: nn.MultiheadAttention, code: Code, inputs: list[Value]) 
             with code.gradient(weights[0]) as dw:
                 for index, (flow_rows, matrix) in enumerate(zip(flows, matrices, strict=True)):
                     part = f"{dw}[{index * width}:{(index + 1) * width}]"
-                    code(f"np.dot({flow_rows}.T, {matrix}, {part})")
+                    code(f"dot_columns({flow_rows}, {matrix}, {part})")
         elif not is_packed:
             for weight, flow_rows, matrix in zip(weights, flows, matrices, strict=True):
                 if weight.needs_grad:
                     with code.gradient(weight) as dw:
-                        code(f"np.dot({flow_rows}.T, {matrix}, {dw})")
+                        code(f"dot_columns({flow_rows}, {matrix}, {dw})")
         for x, text, flow_rows in zip(inputs, texts, flows, strict=True):
             if x.needs_grad:
                 with code.gradient(x) as dx:
                     target = dx.view(product(x.shape[:2]), x.shape[2])
-                    code(f"np.dot({flow_rows}, {text}, {target})")
+                    code(f"matmul({flow_rows}, {text}, {target})")
 
     code.tape(tuple(outputs), backward)
     return outputs
@@ -149,7 +149,7 @@ def _weights(
     code(f"""
         for b in range({n}):
             for h in range({heads}):
-                np.dot(q[b, h], k[b, h].T, a[b, h])
+                dot_rows(q[b, h], k[b, h], a[b, h])
                 for i in range({length}):
                     top = real(-math.inf)
                     for j in range({steps}):
@@ -179,8 +179,8 @@ def _weights(
                                 total += a[b, h, i, j] * da[b, h, i, j]
                             for j in range({steps}):
                                 ds[i, j] = a[b, h, i, j] * (da[b, h, i, j] - total) * {scale}
-                        np.dot(ds, k[b, h], dq[b, h])
-                        np.dot(ds.T, q[b, h], dk[b, h])
+                        matmul(ds, k[b, h], dq[b, h])
+                        dot_columns(ds, q[b, h], dk[b, h])
             """)
 
     code.tape(a, backward)
@@ -209,7 +209,7 @@ def _heads(layer: nn.MultiheadAttention, code: Code, a: Value, v: Value) -> Valu
         out = np.empty(({length}, {size}), real)
         for b in range({n}):
             for h in range({heads}):
-                np.dot(a[b, h], v[b, h], out)
+                matmul(a[b, h], v[b, h], out)
                 for t in range({length}):
                     for d in range({size}):
                         y[b, t, h, d] = out[t, d]
@@ -223,8 +223,8 @@ def _heads(layer: nn.MultiheadAttention, code: Code, a: Value, v: Value) -> Valu
                 for b in range({n}):
                     for h in range({heads}):
                         flow = np.ascontiguousarray(dy[b, :, h])
-                        np.dot(flow, v[b, h].T, da[b, h])
-                        np.dot(a[b, h].T, flow, dv[b, h])
+                        dot_rows(flow, v[b, h], da[b, h])
+                        dot_columns(a[b, h], flow, dv[b, h])
             """)
 
     code.tape(y, backward)

@@ -1,4 +1,4 @@
-"""Convolution, in three ways: matrix products, loops, and Winograd's algorithm."""
+"""Convolution, in three ways: with windows copied or in place, and by Winograd's algorithm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from .windows import geometry, letters_of, plus, rows_and_columns, slide, times
 
 Conv = nn.Conv1d | nn.Conv2d
 
-# Up to these numbers of channels in a group loops are faster than products of small matrices.
-_FEW_INPUTS, _FEW_OUTPUTS = 16, 32
-# Taps of a row for loops, which keep them in registers.
-_MOST_TAPS = 7
-# Windows that loops compute for each window that is used.
+# Weights of a kernel up to which what they are multiplied by stays in the cache.
+_MOST_WEIGHTS = 2304
+# Windows that are computed in place for each window that is used.
 _MOST_WINDOWS = 4
 # From this number of channels on Winograd's algorithm saves more than its sums cost.
 _MANY_CHANNELS = 16
@@ -35,8 +33,8 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
         x, axes = _with_border(layer, axes, code, x)
     if _suits_winograd(layer, axes):
         return _by_winograd(layer, axes, code, x)
-    if _suits_loops(layer, axes):
-        return _by_loops(layer, axes, code, x)
+    if _suits_lines(layer, axes):
+        return _by_lines(layer, axes, code, x)
     return _by_products(layer, axes, code, x)
 
 
@@ -51,13 +49,12 @@ def _with_border(layer: Conv, axes: Axes, code: Code, x: Value) -> tuple[Value, 
     return x, tuple(bare)
 
 
-def _suits_loops(layer: Conv, axes: Axes) -> bool:
-    out_channels, in_channels = layer.out_channels // layer.groups, layer.weight.shape[1]
-    is_narrow = in_channels <= _FEW_INPUTS and out_channels <= _FEW_OUTPUTS
+def _suits_lines(layer: Conv, axes: Axes) -> bool:
     # Products of many small groups cost more than windows that are not used.
     most_windows = 1 if layer.groups == 1 else _MOST_WINDOWS
     is_dense = math.prod(axis.stride for axis in axes) <= most_windows
-    return is_narrow and is_dense and 1 < axes[-1].taps <= _MOST_TAPS
+    has_taps = math.prod(axis.taps for axis in axes) > 1
+    return is_dense and has_taps and math.prod(layer.weight.shape[1:]) <= _MOST_WEIGHTS
 
 
 def _suits_winograd(layer: Conv, axes: Axes) -> bool:
@@ -188,7 +185,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
         body = f"out[b, g, o, p] += {bias}[{plus(times('g', out_channels), 'o')}]"
         add_bias = nest({"g": groups, "o": out_channels, "p": places}, body)
     code(f"{buffers()}\nkernels, out = {kernels}, {out(y)}")
-    each_sample(load(), each_group(f"np.dot(kernels[g], {columns}[g], out[b, g])"), add_bias)
+    each_sample(load(), each_group(f"matmul(kernels[g], {columns}[g], out[b, g])"), add_bias)
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
@@ -202,7 +199,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
                 """)
                 code(buffers())
                 add = joined(
-                    f"np.dot(grads[b, g], {columns}[g].T, product)",
+                    f"dot_rows(grads[b, g], {columns}[g], product)",
                     nest({"k": out_channels * rows}, "total[g, k] += part[k]"),
                 )
                 each_sample(load(), each_group(add))
@@ -211,7 +208,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
                 code(f"grads, kernels, d_images = {out(dy)}, {kernels}, {dx.view(*x.shape)}")
                 if not is_copied:
                     target = f"{dx.view(batch, groups, rows, places)}[b, g]"
-                    each_sample(each_group(f"np.dot(kernels[g].T, grads[b, g], {target})"))
+                    each_sample(each_group(f"dot_columns(kernels[g], grads[b, g], {target})"))
                     return
                 code(f"""
                     d_columns = np.empty(({groups}, {rows}, {places}), real)
@@ -219,7 +216,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
                     d_column = d_columns.reshape({windows.shape})
                 """)
                 each_sample(
-                    each_group("np.dot(kernels[g].T, grads[b, g], d_columns[g])"),
+                    each_group("dot_columns(kernels[g], grads[b, g], d_columns[g])"),
                     "d_image[:] = 0",
                     windows.each_tap("d_image", "d_column", "pixels[j] += line[j]"),
                     windows.each_pixel("d_images[b, {pixel}] = d_image[{place}]"),
@@ -228,11 +225,11 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     return y, backward
 
 
-# ---- loops ----
+# ---- windows in place ----
 
 
-def _by_loops(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
-    """Loops over the windows, one for each row of the kernels: see `correlation`."""
+def _by_lines(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
+    """Products with windows that are not copied, of lines of pixels: see `correlation`."""
     rows, columns = rows_and_columns(axes)
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
@@ -296,7 +293,7 @@ def transposed_convolution(
     code(f"lines, images = {matrices(x)}, {y.view(*y.shape)}")
     shift = f" + {bias}[c]" if bias else ""
     each_sample = joined(
-        nest({"g": groups}, "np.dot(kernels[g].T, lines[b, g], columns[g])"),
+        nest({"g": groups}, "dot_columns(kernels[g], lines[b, g], columns[g])"),
         "image[:] = 0",
         windows.each_tap("image", "column", "pixels[j] += line[j]"),
         windows.each_pixel("images[b, {pixel}] = image[{place}]" + shift),
@@ -321,14 +318,14 @@ def transposed_convolution(
                     total[:] = 0
                 """)
                 add = joined(
-                    "np.dot(lines[b, g], columns[g].T, product)",
+                    "dot_rows(lines[b, g], columns[g], product)",
                     nest({"k": in_channels * rows}, "total[g, k] += part[k]"),
                 )
                 code(nest({"b": batch}, joined(load, nest({"g": groups}, add))))
         if x.needs_grad:
             with code.gradient(x) as dx:
                 code(f"flows = {matrices(dx)}")
-                multiply = nest({"g": groups}, "np.dot(kernels[g], columns[g], flows[b, g])")
+                multiply = nest({"g": groups}, "matmul(kernels[g], columns[g], flows[b, g])")
                 code(nest({"b": batch}, joined(load, multiply)))
 
     return y, backward

@@ -28,6 +28,11 @@ def view(array: Any, *sizes: int) -> Any:
     return array.reshape(sizes)
 
 
+def part(array: Any, start: int, *sizes: int) -> Any:
+    """Return the elements of a flat array from the place `start` on, with these sizes."""
+    return array[start : start + math.prod(sizes)].reshape(sizes)
+
+
 _single = np.float32
 _int = np.int32
 _LOG2_E = _single(1.44269504)

@@ -30,13 +30,15 @@ _ir: Any = ir
 _INT, _INDEX, _BOOL = _ir.IntType(32), _ir.IntType(64), _ir.IntType(1)
 
 # The rows of a tile, and its columns: vectors in `multiply`, and rows of b in `multiply_rows`. The
-# sums and what is multiplied just fit into sixteen registers. There are other tiles for one row.
-_TILE, _TILE_OF_ROW, _DOTS, _DOTS_OF_ROW = (4, 3), (1, 6), (4, 3), (1, 8)
+# sums and what is multiplied just fit into sixteen registers.
+_TILE, _HIGH_TILE, _TILE_OF_ROW = (4, 3), (6, 2), (1, 12)
+_DOTS, _DOTS_OF_FIVE, _DOTS_OF_ROW = (4, 3), (2, 5), (1, 4)
 
 
 def register() -> None:
     """Let Numba compile calls of the functions that are lowered here."""
     _typed(functions.view, _type_of_view, _lower_view)
+    _typed(functions.part, _type_of_part, _lower_part)
     _typed(tiles.strided, _type_of_strided, _lower_strided)
     _typed(tiles.multiply, _type_of_product, _lower_product(_multiply))
     _typed(tiles.multiply_rows, _type_of_product, _lower_product(_multiply_rows))
@@ -67,10 +69,25 @@ def _lower_view(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
     longer to compile than anything else in many models.
     """
     array, *sizes = arguments
+    return _part(context, builder, called, array, None, sizes)
+
+
+def _type_of_part(array: Any, start: Any, *sizes: Any) -> Any:
+    if not isinstance(array, _types.Array) or array.layout != "C" or array.ndim != 1:
+        return None
+    return array.copy(ndim=len(sizes))(array, *(_types.intp for _ in (start, *sizes)))
+
+
+def _lower_part(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+    array, start, *sizes = arguments
+    return _part(context, builder, called, array, start, sizes)
+
+
+def _part(context: Any, builder: Any, called: Any, array: Any, start: Any, sizes: Any) -> Any:
     strides = [context.make_array(called.args[0])(context, builder, array).itemsize]
     for size in reversed(sizes[1:]):
         strides.insert(0, builder.mul(strides[0], size))
-    return _other_view(context, builder, called, array, sizes, strides)
+    return _other_view(context, builder, called, array, sizes, strides, start)
 
 
 def _type_of_strided(array: Any, shape: Any, strides: Any) -> Any:
@@ -89,11 +106,18 @@ def _lower_strided(context: Any, builder: Any, called: Any, arguments: Any) -> A
 
 
 def _other_view(
-    context: Any, builder: Any, called: Any, value: Any, sizes: Any, strides: Any
+    context: Any,
+    builder: Any,
+    called: Any,
+    value: Any,
+    sizes: Any,
+    strides: Any,
+    start: Any = None,
 ) -> Any:
     array = context.make_array(called.args[0])(context, builder, value)
     view = context.make_array(called.return_type)(context, builder)
-    _fill(view, array.data, sizes, strides, array.itemsize, array.meminfo, array.parent)
+    data = array.data if start is None else builder.gep(array.data, [start])
+    _fill(view, data, sizes, strides, array.itemsize, array.meminfo, array.parent)
     return _borrowed(context, builder, called.return_type, view._getvalue())
 
 
@@ -223,9 +247,33 @@ class _Vectors:
 
     @contextmanager
     def steps(self, start: Any, end: Any, step: int = 1) -> Iterator[Any]:
-        """Write a loop; the context is its body, with the index."""
-        with _code.for_range_slice(self.builder, start, end, _INDEX(step), _INDEX) as (index, _):
-            yield index
+        """Write a loop; the context is its body, with the index.
+
+        LLVM must not unroll it: it would load what is multiplied in several rounds at once, for
+        which there are no registers.
+        """
+        builder = self.builder
+        before = builder.block
+        head, body, end_of_loop = (builder.append_basic_block() for _ in range(3))
+        builder.branch(head)
+        builder.position_at_end(head)
+        index = builder.phi(_INDEX)
+        index.add_incoming(start, before)
+        builder.cbranch(builder.icmp_signed("<", index, end), body, end_of_loop)
+        builder.position_at_end(body)
+        yield index
+        following = builder.add(index, _INDEX(step))
+        index.add_incoming(following, builder.block)
+        builder.branch(head).set_metadata("llvm.loop", self._as_it_is())
+        builder.position_at_end(end_of_loop)
+
+    def _as_it_is(self) -> Any:
+        """Return the metadata of a loop that is not to be unrolled, whose first part is itself."""
+        module = self.builder.module
+        disable = module.add_metadata([_ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        loop = _ir.MDValue(module, (), name=str(len(module.metadata)))
+        loop.operands = (loop, disable)
+        return loop
 
     def nest(self, ends: Any, body: Callable[..., None]) -> None:
         """Write loops from 0 to each of the ends, with a body that is given the indices."""
@@ -297,18 +345,27 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
         whole = builder.mul(builder.sdiv(columns, _INDEX(step)), _INDEX(step))
         with vectors.steps(_INDEX(0), whole, step) as j:
             tile(j, height, count, is_last=False)
-        rest = builder.sub(columns, whole)
-        for last in range(1, count + 1):
-            is_more = builder.icmp_signed(">", rest, _INDEX(width * (last - 1)))
-            is_less = builder.icmp_signed("<=", rest, _INDEX(width * last))
-            with builder.if_then(builder.and_(is_more, is_less)):
+        rest, less = builder.sub(columns, whole), 0
+        for last in sorted({(count + 3) // 4, (count + 1) // 2, count}):
+            is_more = builder.icmp_signed(">", rest, _INDEX(width * less))
+            is_enough = builder.icmp_signed("<=", rest, _INDEX(width * last))
+            with builder.if_then(builder.and_(is_more, is_enough)):
                 tile(whole, height, last, is_last=True)
+            less = last
 
+    def padded(height: int) -> Any:
+        more = builder.add(rows, _INDEX(height - 1))
+        return builder.mul(builder.sdiv(more, _INDEX(height)), _INDEX(height))
+
+    is_high = builder.icmp_signed("<", padded(_HIGH_TILE[0]), padded(_TILE[0]))
     with builder.if_else(builder.icmp_signed("==", rows, _INDEX(1))) as (one, more):
         with one:
             all_columns(*_TILE_OF_ROW)
-        with more:
-            all_columns(*_TILE)
+        with more, builder.if_else(is_high) as (high, others):
+            with high:
+                all_columns(*_HIGH_TILE)
+            with others:
+                all_columns(*_TILE)
 
 
 def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: Any) -> None:
@@ -367,11 +424,15 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
         ):
             tile(i, j, height, count)
 
+    is_five = builder.icmp_signed("==", columns, _INDEX(5))
     with builder.if_else(builder.icmp_signed("==", rows, _INDEX(1))) as (one, more):
         with one:
             all_tiles(*_DOTS_OF_ROW)
-        with more:
-            all_tiles(*_DOTS)
+        with more, builder.if_else(is_five) as (five, others):
+            with five:
+                all_tiles(*_DOTS_OF_FIVE)
+            with others:
+                all_tiles(*_DOTS)
 
 
 def _bits_of_registers() -> int:

@@ -7,6 +7,7 @@ a small layer. An array that the caller brings takes a fraction of that.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -14,17 +15,22 @@ import numpy as np
 from ..engine.arrays import Array
 from .source import BATCH, Code, Shape, Value, fixed, names_of, product, used
 
+_empty = np.empty
 
-def allocation_of(name: str, lines: list[str]) -> tuple[int, str] | None:
-    """Return the place of the statement that allocates a variable, and its size as text.
+# Numbers of a sample up to which variables share an array. The memory of very large arrays is not
+# kept for the next call, and beside the arithmetic one array more takes no time.
+_LARGE = 1 << 14
 
-    None if that is no array of floats, or if there is another assignment.
-    """
-    places = [place for place, line in enumerate(lines) if name in names_of(line)[0]]
-    if len(places) != 1:
-        return None
-    found = re.fullmatch(rf"{name} = np\.empty\((.*), real\)", lines[places[0]])
-    return found and (places[0], found[1])
+
+def _allocations(lines: list[str]) -> dict[str, tuple[int, str]]:
+    """Return the place and the size, as text, of each array of floats that is assigned once."""
+    assigned = Counter(name for line in lines for name in names_of(line)[0])
+    found = {}
+    for place, line in enumerate(lines):
+        allocation = re.fullmatch(r"(\w+) = np\.empty\((.*), real\)", line)
+        if allocation and assigned[allocation[1]] == 1:
+            found[allocation[1]] = place, allocation[2]
+    return found
 
 
 class Memory:
@@ -43,6 +49,7 @@ class Memory:
         self.lines: dict[str, str] = {}
         self._code = code
         self._shapes: list[Shape] = []
+        self._dtype = code.dtype
         self._latest: tuple[int, list[tuple[int, ...]]] = -1, []
 
     def copy(self) -> Memory:
@@ -54,34 +61,33 @@ class Memory:
 
     def add_results(self, results: Iterable[Value], lines: list[str]) -> list[int]:
         """Add an array for each result that the statements allocate; return the other places."""
-        others = []
+        allocations, others = _allocations(lines), []
         for index, y in enumerate(results):
             name = str(y.name)
-            found = allocation_of(name, lines) if y.shape else None
-            if found is None:
+            if not y.shape or name not in allocations:
                 others.append(index)
                 continue
-            place, size = found
+            place, size = allocations.pop(name)
             memory = self._added("result", y.shape)
             lines[place] = self.lines[name] = f"{name} = view({memory}, {size})"
         return others
 
     def add_parts(self, variables: Iterable[str], lines: list[str]) -> list[str]:
-        """Add one array for all variables that the statements allocate; return the others."""
-        others, parts, total = [], {}, 0
+        """Add one array for small variables that the statements allocate; return the others."""
+        allocations, others, starts, total = _allocations(lines), [], {}, 0
         for variable in variables:
-            found = allocation_of(variable, lines)
-            size = found and self._number(found[1])
-            if not found or not size:
+            size = self._number(allocations[variable][1]) if variable in allocations else 0
+            if not 0 < size <= _LARGE - total:
                 others.append(variable)
                 continue
-            parts[variable] = found[0], self._text(total), self._text(total + size)
-            total += size
+            starts[variable], total = self._text(total), total + size
         if total:
             sizes = (BATCH, total) if self._code.n_is_free else (total,)
             memory = self._added("kept", (product(sizes),))
-        for variable, (place, start, stop) in parts.items():
-            lines[place] = self.lines[variable] = f"{variable} = {memory}[{start} : {stop}]"
+        for variable, start in starts.items():
+            place, size_text = allocations[variable]
+            line = f"{variable} = part({memory}, {start}, {size_text})"
+            lines[place] = self.lines[variable] = line
         return others
 
     def unpacked(self, lines: list[str]) -> list[str]:
@@ -108,7 +114,7 @@ class Memory:
         if n != latest:
             shapes = [fixed(shape, n) for shape in self._shapes]
             self._latest = n, shapes
-        arrays, dtype = [], self._code.dtype
+        arrays, dtype = [], self._dtype
         for shape in shapes:
-            arrays.append(np.empty(shape, dtype))  # noqa: PERF401 - quicker for few
+            arrays.append(_empty(shape, dtype))  # noqa: PERF401 - quicker for few
         return arrays

@@ -138,6 +138,13 @@ class Update:
             if (settled is None or step < settled) and counts(run.group)
         ]
 
+    def is_current(self) -> bool:
+        """Whether it fits, and no other steps were made meanwhile: a quick test."""
+        optimizer = self._optimizer
+        return optimizer.latest_step is self._latest_step and (
+            optimizer.checked_groups() is self._groups or self.fits()
+        )
+
     def is_overtaken(self) -> bool:
         """Whether the optimizer has counted other steps meanwhile."""
         return self._optimizer.latest_step is not self._latest_step

@@ -117,7 +117,7 @@ class Program:
         """
         lines = [pruned("\n".join(lines))]
         taken = used(dict.fromkeys(given), lines)
-        bound = used([*self.code.arrays, *self.bindings()], lines)
+        bound = used(self.bound_names(), lines)
         self._arguments[name] = taken, bound
         self._taken[name] = None if taken == list(given) else _picker(map([*given].index, taken))
         self._texts.append(function(name, ["n", *taken, *numbers, *bound], lines, doc))
@@ -168,6 +168,10 @@ class Program:
     def bindings(self) -> dict[str, Any]:
         """Return the arrays that the functions use beside parameters and buffers: gradients."""
         return {name: np.empty_like(p.data) for name, p in self.code.trained.items()}
+
+    def bound_names(self) -> list[str]:
+        """Return the names of the arrays that a function may be bound to."""
+        return [*self.code.arrays, *self.bindings()]
 
     def bind(self) -> None:
         """Let the functions work on the current arrays, if they are others than before."""
@@ -342,8 +346,13 @@ class ModelProgram(Program):
     def predict(self, values: Sequence[Any], n: int) -> list[Array]:
         """Return the outputs; threads compute parts of a large batch."""
         memory = self._results.make(n)
-        if n < self._divided_from:
-            return _merged(memory, self._returned, self.call("predict", n, [*values, *memory]))
+        if n >= self._divided_from:
+            return self._predict_parts(values, n, memory)
+        results = self.call("predict", n, [*values, *memory])
+        return _merged(memory, self._returned, results) if self._returned else memory
+
+    def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
+        """Return the outputs, which threads compute for parts of the batch."""
         bounds = bounds_of_parts(self.code, n, False)
         results: list[Any] = [()] * len(bounds)
 
@@ -367,11 +376,11 @@ class ModelProgram(Program):
         memory = self._memory.make(n)
         values = values + memory
         results = self.call("forward", n, values)
+        if results is None:
+            return memory[: len(self.outputs)], values
         count = len(self._returned)
-        if results is not None:
-            values += results[count:]
         made = memory[: len(self.outputs) - count]
-        return _merged(made, self._returned, results), values
+        return _merged(made, self._returned, results), [*values, *results[count:]]
 
     def backward(self, n: int, values: Sequence[Any], input_grad: bool) -> list[Array]:
         """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
@@ -379,15 +388,16 @@ class ModelProgram(Program):
         The function writes the gradient of a parameter that has none where it will have it.
         """
         name = "backward" if input_grad else "backward_parameters"
-        parameters = self._trained
-        bound = self._bound[name]
-        first = len(bound) - len(parameters)  # the gradients are the last arrays
+        bound, memory = self._bound[name], []
+        first = len(bound) - len(self._trained)  # the gradients are the last arrays
         own = bound[first:]
-        grads = rooms_for_grads(parameters, own)
-        memory = self._input_grads.make(n) if input_grad else []
-        results = self.call(name, n, [*values, *memory], (), [*bound[:first], *grads])
-        take_grads(parameters, grads, own)
-        return _merged(memory, self._returned_grads, results)
+        grads = rooms_for_grads(self._trained, own)
+        if input_grad:
+            memory = self._input_grads.make(n)
+            values = [*values, *memory]
+        results = self.call(name, n, values, (), (*bound[:first], *grads))
+        take_grads(self._trained, grads, own)
+        return _merged(memory, self._returned_grads, results) if self._returned_grads else memory
 
 
 def _merged(
@@ -481,8 +491,11 @@ class Programs:
         for array, (dtype, shape, taken) in zip(arrays, given):  # noqa: B905 - quicker
             if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
                 return None
-            is_plain = dtype is taken and array.flags.carray
-            values.append(array.ravel() if is_plain else flat(array, taken))
+            if dtype is not taken or not array.flags.carray:
+                array = flat(array, taken)
+            elif len(shape) != 1:
+                array = array.ravel()
+            values.append(array)
         if not program.is_current(evaluates):
             return None
         if program.code.per_call:
@@ -536,7 +549,7 @@ def _free(shape: tuple[int, ...], n: int) -> Shape:
 def flat(array: Array, dtype: np.dtype[Any]) -> Array:
     """Return the array with one axis, as machine code takes it: contiguous and writable."""
     if array.dtype is dtype and array.flags.carray:
-        return array.ravel()
+        return array if array.ndim == 1 else array.ravel()
     line = np.ascontiguousarray(array, dtype).ravel()
     return line if line.flags.writeable else line.copy()
 

@@ -47,7 +47,7 @@ _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
-    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|"
+    r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|part|"
     + "|".join((*functions.NAMES, *ROUTINES))
 )
 
@@ -510,8 +510,7 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
         for name, (of_single, of_double) in functions.NAMES.items()
         if name in used
     ]
-    if "view" in used:
-        imports.append("view")
+    imports += [name for name in ("part", "view") if name in used]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
     for module in dict.fromkeys(ROUTINES.values()):
         names = [name for name in ROUTINES if ROUTINES[name] == module and name in used]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,15 @@ from ..engine.blas import share
 from .gradients import LossProgram, Passes
 from .optimizers import Update
 from .programs import OutdatedError
-from .source import BATCH, Value
+from .source import BATCH, Value, used
 
 
 class StepProgram(LossProgram):
     """The function ``step`` of a model, its loss and its optimizer."""
 
     _keeps = False  # whether a step copies what it moves
+    # Of the function's arrays: the statements by which they are parts of the optimizer's.
+    _flat: Mapping[str, str] = {}
 
     def __init__(
         self,
@@ -39,8 +41,10 @@ class StepProgram(LossProgram):
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
         code = self.code
         self._gather()
+        self._flat = self._parts_of_flat_arrays()
         update = "\n" + code.resolved("\n".join(self._update.lines))
         lines = [*code.forward, *code.backward, update, *code.commits, "return loss"]
+        lines = [*[self._flat[name] for name in used(self._flat, lines)], *lines]
         doc = "Make a training step, and return the loss before it."
         names = [*[x.name for x in given], *code.per_call]
         self.define("step", names, lines, doc, self._update.names)
@@ -56,12 +60,10 @@ class StepProgram(LossProgram):
         self._update = Update(self._optimizer, runs, self._max_norm, self._keeps)
 
     def is_current(self, evaluates: bool | None) -> bool:
-        update = self._update
         return (
             changes.gradients is self._seen_gradients
-            and update.fits()
-            and not update.is_overtaken()
-            and super().is_current(evaluates)
+            and LossProgram.is_current(self, evaluates)  # quicker than super()
+            and self._update.is_current()
         )
 
     def fits(self) -> bool:
@@ -74,6 +76,31 @@ class StepProgram(LossProgram):
 
     def places(self) -> list[tuple[Any, str]]:
         return [*super().places(), *((p, "grad") for p in self.code.trained.values())]
+
+    def _parts_of_flat_arrays(self) -> dict[str, str]:
+        """Return the statements by which arrays are parts of those that the optimizer moves.
+
+        A call takes time for each array that it is given.
+        """
+        places = {name: getattr(*place) for name, place in self.code.arrays.items()}
+        arrays = places | {name: p.grad for name, p in self.code.trained.items()}
+        flat = [item for item in self._update.arrays.items() if item[0].endswith(("value", "grad"))]
+        found = {}
+        for name, array in arrays.items():
+            for of_flat, whole in flat:
+                start = _place_within(whole, array)
+                if start is not None:
+                    sizes = ", ".join(map(str, array.shape))
+                    found[name] = f"{name!s} = part({of_flat}, {start}, {sizes})"
+        return found
+
+    def bound_names(self) -> list[str]:
+        return [name for name in super().bound_names() if name not in self._flat]
+
+    def bind_anew(self) -> None:
+        if self._flat and self._flat != self._parts_of_flat_arrays():
+            raise OutdatedError
+        super().bind_anew()
 
     def bind(self) -> None:
         if not self._arrays.are_same() or self._update.is_overtaken():
@@ -108,6 +135,15 @@ class StepProgram(LossProgram):
         loss = self.call("step", n, values, update.numbers())
         update.advance()
         return float(loss)
+
+
+def _place_within(whole: Array, array: Array) -> int | None:
+    """Return the place in a flat array at which another array begins; None if it is elsewhere."""
+    if array.dtype != whole.dtype or not array.ndim or not array.flags.c_contiguous:
+        return None
+    first, start = (each.__array_interface__["data"][0] for each in (whole, array))
+    is_part = first <= start and start + array.nbytes <= first + whole.nbytes
+    return (start - first) // whole.itemsize if is_part else None
 
 
 class DividedStepProgram(StepProgram):

@@ -36,6 +36,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnlite.compiled.products import dot_columns, dot_rows, matmul
 from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
 
 # Tiles of several small samples are multiplied together: about this many at a time.
@@ -63,7 +64,7 @@ def winograd(images: Images, kernels: Images, bias: Vector, out: Images) -> None
                 row_sums(pixels, width, b * tiles, lines)
             tile_sums(lines, count * tiles, sums, c)
         for k in range(len(factors)):
-            np.dot(factors[k], sums[k], products[k])
+            matmul(factors[k], sums[k], products[k])
         for o in range(len(kernels)):
             merge(products, o, count * tiles, lines)
             for b in range(count):
@@ -108,13 +109,13 @@ def winograd_backward(
                 for o in range(out_channels):
                     for t in range(count * tiles, group * tiles):
                         flows[k, o, t] = 0
-                np.dot(flows[k], sums[k].T, part)
+                dot_rows(flows[k], sums[k], part)
                 for o in range(out_channels):
                     for c in range(channels):
                         total[k, o, c] += part[o, c]
         if image_grads.size:
             for k in range(len(flows)):
-                np.dot(factors[k].T, flows[k], sums[k])
+                dot_columns(factors[k], flows[k], sums[k])
             for b in range(count):
                 for c in range(channels):
                     merge_sums(sums, c, b * tiles, width, grad_lines, result)

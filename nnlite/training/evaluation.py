@@ -150,6 +150,16 @@ def predict(
     >>> nn.predict(model, np.zeros((1000, 4), dtype=np.float32)).shape
     (1000, 3)
     """
+    if (  # a quick test of all arguments
+        type(inputs) is np.ndarray
+        and inputs.ndim
+        and type(batch_size) is int
+        and 0 < len(inputs) <= batch_size
+        and isinstance(model, Layer)
+    ):
+        outputs = model.output_at_once([inputs])
+        if type(outputs) is np.ndarray and len(outputs) == len(inputs):
+            return outputs
     cure = "; write predict(model, inputs)" if isinstance(inputs, Layer) else ""
     check_layer(model, "model", "predict", cure)
     batch_size = integer(batch_size, "predict: batch_size")
@@ -157,7 +167,7 @@ def predict(
     samples = len(arrays[0])
     if samples > batch_size:
         _check_independence(model, samples)
-    else:
+    elif len(arrays) > 1:
         outputs = model.output_at_once(arrays)
         if type(outputs) is np.ndarray and len(outputs) == samples:
             return outputs

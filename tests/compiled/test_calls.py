@@ -308,3 +308,13 @@ def test_outputs_may_be_computed_given_and_needed_by_backward(native):
         for one, other in zip(nn.predict(compiled, x), model(x), strict=True):
             assert_allclose(one, other, rtol=1e-5)
             assert not np.shares_memory(one, x)
+
+
+@pytest.mark.parametrize("width", [4, 20_000])
+def test_small_variables_of_a_backward_share_an_array(width):
+    model = nn.Sequential(nn.Linear(3, width, rng=0), nn.Tanh(), nn.Linear(width, 2, rng=0))
+    compiled = nn.compile(model, native=False)
+    x, grad = np.ones((2, 3), np.float32), np.ones((2, 2), np.float32)
+    assert_allclose(compiled(x), model(x), rtol=1e-4)
+    assert_allclose(compiled.backward(grad), model.backward(grad), rtol=1e-4, atol=1e-5)
+    assert ("y_1 = part(kept, 0, n * 4)" in compiled.source) == (width == 4)

@@ -16,7 +16,7 @@ BATCHES = st.integers(1, 3)
 
 @st.composite
 def narrow(draw):
-    """A convolution of few channels, by loops."""
+    """A convolution whose windows are multiplied in place."""
     rank = draw(st.integers(1, 2))
     kind = (nn.Conv1d, nn.Conv2d)[rank - 1]
     layer = kind(
@@ -32,7 +32,7 @@ def narrow(draw):
 
 @st.composite
 def grouped(draw):
-    """A convolution in groups or with a border: by loops, or by products if the stride is large."""
+    """A convolution in groups or with a border: in place, or with copies if the stride is large."""
     rank = draw(st.integers(1, 2))
     kind = (nn.Conv1d, nn.Conv2d)[rank - 1]
     groups = draw(st.integers(1, 3))

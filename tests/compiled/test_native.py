@@ -145,6 +145,26 @@ def views(n, x):
         native.Native(source)["views"](x.size, x[::2])
 
 
+@pytest.mark.parametrize("x", [X, np.arange(6)], ids=str)
+def test_a_part_is_the_same_memory_from_a_place_on(x):
+    source = """
+from nnlite.compiled.functions import part
+
+
+def parts(n, x):
+    return part(x, 0, n), part(x, 1, 2), part(x, n - 3, 3, 1), part(x, n, 0)
+"""
+    expected = x, x[1:3], x[-3:].reshape(3, 1), x[:0]
+    for functions in (native.Native(source), native.Plain(source)):
+        for part, array in zip(functions["parts"](x.size, x), expected, strict=True):
+            assert np.array_equal(part, array)
+            assert np.shares_memory(part, x) == bool(part.size)
+            assert part.strides == array.strides
+    numba = pytest.importorskip("numba")
+    with pytest.raises(numba.core.errors.TypingError):
+        native.Native(source)["parts"](x.size, x[::2])
+
+
 def test_equal_sources_share_machine_code_for_equal_types():
     calls = native.Native(SOURCE), native.Native(SOURCE)
     for functions in calls:

@@ -281,3 +281,15 @@ def test_the_source_shows_the_layers_one_after_the_other():
     places = [compiled.source.index(f"# {i}: ") for i in range(6)]
     assert places == sorted(places)
     assert "# 1: Linear(6, 5), backward" in compiled.source
+
+
+def test_a_step_is_given_the_flat_arrays_of_the_optimizer_and_other_parameters_one_by_one():
+    nn.seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5), nn.Linear(5, 2))
+    model[0].weight.requires_grad = False
+    step = nn.compile(model, nn.CrossEntropy(), nn.SGD(model.parameters(), 0.1), native=False)
+    step(np.ones((1, 3), np.float32), np.zeros(1, int))
+    arguments = "(n, x, target, group0_lr, weight_0, group0_value, group0_grad)"
+    assert f"def step{arguments}" in step.source
+    for layer, name in ((0, "bias"), (1, "weight"), (2, "bias")):
+        assert f"    d_{name}_{layer} = part(group0_grad, " in step.source
