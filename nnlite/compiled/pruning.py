@@ -9,7 +9,18 @@ from __future__ import annotations
 import ast
 
 # Functions that do no more than return a value.
-_PURE = {"view", "reshape", "empty", "empty_like", "zeros", "full", "real", "float", "range"}
+_PURE = {
+    "view",
+    "part",
+    "reshape",
+    "empty",
+    "empty_like",
+    "zeros",
+    "full",
+    "real",
+    "float",
+    "range",
+}
 
 
 def pruned(text: str) -> str:
