@@ -13,6 +13,7 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from .programs import Batch, flat
+from .pruning import pruned
 from .source import BATCH, Value, fixed, function, nest, product, used
 from .steps import DividedStepProgram, StepProgram
 
@@ -55,7 +56,7 @@ class EpochProgram(StepProgram):
             f"{made}[0] += 1",
         ]
         lines.append(code.resolved("\n".join(record)))
-        body = "\n".join(lines)
+        body = pruned("\n".join(lines))
         loop = [f"for {batch!s} in range({losses!s}.size):\n{textwrap.indent(body, '    ')}"]
         loop.append("return True")
         per_call = used(code.per_call, lines)

@@ -264,9 +264,9 @@ def cross_entropy(
 
     if has_labels:
         _check_labels(code, labels, classes, loss.ignore_index)
-        peak = f"{1 - smoothing!r} * {class_weight.format('t')}"
-        q = f"{smoothing / classes!r} * {class_weight.format('j')}"
-        counted = f"{of_sample} * {class_weight.format('t')}"
+        peak = _times(f"{1 - smoothing!r}", class_weight.format("t"))
+        q = _times(f"{smoothing / classes!r}", class_weight.format("j"))
+        counted = _times(of_sample, class_weight.format("t"))
         label = f"{labels}[i]" if places == "1" else f"{labels}[i * {places} + k]"
         begin = f"t = {label}\nif t == {loss.ignore_index}:\n    continue"
     else:
@@ -274,7 +274,7 @@ def cross_entropy(
         target = code.name("target_rows")
         code(f"{target} = {labels.view(*sizes)}")
         y = f"({1 - smoothing!r} * {target}{at('j')} + {smoothing / classes!r})"
-        q = f"{class_weight.format('j')} * {y}"
+        q = _times(class_weight.format("j"), y)
         counted, begin = of_sample, ""
 
     tiny = f"real({float(np.finfo(code.dtype).tiny)!r})"
@@ -291,7 +291,7 @@ def cross_entropy(
     log_p = "a{}" if log_scores else of_logits if logits else of_probabilities
     body.append("entropy = 0.0")
     if has_labels:
-        body.append(f"entropy -= {peak} * {log_p.format(at('t'))}")
+        body.append(f"entropy -= {_times(peak, log_p.format(at('t')))}")
     if smoothing or not has_labels:
         body.append(f"""
             for j in range({classes}):
@@ -299,7 +299,8 @@ def cross_entropy(
                 if q > 0:
                     entropy -= q * {log_p.format(at("j"))}
         """)
-    body.append(f"loss += {of_sample} * entropy\n{norm} += {counted}")
+    body.append(f"loss += {_times(of_sample, 'entropy')}")
+    body.append(f"{norm} += {counted}" if loss.reduction == "mean" else "")
     code("\n".join(lines))
     code(nest(loops, joined(*body)))
     if loss.reduction == "mean":
@@ -322,7 +323,7 @@ def cross_entropy(
         if p:
             terms.append(f"real(total) * b{at('j')}")
         if smoothing or not has_labels:
-            terms.append(f"-{slope(f'scale * {q}', 'j')}")
+            terms.append(f"{'- ' if p else '-'}{slope(_times('scale', q), 'j')}")
         body = []
         if has_labels:
             body.append(f"""
@@ -334,12 +335,12 @@ def cross_entropy(
             """)
         body.append(f"scale = {scale}")
         if p:
-            body.append(f"total = {f'scale * {peak}' if has_labels else '0.0'}")
+            body.append(f"total = {_times('scale', peak) if has_labels else '0.0'}")
             if smoothing or not has_labels:
-                body.append(f"for j in range({classes}):\n    total += scale * {q}")
+                body.append(f"for j in range({classes}):\n    total += {_times('scale', q)}")
         body.append(f"for j in range({classes}):\n    c{at('j')} = {' '.join(terms) or 'real(0)'}")
         if has_labels:
-            body.append(f"c{at('t')} -= {slope(f'scale * {peak}', 't')}")
+            body.append(f"c{at('t')} -= {slope(_times('scale', peak), 't')}")
         with code.gradient(scores) as dx:
             views = f"a, c = {scores.view(*sizes)}, {dx.view(*sizes)}"
             code(f"{views}\nb = {p.view(*sizes)}" if p else views)
@@ -409,6 +410,11 @@ def _class_weight(loss: Any, code: Code) -> str:
     return f"{code.buffer(loss, 'weight', 'class_weight')}[{{}}]"
 
 
+def _times(*factors: str) -> str:
+    """Return the product of factors as text, without those that are 1."""
+    return " * ".join([factor for factor in factors if factor != "1.0"]) or "1.0"
+
+
 def _sample_weight(code: Code, *weight: Value) -> str:
     """Write the check of sample weights, if there are any; return the weight of sample i."""
     if not weight:
@@ -440,14 +446,14 @@ def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Val
     end = f"""
         log_q = float(a{at("t")} - top) - math.log(total)
         rest = -math.expm1(log_q)
-        w = {of_sample} * {class_weight.format("t")}
+        w = {_times(of_sample, class_weight.format("t"))}
         hardness = w * rest ** {loss.gamma!r}
         ratio = -math.exp(log_q) * log_q / rest if rest > 0 else 1.0
         loss -= hardness * log_q
-        {norm} += w
         {slopes}[{label}] = hardness * (1 + {loss.gamma!r} * ratio)
     """
-    code(nest(loops, joined(begin, _softmax(classes, at), end)))
+    counting = f"{norm} += w" if loss.reduction == "mean" else ""
+    code(nest(loops, joined(begin, _softmax(classes, at), end, counting)))
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")
@@ -491,8 +497,8 @@ def multi_margin(
             for j in range({classes}):
                 if j != t:
                     excess += max(real({loss.margin!r}) + a[i, j] - a[i, t], real(0)) ** {loss.p}
-            loss += {of_sample} * {class_weight.format("t")} * excess / {classes}
-            {norm} += {of_sample}
+            loss += {_times(of_sample, class_weight.format("t"), "excess")} / {classes}
+            {f"{norm} += {of_sample}" if loss.reduction == "mean" else ""}
     """)
     if loss.reduction == "mean":
         code(f"loss /= {norm}")
@@ -508,7 +514,7 @@ def multi_margin(
                 a, c = {scores.view(n, classes)}, {dx.view(n, classes)}
                 for i in range({n}):
                     t = {labels}[i]
-                    scale = real({of_sample} * {class_weight.format("t")}{divisor} / {classes})
+                    scale = real({_times(of_sample, class_weight.format("t"))}{divisor} / {classes})
                     total = real(0)
                     for j in range({classes}):
                         z = max(real({loss.margin!r}) + a[i, j] - a[i, t], real(0))

@@ -275,6 +275,8 @@ def _argument_types(function: Function, real: np.dtype[Any]) -> tuple[Any, ...]:
     element = numba.from_dtype(real)
     by_name = {name: numba.types.Array(element, axes, "C") for name, axes in AXES.items()}
     by_name |= {"int": numba.intp, "Real": element, "Places": numba.int32[:, ::1]}
+    by_name |= {"Doubles": numba.float64[::1], "Numbers": numba.int32[::1]}
+    by_name["float"] = numba.float64
     annotations = inspect.get_annotations(function)
     return tuple(by_name[kind] for name, kind in annotations.items() if name != "return")
 

@@ -15,7 +15,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, joined, nest, product
+from .source import Code, Value, nest, product
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
@@ -25,92 +25,68 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     dx = weight / √(σ² + eps) (dy - Σ dy / M - x̂ Σ dy x̂ / M), without the sums in evaluation.
     """
     features = layer.num_features
-    sizes: dict[str, Size] = {"i": x.shape[0], "j": features}
+    sizes, kind = x.shape[:2], "row"
     if len(x.shape) > 2:
-        sizes["k"] = product(x.shape[2:])
-    at = ", ".join(sizes)
-    count = product((x.shape[0], *x.shape[2:]))
+        sizes, kind = (*sizes, product(x.shape[2:])), "line"
     weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     training = code.is_training(layer)
     of_batch = training or layer.running_mean is None
 
-    y = code.new(x.shape)
-    mean, scale = code.name("mean"), code.name("scale")
-    code(f"a, b = {x.view(*sizes.values())}, {y.view(*sizes.values())}")
+    y, values = code.new(x.shape), x.view(*sizes)
+    mean, squares, count, scale = map(code.name, ("mean", "squares", "count", "scale"))
+    empty = f"np.empty({features})"
+    code(f"{mean}, {squares}, {scale} = {empty}, {empty}, {empty}")
     if of_batch:
-        variance, values = code.name("variance"), code.name("count")
-        code(f"{mean}, {variance} = np.empty({features}), np.empty({features})")
-        code(f"{values} = np.full(1, float({count}))")
-        _sums(code, sizes, {mean: f"a[{at}]"})
-        code.sum_over_batch(values, mean)
-        count = f"{values}[0]"
+        total, of_part = code.name("total"), product((x.shape[0], *x.shape[2:]))
+        code(f"""
+            {total}, {count} = {empty}, np.full(1, float({of_part}))
+            {kind}_moments({values}, {mean}, {squares}, {total})
+        """)
+        code.sum_over_batch(count, total)
         if product(x.shape[2:]) == "1":
-            code.fail_if(f"{count} == 1", "one value for each feature has no variance")
-        code(nest({"j": features}, f"{mean}[j] /= {count}"))
-        _sums(code, sizes, {variance: f"(a[{at}] - {mean}[j]) ** 2"})
-        code.sum_over_batch(variance)
+            code.fail_if(f"{count}[0] == 1", "one value for each feature has no variance")
+        code(f"center_{kind}s({values}, {count}, {total}, {mean}, {squares})")
+        code.sum_over_batch(squares)
     else:
-        mean, variance = (code.buffer(layer, name) for name in ("running_mean", "running_var"))
-    code(f"{scale} = np.empty({features})")
-    divide = f"{variance}[j] /= {count}" if of_batch else ""
-    invert = f"{scale}[j] = 1 / math.sqrt({variance}[j] + {layer.eps!r})"
-    code(nest({"j": features}, joined(divide, invert)))
-    factor = f"{scale}[j] * {weight}[j]" if weight else f"{scale}[j]"
-    shift = f" + {bias}[j]" if bias else ""
-    code(nest(sizes, f"b[{at}] = (a[{at}] - {mean}[j]) * {factor}{shift}"))
+        running_mean, running_var = (code.buffer(layer, f"running_{of}") for of in ("mean", "var"))
+        code(f"{count} = np.ones(1)")
+        start = f"{mean}[j], {squares}[j] = {running_mean}[j], {running_var}[j]"
+        code(nest({"j": features}, start))
+    w = f"{weight}" if weight else f"np.ones({features}, real)"
+    b = f"{bias}" if bias else f"np.zeros({features}, real)"
+    moments = f"{mean}, {squares}, {count}, {float(layer.eps)!r}, {scale}"
+    code(f"normalize_{kind}s({values}, {w}, {b}, {moments}, {y.view(*sizes)})")
     if training and layer.running_mean is not None:
-        _track(layer, code, mean, variance, count)
+        _track(layer, code, mean, f"{squares}[j] / ({count}[0] - 1)")
 
     def backward(dy: Value) -> None:
         sums, products = code.name("sums"), code.name("products")
-        code(f"a, g = {x.view(*sizes.values())}, {dy.view(*sizes.values())}")
-        code(f"{sums}, {products} = np.empty({features}), np.empty({features})")
-        centred = f"(a[{at}] - {mean}[j])"
-        _sums(code, sizes, {sums: f"g[{at}]", products: f"g[{at}] * {centred}"})
+        grads = dy.view(*sizes)
+        code(f"{sums}, {products} = {empty}, {empty}")
         with contextlib.ExitStack() as gradients:
-            lines = [f"{products}[j] *= {scale}[j]"]
-            for parameter, total in ((weight, products), (bias, sums)):
-                if parameter is not None and parameter.needs_grad:
-                    part = gradients.enter_context(code.gradient(parameter))
-                    lines.append(f"{part}[j] = {total}[j]")
-            code(nest({"j": features}, joined(*lines)))
+            dw, db = (
+                gradients.enter_context(code.gradient(parameter))
+                if parameter is not None and parameter.needs_grad
+                else f"np.empty({features}, real)"
+                for parameter in (weight, bias)
+            )
+            results = f"{sums}, {products}, {dw}, {db}"
+            code(f"{kind}_products({values}, {grads}, {mean}, {scale}, {results})")
         if not x.needs_grad:
             return
         if of_batch:
             code.sum_over_batch(sums, products)
+        else:
+            code(f"{sums}[:] = 0\n{products}[:] = 0")
         with code.gradient(x) as dx:
-            code(f"b = {dx.view(*sizes.values())}")
-            value = f"g[{at}]"
-            if of_batch:
-                # Divisions take as long as the loop over all samples does without them.
-                code(nest({"j": features}, f"""
-                    {sums}[j] /= {count}
-                    {products}[j] *= {scale}[j] / {count}
-                """))  # fmt: skip
-                value = f"({value} - {sums}[j] - {centred} * {products}[j])"
-            code(nest(sizes, f"b[{at}] = {value} * {factor}"))
+            moments = f"{mean}, {scale}, {sums}, {products}, {count}"
+            code(f"{kind}_gradients({values}, {grads}, {w}, {moments}, {dx.view(*sizes)})")
 
     return y, backward
 
 
-def _sums(code: Code, sizes: dict[str, Size], terms: dict[str, str]) -> None:
-    """Write the sums, in float64, of terms over batch and places: one for each feature j."""
-    if "k" in sizes:  # the places of a feature are contiguous
-        totals = [f"total_{index}" for index in range(len(terms))]
-        adding = [f"{total} += {term}" for total, term in zip(totals, terms.values(), strict=True)]
-        body = joined(
-            *[f"{total} = np.float64(0)" for total in totals],
-            nest({"i": sizes["i"], "k": sizes["k"]}, joined(*adding)),
-            *[f"{name}[j] = {total}" for name, total in zip(terms, totals, strict=True)],
-        )
-        code(nest({"j": sizes["j"]}, body))
-        return
-    code(nest({"j": sizes["j"]}, joined(*[f"{name}[j] = 0" for name in terms])))
-    code(nest(sizes, joined(*[f"{name}[j] += {term}" for name, term in terms.items()])))
-
-
-def _track(layer: Any, code: Code, mean: str, variance: str, count: str) -> None:
+def _track(layer: Any, code: Code, mean: str, unbiased: str) -> None:
     """Write the change of the running statistics towards those of the batch."""
     running_mean, running_var, tracked = (
         code.buffer(layer, name) for name in ("running_mean", "running_var", "num_batches_tracked")
@@ -119,9 +95,8 @@ def _track(layer: Any, code: Code, mean: str, variance: str, count: str) -> None
     code.at_end(f"""
         {tracked}[()] += 1
         for j in range({layer.num_features}):
-            unbiased = {variance}[j] * ({count}) / ({count} - 1)
             {running_mean}[j] += ({momentum}) * ({mean}[j] - {running_mean}[j])
-            {running_var}[j] += ({momentum}) * (unbiased - {running_var}[j])
+            {running_var}[j] += ({momentum}) * ({unbiased} - {running_var}[j])
     """)
 
 

@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from nnlite.compiled.functions import view
-from nnlite.compiled.routines import Cube, Places, Vector
+from nnlite.compiled.routines import Cube, Numbers, Places, Vector
 
 # Small planes are taken together, up to this number of pixels.
 _PIXELS = 2048
@@ -36,11 +36,8 @@ def max_pool(
     wide = row * column_stride
     is_padded = tall > height or wide > width
     group = max(1, min(planes, _PIXELS // (tall * wide)))
-    windows = group * tall * row
-    line, spots = (
-        np.empty(group * tall * wide, images.dtype),
-        np.empty(group * tall * wide, np.int32),
-    )
+    pixels, windows = group * tall * wide, group * tall * row
+    line, spots = np.empty(pixels, images.dtype), np.empty(pixels, np.int32)
     for p in range(len(line)):
         line[p], spots[p] = -math.inf, -1
     for p in range(group):
@@ -52,7 +49,8 @@ def max_pool(
     numbers = np.empty((column_stride, windows), np.int32)
     tops, firsts = np.empty((2, windows), images.dtype), np.empty((2, windows), np.int32)
     for k in range(column_stride):
-        _copy(spots[k:], column_stride, numbers[k])
+        for p in range(windows):
+            numbers[k, p] = spots[p * column_stride + k]
     for first in range(0, planes, group):
         some = images[first : first + group]
         end = len(some) * tall * row
@@ -60,32 +58,36 @@ def max_pool(
             for p in range(len(some)):
                 for h in range(height):
                     start = (p * tall + top + h) * wide + left
-                    _copy(some[p, h], 1, line[start : start + width])
+                    source, target = some[p, h], line[start:]
+                    for w in range(width):
+                        target[w] = source[w]
         else:
             line = view(some, len(some) * height * width)
         for k in range(column_stride):
-            _copy(line[k:], column_stride, values[k, :end])
-        _copy(values[0], 1, tops[0])
-        _copy(numbers[0], 1, firsts[0])
+            take_every(column_stride, line[k:], values[k, :end])
+        copy(values[0], numbers[0], tops[0], firsts[0])
         for v in range(1, taps):
             k, start = v * column_step % column_stride, v * column_step // column_stride
-            _select(values[k, start:end], numbers[k, start:], tops[0], firsts[0])
+            select(values[k, start:end], numbers[k, start:], tops[0], firsts[0])
         last = min(rows - 1, 1)
         if last:
-            _copy(tops[0], 1, tops[last])
-            _copy(firsts[0], 1, firsts[last])
+            copy(tops[0], firsts[0], tops[1], firsts[1])
         for u in range(1, rows):
             start = u * row_step * row
-            _select(tops[0, start:end], firsts[0, start:], tops[last], firsts[last])
+            select(tops[0, start:end], firsts[0, start:], tops[1], firsts[1])
         for p in range(len(some)):
             for i in range(count):
                 start = (p * tall + i * row_stride) * row
-                _copy(tops[last, start:], 1, out[first + p, i])
-                _copy(firsts[last, start:], 1, places[first + p, i * columns : (i + 1) * columns])
+                top_line, first_line = tops[last, start:], firsts[last, start:]
+                result, found = out[first + p, i], places[first + p, i * columns :]
+                for j in range(columns):
+                    result[j] = top_line[j]
+                for j in range(columns):
+                    found[j] = first_line[j]
 
 
-def _copy(values: Vector, step: int, out: Vector) -> None:
-    """Write every value that is `step` further on."""
+def take_every(step: int, values: Vector, out: Vector) -> None:
+    """Write the first value, and every one that is `step` further on."""
     if step == 1:
         for p in range(len(out)):
             out[p] = values[p]
@@ -97,7 +99,15 @@ def _copy(values: Vector, step: int, out: Vector) -> None:
             out[p] = values[step * p]
 
 
-def _select(values: Vector, places: Vector, tops: Vector, firsts: Vector) -> None:
+def copy(values: Vector, places: Numbers, tops: Vector, firsts: Numbers) -> None:
+    """Write values and places, as many as there is room for."""
+    for p in range(len(tops)):
+        tops[p] = values[p]
+    for p in range(len(firsts)):
+        firsts[p] = places[p]
+
+
+def select(values: Vector, places: Numbers, tops: Vector, firsts: Numbers) -> None:
     """Replace the largest values so far, and their places, by those that are larger."""
     for p in range(len(values)):
         top, first, value, place = tops[p], firsts[p], values[p], places[p]

@@ -19,6 +19,7 @@ from ..modes import current
 from ..parameter import rooms_for_grads, take_grads
 from .memory import Memory
 from .native import functions_of, interruption_of
+from .pruning import pruned
 from .source import (
     BATCH,
     Code,
@@ -114,6 +115,7 @@ class Program:
 
         A call has the arrays of the names `given`, and then `numbers`.
         """
+        lines = [pruned("\n".join(lines))]
         taken = used(dict.fromkeys(given), lines)
         bound = used(self.bound_names(), lines)
         self._arguments[name] = taken, bound

@@ -23,16 +23,29 @@ ROUTINES = {
     "correlate_kernels": "correlation",
     "correlate_images": "correlation",
     "max_pool": "pooling",
+    "line_moments": "moments",
+    "center_lines": "moments",
+    "normalize_lines": "moments",
+    "line_products": "moments",
+    "line_gradients": "moments",
+    "row_moments": "moments",
+    "center_rows": "moments",
+    "normalize_rows": "moments",
+    "row_products": "moments",
+    "row_gradients": "moments",
     "winograd": "winograd",
     "winograd_backward": "winograd",
 }
 
-# Arrays are in C order; `Real` is one of their elements, and `Places` is a matrix of int32.
+# Arrays are in C order; `Real` is one of their elements, `Numbers` and `Places` are a
+# vector and a matrix of int32, and `Doubles` is a vector of float64.
 Vector: TypeAlias = Any
 Matrix: TypeAlias = Any
 Cube: TypeAlias = Any
 Images: TypeAlias = Any
+Numbers: TypeAlias = Any
 Places: TypeAlias = Any
+Doubles: TypeAlias = Any
 Real: TypeAlias = Any
 
 AXES = {"Vector": 1, "Matrix": 2, "Cube": 3, "Images": 4}

@@ -15,7 +15,7 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -334,8 +334,10 @@ class Code:
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):
             self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
+        taped = len(self._tape)
         output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
         outputs = output if isinstance(output, tuple) else (output,)
+        self._check_form(inputs, outputs, backward is None and len(self._tape) == taped)
         given, made = (tuple(fixed(x.shape, 1) for x in each) for each in (inputs, outputs))
         shape: Any = made if isinstance(output, tuple) else made[0]
         self.multiply_adds += layer.multiply_adds(given, shape)
@@ -344,6 +346,21 @@ class Code:
             self.tape(output, backward)
         self._path, self.label, self._needs_grad, self._renamed = before
         return output
+
+    def _check_form(
+        self, inputs: Sequence[Value], outputs: Sequence[Any], has_no_backward: bool
+    ) -> None:
+        """Raise a TypeError if the form of a layer has returned something else than it should."""
+        if not all(isinstance(y, Value) for y in outputs):
+            raise TypeError(
+                f"compile: the form of {self.label} must return its output, which code.new gives, "
+                f"or the output and a function that writes the backward; got {outputs!r:.80}"
+            )
+        given = {x.name for x in inputs}
+        if has_no_backward and self._needs_grad and not given >= {y.name for y in outputs}:
+            raise TypeError(
+                f"compile: the form of {self.label} returns no function that writes the backward"
+            )
 
     # ---- what the assembly calls ----
 
@@ -413,7 +430,10 @@ class Code:
             If a variable is read that the same forward or backward has not assigned.
         """
         text = textwrap.dedent(text).strip("\n")
-        stored, loaded = names_of(text)
+        try:
+            stored, loaded = names_of(text)
+        except SyntaxError as error:
+            raise SyntaxError(f"compile: the form of {self.label}: {error}:\n{text}") from None
         for name in stored:
             if not name.startswith(_MARK) and name not in self._renamed:
                 free = name
@@ -492,9 +512,9 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     ]
     imports += [name for name in ("part", "view") if name in used]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
-    for name, module in ROUTINES.items():
-        if name in used:
-            line += f"\nfrom nnlite.compiled.{module} import {name}"
+    for module in dict.fromkeys(ROUTINES.values()):
+        names = [name for name in ROUTINES if ROUTINES[name] == module and name in used]
+        line += f"\nfrom nnlite.compiled.{module} import {', '.join(names)}" if names else ""
     line += "\n" if line else ""
     return _HEADER.format(title=title, functions=line, dtype=dtype.name)
 

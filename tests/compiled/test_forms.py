@@ -90,6 +90,31 @@ def test_a_layer_as_machine_code(layer, shape):
         assert_same_layers(layer, compiled, (x,), rng, np.float32)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(nn.BatchNorm1d(3), (20, 3)), (nn.BatchNorm2d(3), (5, 3, 7, 9))]
+)
+def test_batch_norm_of_values_far_from_zero_as_machine_code(layer, shape, training):
+    pytest.importorskip("numba")
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(size=shape)).astype(np.float32)
+    x[1] += 50
+    grad = rng.normal(size=shape).astype(np.float32)
+    layer = copy.deepcopy(layer)
+    if not training:
+        layer.running_mean[:] = 1000.1
+        layer.eval()
+    twin = copy.deepcopy(layer).astype(np.float64)
+    compiled = nn.compile(layer)
+    assert_allclose(compiled(x), twin(x.astype(np.float64)), rtol=1e-5, atol=1e-5)
+    assert_allclose(compiled.backward(grad), twin.backward(grad), rtol=1e-4, atol=1e-5)
+    for name, array in layer.named_parameters():
+        other = dict(twin.named_parameters())[name]
+        assert_allclose(array.grad, other.grad, rtol=1e-4, atol=1e-4, err_msg=name)
+    assert_allclose(layer.running_var, twin.running_var, rtol=1e-5)
+
+
 @each_case(CASES)
 def test_no_form_assigns_arrays_to_slices(case):
     """Numba takes a hundred times longer for such a statement than for the loop."""
@@ -400,3 +425,23 @@ def test_a_backward_that_reads_a_variable_of_its_forward_is_an_error():
 
     with pytest.raises(NameError, match=r"reads 'mine', .* those of code\.name"):
         nn.compile(Careless(), native=False)(np.ones((1, 2), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (lambda code, x: None, TypeError, r"of Careless\(\) must return its output.*got \(None,\)"),
+        (lambda code, x: (x, "back"), TypeError, r"of Careless\(\) must return its output"),
+        (lambda code, x: code.new(x.shape), TypeError, r"Careless\(\) returns no function that"),
+        (lambda code, x: code("a b"), SyntaxError, r"of Careless\(\): invalid syntax .*\na b$"),
+    ],
+    ids=["nothing", "no function", "no backward", "no Python"],
+)
+def test_a_form_with_a_fault_is_named(returned, error, message):
+    @form(Careless)
+    def careless(layer, code, x):
+        return returned(code, x)
+
+    model = nn.Sequential(nn.Linear(2, 2, rng=0), Careless())
+    with pytest.raises(error, match=message):
+        nn.compile(model, native=False)(np.ones((1, 2), np.float32))
