@@ -343,15 +343,26 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
     def all_columns(height: int, count: int) -> None:
         step = width * count
         whole = builder.mul(builder.sdiv(columns, _INDEX(step)), _INDEX(step))
+        rest = builder.sub(columns, whole)
+        if count == 3:  # four vectors are two and two: a single one has too few sums at a time
+            is_single = builder.and_(is_between(0, rest, 1), builder.icmp_signed(">", whole, rest))
+            whole = builder.select(is_single, builder.sub(whole, _INDEX(step)), whole)
         with vectors.steps(_INDEX(0), whole, step) as j:
             tile(j, height, count, is_last=False)
+        if count == 3:
+            with builder.if_then(is_single):
+                tile(whole, height, 2, is_last=False)
+            whole = builder.select(is_single, builder.add(whole, _INDEX(2 * width)), whole)
         rest, less = builder.sub(columns, whole), 0
         for last in sorted({(count + 3) // 4, (count + 1) // 2, count}):
-            is_more = builder.icmp_signed(">", rest, _INDEX(width * less))
-            is_enough = builder.icmp_signed("<=", rest, _INDEX(width * last))
-            with builder.if_then(builder.and_(is_more, is_enough)):
+            with builder.if_then(is_between(less, rest, last)):
                 tile(whole, height, last, is_last=True)
             less = last
+
+    def is_between(less: int, number: Any, most: int) -> Any:
+        """Whether a number is above `less` vectors, and at most that of `most`."""
+        is_more = builder.icmp_signed(">", number, _INDEX(width * less))
+        return builder.and_(is_more, builder.icmp_signed("<=", number, _INDEX(width * most)))
 
     def padded(height: int) -> Any:
         more = builder.add(rows, _INDEX(height - 1))

@@ -9,7 +9,7 @@ from nnlite.compiled.routines import Cube, Matrix
 from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
 # Multiply-adds from which on BLAS's copies of both operands pay.
-_LARGE = 30_000_000
+_LARGE = 60_000_000
 # Rows of the result from which on a copy of some columns pays; columns that are copied at a time;
 # and the bytes at whose multiples the rows of a matrix take each other's place in the cache.
 _MANY, _PANEL, _CONFLICT = 32, 48, 256
