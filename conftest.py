@@ -9,6 +9,7 @@ from importlib.util import find_spec
 import pytest
 
 NEEDED = {
+    "nnlite/compiled/lowering.py": ["numba"],
     "nnlite/interop/onnx/*": ["onnx"],
     "nnlite/interop/mpi.py": ["mpi4py"],
     "nnlite/interop/scoring.py": ["sklearn"],
