@@ -11,7 +11,7 @@ from .source import BATCH, Code, Value
 
 # In multiply-adds: what may be lost by waiting for another thread where other programs keep the
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
-_WAITING, _ADDING = 40_000_000, 150
+_WAITING, _ADDING = 20_000_000, 150
 
 
 def is_separable(code: Code, values: list[Value], *objects: nn.Layer) -> bool:
