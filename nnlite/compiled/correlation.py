@@ -112,15 +112,8 @@ def correlate_images(
     flows = np.zeros((count, length), out.dtype)
     flow_lines = view(flows, flows.size)
     group = count * depth // channels
-    turned = np.empty((channels, group, rows, taps), out.dtype)
-    for first in range(0, count, group):
-        for o in range(group):
-            for c in range(depth):
-                for u in range(rows):
-                    for v in range(taps):
-                        turned[first // group * depth + c, o, rows - 1 - u, taps - 1 - v] = kernels[
-                            first + o, c, u, v
-                        ]
+    weights, kernel = view(kernels, kernels.size), rows * taps
+    of_kernel = (depth, group, rows, taps)
     lines = np.empty((depth, height * width), out.dtype)
     shape = (group, rows, taps, height * width)
     strides = (length, row_step * width, column_step, 1)
@@ -130,7 +123,9 @@ def correlate_images(
         for first in range(0, channels, depth):
             line = flow_lines[first // depth * group * length + top * width :]
             matrix = strided(line, shape, strides)
-            multiply(turned[first : first + depth], matrix, lines, False)
+            last = weights[(first * group + 1) * kernel - 1 :]  # the first kernel's last tap
+            turned = strided(last, of_kernel, (kernel, depth * kernel, -taps, -1))
+            multiply(turned, matrix, lines, False)
             for c in range(depth):
                 take(lines[c, left:], width, 1, out.dtype.type(0), out[b, first + c])
 
@@ -171,7 +166,7 @@ def _extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dil
 
 
 def _length(pixels: int) -> int:
-    """Return the length of a line of pixels: at least so many, in an odd number of cache lines.
+    """Return the length of a line with room for these pixels: an odd number of cache lines.
 
     Lines of a power of two would take each other's place in the cache.
     """
