@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from nnlite.compiled.correlation import spread
 from nnlite.compiled.functions import view
 from nnlite.compiled.routines import Cube, Numbers, Places, Vector
 
@@ -56,11 +57,7 @@ def max_pool(
         end = len(some) * tall * row
         if is_padded:
             for p in range(len(some)):
-                for h in range(height):
-                    start = (p * tall + top + h) * wide + left
-                    source, target = some[p, h], line[start:]
-                    for w in range(width):
-                        target[w] = source[w]
+                spread(some[p], line[(p * tall + top) * wide + left :], wide, 1)
         else:
             line = view(some, len(some) * height * width)
         for k in range(column_stride):
