@@ -140,28 +140,23 @@ def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
     def tiled_rows(a: Array, b: Array, out: Array) -> None:
         multiply_rows(a, b, out, False)
 
-    for rows, inner, columns in (
-        *((8, 784, 128), (32, 784, 32), (64, 784, 32), (32, 784, 128), (64, 784, 128)),
-        *((128, 784, 128), (256, 784, 128), (256, 784, 1024)),
+    small = (8, 784, 128), (32, 784, 32), (64, 784, 32), (32, 784, 128), (64, 784, 128)
+    large = (128, 784, 128), (256, 784, 128), (256, 784, 1024)
+    steps = (512, 157, 64), (128, 512, 64), (128, 157, 64), (64, 32, 144)
+    gradients = (128, 32, 784), (128, 64, 784), (256, 128, 784), (64, 32, 1024)
+    for kind, baseline, change, sizes in (
+        ("rows", blas_rows, tiled_rows, (*small, *large)),
+        ("columns", blas, tiled, (*steps, *gradients)),
     ):
-        arrays = normal(rows, inner), normal(columns, inner), normal(rows, columns)
-        yield Experiment(
-            "compiled: products in tiles, of rows with rows",
-            f"{rows}×{inner} by {inner}×{columns}",
-            functools.partial(blas_rows, *arrays),
-            functools.partial(tiled_rows, *arrays),
-        )
-    for rows, inner, columns in (
-        *((512, 157, 64), (128, 512, 64), (128, 157, 64), (64, 32, 144), (128, 32, 784)),
-        *((128, 64, 784), (256, 128, 784), (64, 32, 1024)),
-    ):
-        arrays = normal(rows, inner), normal(inner, columns), normal(rows, columns)
-        yield Experiment(
-            "compiled: products in tiles, of rows with columns",
-            f"{rows}×{inner} by {inner}×{columns}",
-            functools.partial(blas, *arrays),
-            functools.partial(tiled, *arrays),
-        )
+        for rows, inner, columns in sizes:
+            right = (columns, inner) if kind == "rows" else (inner, columns)
+            arrays = normal(rows, inner), normal(*right), normal(rows, columns)
+            yield Experiment(
+                f"compiled: products in tiles, of rows with {kind}",
+                f"{rows}×{inner} by {inner}×{columns}",
+                functools.partial(baseline, *arrays),
+                functools.partial(change, *arrays),
+            )
 
 
 def _of_one_thread(normal: Callable[..., Array]) -> Experiment:

@@ -27,7 +27,7 @@ _fill: Any = numba.np.arrayobj.populate_array
 _code: Any = _cgutils
 _ir: Any = ir
 
-_INT, _INDEX, _BOOL = _ir.IntType(32), _ir.IntType(64), _ir.IntType(1)
+_INT, _INDEX = _ir.IntType(32), _ir.IntType(64)
 
 # The rows of a tile, and its columns: vectors in `multiply`, and rows of b in `multiply_rows`. The
 # sums and what is multiplied just fit into sixteen registers.
@@ -175,7 +175,7 @@ def _split(values: Any, lengths: list[int]) -> list[Any]:
 
 
 class _Vectors:
-    """Instructions for vectors of so many bits."""
+    """Vector instructions for registers of this many bits."""
 
     def __init__(self, builder: Any, real: Any, bits: int) -> None:
         self.builder = builder
@@ -222,9 +222,10 @@ class _Vectors:
         given = [vector, pointer, _INT(self.size), mask]
         self._call(f"llvm.masked.store.{self._suffix}.p0", _ir.VoidType(), given)
 
-    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        """Return a b + c."""
-        return self._call(f"llvm.fmuladd.{self._suffix}", self.type, [a, b, c])
+    def add_product(self, a: Any, b: Any, total: Any) -> None:
+        """Add a b to the vector at an address."""
+        given = [a, b, self.builder.load(total)]
+        self.builder.store(self._call(f"llvm.fmuladd.{self._suffix}", self.type, given), total)
 
     def sum(self, vector: Any) -> Any:
         """Return the sum of the elements, added in any order."""
@@ -244,6 +245,14 @@ class _Vectors:
             self.builder.select(self.builder.icmp_signed("<", index, last), index, last)
             for index in indices
         ]
+
+    def lines(self, pointer: Any, indices: Any, stride: Any) -> list[Any]:
+        """Return the addresses of some rows, which are this far apart."""
+        return [self.at(pointer, self.builder.mul(index, stride)) for index in indices]
+
+    def whole(self, number: Any, step: int) -> Any:
+        """Return the largest multiple of `step` up to a number."""
+        return self.builder.mul(self.builder.sdiv(number, _INDEX(step)), _INDEX(step))
 
     @contextmanager
     def steps(self, start: Any, end: Any, step: int = 1) -> Iterator[Any]:
@@ -311,8 +320,8 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
         pairs = list(zip(places, masks, strict=True))
         with vectors.steps(_INDEX(0), rows, height) as i:
             lines = vectors.up_to(i, height, rows)
-            left = [vectors.at(a, *vectors.scaled([line], strides[0][:1])) for line in lines]
-            target = [vectors.at(out, *vectors.scaled([line], strides[2][:1]), j) for line in lines]
+            left = vectors.lines(a, lines, strides[0][0])
+            target = vectors.lines(vectors.at(out, j), lines, strides[2][0])
             sums = [vectors.variables(count) for _ in lines]
             with builder.if_else(add) as (old, new):
                 with old:
@@ -331,9 +340,7 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
                 for pointer, row in zip(left, sums, strict=True):
                     factor = vectors.splat(builder.load(vectors.at(pointer, *distances)))
                     for each, total in zip(right, row, strict=True):
-                        builder.store(
-                            vectors.multiply_add(factor, each, builder.load(total)), total
-                        )
+                        vectors.add_product(factor, each, total)
 
             vectors.nest(terms, add_term)
             for line, row in zip(target, sums, strict=True):
@@ -342,7 +349,7 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
 
     def all_columns(height: int, count: int) -> None:
         step = width * count
-        whole = builder.mul(builder.sdiv(columns, _INDEX(step)), _INDEX(step))
+        whole = vectors.whole(columns, step)
         rest = builder.sub(columns, whole)
         if count == 3:  # four vectors are two and two: a single one has too few sums at a time
             is_single = builder.and_(is_between(0, rest, 1), builder.icmp_signed(">", whole, rest))
@@ -365,8 +372,7 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
         return builder.and_(is_more, builder.icmp_signed("<=", number, _INDEX(width * most)))
 
     def padded(height: int) -> Any:
-        more = builder.add(rows, _INDEX(height - 1))
-        return builder.mul(builder.sdiv(more, _INDEX(height)), _INDEX(height))
+        return vectors.whole(builder.add(rows, _INDEX(height - 1)), height)
 
     is_high = builder.icmp_signed("<", padded(_HIGH_TILE[0]), padded(_TILE[0]))
     with builder.if_else(builder.icmp_signed("==", rows, _INDEX(1))) as (one, more):
@@ -386,15 +392,14 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
     """
     builder, (a, b, out) = vectors.builder, pointers
     rows, columns, terms, length = sizes[0][0], sizes[1][0], sizes[0][1:-1], sizes[0][-1]
-    step = _INDEX(vectors.lanes)
-    whole = builder.mul(builder.sdiv(length, step), step)
+    whole = vectors.whole(length, vectors.lanes)
     rest = builder.sub(length, whole)
     mask = vectors.mask(rest)
 
     def tile(i: Any, j: Any, height: int, count: int) -> None:
         lines, others = vectors.up_to(i, height, rows), vectors.up_to(j, count, columns)
-        left = [vectors.at(a, *vectors.scaled([line], strides[0][:1])) for line in lines]
-        right = [vectors.at(b, *vectors.scaled([line], strides[1][:1])) for line in others]
+        left = vectors.lines(a, lines, strides[0][0])
+        right = vectors.lines(b, others, strides[1][0])
         sums = [vectors.variables(count) for _ in lines]
         for row in sums:
             for total in row:
@@ -408,9 +413,7 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
                 for pointer, row in zip(left, sums, strict=True):
                     factor = vectors.load(vectors.at(pointer, *at_a, place), mask)
                     for each, total in zip(factors, row, strict=True):
-                        builder.store(
-                            vectors.multiply_add(factor, each, builder.load(total)), total
-                        )
+                        vectors.add_product(factor, each, total)
 
             with vectors.steps(_INDEX(0), whole, vectors.lanes) as place:
                 add_vectors(place)

@@ -23,7 +23,7 @@ assert nn.compile  # its module registers the forms
         ("a, b = f()\nreturn b", "a, b = f()\nreturn b"),
         ("a = 1\na = 2\nreturn a", "a = 2\nreturn a"),
         ("a = b\nb = 2\nreturn a", "a = b\nreturn a"),
-        # What others read of it is superfluous in its turn.
+        # A variable that is read only for another unread one is left out too.
         ("a = 1\nb = a\nreturn c", "return c"),
         # Calls that may do something stay, and so does what is written into arrays.
         ("a = view(x, n)\nb = f(x)\nreturn x", "b = f(x)\nreturn x"),
