@@ -621,6 +621,17 @@ def explain(
     add_path(error, layer, layer, inputs)
 
 
+def hand_over(error: Exception, twin: Layer, model: Layer) -> None:
+    """Let an error of a layer of `twin`, of ``model.tied()``, be that of the layer of `model`.
+
+    Containers around the model then find its path, see `add_path`.
+    """
+    place = vars(error).get("_place")
+    for layer, other in zip(model.layers(), twin.layers(), strict=True):
+        if place and place[0] == id(other):
+            vars(error)["_place"] = id(layer), *place[1:]
+
+
 def add_path(
     error: Exception, model: Layer, layer: Layer, given: tuple[Any, ...], kind: str = "input"
 ) -> None:

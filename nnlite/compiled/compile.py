@@ -12,6 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..checks import as_output_grad, check_is_array, positive
+from ..layer import hand_over
 from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
@@ -454,19 +455,29 @@ def _of_arrays(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> B
 
 
 def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
-    """Let the uncompiled model, and the loss, raise the error that they have for this batch."""
-    with no_grad(), _unchanged(model):
-        prediction = model(*batch.arrays[: batch.positional], **batch.by_keyword)
-        if loss is not None:
-            getattr(loss, "of_outputs", loss)(prediction, *batch.arrays[batch.inputs :])
+    """Let the uncompiled model, and the loss, raise the error that they have for this batch.
+
+    Twins compute it, so caches and attributes of the model and the loss stay as they are.
+    """
+    twin, judge = model.tied(), None if loss is None else loss.tied()
+    try:
+        with no_grad(), _unchanged(model, loss):
+            prediction = twin(*batch.arrays[: batch.positional], **batch.by_keyword)
+            if judge is not None:
+                getattr(judge, "of_outputs", judge)(prediction, *batch.arrays[batch.inputs :])
+    except Exception as error:
+        hand_over(error, twin, model)
+        raise
 
 
 @contextlib.contextmanager
-def _unchanged(model: nn.Layer) -> Iterator[None]:
+def _unchanged(*owners: nn.Layer | None) -> Iterator[None]:
     """Context after which the buffers and the random generators are as they were before."""
-    buffers = [(buffer, buffer.copy()) for buffer in model.buffers()]
+    models = [owner for owner in owners if owner is not None]
+    buffers = [(buffer, buffer.copy()) for model in models for buffer in model.buffers()]
+    parts = [layer for model in models for layer in model.layers()]
     try:
-        with unmoved(generators_of_layers(model.layers())):
+        with unmoved(generators_of_layers(parts)):
             yield
     finally:
         for buffer, before in buffers:

@@ -1,5 +1,6 @@
 """Calls of compiled objects: arrays of all kinds, one after the other, and where gradients go."""
 
+import contextlib
 import itertools
 import threading
 
@@ -232,6 +233,93 @@ def test_a_compiled_model_may_be_a_part_of_another():
     compiled = nn.compile(model, native=False)
     assert_allclose(compiled(x), expected, rtol=1e-6)
     assert "# 0.model.0: Linear(3, 4)" in compiled.source
+
+
+def test_the_error_of_a_compiled_part_has_its_path_in_the_whole():
+    model = nn.Sequential(nn.compile(nn.Sequential(nn.Linear(3, 4)), native=False), nn.Tanh())
+    with pytest.raises(ValueError, match=r"expected .* \(layer '0\.model\.0', input of"):
+        model(np.ones((2, 5), np.float32))
+
+
+class Counter(nn.Layer):
+    """A layer whose forward leaves all kinds of things on it."""
+
+    def __init__(self, rng=None):
+        self.rng = np.random.default_rng(rng)
+        self.calls, self.seen = 0, []
+        self.register_buffer("total", np.zeros(3, np.float32))
+        self.register_buffer("mean", np.zeros(3, np.float32))
+
+    def forward(self, x):
+        self.cache(x)
+        self.calls += 1
+        self.seen.append(x.shape)
+        self.total += x.sum(axis=0) + self.rng.random(dtype=np.float32)
+        self.mean = self.total / self.calls
+        return 2 * x
+
+    def backward(self, grad, input_grad=True):
+        (x,) = self.cached()
+        return 2 * grad + 0 * x
+
+
+@form(Counter)
+def counter(layer, code, x):
+    y = code.new(x.shape)
+    code(nest({"i": x.size}, f"{y}[i] = real(2) * {x}[i]"))
+    return y, lambda dy: code.pass_gradient(x, dy)
+
+
+def state_of(layer):
+    caches = [vars(part).get("_cache") for part in layer.layers()]
+    return {
+        "attributes": [(part.calls, list(part.seen), part.mean) for part in layer.layers()[1:]],
+        "buffers": [buffer.tolist() for buffer in layer.buffers()],
+        "generators": [part.rng.bit_generator.state for part in layer.layers()[1:]],
+        "caches": [cache and (cache.forwards, id(cache.values)) for cache in caches],
+    }
+
+
+@pytest.mark.parametrize("value", [1, np.nan])
+@pytest.mark.parametrize("kind", ["model", "gradients", "step"])
+def test_a_first_call_leaves_no_trace_of_the_uncompiled_forward(kind, value):
+    x = np.full((4, 3), value, np.float32)
+    model = nn.Sequential(Counter(rng=0), Counter(rng=1))
+    loss = nn.MeanSquaredError()
+    model(np.ones((2, 3), np.float32))
+    before = state_of(model)
+    parts = {"model": (), "gradients": (loss,), "step": (loss, nn.SGD([nn.Parameter([1.0])], lr=1))}
+    compiled = nn.compile(model, *parts[kind], native=False)
+    with contextlib.suppress(ValueError):  # of the loss, for NaN
+        compiled(x, *[x] * (kind != "model"))
+    assert state_of(model) == before
+
+
+def test_model_and_loss_go_backward_after_the_first_call_of_a_compiled_object():
+    model, loss = network(), nn.MeanSquaredError()
+    targets = np.zeros((2, 3), np.float32)
+    loss(model(X), targets)
+    model.backward(loss.backward())
+    expected = [parameter.grad for parameter in model.parameters()]
+    optimizer = nn.SGD(model.parameters(), lr=0)
+    for parts in ((), (loss,), (loss, optimizer)):
+        compiled = nn.compile(model, *parts, native=False)
+        model.zero_grad()
+        loss(model(X), targets)
+        compiled(X[:1], *[targets[:1]] * bool(parts))
+        model.zero_grad()
+        model.backward(loss.backward())
+        for parameter, grad in zip(model.parameters(), expected, strict=True):
+            assert_array_equal(parameter.grad, grad)
+
+
+def test_a_recurrent_layer_keeps_its_state_where_no_program_is_built():
+    model = nn.Sequential(nn.LSTM(3, 4, outputs="last", rng=0), nn.Linear(5, 1, rng=0))
+    model[0](X)
+    before = model[0].last_state
+    with pytest.raises(ValueError, match="Linear"):
+        nn.compile(model, native=False)(X[:1])
+    assert model[0].last_state is before
 
 
 @pytest.mark.parametrize("method", ["forward", "backward"])

@@ -5,7 +5,7 @@ import copy
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.compiled.forms import FORMS, form
@@ -128,6 +128,20 @@ def test_no_form_assigns_arrays_to_slices(case):
             parts = {type(part) for target in targets for part in ast.walk(target)}
             is_number = isinstance(node.value, (ast.Constant, ast.UnaryOp))
             assert ast.Slice not in parts or is_number, ast.unparse(node)
+
+
+@each_case(CASES)
+def test_a_layer_keeps_its_cache_through_the_first_call_of_the_compiled_one(case):
+    rng = np.random.default_rng(0)
+    layer = case.make().astype(np.float64)
+    twin = copy.deepcopy(layer)
+    inputs = case.inputs(rng, 4)
+    y, expected = layer(*inputs), twin(*inputs)
+    nn.compile(layer, native=False)(*case.inputs(rng, 3))
+    grad = rng.normal(size=y.shape)
+    grads = zip(as_tuple(layer.backward(grad)), as_tuple(twin.backward(grad)), strict=True)
+    for one, other in [(y, expected), *grads]:
+        assert_array_equal(one, other)
 
 
 @each_case(CASES)
