@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ from .forms import form, form_of
 from .gradients import LossProgram, write_passes
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs, flat
-from .source import Code, Value, fixed
+from .source import Code, Made, Value, fixed, shapes_of
 from .steps import DividedStepProgram, StepProgram
 
 
@@ -152,8 +153,8 @@ class CompiledModel(nn.Layer):
         self._native = native
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
-        _check(batch, self.model)
-        return ModelProgram(self.model, batch, n, free, self._native)
+        made = _check(batch, self.model)
+        return ModelProgram(self.model, batch, n, free, self._native, made)
 
     @property
     def source(self) -> str:
@@ -251,8 +252,8 @@ class Gradients:
         self._native = native
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
-        _check(batch, self.model, self.loss)
-        passes = write_passes(self.model, self.loss, batch, n, free)
+        made = _check(batch, self.model, self.loss)
+        passes = write_passes(self.model, self.loss, batch, n, free, made)
         return LossProgram(passes, self._native)
 
     @property
@@ -313,8 +314,8 @@ class Step(Gradients):
         self._max_norm = max_grad_norm
 
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
-        _check(batch, self.model, self.loss)
-        passes = write_passes(self.model, self.loss, batch, n, free)
+        made = _check(batch, self.model, self.loss)
+        passes = write_passes(self.model, self.loss, batch, n, free, made)
         kind = DividedStepProgram if len(passes.bounds(n)) > 1 else StepProgram
         return kind(passes, self._native, self.optimizer, self._max_norm)
 
@@ -454,12 +455,18 @@ def _of_arrays(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> B
         raise
 
 
-def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
+def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> Made:
     """Let the uncompiled model, and the loss, raise the error that they have for this batch.
 
-    Twins compute it, so caches and attributes of the model and the loss stay as they are.
+    Otherwise, return the shapes of the outputs of each layer, by the layer's id. Twins compute
+    them, so caches and attributes of the model and the loss stay as they are.
     """
     twin, judge = model.tied(), None if loss is None else loss.tied()
+    made: dict[int, list[Any]] = {}
+    for layer, other in zip(model.layers(), twin.layers(), strict=True):
+        forward = other.forward
+        recorded = functools.partial(_recorded, forward, made.setdefault(id(layer), []))
+        vars(other)["forward"] = functools.wraps(forward)(recorded)
     try:
         with no_grad(), _unchanged(model, loss):
             prediction = twin(*batch.arrays[: batch.positional], **batch.by_keyword)
@@ -468,6 +475,17 @@ def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> None:
     except Exception as error:
         hand_over(error, twin, model)
         raise
+    finally:
+        for other in twin.layers():
+            del vars(other)["forward"]  # which ends a cycle of references
+    return made
+
+
+def _recorded(forward: Callable[..., Any], found: list[Any], *inputs: Any, **options: Any) -> Any:
+    """Call `forward`, and append the shapes of its outputs to `found`."""
+    output = forward(*inputs, **options)
+    found.append(shapes_of(output))
+    return output
 
 
 @contextlib.contextmanager

@@ -56,8 +56,8 @@ class CompiledFit:
         def build(batch: programs.Batch, n: int, free: bool) -> StepProgram:
             if not free:
                 raise FixedBatchError
-            _check(batch, model, loss)
-            passes = write_passes(model, loss, batch, n, free)
+            made = _check(batch, model, loss)
+            passes = write_passes(model, loss, batch, n, free, made)
             kind = DividedEpochProgram if len(passes.bounds(n)) > 1 else EpochProgram
             return kind(passes, native, optimizer, max_norm)
 

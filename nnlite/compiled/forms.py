@@ -17,7 +17,8 @@ def form(*kinds: type) -> Callable[[Function], Function]:
 
     The form of a layer is called as ``form(layer, code, *inputs)``. It writes the forward with
     ``code("...")``, and returns its output and a function that writes the backward, given the
-    gradient of the output; or its output alone, if it writes nothing.
+    gradient of the output; or its output alone, if it writes nothing. If the shape of the output is
+    not that of the layer's own ``forward``, the first call raises a TypeError.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import nnlite as nn
 from ..engine.arrays import Array
 from .native import interruption_of
 from .programs import Batch, Program, call_values, returned, write_forward
-from .source import Code, Sums, Value, fixed, function, handed_on, stages
+from .source import Code, Made, Sums, Value, fixed, function, handed_on, stages
 from .split import bounds_of_parts, is_separable
 
 _ADDITION = """\
@@ -70,9 +70,11 @@ class Passes(NamedTuple):
         return bounds_of_parts(self.code, n, True) if self.is_separable else [(0, n)]
 
 
-def write_passes(model: nn.Layer, loss: nn.Layer, batch: Batch, n: int, free: bool) -> Passes:
+def write_passes(
+    model: nn.Layer, loss: nn.Layer, batch: Batch, n: int, free: bool, made: Made
+) -> Passes:
     """Write forward, loss and backward of a model."""
-    code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
+    code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
     others = call_values(code, batch, n)[len(inputs) :]
     code.apply_loss(loss, *outputs, *others)
     given = [*inputs, *others]

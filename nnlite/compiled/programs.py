@@ -24,6 +24,7 @@ from .source import (
     BATCH,
     Code,
     FixedBatchError,
+    Made,
     Shape,
     Sums,
     Value,
@@ -295,8 +296,10 @@ class ModelProgram(Program):
         Whether no output can be a view of an input or of a parameter.
     """
 
-    def __init__(self, model: nn.Layer, batch: Batch, n: int, free: bool, native: bool) -> None:
-        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=True)
+    def __init__(
+        self, model: nn.Layer, batch: Batch, n: int, free: bool, native: bool, made: Made
+    ) -> None:
+        code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=True)
         super().__init__(code, native)
         self.inputs, self.outputs = inputs, outputs
         given = [*batch.names, *code.per_call]
@@ -330,7 +333,7 @@ class ModelProgram(Program):
         lines.append(returned(self._shaped(input_grads, self._returned_grads)))
         doc = "Return dL/d(input), for dL/d(output)."
         self.define("backward", [*known, *self._input_grads.names], lines, doc)
-        code, inputs, outputs = write_forward(model, batch, n, free, input_grads=False)
+        code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
         code.write_backward(outputs, grads, [])
         lines = [*self._memory.unpacked(code.backward), *code.backward] or ["pass"]
         self.define("backward_parameters", known, lines, "Compute the parameters' gradients.")
@@ -583,10 +586,13 @@ def call_values(code: Code, batch: Batch, n: int) -> list[Value]:
 
 
 def write_forward(
-    model: nn.Layer, batch: Batch, n: int, free: bool, input_grads: bool
+    model: nn.Layer, batch: Batch, n: int, free: bool, made: Made, input_grads: bool
 ) -> tuple[Code, list[Value], list[Value]]:
-    """Write the forward of a model; return the code, the inputs and the outputs."""
-    code = Code(_dtype_of(model, batch), free)
+    """Write the forward of a model; return the code, the inputs and the outputs.
+
+    For `made` see `Code`.
+    """
+    code = Code(_dtype_of(model, batch), free, n, made)
     given = batch._replace(arrays=batch.arrays[: batch.inputs])
     values = call_values(code, given, n)
     inputs, others = values[: batch.positional], values[batch.positional :]

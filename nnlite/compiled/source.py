@@ -15,7 +15,7 @@ import inspect
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
+Made = Mapping[int, Sequence[Any]]  # by the id of a layer, the shapes of each of its outputs
 
 _HEADER = '''\
 """{title}."""
@@ -94,6 +95,12 @@ def fixed(shape: Shape, n: int) -> tuple[int, ...]:
     return tuple(size if isinstance(size, int) else _number(size, n) for size in shape)
 
 
+def shapes_of(output: Any, shape_of: Callable[[Any], Any] = np.shape) -> Any:
+    """Return the shape of an output, or a tuple of the shapes of several."""
+    is_one = not isinstance(output, tuple)
+    return shape_of(output) if is_one else tuple(shapes_of(part, shape_of) for part in output)
+
+
 def _number(size: str, n: int) -> int:
     factors = f"{size}".split(" * ")
     return math.prod(n if factor == f"{BATCH}" else int(factor) for factor in factors)
@@ -156,16 +163,20 @@ class Code:
     """The source while it is written, forward and then backward.
 
     An axis of the batch size is `BATCH`; where `n_is_free` is False there are none, and a source is
-    for one batch size.
+    for one batch size. `made` are the shapes that the layers have returned for `n` samples.
 
     A layer's form writes statements with ``code("...")`` and gets names from the methods below.
     Variables that the statements assign themselves are those of this forward, or this backward,
     alone: they are renamed where another name of the source is the same.
     """
 
-    def __init__(self, dtype: np.dtype[Any], n_is_free: bool) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], n_is_free: bool, n: int = 1, made: Made | None = None
+    ) -> None:
         self.dtype = dtype
         self.n_is_free = n_is_free
+        self._n = n
+        self._made = made or {}
         self.forward: list[str] = []
         self.backward: list[str] = []
         self.commits: list[str] = []
@@ -338,6 +349,7 @@ class Code:
         output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
         outputs = output if isinstance(output, tuple) else (output,)
         self._check_form(inputs, outputs, backward is None and len(self._tape) == taped)
+        self._check_shapes(layer, inputs, output)
         given, made = (tuple(fixed(x.shape, 1) for x in each) for each in (inputs, outputs))
         shape: Any = made if isinstance(output, tuple) else made[0]
         self.multiply_adds += layer.multiply_adds(given, shape)
@@ -361,6 +373,29 @@ class Code:
             raise TypeError(
                 f"compile: the form of {self.label} returns no function that writes the backward"
             )
+
+    def _check_shapes(self, layer: nn.Layer, inputs: Sequence[Value], output: Any) -> None:
+        """Raise a TypeError if the shapes that a form declares are not those of the layer.
+
+        Machine code would read wrong elements, or beyond an array.
+        """
+        declared = shapes_of(output, lambda y: fixed(y.shape, self._n))
+        where = f" ({self._path!r} in the model)" if self._path else ""
+        # None if the layer around this one computes without its forward.
+        made = self._made.get(id(layer))
+        if made and declared not in made:
+            raise TypeError(
+                f"compile: the form of {self.label}{where} declares the shape {declared} for its "
+                f"output, but forward returned {made[-1]}"
+            )
+        given = {x.name: fixed(x.shape, self._n) for x in inputs}
+        for y in output if isinstance(output, tuple) else (output,):
+            shape, new = given.get(y.name), fixed(y.shape, self._n)
+            if shape is not None and math.prod(shape) != math.prod(new):
+                raise TypeError(
+                    f"compile: the form of {self.label}{where} returns its input of shape {shape} "
+                    f"with the shape {new}; an output of another size needs code.new"
+                )
 
     # ---- what the assembly calls ----
 

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.compiled.forms import FORMS, form
+from nnlite.compiled.source import nest
 
 from ..registry import LAYERS, LOSSES
 
@@ -459,3 +461,66 @@ def test_a_form_with_a_fault_is_named(returned, error, message):
     model = nn.Sequential(nn.Linear(2, 2, rng=0), Careless())
     with pytest.raises(error, match=message):
         nn.compile(model, native=False)(np.ones((1, 2), np.float32))
+
+
+class Half(nn.Layer):
+    """A layer that returns the first half of the features."""
+
+    def forward(self, x):
+        self.cache(x)
+        return x[:, : x.shape[1] // 2]
+
+    def backward(self, grad, input_grad=True):
+        return np.concatenate([grad, 0 * grad], axis=1)
+
+
+FALSE_SHAPES = {
+    "all features": (lambda code, x: code.new(x.shape), "(3, 4)"),
+    "other axes": (lambda code, x: code.new(x.shape[::-1]), "(4, 3)"),
+    "an axis more": (lambda code, x: code.new((x.shape[0], 2, 1)), "(3, 2, 1)"),
+    "nothing": (lambda code, x: code.new((x.shape[0], 0)), "(3, 0)"),
+    "a scalar": (lambda code, x: code.new(()), "()"),
+    "two outputs": (lambda code, x: (code.new((x.shape[0], 2)),) * 2, "((3, 2), (3, 2))"),
+}
+
+
+@pytest.mark.parametrize("kind", ["model", "gradients", "step"])
+@pytest.mark.parametrize("name", FALSE_SHAPES)
+def test_a_form_that_declares_another_shape_than_that_of_forward_is_an_error(name, kind):
+    made, shape = FALSE_SHAPES[name]
+
+    @form(Half)
+    def half(layer, code, x):
+        return made(code, x), lambda *dy: None
+
+    model = nn.Sequential(nn.Linear(3, 4, rng=0), Half(), nn.Linear(2, 1, rng=0))
+    loss = nn.MeanSquaredError()
+    parts = {"model": (), "gradients": (loss,), "step": (loss, nn.SGD(model.parameters(), lr=1))}
+    compiled = nn.compile(model, *parts[kind], native=False)
+    message = rf"form of Half() ('1' in the model) declares the shape {shape} for its output, "
+    message += "but forward returned (3, 2)"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        compiled(np.ones((3, 3), np.float32), *[np.ones((3, 1), np.float32)] * (kind != "model"))
+
+
+def test_an_input_cannot_be_an_output_of_another_size():
+    @form(Half)
+    def half(layer, code, x):
+        return x.with_shape((x.shape[0], 2)), lambda dy: None
+
+    message = r"Half\(\) returns its input of shape \(3, 4\) with the shape \(3, 2\); .* code\.new$"
+    with pytest.raises(TypeError, match=message):
+        nn.compile(Half(), native=False)(np.ones((3, 4), np.float32))
+
+
+def test_a_form_with_the_shape_of_forward_is_right_for_all_batch_sizes():
+    @form(Half)
+    def half(layer, code, x):
+        y = code.new((x.shape[0], x.shape[1] // 2))
+        code(nest({"i": x.shape[0], "j": 2}, f"{y}[2 * i + j] = {x}[4 * i + j]"))
+        return y, lambda dy: None
+
+    compiled = nn.compile(Half(), native=False)
+    for n in (1, 3, 5):
+        x = np.arange(4 * n, dtype=np.float32).reshape(n, 4)
+        assert_array_equal(compiled(x), x[:, :2])
