@@ -366,6 +366,15 @@ def attribute_error(message: str, name: str) -> AttributeError:
     return AttributeError(f"{message}; {cure}" if cure else message)
 
 
+def cure_of_compiled(layer: object) -> str | None:
+    """Return what to write to a file in place of a compiled model, or None for other layers.
+
+    The class is known by its name, because only users import the compiler.
+    """
+    is_compiled = type(layer).__name__ == "CompiledModel"
+    return "use its attribute .model, which is not compiled" if is_compiled else None
+
+
 def options_of(owner: object) -> dict[str, Any]:
     """Return the options of a constructor's call that `owner` has as attributes."""
     names = inspect.signature(type(owner).__init__).parameters

@@ -225,6 +225,14 @@ class CompiledModel(nn.Layer):
         parts = [next(found) if x.needs_grad else None for x in program.inputs]
         return parts[0] if len(parts) == 1 else tuple(parts)
 
+    def tied(self) -> CompiledModel:
+        twin = super().tied()
+        twin._programs = Programs(twin._build)  # for the modes of its own layers
+        return twin
+
+    def summary(self, input_shape: Any, batch_size: int = 1, dtype: Any = None) -> Any:
+        return self.model.summary(input_shape, batch_size, dtype)
+
     def __repr__(self) -> str:
         return f"compile({self.model!r})"
 

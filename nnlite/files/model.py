@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.limit import at_most
+from ..hints import cure_of_compiled
 from ..layer import Layer
 from ..parameter import Parameter
 from ..random import generator, unmoved
@@ -202,6 +203,9 @@ def _arguments(layer: Layer) -> tuple[list[Any], dict[str, Any]]:
     import nnlite as nn
 
     kind: Any = type(layer)
+    cure = cure_of_compiled(layer)
+    if cure is not None:
+        raise TypeError(f"save_model: {layer.label} cannot be in a file; {cure}")
     if isinstance(layer, nn.Sequential) and kind.__init__ is nn.Sequential.__init__:
         return sequential_arguments(dict(layer.named_children())), {}
     if isinstance(layer, nn.Residual) and kind.__init__ is nn.Residual.__init__:

@@ -20,6 +20,7 @@ from torch.nn import functional
 import nnlite as nn
 
 from ..files.model import replace, sequential_arguments, shared
+from ..hints import cure_of_compiled
 from ..layers.embedding import sinusoids
 from ..layers.graph import split_arguments
 
@@ -688,7 +689,9 @@ def _module(layer: Any, path: str) -> torch.nn.Module:
     pair = _BY_LAYER.get(kind)
     if pair is None or getattr(layer, "truncate", None) is not None:
         place = f"layer {path!r}: " if path else ""
-        raise ValueError(f"to_torch: {place}PyTorch has no module for {layer.label}")
+        cure = cure_of_compiled(layer)
+        ending = f"; {cure}" if cure else ""
+        raise ValueError(f"to_torch: {place}PyTorch has no module for {layer.label}{ending}")
     options = {name: getattr(layer, name) for name in pair.options.split()}
     module: Any = pair.module(**options | pair.to_module(layer))
     if isinstance(module, (RNN, LSTM, GRU)):

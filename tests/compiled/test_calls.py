@@ -1,7 +1,9 @@
 """Calls of compiled objects: arrays of all kinds, one after the other, and where gradients go."""
 
 import contextlib
+import copy
 import itertools
+import pickle
 import threading
 
 import numpy as np
@@ -336,7 +338,59 @@ def test_a_method_that_was_replaced_has_no_compiled_form(method):
 def test_a_compiled_model_is_traced_and_summarised_as_its_layers():
     compiled = nn.compile(network(), native=False)
     assert "model.1         Linear(6, 4)" in str(nn.trace(compiled, X))
-    assert "model.1" in str(compiled.summary((2, 3)))
+    assert str(compiled.summary((2, 3), 4)) == str(compiled.model.summary((2, 3), 4))
+
+
+FORMATS = {
+    "save_model": (lambda model, path: nn.save_model(model, path), "cannot be in a file", None),
+    "to_onnx": (lambda model, path: nn.to_onnx(model, path, (2, 3)), "has no form in ONNX", "onnx"),
+    "to_torch": (lambda model, path: nn.to_torch(model), "no module for CompiledModel", "torch"),
+    "to_html": (lambda model, path: nn.to_html(model, path), "the page has no form for", None),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_without_compiled_models_takes_the_attribute_model(name, tmp_path):
+    write, fault, package = FORMATS[name]
+    if package:
+        pytest.importorskip(package)
+    compiled = nn.compile(network(), native=False)
+    for model in (compiled, nn.Sequential(compiled, nn.Tanh())):
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}.*{fault}.*; use .*\.model, "):
+            write(model, tmp_path / "model.npz")
+    write(compiled.model, tmp_path / "model.npz")
+
+
+COPIES = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda layer: pickle.loads(pickle.dumps(layer)),
+    "tied": lambda layer: layer.tied(),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_a_copy_of_a_compiled_model_has_its_own_cache(name):
+    compiled = nn.compile(network(), native=False)
+    grad = np.ones((2, 3), np.float32)
+    expected = compiled(X)
+    input_grad = compiled.backward(grad)
+    other = COPIES[name](compiled)
+    with pytest.raises(RuntimeError, match="call forward before it"):
+        other.backward(grad)
+    assert_array_equal(other(X), expected)
+    other(X[:1])
+    assert_array_equal(compiled.backward(grad), input_grad)
+    assert repr(other) == repr(compiled)
+
+
+def test_a_tied_compiled_model_has_its_own_modes_and_the_same_parameters():
+    compiled = nn.compile(nn.Sequential(nn.Linear(3, 3, rng=0), nn.Dropout(1.0)), native=False)
+    compiled(X[:, 0])
+    twin = compiled.tied().eval()
+    assert_array_equal(compiled(X[:, 0]), np.zeros((2, 3)))
+    assert_allclose(twin(X[:, 0]), compiled.model[0](X[:, 0]), rtol=1e-6)
+    assert [*map(id, twin.parameters())] == [*map(id, compiled.parameters())]
 
 
 @pytest.mark.parametrize(

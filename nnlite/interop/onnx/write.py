@@ -18,6 +18,7 @@ import nnlite as nn
 from ...checks import integer
 from ...files.atomic import replacing
 from ...files.reading import as_path
+from ...hints import cure_of_compiled
 from ...layers.graph import split_arguments
 from ...modes import evaluating
 from .metadata import TRAINING
@@ -123,10 +124,8 @@ class _File:
         form = form_of(layer)
         name = f"layer {path!r}: " if path else ""
         if form is None:
-            raise ValueError(
-                f"to_onnx: {name}{layer.label} has no form in ONNX; "
-                f"build it as a Graph of layers that have one"
-            )
+            cure = cure_of_compiled(layer) or "build it as a Graph of layers that have one"
+            raise ValueError(f"to_onnx: {name}{layer.label} has no form in ONNX; {cure}")
         for keyword in by_keyword:
             if keyword not in inspect.signature(form).parameters:
                 raise ValueError(f"to_onnx: {name}{layer.label} has no form with {keyword}=")

@@ -19,6 +19,7 @@ import nnlite as nn
 
 from ...engine.arrays import Array
 from ...engine.gather import border
+from ...hints import cure_of_compiled
 from ...layers.embedding import sinusoids
 from ...layers.graph import traversed
 from ...modes import evaluating
@@ -69,10 +70,9 @@ class Page:
                 return tuple(constant(name, layer.label, each) for each in found)
             return constant(name, layer.label, found)
         if type(layer) not in FORMS:
-            raise ValueError(
-                f"to_html: the page has no form for {title}, whose formula is Python alone; "
-                f"build it as a Graph of nnlite's layers"
-            )
+            usual = "its formula is Python alone: build it as a Graph of nnlite's layers"
+            cure = cure_of_compiled(layer) or usual
+            raise ValueError(f"to_html: the page has no form for {title}; {cure}")
         return FORMS[type(layer)](self, name, layer, *inputs)
 
     def add(self, name: str, label: str, form: Form, sample: Array, *inputs: Value) -> Value:
