@@ -10,9 +10,14 @@ from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
 # Multiply-adds from which on BLAS's copies of both operands pay.
 _LARGE = 60_000_000
-# Rows of the result from which on a copy of some columns pays; columns that are copied at a time;
-# and the bytes at whose multiples the rows of a matrix take each other's place in the cache.
-_MANY, _PANEL, _CONFLICT = 32, 48, 256
+# Multiply-adds of a product that is not too small for BLAS. A dot product in a tile ends with the
+# sum of the elements of a vector, which takes as long as BLAS takes to copy so many numbers.
+_SMALL, _SUM = 50_000, 6
+# Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
+# rows of b are a multiple of these bytes long: they take each other's place in the cache.
+_MANY, _SOME, _CONFLICT = 128, 32, 256
+# Columns and rows of a panel.
+_PANEL, _DEPTH = 48, 512
 # Numbers of a row that, with those of six other rows, stay in the first-level cache.
 _LONG = 768
 
@@ -29,7 +34,9 @@ def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
 
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a bᵀ: the dot product of each row of `a` with each row of `b`."""
-    if len(a) * b.size > _LARGE:
+    rows, columns = out.shape
+    work, copies = rows * b.size, a.size + b.size
+    if work > _LARGE or (work > _SMALL and _SUM * rows * columns > copies):
         np.dot(a, b.T, out)
     else:
         multiply_rows(a, b, out, False)
@@ -66,20 +73,23 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
 def _multiply(
     a: Matrix, shape: tuple[int, int], strides: tuple[int, int], b: Matrix, out: Matrix
 ) -> None:
-    """Write a b, with some columns of b after the other if its rows are in each other's way.
+    """Write a b, a panel of b after the other if there are many rows.
 
     The left matrix has this shape, and its elements have these distances in `a`.
     """
-    left = strided(a, shape, strides)
+    rows, terms = shape
     columns = b.shape[1]
-    if shape[0] < _MANY or columns * b.itemsize % _CONFLICT:
-        multiply(left, b, out, False)
+    if rows < (_MANY if columns * b.itemsize % _CONFLICT else _SOME):
+        multiply(strided(a, shape, strides), b, out, False)
         return
-    panel = np.empty((len(b), _PANEL), b.dtype)
-    for j in range(0, columns, _PANEL):
-        count = min(_PANEL, columns - j)
-        for k in range(len(b)):
-            source, target = b[k, j : j + count], panel[k]
-            for column in range(count):
-                target[column] = source[column]
-        multiply(left, panel[:, :count], out[:, j : j + count], False)
+    line, panel = view(a, a.size), np.empty((_DEPTH, _PANEL), b.dtype)
+    for start in range(0, max(1, terms), _DEPTH):  # without terms, the result is 0
+        depth = min(_DEPTH, terms - start)
+        left = strided(line[start * strides[1] :], (rows, depth), strides)
+        for j in range(0, columns, _PANEL):
+            count = min(_PANEL, columns - j)
+            for k in range(depth):
+                source, target = b[start + k, j : j + count], panel[k]
+                for column in range(count):
+                    target[column] = source[column]
+            multiply(left, panel[:depth, :count], out[:, j : j + count], start > 0)

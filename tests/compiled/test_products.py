@@ -1,6 +1,7 @@
 """The products of compiled models are those of NumPy."""
 
 import functools
+import types
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from numpy.testing import assert_allclose
 
 import nnlite as nn
 from nnlite.compiled import products
+from nnlite.compiled.native import functions_of
 from nnlite.compiled.products import dot_columns, dot_rows, matmul, sum_of_dots
 
 
@@ -35,6 +37,39 @@ def test_products(rows, columns, dtype):
     b, out = rng.normal(size=(rows, columns)).astype(dtype), np.full((7, columns), np.nan, dtype)
     dot_columns(a, b, out)
     close(out, np.einsum("ki,kj->ij", a, b))
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+@pytest.mark.parametrize("shape", [(130, 600, 50), (5, 40, 96), (33, 40, 64), (130, 0, 90)])
+def test_panels(shape, is_native):
+    """Many rows, whose panels have several columns and depths, and short dot products."""
+    rows, terms, columns = shape
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(rows, terms)), rng.normal(size=(terms, columns))
+    out = np.full((rows, columns), np.nan)
+    functions = products
+    if is_native:
+        pytest.importorskip("numba")
+        functions = types.SimpleNamespace(**{
+            name: functions_of(f"""
+from nnlite.compiled.products import {name}
+import numpy as np
+real = np.float64
+
+
+def call(a, b, out):
+    {name}(a, b, out)
+""", True)["call"]
+            for name in ("matmul", "dot_rows", "dot_columns")
+        })  # fmt: skip
+    for name, left, right in (
+        ("matmul", a, b),
+        ("dot_rows", a, np.ascontiguousarray(b.T)),
+        ("dot_columns", np.ascontiguousarray(a.T), b),
+    ):
+        out[:] = np.nan
+        getattr(functions, name)(left, right, out)
+        assert_allclose(out, np.einsum("ik,kj->ij", a, b), rtol=0, atol=1e-12)
 
 
 def test_matmul_without_terms():
