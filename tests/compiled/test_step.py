@@ -243,6 +243,17 @@ def test_groups_tied_and_frozen_parameters():
     assert_same_state(model, twin)
 
 
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5])
+def test_a_step_of_a_frozen_model_returns_the_loss(max_grad_norm):
+    model, compiled, twin, _ = both(OPTIMIZERS["Adam"], max_grad_norm=max_grad_norm)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    x, labels = next(batches(1))
+    assert compiled(x, labels) == pytest.approx(nn.CrossEntropy()(twin(x), labels))
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_array_equal(one.data, other.data)
+
+
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
