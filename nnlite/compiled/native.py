@@ -384,7 +384,11 @@ def _cached_file(source: str) -> str | None:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)
         path = os.path.join(folder, f"nnlite_{digest[:24]}.py")
-        with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+        # Anything may stand in a damaged file.
+        with (
+            contextlib.suppress(FileNotFoundError),
+            open(path, encoding="utf-8", errors="replace") as file,
+        ):
             if file.read() == source:
                 return path
         _sweep(folder)

@@ -64,8 +64,8 @@ def test_source_and_machine_code_are_kept(folder):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("ending", ["*.nbc", "*.nbi"])
-@pytest.mark.parametrize("content", [b"", b"nonsense"])
+@pytest.mark.parametrize("ending", ["*.nbc", "*.nbi", "*.py"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\xff\x00 no text"])
 def test_a_damaged_file_is_replaced(folder, ending, content):
     call()
     for path in folder.rglob(ending):
@@ -73,7 +73,7 @@ def test_a_damaged_file_is_replaced(folder, ending, content):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert call() == [0, 2, 4]
-    assert all(path.read_bytes() != content for path in folder.rglob("*.nb?"))
+    assert all(path.read_bytes() != content for path in folder.rglob(ending))
     assert len(list(folder.rglob("*.nbc"))) == 1
 
 
