@@ -124,7 +124,7 @@ class LossProgram(Program):
             later = [line for part in parts[index + 1 :] for line in part]
             results = handed_on(parts[index], [*later, end, *commits])
             name, doc = f"gradients_{index}", "Return what the functions after this one need."
-            self.define(name, known, [*parts[index], returned(results)], doc)
+            self.define(name, known, [*parts[index], *returned(results)], doc)
             self._stages.append(_Stage(name, results, names))
             known = list(dict.fromkeys([*known, *results]))
         results = handed_on(parts[-1], commits)

@@ -313,7 +313,7 @@ class ModelProgram(Program):
         self.returns_new = not self._returned
         returns = self._shaped(outputs, self._returned)
         known = [*given, *self._results.names]
-        self.define("predict", known, [*lines, returned(returns)], "Return the output.")
+        self.define("predict", known, [*lines, *returned(returns)], "Compute the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
         can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
         self._divided_from = samples_to_divide(code) if can_split else math.inf
@@ -322,20 +322,20 @@ class ModelProgram(Program):
         variables = [x for x in variables if x not in self._memory.lines]
         variables = self._memory.add_parts(variables, lines)
         known = [*given, *self._memory.names]
-        doc = "Return the output, and what backward needs."
-        self.define("forward", known, [*lines, returned([*returns, *variables])], doc)
+        doc = "Compute the output, and what backward needs."
+        self.define("forward", known, [*lines, *returned([*returns, *variables])], doc)
         known = [*grads, *known, *variables]
         lines = [*code.backward]
         input_grads = [Value(name, x.shape) for name, x in zip(names, differentiated, strict=True)]
         self._input_grads = Memory(code)
         self._returned_grads = self._input_grads.add_results(input_grads, lines)
         lines = [*self._memory.unpacked(lines), *lines]
-        lines.append(returned(self._shaped(input_grads, self._returned_grads)))
-        doc = "Return dL/d(input), for dL/d(output)."
+        lines += returned(self._shaped(input_grads, self._returned_grads))
+        doc = "Compute the gradients of the inputs and of the parameters."
         self.define("backward", [*known, *self._input_grads.names], lines, doc)
         code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
         code.write_backward(outputs, grads, [])
-        lines = [*self._memory.unpacked(code.backward), *code.backward] or ["pass"]
+        lines = [*self._memory.unpacked(code.backward), *code.backward]
         self.define("backward_parameters", known, lines, "Compute the parameters' gradients.")
         self.finish(f"Compiled {model.label}")
 
@@ -603,6 +603,6 @@ def write_forward(
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
 
 
-def returned(names: list[str]) -> str:
-    """Return the statement that returns a tuple of variables."""
-    return f"return {', '.join(names)}," if names else "pass"
+def returned(names: list[str]) -> list[str]:
+    """Return the statement that returns a tuple of variables, if there are any."""
+    return [f"return {', '.join(names)},"] if names else []

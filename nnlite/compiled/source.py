@@ -46,6 +46,7 @@ real = np.{dtype}
 # not, so that the two are told apart however they are called.
 _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
+_CODE_OR_TEXT = re.compile(r"[^'#]+|'[^'\n]*'|#[^\n]*|'")
 # Arguments of the functions, and what their module defines.
 _RESERVED = re.compile(
     r"n|x\d*|x_\w*[^\W_]|target|sample_weight|grad(_\d+)?|group\d+_\w*[^\W_]|loss|real|np|math|view|part|"
@@ -483,8 +484,13 @@ class Code:
                     f"compile: the form of {self.label} reads {name!r}, which it has not assigned; "
                     f"names that its backward shares with its forward are those of code.name"
                 )
+        return _CODE_OR_TEXT.sub(self._with_final_names, text)
+
+    def _with_final_names(self, part: re.Match[str]) -> str:
+        """Return a part of a statement; variables in comments and strings are words."""
+        renamed = {} if part[0][0] in "'#" else self._renamed
         return _WORD.sub(
-            lambda word: word[2] if word[1] else self._renamed.get(word[2], word[2]), text
+            lambda word: word[2] if word[1] else renamed.get(word[2], word[2]), part[0]
         )
 
     def _unique(self, name: str) -> Name:

@@ -433,6 +433,15 @@ def test_variables_of_a_form_cannot_clash_with_other_names():
     assert values[0] == values[1]
 
 
+def test_comments_and_messages_keep_their_words():
+    model = nn.Linear(3, 3)  # whose loss has a variable `norm`, as the clipping has
+    optimizer = nn.SGD(model.parameters(), lr=0.1)
+    step = nn.compile(model, nn.CrossEntropy(), optimizer, max_grad_norm=2.0, native=False)
+    step(np.zeros((2, 3), np.float32), np.array([0, 1]))
+    assert "# gradients of a norm above 2 are scaled to it" in step.source
+    assert "'clip_grad_norm: the norm of the gradients is not finite'" in step.source
+
+
 def test_a_backward_that_reads_a_variable_of_its_forward_is_an_error():
     @form(Careless)
     def careless(layer, code, x):
