@@ -73,7 +73,9 @@ def _gelu(layer: nn.GELU) -> tuple[str, str]:
 
 def _power(layer: nn.Power) -> tuple[str, str]:
     exponent = layer.exponent
-    return f"x ** {_real(exponent)}", f"dy * {_real(exponent)} * x ** {_real(exponent - 1)}"
+    slope = f"dy * {_real(exponent)} * x ** {_real(exponent - 1)}"
+    # The formula would be 0 · inf at x = 0.
+    return f"x ** {_real(exponent)}", slope if exponent else "real(0)"
 
 
 FORMULAS: dict[type, Formulas] = {

@@ -142,7 +142,7 @@ class DividedEpochProgram(DividedStepProgram):
 
         def part_of(start: int, stop: int) -> dict[str, Any]:
             given = zip(self.code.kinds.items(), data.arrays, strict=True)
-            values = {name: flat(a[rows[start:stop]], dtype) for (name, dtype), a in given}
+            values = {name: flat(a.take(rows[start:stop], 0), dtype) for (name, dtype), a in given}
             return values | {
                 name: self._of_samples(array, name, n, start, stop) for name, array in drawn.items()
             }

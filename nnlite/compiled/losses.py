@@ -24,8 +24,11 @@ def _finite(code: Code, x: Value) -> None:
     code.fail_if("not finite", "the predictions are not finite")
 
 
-def _sum_of_weights(code: Code, weight: Value) -> Name:
-    """Write the sum of the sample weights, having checked them; return its name."""
+def _sum_of_weights(loss: Any, code: Code, weight: Value) -> Name:
+    """Write the sum of the sample weights, having checked them; return its name.
+
+    It may be 0 where the losses are not divided by it.
+    """
     total = code.name("total_weight")
     code(f"""
         {total}, valid = 0.0, True
@@ -33,8 +36,9 @@ def _sum_of_weights(code: Code, weight: Value) -> Name:
             valid &= {weight}[i] >= 0
             {total} += {weight}[i]
     """)
+    relation = "<=" if loss.reduction == "sum" else "<"
     code.fail_if(
-        f"not valid or not (0 < {total} < math.inf)",
+        f"not valid or not (0 {relation} {total} < math.inf)",
         "sample weights must be finite, not negative and not all zero",
     )
     return total
@@ -203,7 +207,7 @@ def _reduction(loss: Any, code: Code, shape: Shape, *weight: Value) -> tuple[str
     factor, samples = "", f"{shape[0]}"
     if weight:
         code.kinds[weight[0].name] = code.dtype
-        samples = f"{_sum_of_weights(code, weight[0])}"
+        samples = f"{_sum_of_weights(loss, code, weight[0])}"
         factor = f"{weight[0]}[i // ({places})] * "
     count = {"mean": f"{samples} * ({places})", "batchmean": samples, "sum": "1.0"}
     if loss.reduction != "sum":
@@ -260,7 +264,7 @@ def cross_entropy(
     if not log_scores and not logits:
         _check_distributions(code, scores.view(*sizes), classes, loops, at)
 
-    class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
+    class_weight, of_sample = _class_weight(loss, code), _sample_weight(loss, code, *weight)
 
     if has_labels:
         _check_labels(code, labels, classes, loss.ignore_index)
@@ -415,12 +419,12 @@ def _times(*factors: str) -> str:
     return " * ".join([factor for factor in factors if factor != "1.0"]) or "1.0"
 
 
-def _sample_weight(code: Code, *weight: Value) -> str:
+def _sample_weight(loss: Any, code: Code, *weight: Value) -> str:
     """Write the check of sample weights, if there are any; return the weight of sample i."""
     if not weight:
         return "1.0"
     code.kinds[weight[0].name] = code.dtype
-    _sum_of_weights(code, weight[0])
+    _sum_of_weights(loss, code, weight[0])
     return f"{weight[0]}[i]"
 
 
@@ -429,7 +433,7 @@ def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Val
     """ℓ = -w (1 - q)^γ log q for the probability q of the label; dx_j = s (p_j - [j = t])."""
     classes, places, loops, sizes, at = _layout(loss, scores)
     _check_scores(code, scores)
-    class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
+    class_weight, of_sample = _class_weight(loss, code), _sample_weight(loss, code, *weight)
     _check_labels(code, labels, classes, loss.ignore_index)
     p, slopes = code.new(scores.shape, "p"), code.new(labels.shape, "slopes")
     norm = code.name("norm")
@@ -486,7 +490,7 @@ def multi_margin(
     assert isinstance(classes, int)
     _finite(code, scores)
     _check_labels(code, labels, classes, None)
-    class_weight, of_sample = _class_weight(loss, code), _sample_weight(code, *weight)
+    class_weight, of_sample = _class_weight(loss, code), _sample_weight(loss, code, *weight)
     norm = code.name("norm")
     code(f"""
         a = {scores.view(n, classes)}

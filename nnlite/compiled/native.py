@@ -12,6 +12,7 @@ import functools
 import gc
 import glob
 import hashlib
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -338,7 +339,7 @@ def _numba() -> Any:
     """Return Numba, which knows the functions that the source calls."""
     try:
         import numba
-        import scipy.linalg.cython_blas  # noqa: F401 - of Numba's matrix products
+        import scipy  # noqa: F401 - whose BLAS computes Numba's matrix products
     except ImportError as error:
         raise ImportError(
             f"compile: {error.name} is not installed; use: pip install numba scipy"
@@ -366,7 +367,7 @@ def _register() -> None:
             if _is_routine(routine) and _place_of(routine) == place:
                 _let_numba_call(routine)
     lowering.register()
-    _use_one_blas_thread()
+    _load_blas()
     _keep_freed_memory()
     _registered = True
 
@@ -444,13 +445,30 @@ def _warn(error: Exception) -> None:
         )
 
 
-def _use_one_blas_thread() -> None:
-    """Let SciPy's OpenBLAS, which computes the products, use the calling thread alone."""
+def _load_blas() -> None:
+    """Let SciPy's OpenBLAS compute the products, by the calling thread alone.
+
+    Numba imports `scipy.linalg` to find out whether there is a BLAS, which takes as long as the
+    import of Numba. So it finds the module of BLAS, loaded without its package. The first product
+    that BLAS computes imports the package.
+    """
     import ctypes
 
-    import scipy.linalg.cython_blas
+    import scipy
 
-    library = ctypes.CDLL(scipy.linalg.cython_blas.__file__)
+    name = "scipy.linalg.cython_blas"
+    folders = [os.path.join(folder, "linalg") for folder in scipy.__path__]
+    spec = importlib.machinery.PathFinder.find_spec(name, folders)
+    if name in sys.modules or spec is None or spec.loader is None:
+        module = importlib.import_module(name)
+    else:
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+            importlib.import_module("numba.np.arraymath")
+        finally:
+            del sys.modules[name]  # an import is to find its package first
+    library = ctypes.CDLL(module.__file__)
     for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads"):
         for suffix in ("", "64_", "_64"):
             setter = getattr(library, name + suffix, None)

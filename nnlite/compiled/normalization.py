@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Value, nest, product
+from .source import Code, Value, joined, nest, product
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
@@ -58,7 +59,10 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     moments = f"{mean}, {squares}, {count}, {float(layer.eps)!r}, {scale}"
     code(f"normalize_{kind}s({values}, {w}, {b}, {moments}, {y.view(*sizes)})")
     if training and layer.running_mean is not None:
-        _track(layer, code, mean, f"{squares}[j] / ({count}[0] - 1)")
+        tracked = code.buffer(layer, "num_batches_tracked")
+        momentum = f"1 / {tracked}[()]" if layer.momentum is None else repr(layer.momentum)
+        unbiased = f"{squares}[j] / ({count}[0] - 1)"
+        _track(layer, code, f"{mean}[j]", unbiased, momentum, f"{tracked}[()] += 1")
 
     def backward(dy: Value) -> None:
         sums, products = code.name("sums"), code.name("products")
@@ -86,18 +90,25 @@ def batch_norm(layer: Any, code: Code, x: Value) -> Any:
     return y, backward
 
 
-def _track(layer: Any, code: Code, mean: str, unbiased: str) -> None:
-    """Write the change of the running statistics towards those of the batch."""
-    running_mean, running_var, tracked = (
-        code.buffer(layer, name) for name in ("running_mean", "running_var", "num_batches_tracked")
-    )
-    momentum = f"1 / {tracked}[()]" if layer.momentum is None else repr(layer.momentum)
-    code.at_end(f"""
-        {tracked}[()] += 1
+def _track(
+    layer: Any, code: Code, mean: str, unbiased: str, momentum: str, counting: str = ""
+) -> None:
+    """Write the change of the running statistics towards those of feature j in this batch.
+
+    A batch with NaN, infinity or an overflow must not enter the statistics.
+    """
+    running_mean, running_var = (code.buffer(layer, f"running_{of}") for of in ("mean", "var"))
+    change = f"""
         for j in range({layer.num_features}):
-            {running_mean}[j] += ({momentum}) * ({mean}[j] - {running_mean}[j])
-            {running_var}[j] += ({momentum}) * ({unbiased} - {running_var}[j])
+            {running_mean}[j] += {momentum} * ({mean} - {running_mean}[j])
+            {running_var}[j] += {momentum} * ({unbiased} - {running_var}[j])
+    """
+    code.at_end(f"""
+        finite = True
+        for j in range({layer.num_features}):
+            finite &= math.isfinite(real({mean})) and math.isfinite(real({unbiased}))
     """)
+    code.at_end(f"if finite:\n{textwrap.indent(joined(counting, change), '    ')}")
 
 
 @form(nn.LayerNorm)
@@ -226,7 +237,10 @@ def _group_norm(layer: Any, groups: int, code: Code, x: Value) -> Any:
                     out[i, j, k] = normal[i, j, k]{factor}{shift}
     """)
     if code.is_training(layer) and getattr(layer, "running_mean", None) is not None:
-        _track_mean(layer, code, mean, variance, count)
+        code.is_by_sample = False
+        of_feature = f"[j::{layer.num_features}].mean()"
+        unbiased = f"{variance}{of_feature} * {count} / ({count} - 1)"
+        _track(layer, code, f"{mean}{of_feature}", unbiased, repr(layer.momentum))
 
     def backward(dy: Value) -> None:
         code(f"flow, normal = {dy.view(*view)}, {normalized.view(*view)}")
@@ -268,21 +282,6 @@ def _group_norm(layer: Any, groups: int, code: Code, x: Value) -> Any:
             """)
 
     return y, backward
-
-
-def _track_mean(layer: Any, code: Code, mean: Value, variance: Value, count: str) -> None:
-    """Write the change of the running statistics towards the means of those of the samples."""
-    code.is_by_sample = False
-    running_mean, running_var = (
-        code.buffer(layer, name) for name in ("running_mean", "running_var")
-    )
-    momentum, part = repr(layer.momentum), f"[j::{layer.num_features}].mean()"
-    code.at_end(f"""
-        for j in range({layer.num_features}):
-            unbiased = {variance}{part} * {count} / ({count} - 1)
-            {running_mean}[j] += {momentum} * ({mean}{part} - {running_mean}[j])
-            {running_var}[j] += {momentum} * (unbiased - {running_var}[j])
-    """)
 
 
 @form(nn.RMSNorm)

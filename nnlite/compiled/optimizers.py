@@ -85,7 +85,7 @@ class Update:
             f"if not math.isfinite(np.dot(group{i}_grad, group{i}_grad)):\n    return False"
             for i in range(len(self.kept))
         ]
-        self.lines = [] if max_norm is None else _clipping(len(runs), max_norm)
+        self.lines = _clipping(len(runs), max_norm) if max_norm and runs else []
         title = f"\n# {type(optimizer).__name__}"
         for index, run in enumerate(runs):
             arrays = [*optimizer.state_names, "value", "grad", "kept"]

@@ -292,6 +292,7 @@ class ModelProgram(Program):
     Attributes
     ----------
     inputs, outputs : list of Value
+        Without masks, of which there are no gradients.
     returns_new : bool
         Whether no output can be a view of an input or of a parameter.
     """
@@ -301,7 +302,7 @@ class ModelProgram(Program):
     ) -> None:
         code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=True)
         super().__init__(code, native)
-        self.inputs, self.outputs = inputs, outputs
+        self.inputs, self.outputs = inputs[: _inputs_with_gradients(model)], outputs
         given = [*batch.names, *code.per_call]
         grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
         differentiated = [x for x in inputs if x.needs_grad]
@@ -597,10 +598,21 @@ def write_forward(
     values = call_values(code, given, n)
     inputs, others = values[: batch.positional], values[batch.positional :]
     if input_grads:
-        inputs = [Value(x.name, x.shape, needs_grad=code.kinds[x.name].kind == "f") for x in inputs]
+        first = inputs[: _inputs_with_gradients(model)]
+        is_float = {x.name: code.kinds[x.name].kind == "f" for x in first}
+        inputs = [Value(x.name, x.shape, is_float.get(x.name, False)) for x in inputs]
     by_keyword = dict(zip(batch.keywords, others, strict=True))
     output = code.apply(model, "", *inputs, **by_keyword)
     return code, inputs, list(output) if isinstance(output, tuple) else [output]
+
+
+def _inputs_with_gradients(model: nn.Layer) -> int | None:
+    """Return the number of inputs before the masks, or None if the model takes no masks."""
+    if isinstance(model, nn.MultiheadAttention):
+        return 3
+    if isinstance(model, nn.TransformerEncoderLayer):
+        return 1
+    return 2 if isinstance(model, nn.TransformerDecoderLayer) else None
 
 
 def returned(names: list[str]) -> list[str]:

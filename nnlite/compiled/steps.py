@@ -75,7 +75,9 @@ class StepProgram(LossProgram):
         return grads | self._update.arrays
 
     def places(self) -> list[tuple[Any, str]]:
-        return [*super().places(), *((p, "grad") for p in self.code.trained.values())]
+        # Those that are frozen, or of another model, are to have no gradient.
+        parameters = dict.fromkeys([*self.code.trained.values(), *self._optimizer.parameters()])
+        return [*super().places(), *((parameter, "grad") for parameter in parameters)]
 
     def _parts_of_flat_arrays(self) -> dict[str, str]:
         """Return the statements by which arrays are parts of those that the optimizer moves.

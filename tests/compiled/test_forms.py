@@ -156,6 +156,33 @@ def test_a_layer_in_evaluation(case):
     assert_same_layers(layer, compiled, case.inputs(rng, 4), rng, np.float64)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm1d(3), (4, 3)),
+        (nn.BatchNorm2d(3, momentum=None), (4, 3, 2, 2)),
+        (nn.InstanceNorm1d(3, track_running_stats=True), (4, 3, 5)),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_a_batch_that_overflows_does_not_enter_the_running_statistics(layer, shape, value):
+    layer = copy.deepcopy(layer)
+    before = {name: array.copy() for name, array in layer.state_dict().items()}
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    x.flat[7] = value
+    with np.errstate(all="ignore"):
+        nn.compile(layer, native=False)(x)
+    for name, array in layer.state_dict().items():
+        assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_the_gradient_of_a_power_of_0_is_0_at_0_too():
+    compiled = nn.compile(nn.Power(0.0), native=False)
+    assert compiled(np.array([[0.0, 2.0]])).tolist() == [[1.0, 1.0]]
+    assert compiled.backward(np.ones((1, 2))).tolist() == [[0.0, 0.0]]
+
+
 RECURRENT = {
     "RNN": lambda: nn.RNN(3, 4, bidirectional=True, rng=0),
     "LSTM": lambda: nn.LSTM(3, 4, num_layers=2, truncate=2, rng=0),
@@ -243,6 +270,16 @@ def test_a_loss_as_plain_python(case, weighted):
         loss(prediction, target, *weights)
     )
     assert_allclose(model["shift"].weight.grad, prediction * loss.backward(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["CrossEntropy", "Focal", "MultiMargin", "MeanSquaredError"])
+def test_a_sum_of_losses_may_have_weights_of_0_alone(name):
+    loss = getattr(nn, name)("sum")
+    numbers = np.random.default_rng(0).normal(size=(4, 3))
+    target = numbers if name == "MeanSquaredError" else np.array([0, 1, 2, 0])
+    model = nn.Linear(3, 3, rng=0).astype(np.float64)
+    assert nn.compile(model, loss, native=False)(numbers, target, np.zeros(4)) == 0
+    assert all(not parameter.grad.any() for parameter in model.parameters())
 
 
 OF_SEVERAL = {

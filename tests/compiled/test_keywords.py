@@ -53,6 +53,22 @@ def test_the_masks_of_attention():
     assert_same(layer, compiled, X, None, None, ~MASK, need_weights=False)
 
 
+@pytest.mark.parametrize(
+    ("layer", "inputs", "by_keyword"),
+    [
+        (nn.MultiheadAttention(4, 2), (X, X, X, ~MASK, BIAS), {}),
+        (nn.MultiheadAttention(4, 2), (X, X, X), {"key_padding_mask": ~MASK}),
+        (nn.TransformerEncoderLayer(4, 2, 3), (X, BIAS), {}),
+        (nn.TransformerEncoderLayer(4, 2, 3), (X,), {"src_mask": BIAS}),
+        (nn.TransformerDecoderLayer(4, 2, 3), (X, X, BIAS), {}),
+        (nn.TransformerDecoderLayer(4, 2, 3), (X, X), {"tgt_mask": BIAS, "memory_mask": BIAS > 1}),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_masks_have_no_gradients(layer, inputs, by_keyword):
+    assert_same(*both(layer.eval()), *inputs, **by_keyword)
+
+
 def test_an_input_is_not_taken_for_the_mask_of_the_call_before():
     layer, compiled = both(nn.MultiheadAttention(4, 1, rng=0))
     x, other = RNG.normal(size=(2, 2, 4, 4)).astype(np.float32)

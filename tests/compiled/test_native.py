@@ -341,6 +341,35 @@ def test_numba_is_imported_by_the_first_compile_alone():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+@pytest.mark.parametrize("is_imported_before", [False, True])
+def test_scipy_linalg_is_imported_by_the_first_product_of_blas(is_imported_before):
+    """Its library is the same before and after it."""
+    script = f'''
+import sys
+import numpy as np
+if {is_imported_before}:
+    import scipy.linalg.cython_blas
+from nnlite.compiled.native import functions_of
+source = """
+import numpy as np
+def product(a, b, out, is_wanted):
+    if is_wanted:
+        np.dot(a, b, out)
+"""
+a, b, out = np.arange(6.0).reshape(2, 3), np.ones((3, 2)), np.empty((2, 2))
+if not {is_imported_before}:
+    functions_of("def one():\\n    return 1", True)["one"]()
+    assert "scipy.linalg" not in sys.modules
+product = functions_of(source, True)["product"]
+product(a, b, out, True)
+assert out.tolist() == [[3, 3], [12, 12]]
+import scipy.linalg.cython_blas
+np.testing.assert_allclose(scipy.linalg.inv([[2.0]]), 0.5)
+assert "sgemm" in scipy.linalg.cython_blas.__pyx_capi__
+'''
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_batch_size_is_free():
     model = nn.compile(nn.Sequential(nn.Linear(3, 2), nn.Softmax()))
     model(np.zeros((4, 3), np.float32))

@@ -243,6 +243,33 @@ def test_groups_tied_and_frozen_parameters():
     assert_same_state(model, twin)
 
 
+def test_a_step_clears_gradients_that_are_not_its_own():
+    frozen, outside = nn.Linear(6, 4, rng=0), nn.Parameter([1.0])
+    frozen.bias.requires_grad = False
+    step = nn.compile(
+        frozen, nn.CrossEntropy(), nn.SGD([*frozen.parameters(), outside], lr=0.1), native=False
+    )
+    x, labels = np.ones((4, 6), np.float32), np.array([0, 1, 2, 3])
+    for _ in range(3):
+        step(x, labels)
+        assert frozen.bias.grad is None
+        assert outside.grad is None
+        assert outside.data == 1
+        frozen.bias.grad = np.ones(4)
+        outside.accumulate([1.0])
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.5])
+def test_a_step_of_a_frozen_model_returns_the_loss(max_grad_norm):
+    model, compiled, twin, _ = both(OPTIMIZERS["Adam"], max_grad_norm=max_grad_norm)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    x, labels = next(batches(1))
+    assert compiled(x, labels) == pytest.approx(nn.CrossEntropy()(twin(x), labels))
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_array_equal(one.data, other.data)
+
+
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize(
     ("change", "message"),
