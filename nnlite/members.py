@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -52,10 +53,14 @@ def replaced(value: Any, kind: type[Member], function: Callable[[Member], Any]) 
     """Return `value`, with each member of type `kind` replaced by ``function(member)``."""
     if isinstance(value, kind):
         return function(value)
-    if type(value) in (list, tuple):
-        return type(value)(replaced(item, kind, function) for item in value)
-    if type(value) is dict:
-        return {key: replaced(item, kind, function) for key, item in value.items()}
+    if type(value) is tuple or hasattr(value, "_make"):  # of a NamedTuple
+        items = [replaced(item, kind, function) for item in value]
+        return tuple(items) if type(value) is tuple else value._make(items)
+    if isinstance(value, (list, dict)):  # a copy is of the same class, such as OrderedDict
+        twin: Any = copy.copy(value)
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            twin[key] = replaced(item, kind, function)
+        return twin
     return value
 
 

@@ -6,9 +6,10 @@ import copy
 import pickle
 import re
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -1127,6 +1128,29 @@ def test_tied_ties_layers_in_nested_lists_and_dicts() -> None:
     assert twin.members[0][0] is not ensemble.members[0][0]
     assert twin.members[0][0].weight is ensemble.members[0][0].weight
     assert twin.members[1]["second"].bias is ensemble.members[1]["second"].bias
+
+
+class Pair(NamedTuple):
+    first: nn.Layer
+    second: nn.Layer
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        OrderedDict(first=nn.Linear(2, 1), second=nn.Linear(2, 1)),
+        Pair(nn.Linear(2, 1), nn.Linear(2, 1)),
+    ],
+    ids=["OrderedDict", "NamedTuple"],
+)
+def test_tied_ties_layers_in_other_classes_of_dicts_and_tuples(members: Any) -> None:
+    ensemble: Any = Ensemble(2)
+    ensemble.members = members
+    twin = ensemble.tied()
+    assert type(twin.members) is type(members)
+    for layer, other in zip(ensemble.children(), twin.children(), strict=True):
+        assert layer is not other
+        assert layer.weight is other.weight
 
 
 def test_an_argument_that_a_layer_does_not_keep_shows_as_dots() -> None:

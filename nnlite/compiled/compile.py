@@ -485,7 +485,7 @@ def _check(batch: Batch, model: nn.Layer, loss: nn.Layer | None = None) -> Made:
         raise
     finally:
         for other in twin.layers():
-            del vars(other)["forward"]  # which ends a cycle of references
+            vars(other).pop("forward", None)  # which ends a cycle of references
     return made
 
 
