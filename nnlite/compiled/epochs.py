@@ -12,6 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
+from .parts import in_parts
 from .programs import Batch, flat
 from .pruning import pruned
 from .source import BATCH, Value, fixed, function, nest, product, used
@@ -57,15 +58,16 @@ class EpochProgram(StepProgram):
         ]
         lines.append(code.resolved("\n".join(record)))
         body = pruned("\n".join(lines))
-        loop = [f"for {batch!s} in range({losses!s}.size):\n{textwrap.indent(body, '    ')}"]
-        loop.append("return True")
         per_call = used(code.per_call, lines)
         arguments = [str(a) for a in (size, order, made, numbers, losses, outputs, *data)]
-        arguments += per_call
-        bound = used([*code.arrays, *self.bindings()], loop)
+        bound = used([*code.arrays, *self.bindings()], [body])
+        arguments += [*per_call, *bound]
+        parts, body = in_parts("steps", [*arguments, str(batch)], body)
+        loop = [f"for {batch!s} in range({losses!s}.size):\n{textwrap.indent(body, '    ')}"]
+        loop.append("return True")
         doc = "Make steps with the batches of the samples in `order`, as long as they are finite."
         self._arguments["steps"] = per_call, bound
-        self._texts.append(function("steps", [*arguments, *bound], loop, doc))
+        self._texts += [*parts, function("steps", arguments, loop, doc)]
         kind = type(self._optimizer).__name__
         self.finish(f"Training of {model.label} with {loss.label} and {kind}")
 

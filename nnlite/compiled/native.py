@@ -161,6 +161,10 @@ def _compiled(module: types.ModuleType, name: str, types: tuple[Any, ...], cache
         for routine, place in ROUTINES.items():
             if hasattr(module, routine):
                 _link(place, routine, np.dtype(module.real), cache)
+        inlined = _numba().extending.register_jitable(error_model="numpy", fastmath=_FAST)
+        for part, function in vars(module).items():
+            if inspect.isfunction(function) and part[0] == "_":
+                inlined(function)
         return _dispatcher(getattr(module, name), types, cache, is_routine=False)
 
 

@@ -19,6 +19,7 @@ from ..modes import current
 from ..parameter import rooms_for_grads, take_grads
 from .memory import Memory
 from .native import functions_of, interruption_of
+from .parts import in_parts
 from .pruning import pruned
 from .source import (
     BATCH,
@@ -116,12 +117,14 @@ class Program:
 
         A call has the arrays of the names `given`, and then `numbers`.
         """
-        lines = [pruned("\n".join(lines))]
-        taken = used(dict.fromkeys(given), lines)
-        bound = used(self.bound_names(), lines)
+        text = pruned("\n".join(lines))
+        taken = used(dict.fromkeys(given), [text])
+        bound = used(self.bound_names(), [text])
         self._arguments[name] = taken, bound
         self._taken[name] = None if taken == list(given) else _picker(map([*given].index, taken))
-        self._texts.append(function(name, ["n", *taken, *numbers, *bound], lines, doc))
+        arguments = ["n", *taken, *numbers, *bound]
+        parts, text = in_parts(name, arguments, text)
+        self._texts += [*parts, function(name, arguments, [text], doc)]
 
     def finish(self, title: str) -> None:
         """Make the functions that were defined callable."""

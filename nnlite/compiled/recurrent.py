@@ -170,11 +170,16 @@ def recurrent(
             _Run(layer, code, x, y, index, direction, initial, mask, final)
             for direction in range(directions)
         ]
-        for run in runs:
+        several = layer.num_layers * directions > 1
+        titles = [f"layer {index}{', reverse' * direction}" for direction in range(directions)]
+        passes = list(zip(titles if several else [""], runs, strict=True))
+        for title, run in passes:
+            code.subtitle(title)
             run.forward()
 
-        def backward(dy: Value, runs: list[_Run] = runs) -> None:
-            for run in runs:
+        def backward(dy: Value, passes: list[tuple[str, _Run]] = passes) -> None:
+            for title, run in passes:
+                code.subtitle(title)
                 run.backward(dy)
 
         code.tape(y, backward)

@@ -250,6 +250,16 @@ class Code:
         self.arrays[name] = layer, attribute
         return name
 
+    def subtitle(self, text: str) -> None:
+        """Append a comment: here a part of the layer, or of its backward, begins.
+
+        Without a text there is no such part.
+        """
+        if text:
+            is_backward = self._lines is self.backward
+            title = f"{self._path}: {self.label}" if self._path and not is_backward else self.label
+            self._lines.append(f"\n# {title}, {text}{', backward' if is_backward else ''}")
+
     def constant(self, number: float) -> Value:
         """Return a scalar."""
         value = Value(self.name("constant"), ())
@@ -484,14 +494,7 @@ class Code:
                     f"compile: the form of {self.label} reads {name!r}, which it has not assigned; "
                     f"names that its backward shares with its forward are those of code.name"
                 )
-        return _CODE_OR_TEXT.sub(self._with_final_names, text)
-
-    def _with_final_names(self, part: re.Match[str]) -> str:
-        """Return a part of a statement; variables in comments and strings are words."""
-        renamed = {} if part[0][0] in "'#" else self._renamed
-        return _WORD.sub(
-            lambda word: word[2] if word[1] else renamed.get(word[2], word[2]), part[0]
-        )
+        return renamed(text, self._renamed)
 
     def _unique(self, name: str) -> Name:
         unique, count = name, 1
@@ -599,10 +602,16 @@ def stages(lines: list[str]) -> tuple[list[list[str]], list[tuple[str, ...]]]:
 
 def handed_on(before: list[str], after: list[str]) -> list[str]:
     """Return the variables that statements assign, and others after them read."""
+    _, read = assigned_and_read("\n".join(after))
+    stored = names_of("\n".join(before))[0]
+    return [name for name in dict.fromkeys(stored) if name in read]
+
+
+def assigned_and_read(text: str) -> tuple[set[str], set[str]]:
+    """Return the variables that statements assign in any case, and those that they read before."""
     reader = _Reader()
-    reader.visit(ast.parse("\n".join(after)))
-    assigned = names_of("\n".join(before))[0]
-    return [name for name in dict.fromkeys(assigned) if name in reader.read]
+    reader.visit(ast.parse(text))
+    return reader.assigned, reader.read
 
 
 class _Reader(ast.NodeVisitor):
@@ -610,12 +619,12 @@ class _Reader(ast.NodeVisitor):
 
     def __init__(self) -> None:
         self.read: set[str] = set()
-        self._assigned: set[str] = set()
+        self.assigned: set[str] = set()
 
     def visit_Name(self, node: ast.Name) -> None:
         if isinstance(node.ctx, ast.Store):
-            self._assigned.add(node.id)
-        elif node.id not in self._assigned:
+            self.assigned.add(node.id)
+        elif node.id not in self.assigned:
             self.read.add(node.id)
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -625,13 +634,40 @@ class _Reader(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         self.visit(node.value)
-        if isinstance(node.target, ast.Name) and node.target.id not in self._assigned:
+        if isinstance(node.target, ast.Name) and node.target.id not in self.assigned:
             self.read.add(node.target.id)
         self.visit(node.target)
 
     def visit_For(self, node: ast.For) -> None:
-        for part in (node.iter, node.target, *node.body):
+        self.visit(node.iter)
+        before = set(self.assigned)
+        for part in (node.target, *node.body):
             self.visit(part)
+        self.assigned = before  # there may be no turn
+
+    def visit_If(self, node: ast.If) -> None:
+        self.visit(node.test)
+        before = set(self.assigned)
+        ends = []
+        for branch in (node.body, node.orelse):
+            self.assigned = set(before)
+            for part in branch:
+                self.visit(part)
+            ends.append(self.assigned)
+        self.assigned = ends[0] & ends[1]
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Return statements with other names of variables, and without the marks of final ones.
+
+    Variables in comments and strings are words.
+    """
+
+    def replaced(part: re.Match[str]) -> str:
+        known = {} if part[0][0] in "'#" else names
+        return _WORD.sub(lambda word: word[2] if word[1] else known.get(word[2], word[2]), part[0])
+
+    return _CODE_OR_TEXT.sub(replaced, text)
 
 
 @functools.lru_cache(4096)
