@@ -475,7 +475,7 @@ def _load_blas() -> None:
             spec.loader.exec_module(module)
             importlib.import_module("numba.np.arraymath")
         finally:
-            del sys.modules[name]  # an import is to find its package first
+            sys.modules.pop(name, None)  # an import is to find its package first
     library = ctypes.CDLL(module.__file__)
     for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads"):
         for suffix in ("", "64_", "_64"):

@@ -63,8 +63,8 @@ def in_parts(name: str, known: Sequence[str], text: str) -> tuple[list[str], str
         sections.append(end)
     variables, layers = set(known), []
     for index, section in enumerate(sections):
+        layers.append(_as_function(section, variables, sections[index + 1 :]))
         variables |= set(names_of(section)[0])
-        layers.append(_as_function(section, sections[index + 1 :], variables))
     times = Counter(layer.text for layer in layers if layer)
     names: dict[str, str] = {}
     functions, statements = [], []
@@ -84,30 +84,40 @@ def in_parts(name: str, known: Sequence[str], text: str) -> tuple[list[str], str
     return functions, "\n".join(statements)
 
 
-def _as_function(section: str, later: list[str], variables: set[str]) -> _Layer | None:
-    """Return the statements of a layer as a function, or None if they have to stay in another."""
+def _as_function(section: str, variables: set[str], later: list[str]) -> _Layer | None:
+    """Return the statements of a layer as a function, or None if they have to stay in another.
+
+    `variables` are those that there are before, and `later` the statements that follow.
+    """
     title = _TITLE.match(section)
     if not title or any(isinstance(node, ast.Return) for node in ast.walk(ast.parse(section))):
         return None
-    results = handed_on([section], later)
-    assigned, read = assigned_and_read(section)
-    order = re.findall(r"\w+", section[title.end() :])
-    needed = read | (set(results) - assigned)
-    arguments = [word for word in dict.fromkeys(order) if word in needed & variables]
-    stored, loaded = (set(names) for names in names_of(section))
-    common: dict[str, str] = {}
-    taken = loaded - variables
-    for word in dict.fromkeys(order):
-        if word in arguments or word in stored:
-            stem = word if word == "n" else re.sub(r"_?\d+", "", word).strip("_") or "value"
-            free, count = stem, 1
-            while free in taken or keyword.iskeyword(free):
-                count += 1
-                free = f"{stem}_{count}"
-            common[word] = free
-            taken.add(free)
-    statements = re.sub(r"# .*\n", "", section[title.end() :])
-    lines = [renamed(statements, common)]
+    text = re.sub(r"# .*\n", "", section[title.end() :])
+    results = handed_on([text], later)
+    assigned, read = assigned_and_read(text)
+    needed = variables & (read | (set(results) - assigned))
+    stored, loaded = map(set, names_of(text))
+    words = list(dict.fromkeys(re.findall(r"\w+", text)))
+    names = _common_names(
+        [word for word in words if word in needed | stored], loaded - needed - stored
+    )
+    lines = [renamed(text, names)]
     if results:
-        lines.append(f"return {', '.join(common[word] for word in results)}")
-    return _Layer(arguments, results, [common[word] for word in arguments], "\n".join(lines))
+        lines.append(f"return {', '.join(map(names.__getitem__, results))}")
+    arguments = [word for word in words if word in needed]
+    parameters = list(map(names.__getitem__, arguments))
+    return _Layer(arguments, results, parameters, "\n".join(lines))
+
+
+def _common_names(variables: list[str], taken: set[str]) -> dict[str, str]:
+    """Return names that do not tell of a particular layer: ``weight_3`` becomes ``weight``."""
+    taken, names = {*taken, *keyword.kwlist}, {}
+    for variable in variables:
+        stem = re.sub(r"_?\d+", "", variable).strip("_") or "value"
+        count, name = 1, stem
+        while name in taken:
+            count += 1
+            name = f"{stem}_{count}"
+        names[variable] = name
+        taken.add(name)
+    return names

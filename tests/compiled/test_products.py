@@ -50,6 +50,7 @@ def test_panels(shape, is_native):
     functions = products
     if is_native:
         pytest.importorskip("numba")
+        pytest.importorskip("scipy")
         functions = types.SimpleNamespace(**{
             name: functions_of(f"""
 from nnlite.compiled.products import {name}
