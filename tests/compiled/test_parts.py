@@ -66,7 +66,7 @@ def test_a_step_in_parts(name):
 
 
 @pytest.mark.usefixtures("shortest")
-@pytest.mark.parametrize("name", ["perceptron", "recurrent"])
+@pytest.mark.parametrize("name", ["perceptron", "residual"])
 def test_a_step_in_parts_as_machine_code(name):
     pytest.importorskip("numba")
     pytest.importorskip("scipy")
