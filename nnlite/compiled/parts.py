@@ -8,13 +8,14 @@ function of their own, which is compiled once.
 from __future__ import annotations
 
 import ast
+import itertools
 import keyword
 import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .source import assigned_and_read, function, handed_on, names_of, renamed
+from .source import assigned_and_read, function, names_of, renamed
 
 # Lines of a function from which on it is divided, and of a layer that is like no other one.
 _LONG, _LONG_LAYER = 250, 50
@@ -29,6 +30,8 @@ class _Layer(NamedTuple):
 
     Attributes
     ----------
+    title, kind : str
+        The layer with its path in the model, and the name of its class.
     arguments, results : list of str
         The variables that a call is given, and those that it assigns.
     parameters : list of str
@@ -37,6 +40,8 @@ class _Layer(NamedTuple):
         The statements of the function, whose names are those of no particular layer.
     """
 
+    title: str
+    kind: str
     arguments: list[str]
     results: list[str]
     parameters: list[str]
@@ -49,7 +54,7 @@ def in_parts(name: str, known: Sequence[str], text: str) -> tuple[list[str], str
     Parameters
     ----------
     name : str
-        That of the function whose statements they are.
+        Name of the function.
     known : sequence of str
         The variables that there are before the first statement.
     text : str
@@ -61,10 +66,7 @@ def in_parts(name: str, known: Sequence[str], text: str) -> tuple[list[str], str
     sections = re.split(rf"\n(?={_COMMENT})", start if end.startswith("return") else text)
     if end.startswith("return"):
         sections.append(end)
-    variables, layers = set(known), []
-    for index, section in enumerate(sections):
-        layers.append(_as_function(section, variables, sections[index + 1 :]))
-        variables |= set(names_of(section)[0])
+    layers = _as_functions(sections, set(known))
     times = Counter(layer.text for layer in layers if layer)
     names: dict[str, str] = {}
     functions, statements = [], []
@@ -72,41 +74,51 @@ def in_parts(name: str, known: Sequence[str], text: str) -> tuple[list[str], str
         if layer is None or (times[layer.text] == 1 and section.count("\n") < _LONG_LAYER):
             statements.append(section)
             continue
-        title = _TITLE.match(section)
-        assert title is not None
         if layer.text not in names:
-            names[layer.text] = f"_{name}_{title[2].lower()}_{len(names) + 1}"
-            doc = f"{title[1]}, or one like it."
+            names[layer.text] = f"_{name}_{layer.kind.lower()}_{len(names) + 1}"
+            doc = f"{layer.title}, or one like it."
             functions.append(function(names[layer.text], layer.parameters, [layer.text], doc))
         call = f"{names[layer.text]}({', '.join(layer.arguments)})"
         returned = f"{', '.join(layer.results)} = " if layer.results else ""
-        statements.append(f"{title[0]}{returned}{call}")
+        statements.append(f"{_COMMENT}{layer.title}\n{returned}{call}")
     return functions, "\n".join(statements)
 
 
-def _as_function(section: str, variables: set[str], later: list[str]) -> _Layer | None:
-    """Return the statements of a layer as a function, or None if they have to stay in another.
+def _as_functions(sections: list[str], known: set[str]) -> list[_Layer | None]:
+    """Return the statements of each layer as a function, or None if they have to stay in another.
 
-    `variables` are those that there are before, and `later` the statements that follow.
+    `known` are the variables that there are before the first statement.
     """
+    stored = [set(names_of(section)[0]) for section in sections]
+    before = itertools.accumulate(stored[:-1], set.union, initial=known)
+    layers: list[_Layer | None] = []
+    later: set[str] = set()  # the variables that later statements read
+    for section, variables in reversed(list(zip(sections, before, strict=True))):
+        assigned, read = assigned_and_read(section)
+        layers.append(_as_function(section, assigned, read, variables, later))
+        later = read | (later - assigned)
+    return layers[::-1]
+
+
+def _as_function(
+    section: str, assigned: set[str], read: set[str], variables: set[str], later: set[str]
+) -> _Layer | None:
     title = _TITLE.match(section)
     if not title or any(isinstance(node, ast.Return) for node in ast.walk(ast.parse(section))):
         return None
     text = re.sub(r"# .*\n", "", section[title.end() :])
-    results = handed_on([text], later)
-    assigned, read = assigned_and_read(text)
+    stored, loaded = names_of(text)
+    results = [variable for variable in dict.fromkeys(stored) if variable in later]
     needed = variables & (read | (set(results) - assigned))
-    stored, loaded = map(set, names_of(text))
+    own = needed.union(stored)
     words = list(dict.fromkeys(re.findall(r"\w+", text)))
-    names = _common_names(
-        [word for word in words if word in needed | stored], loaded - needed - stored
-    )
+    names = _common_names([word for word in words if word in own], set(loaded) - own)
     lines = [renamed(text, names)]
     if results:
         lines.append(f"return {', '.join(map(names.__getitem__, results))}")
     arguments = [word for word in words if word in needed]
     parameters = list(map(names.__getitem__, arguments))
-    return _Layer(arguments, results, parameters, "\n".join(lines))
+    return _Layer(title[1], title[2], arguments, results, parameters, "\n".join(lines))
 
 
 def _common_names(variables: list[str], taken: set[str]) -> dict[str, str]:
