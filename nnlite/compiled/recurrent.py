@@ -170,16 +170,11 @@ def recurrent(
             _Run(layer, code, x, y, index, direction, initial, mask, final)
             for direction in range(directions)
         ]
-        several = layer.num_layers * directions > 1
-        titles = [f"layer {index}{', reverse' * direction}" for direction in range(directions)]
-        passes = list(zip(titles if several else [""], runs, strict=True))
-        for title, run in passes:
-            code.subtitle(title)
+        for run in runs:
             run.forward()
 
-        def backward(dy: Value, passes: list[tuple[str, _Run]] = passes) -> None:
-            for title, run in passes:
-                code.subtitle(title)
+        def backward(dy: Value, runs: list[_Run] = runs) -> None:
+            for run in runs:
                 run.backward(dy)
 
         code.tape(y, backward)
@@ -274,6 +269,8 @@ class _Run:
         self.code, self.x, self.y = code, x, y
         self.cell = CELLS[type(layer)](layer)
         self.index = index * (2 if layer.bidirectional else 1) + direction
+        self.is_alone = layer.num_layers == 1 and not layer.bidirectional
+        self.title = f"layer {index}{', reverse' if direction else ''}"
         self.initial, self.mask, self.final = initial, mask, final
         self.truncate = layer.truncate
         batch, length, features = x.shape
@@ -313,6 +310,8 @@ class _Run:
     def forward(self) -> None:
         code, cell, size, batch = self.code, self.cell, self.size, self.batch
         columns = self.columns
+        if not self.is_alone:
+            code.subtitle(self.title)
         code(f"""
             {columns} = np.empty(({self.length + 1}, {self.terms}, {batch}), real)
             {self.sums} = np.empty(({self.length}, {self.rows}, {batch}), real)
@@ -360,6 +359,8 @@ class _Run:
 
     def backward(self, dy: Value) -> None:
         code, size, batch = self.code, self.size, self.batch
+        if not self.is_alone:
+            code.subtitle(self.title)
         # The gradients of the state after a step; `direct` comes to that of h.
         arrays = [f"d_{name}" for name in self.states]
         if self.has_direct:

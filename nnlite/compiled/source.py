@@ -251,14 +251,14 @@ class Code:
         return name
 
     def subtitle(self, text: str) -> None:
-        """Append a comment: here a part of the layer, or of its backward, begins.
+        """Append a comment: here a part of the layer, or of its backward, begins."""
+        ending = ", backward" if self._lines is self.backward else ""
+        self._lines.append(f"\n# {self._title}, {text}{ending}")
 
-        Without a text there is no such part.
-        """
-        if text:
-            is_backward = self._lines is self.backward
-            title = f"{self._path}: {self.label}" if self._path and not is_backward else self.label
-            self._lines.append(f"\n# {title}, {text}{', backward' if is_backward else ''}")
+    @property
+    def _title(self) -> str:
+        """The layer with its path in the model."""
+        return f"{self._path}: {self.label}" if self._path else self.label
 
     def constant(self, number: float) -> Value:
         """Return a scalar."""
@@ -341,8 +341,7 @@ class Code:
         """
         if self._needs_grad:
             outputs = output if isinstance(output, tuple) else (output,)
-            title = f"{self._path}: {self.label}" if self._path else self.label
-            self._tape.append((title, outputs, backward))
+            self._tape.append((self._title, outputs, backward))
 
     def apply(self, layer: nn.Layer, path: str, *inputs: Value, **by_keyword: Value) -> Any:
         """Write the forward of a layer, and keep its backward; return its output."""
@@ -355,7 +354,7 @@ class Code:
                 raise TypeError(f"compile: {layer.label} has no compiled form with {name}=")
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):
-            self._lines.append(f"\n# {path}: {layer.label}" if path else f"\n# {layer.label}")
+            self._lines.append(f"\n# {self._title}")
         taped = len(self._tape)
         output, backward = backward_of(form(layer, self, *inputs, **by_keyword))
         outputs = output if isinstance(output, tuple) else (output,)
