@@ -464,18 +464,18 @@ def _load_blas() -> None:
 
     import scipy
 
-    name = "scipy.linalg.cython_blas"
+    blas = "scipy.linalg.cython_blas"
     folders = [os.path.join(folder, "linalg") for folder in scipy.__path__]
-    spec = importlib.machinery.PathFinder.find_spec(name, folders)
-    if name in sys.modules or spec is None or spec.loader is None:
-        module = importlib.import_module(name)
+    spec = importlib.machinery.PathFinder.find_spec(blas, folders)
+    if blas in sys.modules or spec is None or spec.loader is None:
+        module = importlib.import_module(blas)
     else:
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        module = sys.modules[blas] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
             importlib.import_module("numba.np.arraymath")
         finally:
-            sys.modules.pop(name, None)  # an import is to find its package first
+            sys.modules.pop(blas, None)  # an import is to find its package first
     library = ctypes.CDLL(module.__file__)
     for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads"):
         for suffix in ("", "64_", "_64"):

@@ -10,8 +10,8 @@ from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
 # Multiply-adds from which on BLAS's copies of both operands pay.
 _LARGE = 60_000_000
-# Multiply-adds of a product that is not too small for BLAS. A dot product in a tile ends with the
-# sum of the elements of a vector, which takes as long as BLAS takes to copy so many numbers.
+# BLAS computes no product of fewer multiply-adds. In a tile, a dot product ends with the sum of the
+# elements of a vector. The second number is the time of that sum, in numbers that BLAS could copy.
 _SMALL, _SUM = 50_000, 6
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
 # rows of b are a multiple of these bytes long: they take each other's place in the cache.
