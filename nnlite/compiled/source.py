@@ -379,7 +379,7 @@ class Code:
                 f"or the output and a function that writes the backward; got {outputs!r:.80}"
             )
         given = {x.name for x in inputs}
-        if has_no_backward and self._needs_grad and not given >= {y.name for y in outputs}:
+        if has_no_backward and any(y.needs_grad and y.name not in given for y in outputs):
             raise TypeError(
                 f"compile: the form of {self.label} returns no function that writes the backward"
             )

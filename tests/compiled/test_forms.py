@@ -509,6 +509,20 @@ def test_a_form_with_a_fault_is_named(returned, error, message):
         nn.compile(model, native=False)(np.ones((1, 2), np.float32))
 
 
+def test_a_graph_may_return_its_input_and_what_has_no_gradient():
+    embedding = nn.Embedding(5, 3, rng=0)
+    embedding.weight.requires_grad = False
+    nodes = {"e": (embedding, "i"), "u": (nn.Unsqueeze(1), "x")}
+    compiled = nn.compile(nn.Graph(nodes, ("x", "i"), ("e", "u")), native=False)
+    x, i = np.ones((2, 3), np.float32), np.array([4, 1])
+    e, u = compiled(x, i)
+    assert_array_equal(e, embedding.weight.data[i])
+    assert_array_equal(u, x[:, None])
+    dx, di = compiled.backward((None, 2 * u))
+    assert_array_equal(dx, 2 * x)
+    assert di is None
+
+
 class Half(nn.Layer):
     """A layer that returns the first half of the features."""
 
