@@ -14,7 +14,7 @@ from typing import Any
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, counted_axis, nest, product
+from .source import Code, Size, Value, counted_axis, nest, number, product
 
 Formulas = Callable[[Any], tuple[str, str]]
 
@@ -183,8 +183,8 @@ def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
 @form(nn.GLU)
 def glu(layer: nn.GLU, code: Code, x: Value) -> Any:
     """Y = a σ(b) for the halves a, b of x; da = dy σ(b), db = dy a σ(b) (1 - σ(b))."""
-    axis = counted_axis(code, layer.dim, x.shape)
-    half = int(x.shape[axis]) // 2
+    axis = counted_axis(layer.dim, x.shape)
+    half = number(x.shape[axis]) // 2
     before, behind = product(x.shape[:axis]), product(x.shape[axis + 1 :])
     y = code.new((*x.shape[:axis], half, *x.shape[axis + 1 :]))
     halves, whole = (before, half, behind), (before, 2, half, behind)

@@ -12,7 +12,7 @@ import nnlite as nn
 from ..engine.arrays import Array
 from ..engine.gather import border
 from .forms import form
-from .source import Code, Shape, Size, Value, fixed, nest, product
+from .source import Code, Shape, Size, Value, nest, number, numbers, product
 from .windows import plus, to_maxima
 
 # ---- values at chosen positions ----
@@ -20,7 +20,7 @@ from .windows import plus, to_maxima
 
 def gathered(code: Code, x: Value, axis: int, positions: Array, t: Array | None = None) -> Value:
     """Write y_i = x_k along an axis, or (1 - t) x_k + t x_(k+1), and keep its backward."""
-    size = int(x.shape[axis])
+    size = number(x.shape[axis])
     before, behind = product(x.shape[:axis]), product(x.shape[axis + 1 :])
     shape: Shape = (*x.shape[:axis], len(positions), *x.shape[axis + 1 :])
     y = code.new(shape)
@@ -56,7 +56,7 @@ def gathered(code: Code, x: Value, axis: int, positions: Array, t: Array | None 
 def repeating_pad(layer: Any, code: Code, x: Value) -> Value:
     """Write each axis with its border, one after the other."""
     for axis, (before, after) in enumerate(layer.borders(), start=2):
-        x = gathered(code, x, axis, border(layer.mode, int(x.shape[axis]), before, after))
+        x = gathered(code, x, axis, border(layer.mode, number(x.shape[axis]), before, after))
     return x
 
 
@@ -66,7 +66,7 @@ def constant_pad(layer: Any, code: Code, x: Value) -> Any:
     borders = layer.borders()
     letters = ("h", "w")[-len(borders) :]
     sizes = [
-        before + int(size) + after
+        before + number(size) + after
         for size, (before, after) in zip(x.shape[2:], borders, strict=True)
     ]
     y = code.new((*x.shape[:2], *sizes))
@@ -89,7 +89,7 @@ def upsample(layer: nn.Upsample, code: Code, x: Value) -> Value:
     """Write the columns, then the rows."""
     rank = len(x.shape) - 2
     for axis in reversed(range(2, len(x.shape))):
-        x = gathered(code, x, axis, *layer.positions(axis - 2, rank, int(x.shape[axis])))
+        x = gathered(code, x, axis, *layer.positions(axis - 2, rank, number(x.shape[axis])))
     return x
 
 
@@ -97,7 +97,7 @@ def upsample(layer: nn.Upsample, code: Code, x: Value) -> Value:
 def pixel_shuffle(layer: nn.PixelShuffle, code: Code, x: Value) -> Any:
     """Y[n, c, h r + i, w r + j] = x[n, c r² + i r + j, h, w]."""
     r = layer.upscale_factor
-    batch, channels, height, width = (x.shape[0], *map(int, x.shape[1:]))
+    batch, channels, height, width = (x.shape[0], *numbers(x.shape[1:]))
     y = code.new((batch, channels // r**2, height * r, width * r))
     planes = product((batch, channels // r**2))
     inner, outer = (planes, r, r, height, width), (planes, height, r, width, r)
@@ -118,7 +118,7 @@ def pixel_shuffle(layer: nn.PixelShuffle, code: Code, x: Value) -> Any:
 
 def _windows(layer: Any, code: Code, x: Value) -> tuple[Shape, tuple[Size, ...], str]:
     """Return the output's shape, that of a plane as an image, and the loops over a window."""
-    shape = fixed(x.shape, 1)
+    shape = (1, *numbers(x.shape[1:]))
     windows = layer.windows(shape)
     outputs: Shape = (*x.shape[:2], *map(len, windows))
     image: tuple[Size, ...] = (product(x.shape[:2]), *((1,) * (4 - len(shape))), *x.shape[2:])

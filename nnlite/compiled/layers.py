@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ import nnlite as nn
 from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
-from .source import Code, Shape, Size, Value, counted_axis, fixed, product
+from .source import Code, Shape, Size, Value, counted_axis, fixed, numbers, product
 
 
 @form(nn.Linear)
@@ -117,7 +118,7 @@ def dropped(code: Code, x: Value, p: float, draw: Callable[[int], Array]) -> Any
 
 def lines_along(code: Code, shape: Shape, dim: int) -> tuple[str, Size, str]:
     """Return the sizes before, of and behind the axis `dim`, as text."""
-    axis = counted_axis(code, dim, shape)
+    axis = counted_axis(dim, shape)
     return product(shape[:axis]), shape[axis], product(shape[axis + 1 :])
 
 
@@ -209,7 +210,7 @@ def reshape(layer: nn.Reshape, code: Code, x: Value) -> Value:
     """Every value is a flat array already."""
     sizes = layer.shape
     if -1 in sizes:
-        rest = int(np.prod([int(size) for size in x.shape[1:]]))
+        rest = math.prod(numbers(x.shape[1:]))
         sizes = tuple(rest // -int(np.prod(sizes)) if size == -1 else size for size in sizes)
     return x.with_shape((x.shape[0], *sizes))
 

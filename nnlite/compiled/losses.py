@@ -12,7 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Name, Shape, Size, Value, joined, nest, product
+from .source import Code, Name, Shape, Size, Value, joined, nest, number, product
 
 
 def _finite(code: Code, x: Value) -> None:
@@ -371,8 +371,7 @@ def _layout(loss: Any, scores: Value) -> tuple[int, str, dict[str, Size], list[S
     at : callable
     """
     dim = 1 if loss.dim == 1 else len(scores.shape) - 1
-    classes = scores.shape[dim]
-    assert isinstance(classes, int)
+    classes = number(scores.shape[dim])
     places = product((*scores.shape[1:dim], *scores.shape[dim + 1 :]))
     if places == "1":
         return classes, places, {"i": scores.shape[0]}, [scores.shape[0], classes], "[i, {}]".format
@@ -486,8 +485,7 @@ def multi_margin(
     loss: nn.MultiMargin, code: Code, scores: Value, labels: Value, *weight: Value
 ) -> Any:
     """ℓ = w Σ_{j≠t} max(margin - x_t + x_j, 0)^p / C."""
-    n, classes = scores.shape
-    assert isinstance(classes, int)
+    n, classes = scores.shape[0], number(scores.shape[1])
     _finite(code, scores)
     _check_labels(code, labels, classes, None)
     class_weight, of_sample = _class_weight(loss, code), _sample_weight(loss, code, *weight)

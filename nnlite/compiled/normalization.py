@@ -16,7 +16,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Value, joined, nest, product
+from .source import Code, Value, joined, nest, number, product
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)
@@ -201,7 +201,7 @@ def group_norm(layer: nn.GroupNorm, code: Code, x: Value) -> Any:
 
 def _group_norm(layer: Any, groups: int, code: Code, x: Value) -> Any:
     """Dx = (h - Σ h / M - x̂ Σ h x̂ / M) / √(σ² + eps) with h = weight dy; M is a group's size."""
-    channels, places = int(x.shape[1]) // groups, product(x.shape[2:])
+    channels, places = number(x.shape[1]) // groups, product(x.shape[2:])
     rows = product((x.shape[0], groups))
     view = rows, channels, places
     count = f"({channels} * {places})"

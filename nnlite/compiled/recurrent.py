@@ -29,7 +29,7 @@ from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
 from .layers import dropped
-from .source import Code, Name, Size, Value, fixed, joined, nest, product, used
+from .source import Code, Name, Size, Value, fixed, joined, nest, number, product, used
 from .windows import plus
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
@@ -274,8 +274,8 @@ class _Run:
         self.initial, self.mask, self.final = initial, mask, final
         self.truncate = layer.truncate
         batch, length, features = x.shape
-        self.batch, self.length, self.size = batch, int(length), layer.hidden_size
-        self.features = int(features)
+        self.batch, self.length, self.size = batch, number(length), layer.hidden_size
+        self.features = number(features)
         self.rows = len(self.cell.sums) * self.size
         self.terms = self.size + layer.bias + self.features
         gates, one = self.cell.gates, 1 if layer.bias else 0

@@ -9,7 +9,7 @@ import nnlite as nn
 from ..layers.embedding import sinusoids
 from ..layers.shape import filled
 from .forms import form
-from .source import Code, Size, Value, counted_axis, fixed, nest, product
+from .source import Code, Size, Value, counted_axis, fixed, nest, number, product
 
 
 @form(nn.Squeeze)
@@ -29,8 +29,8 @@ def unsqueeze(layer: nn.Unsqueeze, code: Code, x: Value) -> Value:
 @form(nn.Unflatten)
 def unflatten(layer: nn.Unflatten, code: Code, x: Value) -> Value:
     """Every value is a flat array already."""
-    axis = counted_axis(code, layer.dim, x.shape)
-    sizes = filled(layer.unflattened_size, int(x.shape[axis])) or ()
+    axis = counted_axis(layer.dim, x.shape)
+    sizes = filled(layer.unflattened_size, number(x.shape[axis])) or ()
     return x.with_shape((*x.shape[:axis], *sizes, *x.shape[axis + 1 :]))
 
 
@@ -56,8 +56,8 @@ def permute(layer: nn.Permute, code: Code, x: Value) -> Any:
 @form(nn.Slice)
 def slice_(layer: nn.Slice, code: Code, x: Value) -> Any:
     """Copy a part along an axis; the gradient of the rest is 0."""
-    axis = counted_axis(code, layer.dim, x.shape)
-    places = range(int(x.shape[axis]))[layer.start : layer.stop : layer.step]
+    axis = counted_axis(layer.dim, x.shape)
+    places = range(number(x.shape[axis]))[layer.start : layer.stop : layer.step]
     y = code.new((*x.shape[:axis], len(places), *x.shape[axis + 1 :]))
     _copy(code, axis, x, y, places)
 
@@ -72,9 +72,9 @@ def slice_(layer: nn.Slice, code: Code, x: Value) -> Any:
 @form(nn.Split)
 def split(layer: nn.Split, code: Code, x: Value) -> Any:
     """Copy the parts along an axis."""
-    axis = counted_axis(code, layer.dim, x.shape)
+    axis = counted_axis(layer.dim, x.shape)
     parts, start = [], 0
-    for size in layer.sections(int(x.shape[axis])):
+    for size in layer.sections(number(x.shape[axis])):
         y = code.new((*x.shape[:axis], size, *x.shape[axis + 1 :]))
         _copy(code, axis, x, y, range(start, start + size))
         parts.append((y, range(start, start + size)))
@@ -91,7 +91,7 @@ def split(layer: nn.Split, code: Code, x: Value) -> Any:
 @form(nn.Concatenate)
 def concatenate(layer: nn.Concatenate, code: Code, *inputs: Value) -> Any:
     """Copy the inputs side by side."""
-    axis = counted_axis(code, layer.dim, inputs[0].shape)
+    axis = counted_axis(layer.dim, inputs[0].shape)
     return _joined(code, axis, inputs)
 
 
@@ -105,7 +105,7 @@ def stack(layer: nn.Stack, code: Code, *inputs: Value) -> Any:
 
 
 def _joined(code: Code, axis: int, inputs: Any) -> Any:
-    sizes = [int(x.shape[axis]) for x in inputs]
+    sizes = [number(x.shape[axis]) for x in inputs]
     shape = inputs[0].shape
     y = code.new((*shape[:axis], sum(sizes), *shape[axis + 1 :]))
     places = [range(sum(sizes[:k]), sum(sizes[: k + 1])) for k in range(len(sizes))]

@@ -519,17 +519,28 @@ def _parts_of(layer: nn.Layer) -> list[tuple[str, Any]]:
     return [*parts, *methods_of(layer).items()]
 
 
-def counted_axis(code: Code, dim: int, shape: Shape) -> int:
-    """Return the axis `dim` counted from the first, if its size is a number.
+def number(size: Size) -> int:
+    """Return a size that has to be a number of the source.
 
     Raises
     ------
     FixedBatchError
-        If it is the axis of the batch.
+        If it depends on the batch size.
     """
-    axis = dim % len(shape)
-    if shape[axis] == BATCH and code.n_is_free:
+    if isinstance(size, str):
         raise FixedBatchError
+    return size
+
+
+def numbers(sizes: Shape) -> tuple[int, ...]:
+    """Return sizes that have to be numbers of the source, as `number` does."""
+    return tuple(map(number, sizes))
+
+
+def counted_axis(dim: int, shape: Shape) -> int:
+    """Return the axis `dim` counted from the first, if its size is a `number`."""
+    axis = dim % len(shape)
+    number(shape[axis])
     return axis
 
 

@@ -460,3 +460,37 @@ def test_small_variables_of_a_backward_share_an_array(width):
     assert_allclose(compiled(x), model(x), rtol=1e-4)
     assert_allclose(compiled.backward(grad), model.backward(grad), rtol=1e-4, atol=1e-5)
     assert ("y_1 = part(kept, 0, n * 4)" in compiled.source) == (width == 4)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropy(), nn.Focal(), nn.MultiMargin()], ids=str)
+def test_a_batch_may_have_a_class_for_each_sample(loss):
+    nodes = {
+        "first": (nn.Linear(4, 3, rng=0), "x"),
+        "second": (nn.Linear(5, 3, rng=1), "y"),
+        "columns": (nn.Permute(1, 0), "second"),
+        "scores": (nn.MatMul(), "first", "columns"),
+    }
+    model = nn.Graph(nodes, ("x", "y"))
+    gradients = nn.compile(model, loss, native=False)
+    rng = np.random.default_rng(0)
+    for n in (4, 6, 4):
+        x, y = (rng.normal(size=(n, size)).astype(np.float32) for size in (4, 5))
+        w, v = (model[name].weight.data for name in ("first", "second"))
+        b, c = (model[name].bias.data for name in ("first", "second"))
+        expected = loss((x @ w.T + b) @ (y @ v.T + c).T, np.arange(n))
+        assert gradients((x, y), np.arange(n)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.LSTM(3, 2, rng=0), nn.AvgPool1d(2), nn.ReflectionPad1d(1), nn.Reshape(2, -1),
+     nn.Upsample(scale_factor=2), nn.AdaptiveAvgPool1d(2)],
+    ids=str,
+)  # fmt: skip
+def test_an_axis_of_features_may_be_as_long_as_the_batch(layer):
+    model = nn.Graph({"sum": (nn.Add(), "x", "bias"), "y": (layer, "sum")}, ("x", "bias"))
+    compiled = nn.compile(model, native=False)
+    rng, bias = np.random.default_rng(0), np.arange(3, dtype=np.float32)
+    for n in (2, 3, 4):
+        x = rng.normal(size=(n, 4, 1)).astype(np.float32)
+        assert_allclose(compiled(x, bias), layer(x + bias), rtol=1e-5)
