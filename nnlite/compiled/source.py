@@ -203,6 +203,7 @@ class Code:
         self._gradients: dict[str, Value] = {}
         self._parameters: dict[int, Value] = {}
         self._parameter_grads: dict[str, str] = {}
+        self._users: dict[str, set[str]] = {}  # of each of these parameters: titles of layers
         self._taken: set[str] = set()
         self._variables: set[str] = set()
         self._renamed: dict[str, str] = {}
@@ -242,6 +243,7 @@ class Code:
             if parameter.requires_grad:
                 grad = self._parameter_grads[value.name] = self._unique(f"d_{value.name!s}")
                 self.trained[grad] = parameter
+        self._users.setdefault(value.name, set()).add(self._title)
         return value
 
     def buffer(self, layer: nn.Layer, attribute: str, stem: str = "") -> Name:
@@ -426,7 +428,9 @@ class Code:
 
         The gradients of the outputs are arrays of the names `grads`. Return the names of those of
         the inputs that have any. With `of_part`, they are those of the loss of the whole batch.
+        Parameters of layers that no gradient reaches have none.
         """
+        reached = set()
         self._lines = self.backward
         for y, grad in zip(outputs, grads, strict=True):
             self.pass_gradient(y, Value(grad, y.shape))
@@ -434,12 +438,15 @@ class Code:
             if results and not any(y.name in self._gradients for y in results):
                 continue
             self.label, self._renamed = title, {}
+            reached.add(title)
             self._lines.append(f"\n# {title}, backward")
             backward(*[self._grad_or_zeros(y) for y in results])
             if of_part and not results and self.divisor and self._gradients:
                 self._scale_part()
         for name, part in self._parameter_grads.items():
-            if name not in self._gradients:
+            if reached.isdisjoint(self._users[name]):
+                del self.trained[part]
+            elif name not in self._gradients:
                 self(f"{part}[:] = 0")
         return [self._grad_or_zeros(x).name for x in inputs if x.needs_grad]
 

@@ -259,6 +259,30 @@ def test_a_step_clears_gradients_that_are_not_its_own():
         outside.accumulate([1.0])
 
 
+@pytest.mark.parametrize("kind", ["model", "gradients", "step"])
+def test_parameters_that_no_gradient_reaches_stay_as_they_are(kind):
+    heads = {"used": (nn.Linear(3, 2, rng=0), "x"), "unused": (nn.Linear(3, 2, rng=1), "x")}
+    inner = nn.Graph(heads, outputs=("used", "unused"))
+    model = nn.Graph({"heads": (inner, "x"), "y": (nn.Tanh(), "heads.used")})
+    loss, optimizer = nn.MeanSquaredError(), nn.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    parts = {"model": (), "gradients": (loss,), "step": (loss, optimizer)}[kind]
+    compiled = nn.compile(model, *parts, native=False)
+    before = copy.deepcopy(model.state_dict())
+    x, targets = np.ones((4, 3), np.float32), np.zeros((4, 2), np.float32)
+    if kind == "model":
+        loss(compiled(x), targets)
+        compiled.backward(loss.backward())
+    else:
+        compiled(x, targets)
+    if kind != "step":
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        is_used = "unused" not in name
+        assert (parameter.grad is not None) == is_used
+        assert (parameter.data != before[name]).all() == is_used
+    assert [*optimizer.state_dict()["state"]] == [0, 1]
+
+
 @pytest.mark.parametrize("max_grad_norm", [None, 0.5])
 def test_a_step_of_a_frozen_model_returns_the_loss(max_grad_norm):
     model, compiled, twin, _ = both(OPTIMIZERS["Adam"], max_grad_norm=max_grad_norm)
