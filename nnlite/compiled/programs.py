@@ -258,7 +258,7 @@ class Program:
     def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
         """Return the part of some of n samples of an argument, all of it if they share it."""
         code = self.code
-        if name in code.per_call and name not in code.divided:
+        if stop - start == n or (name in code.per_call and name not in code.divided):
             return array
         size = len(array) // n
         return array[start * size : stop * size]

@@ -494,3 +494,18 @@ def test_an_axis_of_features_may_be_as_long_as_the_batch(layer):
     for n in (2, 3, 4):
         x = rng.normal(size=(n, 4, 1)).astype(np.float32)
         assert_allclose(compiled(x, bias), layer(x + bias), rtol=1e-5)
+
+
+def test_samples_may_share_an_input_of_any_size():
+    nodes = {
+        "read": (nn.MultiheadAttention(4, 2, rng=0), "x", {"attn_mask": "mask"}),
+        "first": (nn.Slice(0, 1), "read"),
+        "y": (nn.Flatten(), "first"),
+    }
+    model, loss = nn.Graph(nodes, ("x", "mask")), nn.MeanSquaredError()
+    gradients = nn.compile(model, loss, native=False)
+    rng, mask = np.random.default_rng(0), np.triu(np.ones((5, 5), bool), 1)
+    for n in (2, 3, 5, 30):
+        x, targets = (rng.normal(size=(n, *size)).astype(np.float32) for size in ((5, 4), (4,)))
+        alone = model(x[:, :1], mask[:1, :1])  # what the first step can read
+        assert gradients((x, mask), targets) == pytest.approx(loss(alone, targets), rel=1e-5)
