@@ -204,7 +204,7 @@ def _reduction(loss: Any, code: Code, shape: Shape, *weight: Value) -> tuple[str
     There are as many losses as a value of this shape has elements.
     """
     places = product(shape[1:])
-    factor, samples = "", f"{shape[0]}"
+    factor, samples = "", product(shape[:1])
     if weight:
         code.kinds[weight[0].name] = code.dtype
         samples = f"{_sum_of_weights(loss, code, weight[0])}"

@@ -509,3 +509,17 @@ def test_samples_may_share_an_input_of_any_size():
         x, targets = (rng.normal(size=(n, *size)).astype(np.float32) for size in ((5, 4), (4,)))
         alone = model(x[:, :1], mask[:1, :1])  # what the first step can read
         assert gradients((x, mask), targets) == pytest.approx(loss(alone, targets), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gradients", "step"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_prediction_may_be_one_number_for_the_whole_batch(kind, reduction):
+    model, loss = nn.Sequential(nn.Linear(3, 2, rng=0), nn.Sum()), nn.MeanSquaredError(reduction)
+    parts = {"gradients": (), "step": (nn.SGD(model.parameters(), lr=0),)}[kind]
+    compiled = nn.compile(model, loss, *parts, native=False)
+    for n in (1, 4):
+        x = np.arange(3 * n, dtype=np.float32).reshape(n, 3)
+        error = model(x) - 0.5
+        assert compiled(x, np.array(0.5)) == pytest.approx(error**2, rel=1e-5)
+        assert_allclose(model[0].bias.grad, [2 * n * error] * 2, rtol=1e-5)
+        model.zero_grad()
