@@ -91,52 +91,47 @@ def test_backward_before_forward_is_an_error_that_says_so(
     assert not gradients(layer)
 
 
+# One test for all that may be wrong: a test takes longer to begin and end than to run.
+MISSHAPEN: dict[str, Callable[[Array], Array]] = {
+    "axis in front": lambda grad: grad[None],
+    "axis behind": lambda grad: grad[..., None],
+    "one sample": lambda grad: grad[:1],
+    "two batches": lambda grad: np.concatenate([grad, grad]),
+    "flat": lambda grad: grad.reshape(-1),
+    "row sums": lambda grad: grad.sum(axis=-1, keepdims=True),
+    "number": lambda grad: grad.sum(),
+}
+
+
 @every_layer
 @pytest.mark.parametrize("input_grad", [True, False])
-@pytest.mark.parametrize(
-    "misshapen",
-    [
-        lambda grad: grad[None],
-        lambda grad: grad[..., None],
-        lambda grad: grad[:1],
-        lambda grad: np.concatenate([grad, grad]),
-        lambda grad: grad.reshape(-1),
-        lambda grad: grad.sum(axis=-1, keepdims=True),
-        lambda grad: grad.sum(),
-    ],
-    ids=["axis in front", "axis behind", "one sample", "two batches", "flat", "row sums", "number"],
-)
 def test_a_gradient_of_the_wrong_shape_is_an_error_and_changes_nothing(
-    case: LayerCase,
-    misshapen: Callable[[Array], Array],
-    input_grad: bool,
-    rng: np.random.Generator,
+    case: LayerCase, input_grad: bool, rng: np.random.Generator
 ) -> None:
     layer = in_float64(case)
-    output = layer(*case.inputs(rng, 3))
-    grad = grad_like(output)
-    wrong = misshapen(grad)
-    if wrong.shape == grad.shape:
-        wrong = grad[..., None]
+    grad = grad_like(layer(*case.inputs(rng, 3)))
     for before in ({}, None):
         if before is None:
             layer.backward(grad)
             before = gradients(layer)
-        with pytest.raises(ValueError, match=named(layer) + ".*gradient.*shape"):
-            layer.backward(wrong, input_grad)
-        assert_same(gradients(layer), before, rtol=0, atol=0)
+        for misshapen in MISSHAPEN.values():
+            wrong = misshapen(grad)
+            if wrong.shape != grad.shape:
+                with pytest.raises(ValueError, match=named(layer) + ".*gradient.*shape"):
+                    layer.backward(wrong, input_grad)
+                assert_same(gradients(layer), before, rtol=0, atol=0)
 
 
 @every_layer
-@pytest.mark.parametrize("dtype", [np.int64, np.bool_, object, np.complex128])
 def test_a_gradient_that_is_not_of_floats_is_an_error_and_changes_nothing(
-    case: LayerCase, dtype: Any, rng: np.random.Generator
+    case: LayerCase, rng: np.random.Generator
 ) -> None:
     layer = in_float64(case)
     output = layer(*case.inputs(rng, 2))
-    with pytest.raises(TypeError, match=named(layer) + ".*gradient.*floats"):
-        layer.backward(np.ones(output.shape, dtype))
-    assert not gradients(layer)
+    for dtype in (np.int64, np.bool_, object, np.complex128):
+        with pytest.raises(TypeError, match=named(layer) + ".*gradient.*floats"):
+            layer.backward(np.ones(output.shape, dtype))
+        assert not gradients(layer)
 
 
 @every_layer
@@ -208,16 +203,17 @@ def test_every_gradient_agrees_with_central_differences(
 
 
 @every_float_layer
-@pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.bool_, object, np.complex64, "U3"])
 def test_an_input_that_is_not_of_floats_is_an_error_that_names_the_cure(
-    case: LayerCase, dtype: Any, rng: np.random.Generator
+    case: LayerCase, rng: np.random.Generator
 ) -> None:
     layer = in_float64(case)
     inputs = case.inputs(rng, 2)
-    for index, x in enumerate(inputs):
-        wrong = [*inputs[:index], np.ones(x.shape).astype(dtype), *inputs[index + 1 :]]
-        with pytest.raises(TypeError, match=named(layer) + r".*floats.*\.astype\(numpy\.float32\)"):
-            layer(*wrong)
+    cure = r".*floats.*\.astype\(numpy\.float32\)"
+    for dtype in (np.int64, np.uint8, np.bool_, object, np.complex64, "U3"):
+        for index, x in enumerate(inputs):
+            wrong = [*inputs[:index], np.ones(x.shape).astype(dtype), *inputs[index + 1 :]]
+            with pytest.raises(TypeError, match=named(layer) + cure):
+                layer(*wrong)
 
 
 @every_layer
@@ -434,25 +430,26 @@ MEMORY_LAYOUTS: dict[str, Callable[[Array], Any]] = {
 
 
 @every_layer
-@pytest.mark.parametrize("layout", MEMORY_LAYOUTS.values(), ids=MEMORY_LAYOUTS.keys())
 def test_results_do_not_depend_on_how_the_arrays_lie_in_memory(
-    case: LayerCase, layout: Callable[[Array], Any], rng: np.random.Generator
+    case: LayerCase, rng: np.random.Generator
 ) -> None:
-    layer, reference = in_float64(case), in_float64(case)
-    inputs = [layout(x) for x in case.inputs(rng, 3)]
-    output, expected = layer(*inputs), reference(*(np.array(x).tolist() for x in inputs))
-    assert type(output) is np.ndarray
-    assert output.dtype == np.dtype(np.float64)
-    assert_allclose(output, expected, rtol=1e-12)
-    grad = layout(grad_like(expected))
-    x_grads = as_tuple(layer.backward(grad))
-    expected_grads = as_tuple(reference.backward(np.array(grad).tolist()))
-    for x_grad, expected_grad in zip(x_grads, expected_grads, strict=True):
-        if expected_grad is not None:
-            assert type(x_grad) is np.ndarray
-            # Sums of another order differ more where they cancel.
-            assert_allclose(x_grad, expected_grad, rtol=1e-12, atol=1e-15)
-    assert_same(gradients(layer), gradients(reference))
+    given = case.inputs(rng, 3)
+    for kind, layout in MEMORY_LAYOUTS.items():
+        layer, reference = in_float64(case), in_float64(case)
+        inputs = [layout(x) for x in given]
+        output, expected = layer(*inputs), reference(*(np.array(x).tolist() for x in inputs))
+        assert type(output) is np.ndarray
+        assert output.dtype == np.dtype(np.float64)
+        assert_allclose(output, expected, rtol=1e-12, err_msg=kind)
+        grad = layout(grad_like(expected))
+        x_grads = as_tuple(layer.backward(grad))
+        expected_grads = as_tuple(reference.backward(np.array(grad).tolist()))
+        for x_grad, expected_grad in zip(x_grads, expected_grads, strict=True):
+            if expected_grad is not None:
+                assert type(x_grad) is np.ndarray
+                # Sums of another order differ more where they cancel.
+                assert_allclose(x_grad, expected_grad, rtol=1e-12, atol=1e-15, err_msg=kind)
+        assert_same(gradients(layer), gradients(reference))
 
 
 @pytest.mark.filterwarnings("ignore:the matrix subclass")
