@@ -73,7 +73,11 @@ def _binary(loss: nn.BinaryCrossEntropy, code: Code) -> tuple[str, str]:
             f"{no} * sigmoid(x) - {yes} * sigmoid(-x)",
         )
     p, q = f"max(x, {tiny})", f"max(real(1) - x, {tiny})"
-    return f"-({yes} * math.log({p}) + {no} * math.log({q}))", f"{no} / {q} - {yes} / {p}"
+    largest = f"real({float(np.finfo(code.dtype).max)!r})"
+    return (
+        f"-({yes} * math.log({p}) + {no} * math.log({q}))",
+        f"min(max({no} / {q} - {yes} / {p}, -{largest}), {largest})",
+    )
 
 
 def _output_weight(loss: nn.BinaryCrossEntropy, name: str, code: Code) -> str:

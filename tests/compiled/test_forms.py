@@ -271,6 +271,17 @@ def test_a_loss_as_plain_python(case, weighted):
     assert_allclose(model["shift"].weight.grad, prediction * loss.backward(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("target", [0.0, 1.0])
+@pytest.mark.parametrize("options", [{}, {"pos_weight": 9.0}, {"weight": 9.0}], ids=str)
+def test_a_probability_of_0_or_1_passes_no_gradient_to_a_sigmoid(options, target):
+    model = nn.Sequential(nn.Linear(1, 1, rng=0), nn.Sigmoid())
+    model[0].weight.data = [[800.0]]
+    loss = nn.BinaryCrossEntropy(from_logits=False, **options)
+    x = np.full((2, 1), 1 - 2 * target, np.float32)  # the probability is wrong
+    nn.compile(model, loss, native=False)(x, np.full((2, 1), target))
+    assert [*model[0].weight.grad, *model[0].bias.grad] == [0, 0]
+
+
 @pytest.mark.parametrize("name", ["CrossEntropy", "Focal", "MultiMargin", "MeanSquaredError"])
 def test_a_sum_of_losses_may_have_weights_of_0_alone(name):
     loss = getattr(nn, name)("sum")
