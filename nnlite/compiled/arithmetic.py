@@ -155,6 +155,8 @@ def matmul(layer: nn.MatMul, code: Code, a: Value, b: Value) -> Any:
     """Y = A B; dA = dY Bᵀ, dB = Aᵀ dY, summed over the stacks that broadcast."""
     a_shape = a.shape if len(a.shape) > 1 else (1, *a.shape)
     b_shape = b.shape if len(b.shape) > 1 else (*b.shape, 1)
+    if a_shape[-1] != b_shape[-2]:  # there are as many columns as samples
+        raise FixedBatchError
     stack = broadcast(a_shape[:-2], b_shape[:-2])
     rows, columns = a_shape[-2], b_shape[-1]
     shape = (

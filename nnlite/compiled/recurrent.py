@@ -153,6 +153,8 @@ def recurrent(
     Where the mask is False the state does not change, the output is 0, and the gradient of the
     state passes through.
     """
+    for state in initial:
+        number(state.shape[0])  # of layers: there may be as many samples
     batch, length = x.shape[:2]
     directions = 2 if layer.bidirectional else 1
     width = directions * layer.hidden_size

@@ -281,6 +281,25 @@ def test_a_model_that_mixes_samples_is_not_divided(layers):
     assert compiled._programs.latest.bounds(8) == [(0, 8)]
 
 
+def test_an_initial_state_of_as_many_layers_as_samples_is_not_divided():
+    model = nn.LSTM(3, 4, num_layers=2, bidirectional=True, rng=0).astype(np.float64).eval()
+    compiled = nn.compile(model, native=False)
+    rng = np.random.default_rng(0)
+    for n in (4, 3):
+        inputs = [rng.normal(size=size) for size in ((n, 5, 3), (4, n, 4), (4, n, 4))]
+        with nn.no_grad():
+            assert_allclose(compiled(*inputs), model(*inputs), rtol=1e-9)
+
+
+def test_a_matrix_of_as_many_rows_as_samples_is_not_divided():
+    compiled = nn.compile(nn.MatMul(), native=False)
+    rng = np.random.default_rng(0)
+    for n in (4, 3):
+        samples, matrix = rng.normal(size=(n, 2, 4)), rng.normal(size=(4, 5))
+        with nn.no_grad():
+            assert_allclose(compiled(samples, matrix), samples @ matrix, rtol=1e-9)
+
+
 def test_wrong_labels_in_one_part_change_nothing():
     model = mlp()
     before = model.state_dict()
