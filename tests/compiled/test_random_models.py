@@ -249,8 +249,7 @@ def test_in_single_precision(seed):
     check_single(seed)
 
 
-@pytest.mark.parametrize("seed", range(100, 102))
-def test_as_machine_code(seed):
+@pytest.mark.parametrize(("seed", "check"), [(100, check_double), (101, check_single)])
+def test_as_machine_code(seed, check):
     pytest.importorskip("numba")
-    check_double(seed, native=True)
-    check_single(seed, native=True)
+    check(seed, native=True)
