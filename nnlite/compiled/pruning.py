@@ -7,6 +7,7 @@ layers, from the parameters that are trained, and from what the function returns
 from __future__ import annotations
 
 import ast
+import functools
 
 # Functions that do no more than return a value.
 _PURE = {
@@ -46,6 +47,7 @@ class _Pruner:
     def __init__(self) -> None:
         self.edits: list[tuple[ast.stmt, str]] = []
         self._read_in_loop: set[str] = set()  # by this or the next turn of the loop, or after it
+        self._read = functools.cache(_read)  # a loop is gone through several times
 
     def prune(self, statements: list[ast.stmt], live: set[str]) -> set[str]:
         """Return the variables that are read from the first of the statements on."""
@@ -60,10 +62,10 @@ class _Pruner:
             return self._before_loop(statement, live)
         if isinstance(statement, ast.If):
             inner = self._before_parts(statement, live)
-            return live if inner is None else _read(statement.test) | inner
+            return live if inner is None else self._read(statement.test) | inner
         if isinstance(statement, ast.Continue):
             return self._read_in_loop
-        return live | _read(statement)
+        return live | self._read(statement)
 
     def _before_loop(self, loop: ast.For, live: set[str]) -> set[str]:
         outer, mark, inner = self._read_in_loop, len(self.edits), set[str]()
@@ -75,7 +77,7 @@ class _Pruner:
             del self.edits[mark:]  # once more, with what the next turn reads
             inner |= found - _set(loop)
         self._read_in_loop = outer
-        return live if found is None else live | inner | _read(loop.iter)
+        return live if found is None else live | inner | self._read(loop.iter)
 
     def _before_parts(self, statement: ast.For | ast.If, live: set[str]) -> set[str] | None:
         """Return what the parts of a statement read, or None if nothing of them is left."""
@@ -86,7 +88,7 @@ class _Pruner:
             return inner
         del self.edits[mark:]
         if any(id(each) not in gone for each in statement.orelse):
-            return live | _read(statement)
+            return live | self._read(statement)
         self.edits.append((statement, ""))
         return None
 
@@ -103,7 +105,7 @@ class _Pruner:
             sides = [", ".join(map(ast.unparse, side)) for side in zip(*kept, strict=True)]
             self.edits.append((statement, " = ".join(sides)))
         names = {to.id for to, _ in kept if isinstance(to, ast.Name)}
-        return (live - names).union(*[_read(to) | _read(of) for to, of in kept])
+        return (live - names).union(*[self._read(to) | self._read(of) for to, of in kept])
 
 
 def _is_superfluous(target: ast.expr, value: ast.expr, live: set[str]) -> bool:
@@ -120,6 +122,9 @@ def _set(loop: ast.For) -> set[str]:
 
 def _read(node: ast.AST) -> set[str]:
     """Return the variables that are read; those of ``x += 1`` are."""
-    names = [each for each in ast.walk(node) if isinstance(each, ast.Name)]
-    changed = [each.target for each in ast.walk(node) if isinstance(each, ast.AugAssign)]
-    return {each.id for each in names if isinstance(each.ctx, ast.Load) or each in changed}
+    names = set()
+    for each in ast.walk(node):
+        name = each.target if isinstance(each, ast.AugAssign) else each
+        if isinstance(name, ast.Name) and (name is not each or isinstance(name.ctx, ast.Load)):
+            names.add(name.id)
+    return names
