@@ -12,7 +12,9 @@ from nnlite.compiled.tiles import multiply, multiply_rows, strided
 _LARGE = 60_000_000
 # BLAS computes no product of fewer multiply-adds. In a tile, a dot product ends with the sum of the
 # elements of a vector. The second number is the time of that sum, in numbers that BLAS could copy.
-_SMALL, _SUM = 50_000, 6
+# BLAS also computes dot products with more multiply-adds for each number that it copies than the
+# third.
+_SMALL, _SUM, _OFTEN = 50_000, 6, 80
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
 # rows of b are a multiple of these bytes long: they take each other's place in the cache.
 _MANY, _SOME, _CONFLICT = 128, 32, 256
@@ -36,7 +38,8 @@ def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a bᵀ: the dot product of each row of `a` with each row of `b`."""
     rows, columns = out.shape
     work, copies = rows * b.size, a.size + b.size
-    if work > _LARGE or (work > _SMALL and _SUM * rows * columns > copies):
+    pays = _SUM * rows * columns > copies or work > _OFTEN * copies
+    if work > _LARGE or (work > _SMALL and pays):
         np.dot(a, b.T, out)
     else:
         multiply_rows(a, b, out, False)
