@@ -92,7 +92,7 @@ def compile(
 
     Parameters, buffers, gradients and the state of the optimizer are those of the objects at all
     times, so that everything else may be done between two steps as if nothing was compiled.
-    Errors are those of the uncompiled model, and nothing is changed then.
+    Errors are those of the uncompiled model, and no parameter, gradient or buffer is changed then.
 
     Examples
     --------
