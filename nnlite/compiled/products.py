@@ -31,7 +31,7 @@ def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
     elif len(a) == 1 or len(a) * b.size > _LARGE:
         np.dot(a, b, out)  # also of one row: BLAS reads the matrix from end to end
     else:
-        _multiply(a, a.shape, (a.shape[1], 1), b, out)
+        strided_product(a, a.shape[1], 1, b, out)
 
 
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -54,7 +54,7 @@ def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
     elif a.shape[1] * b.size > _LARGE:
         np.dot(a.T, b, out)
     else:
-        _multiply(a, (a.shape[1], len(a)), (1, a.shape[1]), b, out)
+        strided_product(a, 1, a.shape[1], b, out)
 
 
 def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
@@ -73,22 +73,20 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
         multiply_rows(left, right, out, t > 0)
 
 
-def _multiply(
-    a: Matrix, shape: tuple[int, int], strides: tuple[int, int], b: Matrix, out: Matrix
-) -> None:
-    """Write a b, a panel of b after the other if there are many rows.
+def strided_product(a: Matrix, down: int, along: int, b: Matrix, out: Matrix) -> None:
+    """Write the product of a matrix within `a` and b, a panel of b after the other for many rows.
 
-    The left matrix has this shape, and its elements have these distances in `a`.
+    In `a` the elements of a column of the matrix are `down` apart, and those of a row `along`.
     """
-    rows, terms = shape
-    columns = b.shape[1]
+    rows, columns = out.shape
+    terms, strides = len(b), (down, along)
     if rows < (_MANY if columns * b.itemsize % _CONFLICT else _SOME):
-        multiply(strided(a, shape, strides), b, out, False)
+        multiply(strided(a, (rows, terms), strides), b, out, False)
         return
     line, panel = view(a, a.size), np.empty((_DEPTH, _PANEL), b.dtype)
     for start in range(0, max(1, terms), _DEPTH):  # without terms, the result is 0
         depth = min(_DEPTH, terms - start)
-        left = strided(line[start * strides[1] :], (rows, depth), strides)
+        left = strided(line[start * along :], (rows, depth), strides)
         for j in range(0, columns, _PANEL):
             count = min(_PANEL, columns - j)
             for k in range(depth):
