@@ -10,10 +10,9 @@ from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
 # Multiply-adds from which on BLAS's copies of both operands pay.
 _LARGE = 60_000_000
-# BLAS computes no product of fewer multiply-adds. In a tile, a dot product ends with the sum of the
-# elements of a vector. The second number is the time of that sum, in numbers that BLAS could copy.
-# BLAS also computes dot products with more multiply-adds for each number that it copies than the
-# third.
+# BLAS computes no product of fewer multiply-adds than the first. In a tile, a dot product ends with
+# the sum of the elements of a vector: the second is its time, in numbers that BLAS could copy. From
+# the third on, multiply-adds for each number that BLAS copies, its copies pay.
 _SMALL, _SUM, _OFTEN = 50_000, 6, 80
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
 # rows of b are a multiple of these bytes long: they take each other's place in the cache.
