@@ -92,15 +92,15 @@ def test_backward_before_forward_is_an_error_that_says_so(
 
 
 # One test for all that may be wrong: a test takes longer to begin and end than to run.
-MISSHAPEN: dict[str, Callable[[Array], Array]] = {
-    "axis in front": lambda grad: grad[None],
-    "axis behind": lambda grad: grad[..., None],
-    "one sample": lambda grad: grad[:1],
-    "two batches": lambda grad: np.concatenate([grad, grad]),
-    "flat": lambda grad: grad.reshape(-1),
-    "row sums": lambda grad: grad.sum(axis=-1, keepdims=True),
-    "number": lambda grad: grad.sum(),
-}
+MISSHAPEN: list[Callable[[Array], Array]] = [
+    lambda grad: grad[None],
+    lambda grad: grad[..., None],
+    lambda grad: grad[:1],
+    lambda grad: np.concatenate([grad, grad]),
+    lambda grad: grad.reshape(-1),
+    lambda grad: grad.sum(axis=-1, keepdims=True),
+    lambda grad: grad.sum(),
+]
 
 
 @every_layer
@@ -114,7 +114,7 @@ def test_a_gradient_of_the_wrong_shape_is_an_error_and_changes_nothing(
         if before is None:
             layer.backward(grad)
             before = gradients(layer)
-        for misshapen in MISSHAPEN.values():
+        for misshapen in MISSHAPEN:
             wrong = misshapen(grad)
             if wrong.shape != grad.shape:
                 with pytest.raises(ValueError, match=named(layer) + ".*gradient.*shape"):

@@ -12,7 +12,7 @@ from ..engine.axis import Axes, Axis
 from ..engine.gather import border
 from .forms import form
 from .kernels import gathered
-from .source import Code, Size, Value, joined, nest, numbers, product
+from .source import Code, Size, Value, joined, nest, of_one_sample, product
 from .windows import geometry, letters_of, plus, rows_and_columns, slide, times
 
 Conv = nn.Conv1d | nn.Conv2d
@@ -28,7 +28,7 @@ _MANY_CHANNELS = 16
 @form(nn.Conv1d, nn.Conv2d)
 def convolution(layer: Conv, code: Code, x: Value) -> Any:
     """Y = W X + b with the windows of a sample as the columns of X; dW = dY Xᵀ, dX = Wᵀ dY."""
-    axes = layer.axes((1, *numbers(x.shape[1:])))
+    axes = layer.axes(of_one_sample(x.shape))
     if layer.padding_mode != "zeros":
         x, axes = _with_border(layer, axes, code, x)
     if _suits_winograd(layer, axes):
@@ -270,7 +270,7 @@ def transposed_convolution(
 
     It is the input gradient of the convolution of these `axes`, whose input is y and output x.
     """
-    axes = layer.axes((1, *numbers(x.shape[1:])))
+    axes = layer.axes(of_one_sample(x.shape))
     windows = _Windows(layer.out_channels, axes)
     batch, groups, in_channels = x.shape[0], layer.groups, layer.in_channels // layer.groups
     rows, places = windows.rows(groups), windows.places

@@ -12,7 +12,7 @@ import nnlite as nn
 from ..engine.arrays import Array
 from ..engine.gather import border
 from .forms import form
-from .source import Code, Shape, Size, Value, nest, number, numbers, product
+from .source import Code, Shape, Size, Value, nest, number, numbers, of_one_sample, product
 from .windows import plus, to_maxima
 
 # ---- values at chosen positions ----
@@ -118,7 +118,7 @@ def pixel_shuffle(layer: nn.PixelShuffle, code: Code, x: Value) -> Any:
 
 def _windows(layer: Any, code: Code, x: Value) -> tuple[Shape, tuple[Size, ...], str]:
     """Return the output's shape, that of a plane as an image, and the loops over a window."""
-    shape = (1, *numbers(x.shape[1:]))
+    shape = of_one_sample(x.shape)
     windows = layer.windows(shape)
     outputs: Shape = (*x.shape[:2], *map(len, windows))
     image: tuple[Size, ...] = (product(x.shape[:2]), *((1,) * (4 - len(shape))), *x.shape[2:])

@@ -122,9 +122,7 @@ def _set(loop: ast.For) -> set[str]:
 
 def _read(node: ast.AST) -> set[str]:
     """Return the variables that are read; those of ``x += 1`` are."""
-    names = set()
-    for each in ast.walk(node):
-        name = each.target if isinstance(each, ast.AugAssign) else each
-        if isinstance(name, ast.Name) and (name is not each or isinstance(name.ctx, ast.Load)):
-            names.add(name.id)
-    return names
+    nodes = list(ast.walk(node))
+    names = {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    targets = [n.target for n in nodes if isinstance(n, ast.AugAssign)]
+    return names | {target.id for target in targets if isinstance(target, ast.Name)}

@@ -544,6 +544,11 @@ def numbers(sizes: Shape) -> tuple[int, ...]:
     return tuple(map(number, sizes))
 
 
+def of_one_sample(shape: Shape) -> tuple[int, ...]:
+    """Return the shape for a batch of one; the other sizes have to be numbers of the source."""
+    return 1, *numbers(shape[1:])
+
+
 def counted_axis(dim: int, shape: Shape) -> int:
     """Return the axis `dim` counted from the first, if its size is a `number`."""
     axis = dim % len(shape)

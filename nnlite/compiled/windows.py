@@ -9,7 +9,7 @@ import nnlite as nn
 
 from ..engine.axis import Axes, Axis
 from .forms import form
-from .source import Code, Value, nest, numbers, product
+from .source import Code, Value, nest, of_one_sample, product
 
 _ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
 
@@ -112,7 +112,7 @@ def max_pool(layer: nn.MaxPool1d | nn.MaxPool2d, code: Code, x: Value) -> Any:
     """
     if layer.return_indices:
         raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
-    axes = layer.axes((1, *numbers(x.shape[1:])))
+    axes = layer.axes(of_one_sample(x.shape))
     planes = product(x.shape[:2])
     y = code.new((*x.shape[:2], *(axis.outputs for axis in axes)))
     place = code.new(y.shape, "place", "np.int32")
@@ -137,7 +137,7 @@ def to_maxima(code: Code, x: Value, dy: Value, place: Value) -> None:
 @form(nn.AvgPool1d, nn.AvgPool2d)
 def avg_pool(layer: nn.AvgPool1d | nn.AvgPool2d, code: Code, x: Value) -> Any:
     """Y = Σ x / a over the window, in which a inputs count; dx = Σ dy / a over the windows."""
-    axes = layer.axes((1, *numbers(x.shape[1:])))
+    axes = layer.axes(of_one_sample(x.shape))
     outputs = letters_of(axes).outputs
     planes = product(x.shape[:2])
     sizes = tuple(axis.outputs for axis in axes)
