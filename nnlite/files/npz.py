@@ -14,6 +14,7 @@ import textwrap
 import zipfile
 import zlib
 from collections.abc import Mapping
+from types import TracebackType
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -59,11 +60,31 @@ def fits(name: str) -> bool:
         return False
 
 
+class _Archive(zipfile.ZipFile):
+    """An archive that an exception leaves incomplete.
+
+    ``ZipFile`` completes it even then, and its error about an entry that is not closed takes the
+    place of the exception, such as Ctrl-C.
+    """
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+
+    def __del__(self) -> None:
+        """Complete nothing."""
+
+
 def write(
     file: BinaryIO, arrays: Mapping[str, Array], texts: Mapping[str, str] | None = None
 ) -> None:
     """Write `texts` under their full names, and then each array as a ``.npy`` entry."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with _Archive(file, "w", zipfile.ZIP_STORED) as archive:
         # The time in an entry is fixed, so that the same state gives the same bytes.
         for name, text in (texts or {}).items():
             archive.writestr(zipfile.ZipInfo(name), text)
