@@ -101,7 +101,7 @@ class Sequential(Layer):
         except BaseException as error:
             if forwards:
                 self.drop_cache()  # the layers hold caches of two different forwards
-            if call is not layer and isinstance(error, (TypeError, ValueError, RuntimeError)):
+            if isinstance(error, (TypeError, ValueError, RuntimeError)) and call is not layer:
                 explain(error, layer, values, {})
             raise
         self.cache(layers, forwards)

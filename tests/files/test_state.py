@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import itertools
 import os
 import pickle
 import re
@@ -19,7 +18,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -33,6 +31,7 @@ import nnlite as nn
 from nnlite.files import npz
 from nnlite.files.atomic import replacing
 
+from ..interrupts import interrupt_on_each_line
 from ..registry import Array
 
 MIB = 1 << 20
@@ -280,34 +279,8 @@ def test_a_failure_at_any_stage_leaves_the_old_file_and_no_other(
 
 
 def test_an_interrupt_on_any_line_of_the_writing_is_what_the_caller_sees() -> None:
-    line = 0
-
-    def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal line
-        code = frame.f_code
-        if code.co_filename not in (npz.__file__, zipfile.__file__) or code.co_name == "__del__":
-            return None  # Python ignores what a __del__ raises
-        line += event == "line"
-        if line == last:
-            sys.settrace(None)
-            raise KeyboardInterrupt
-        return trace
-
-    given, failed = sys.gettrace(), []
-    for last in itertools.count(1):
-        line = 0
-        sys.settrace(trace)
-        try:
-            npz.write(io.BytesIO(), SMALL, {"text": "of an entry"})
-            break
-        except KeyboardInterrupt:
-            pass
-        except Exception as error:
-            failed.append((last, error))
-        finally:
-            sys.settrace(given)
-    assert last > 100
-    assert not failed
+    texts = {"text": "of an entry"}
+    interrupt_on_each_line(lambda: npz.write(io.BytesIO(), SMALL, texts), npz, zipfile)
 
 
 def test_a_failure_within_an_entry_leaves_the_old_file_and_no_other(path: Path) -> None:

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite import layer as base
+from nnlite.layers import containers, graph
 
+from ..interrupts import interrupt_on_each_line
 from ..registry import Array
 
 
@@ -416,3 +419,12 @@ def test_backward_after_a_change_of_the_layers_is_an_error(change: Any) -> None:
     with pytest.raises(RuntimeError, match="layers changed after this forward; call forward again"):
         model.backward(x)
     assert model.backward(model(x)).shape == x.shape
+
+
+@pytest.mark.parametrize("container", [nn.Sequential, graph_of, nn.Residual])
+def test_an_interrupt_on_any_line_is_what_the_caller_sees(container: Any) -> None:
+    model, x = container(nn.Linear(3, 3, rng=0)), np.ones((2, 3), np.float32)
+    expected = model(x), model.backward(x)
+    interrupt_on_each_line(lambda: model.backward(model(x)), base, containers, graph)
+    assert_array_equal(model(x), expected[0])
+    assert_array_equal(model.backward(x), expected[1])
