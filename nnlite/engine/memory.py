@@ -69,18 +69,21 @@ def lay_out(
 ) -> tuple[NDArray[Any], list[NDArray[Any]]]:
     """Return a flat array of zeros, and arrays of these shapes as consecutive parts of its memory.
 
-    All these arrays, the flat one too, have the same object as their base.
+    All these arrays, the flat one too, have the same object as their base. The flat one begins at a
+    cache line, so that a vector of it does not lie in two lines, which takes twice as long to read.
     """
-    sizes = [math.prod(shape) for shape in shapes]
-    arena: _Arena = _Arena(sum(sizes), dtype)
+    sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
+    arena = _Arena(sum(sizes) + _LINE, np.uint8)
     arena.fill(0)
-    offsets = [0, *itertools.accumulate(size * dtype.itemsize for size in sizes)]
-    arrays = [
+    start = -arena.__array_interface__["data"][0] % _LINE
+    arrays: list[NDArray[Any]] = [
         np.ndarray(shape, dtype, buffer=arena, offset=offset)
-        for shape, offset in zip(shapes, offsets, strict=False)
+        for shape, offset in zip(shapes, itertools.accumulate(sizes, initial=start), strict=False)
     ]
-    return arena.view(np.ndarray), arrays
+    return np.ndarray(sum(sizes) // dtype.itemsize, dtype, buffer=arena, offset=start), arrays
 
+
+_LINE = 64  # bytes of a cache line
 
 _SMALL = 1 << 17  # bytes; below this, malloc is as fast
 _PATIENCE = 512  # calls of `empty` after which an unused buffer is released

@@ -54,10 +54,10 @@ class FlatBlock:
         self._gathered: object = object()
         self._lay_out_values()
         self._lay_out_grads()
-        self.state = [
-            np.concatenate([part.reshape(-1) for part in parts], dtype=self.values.dtype)
-            for parts in state
-        ]
+        self.state = []
+        for parts in state:
+            flat, _ = lay_out(self.shapes, self.values.dtype)
+            self.state.append(np.concatenate([part.reshape(-1) for part in parts], out=flat))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copies of the flat array and of its views would no longer share memory.
