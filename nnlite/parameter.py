@@ -13,7 +13,7 @@ from .checks import boolean, check_is_array
 from .engine.arrays import Array
 from .engine.blas import product
 from .engine.limit import claim
-from .engine.memory import is_held, ones
+from .engine.memory import aligned, is_held, ones
 from .hints import Hinted
 from .tables import Table
 
@@ -66,7 +66,7 @@ class Parameter(Hinted):
         claim(value.size)
         is_double = isinstance(data, np.ndarray) and value.dtype.itemsize >= 8
         dtype = np.float64 if is_double else np.float32
-        self._data: Array = np.array(value, dtype, order="C")  # as compiled models take it
+        self._data: Array = _aligned_copy(value, np.dtype(dtype))
         self._grad: Array | None = None
         self._storage: Array | None = None
 
@@ -110,7 +110,7 @@ class Parameter(Hinted):
             raise TypeError(f"{self}: expected numbers for {what}, got dtype {array.dtype}")
         if array.shape != self._data.shape:
             raise ValueError(f"{self} has got {what} of shape {array.shape}; the shapes must agree")
-        return np.array(array, self._data.dtype, order="C")
+        return _aligned_copy(array, self._data.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -164,7 +164,7 @@ class Parameter(Hinted):
     def astype(self, dtype: DTypeLike) -> None:
         """Convert value and gradient to float32 or float64."""
         if self._data.dtype != dtype:
-            self._data = self._data.astype(dtype)
+            self._data = _aligned_copy(self._data, np.dtype(dtype))
             changes.attributes = object()
             grad = None if self._grad is None else self._grad.astype(dtype)
             self._grad, changes.gradients = grad, object()
@@ -265,8 +265,14 @@ class Parameter(Hinted):
         """Memory for the next gradient: that of the last one, unless it has references left."""
         storage = self._storage
         if storage is None or is_held(storage):
-            self._storage = storage = np.empty(self._data.shape, self._data.dtype)
+            self._storage = storage = aligned(self._data.shape, self._data.dtype)
         return storage
+
+
+def _aligned_copy(array: Array, dtype: np.dtype[Any]) -> Array:
+    copy = aligned(array.shape, dtype)
+    copy[...] = array
+    return copy
 
 
 def rooms_for_grads(parameters: Sequence[Parameter], others: Sequence[Array]) -> list[Array]:

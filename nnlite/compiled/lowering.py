@@ -30,9 +30,9 @@ _ir: Any = ir
 _INT, _INDEX = _ir.IntType(32), _ir.IntType(64)
 
 # The rows of a tile, and its columns: vectors in `multiply`, and rows of b in `multiply_rows`. The
-# sums and what is multiplied just fit into sixteen registers.
+# sums and what is multiplied just fit into sixteen registers; there are twice as many of 512 bits.
 _TILE, _HIGH_TILE, _TILE_OF_ROW = (4, 3), (6, 2), (1, 12)
-_DOTS, _DOTS_OF_FIVE, _DOTS_OF_ROW = (4, 3), (2, 5), (1, 4)
+_DOTS, _DOTS_OF_512_BITS, _DOTS_OF_FIVE, _DOTS_OF_ROW = (4, 3), (4, 4), (2, 5), (1, 4)
 
 
 def register() -> None:
@@ -178,7 +178,7 @@ class _Vectors:
     """Vector instructions for registers of this many bits."""
 
     def __init__(self, builder: Any, real: Any, bits: int) -> None:
-        self.builder = builder
+        self.builder, self.bits = builder, bits
         self.size = 4 if real == _ir.FloatType() else 8
         self.lanes = bits // 8 // self.size
         self.real, self.type = real, _ir.VectorType(real, self.lanes)
@@ -446,7 +446,7 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
             with five:
                 all_tiles(*_DOTS_OF_FIVE)
             with others:
-                all_tiles(*_DOTS)
+                all_tiles(*(_DOTS if vectors.bits < 512 else _DOTS_OF_512_BITS))
 
 
 def _bits_of_registers() -> int:

@@ -56,12 +56,31 @@ def is_held(array: NDArray[Any]) -> bool:
 
 
 class _Arena(np.ndarray[Any, np.dtype[Any]]):
-    """Owner of memory that several arrays share.
+    """Owner of memory in which several arrays may lie.
 
     The base of a view of a view is usually the owner of the memory, but NumPy stops at a subclass.
     So an array in an arena is the base of its own views, and `is_held` can tell for each array,
     independently of its neighbours, whether it is in use.
     """
+
+
+_LINE = 64  # bytes of a cache line
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an uninitialised array in C order that begins at a cache line.
+
+    A vector that lies in two lines takes twice as long to read.
+    """
+    return _at_line(_Arena(math.prod(shape) * dtype.itemsize + _LINE, np.uint8), shape, dtype)
+
+
+def _at_line(
+    arena: _Arena, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int = 0
+) -> NDArray[Any]:
+    """Return an array in an arena, `offset` bytes behind the beginning of its first whole line."""
+    start = -arena.__array_interface__["data"][0] % _LINE
+    return np.ndarray(shape, dtype, buffer=arena, offset=start + offset)
 
 
 def lay_out(
@@ -70,20 +89,16 @@ def lay_out(
     """Return a flat array of zeros, and arrays of these shapes as consecutive parts of its memory.
 
     All these arrays, the flat one too, have the same object as their base. The flat one begins at a
-    cache line, so that a vector of it does not lie in two lines, which takes twice as long to read.
+    cache line.
     """
     sizes = [math.prod(shape) * dtype.itemsize for shape in shapes]
     arena = _Arena(sum(sizes) + _LINE, np.uint8)
     arena.fill(0)
-    start = -arena.__array_interface__["data"][0] % _LINE
-    arrays: list[NDArray[Any]] = [
-        np.ndarray(shape, dtype, buffer=arena, offset=offset)
-        for shape, offset in zip(shapes, itertools.accumulate(sizes, initial=start), strict=False)
-    ]
-    return np.ndarray(sum(sizes) // dtype.itemsize, dtype, buffer=arena, offset=start), arrays
+    offsets = itertools.accumulate(sizes, initial=0)
+    flat = _at_line(arena, (sum(sizes) // dtype.itemsize,), dtype)
+    places = zip(shapes, offsets, strict=False)
+    return flat, [_at_line(arena, shape, dtype, offset) for shape, offset in places]
 
-
-_LINE = 64  # bytes of a cache line
 
 _SMALL = 1 << 17  # bytes; below this, malloc is as fast
 _PATIENCE = 512  # calls of `empty` after which an unused buffer is released

@@ -91,6 +91,21 @@ def test_arrays_of_an_arena_lie_one_after_the_other(shapes: list[tuple[int, ...]
         assert_array_equal(joined, np.arange(flat.size))
 
 
+@given(st.lists(st.integers(0, 9), max_size=3).map(tuple), st.sampled_from(["f4", "f8"]))
+def test_memory_of_parameters_begins_at_a_cache_line(shape: tuple[int, ...], kind: str) -> None:
+    dtype = np.dtype(kind)
+    parameter = nn.Parameter(np.ones(shape, dtype))
+    parameter.accumulate(np.ones(shape, dtype))
+    arrays = [memory.aligned(shape, dtype), parameter.data, parameter.grad]
+    arrays += memory.lay_out([shape, shape], dtype)[:1]
+    parameter.data = np.zeros(shape)
+    for array in [*arrays, parameter.data]:
+        assert array is not None
+        assert array.ctypes.data % 64 == 0
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+
+
 @every_hold
 def test_memory_that_anything_refers_to_is_not_used_again(hold: Callable[[Array], Any]) -> None:
     array = memory.empty(LARGE, np.dtype(np.float32))
