@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from nnlite.compiled.functions import view
-from nnlite.compiled.routines import Cube, Matrix
+from nnlite.compiled.routines import Cube, Matrix, Vector
 from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
 # Multiply-adds from which on BLAS's copies of both operands pay.
@@ -17,10 +19,10 @@ _SMALL, _SUM, _OFTEN = 50_000, 6, 80
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
 # rows of b are a multiple of these bytes long: they take each other's place in the cache.
 _MANY, _SOME, _CONFLICT = 128, 32, 256
-# Columns and rows of a panel.
-_PANEL, _DEPTH = 48, 512
-# Numbers of a row that, with those of six other rows, stay in the first-level cache.
-_LONG = 768
+# Elements that take up a cache line, or several.
+_LINE = 16
+# Columns of a panel, columns that do not make one of their own, and rows.
+_PANEL, _REST, _DEPTH = 384, 16, 128
 
 
 def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -61,15 +63,25 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
 
     They begin at `first` and at `start`.
     """
-    rows, terms = out.shape
-    columns = a.shape[2]
-    of_a, of_b = (columns, a.shape[1] * columns, 1), (columns, b.shape[1] * columns, 1)
-    times = max(1, _LONG // max(1, columns))
+    (rows, terms), columns = out.shape, a.shape[2]
+    times, step = max(1, _DEPTH // max(1, columns)), max(1, min(columns, _DEPTH))
+    panel = view(_panel(times * step, b.dtype), times, step, _PANEL + _REST)
     for t in range(0, len(a), times):
-        count = min(times, len(a) - t)
-        left = strided(view(a[t:], a[t:].size)[first * columns :], (rows, count, columns), of_a)
-        right = strided(view(b[t:], b[t:].size)[start * columns :], (terms, count, columns), of_b)
-        multiply_rows(left, right, out, t > 0)
+        for k in range(0, max(1, columns), step):  # without samples, the result is 0
+            count, depth = min(times, len(a) - t), min(step, columns - k)
+            line = view(a[t:], a[t:].size)[first * columns + k :]
+            left = strided(line, (rows, count, depth), (columns, a.shape[1] * columns, 1))
+            j = 0
+            while j < terms:
+                width = _width(terms - j)
+                for i in range(count):
+                    for column in range(width):
+                        source = b[t + i, start + j + column, k : k + depth]
+                        for place in range(depth):
+                            panel[i, place, column] = source[place]
+                right = panel[:count, :depth, :width]
+                multiply(left, right, out[:, j : j + width], t > 0 or k > 0)
+                j += width
 
 
 def strided_product(a: Matrix, down: int, along: int, b: Matrix, out: Matrix) -> None:
@@ -82,14 +94,28 @@ def strided_product(a: Matrix, down: int, along: int, b: Matrix, out: Matrix) ->
     if rows < (_MANY if columns * b.itemsize % _CONFLICT else _SOME):
         multiply(strided(a, (rows, terms), strides), b, out, False)
         return
-    line, panel = view(a, a.size), np.empty((_DEPTH, _PANEL), b.dtype)
+    line, panel = view(a, a.size), view(_panel(_DEPTH, b.dtype), _DEPTH, _PANEL + _REST)
     for start in range(0, max(1, terms), _DEPTH):  # without terms, the result is 0
         depth = min(_DEPTH, terms - start)
         left = strided(line[start * along :], (rows, depth), strides)
-        for j in range(0, columns, _PANEL):
-            count = min(_PANEL, columns - j)
+        j = 0
+        while j < columns:
+            count = _width(columns - j)
             for k in range(depth):
                 source, target = b[start + k, j : j + count], panel[k]
                 for column in range(count):
                     target[column] = source[column]
             multiply(left, panel[:depth, :count], out[:, j : j + count], start > 0)
+            j += count
+
+
+def _width(columns: int) -> int:
+    """Return the columns of the next panel, if there are so many."""
+    return columns if columns <= _PANEL + _REST else _PANEL
+
+
+def _panel(rows: int, dtype: Any) -> Vector:
+    """Return memory for a panel that begins at a cache line."""
+    line = np.empty(rows * (_PANEL + _REST) + _LINE, dtype)
+    start = -line.ctypes.data % (_LINE * line.itemsize) // line.itemsize
+    return line[start : start + rows * (_PANEL + _REST)]

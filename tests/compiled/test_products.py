@@ -40,7 +40,9 @@ def test_products(rows, columns, dtype):
 
 
 @pytest.mark.parametrize("is_native", [False, True])
-@pytest.mark.parametrize("shape", [(130, 600, 50), (5, 40, 96), (33, 40, 64), (130, 0, 90)])
+@pytest.mark.parametrize(
+    "shape", [(130, 300, 50), (5, 40, 96), (33, 40, 64), (33, 9, 784), (130, 20, 790), (130, 0, 90)]
+)
 def test_panels(shape, is_native):
     """Many rows, whose panels have several columns and depths, and short dot products."""
     rows, terms, columns = shape
@@ -79,12 +81,15 @@ def test_matmul_without_terms():
     np.testing.assert_array_equal(out, np.zeros((5, 3)))
 
 
-@pytest.mark.parametrize("long", [1, 100])  # one and two of the three steps at a time
-@pytest.mark.parametrize("columns", [1, 50])
-@pytest.mark.parametrize("first", [0, 2])
-@pytest.mark.parametrize("start", [0, 1])
-def test_sum_of_dots(long, columns, first, start, monkeypatch):
-    monkeypatch.setattr(products, "_LONG", long)
+# A part of the columns, one, two or all of the three steps at a time.
+@pytest.mark.parametrize("depth", [20, 50, 100, 512])
+@pytest.mark.parametrize("panel", [(1, 0), (2, 1), (384, 16)])
+@pytest.mark.parametrize("columns", [0, 1, 50])
+@pytest.mark.parametrize(("first", "start"), [(0, 0), (0, 1), (2, 0), (2, 1)])
+def test_sum_of_dots(depth, panel, columns, first, start, monkeypatch):
+    monkeypatch.setattr(products, "_DEPTH", depth)
+    monkeypatch.setattr(products, "_PANEL", panel[0])
+    monkeypatch.setattr(products, "_REST", panel[1])
     rng = np.random.default_rng(columns)
     a, b = rng.normal(size=(3, 9, columns)), rng.normal(size=(4, 4, columns))
     out = np.full((7, 3), np.nan)
