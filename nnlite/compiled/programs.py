@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +35,7 @@ from .source import (
     header,
     used,
 )
-from .split import bounds_of_parts, is_separable, samples_to_divide
+from .split import bounds_of_parts, divided, is_separable, samples_at_a_time, samples_to_divide
 
 
 class Batch(NamedTuple):
@@ -320,7 +321,10 @@ class ModelProgram(Program):
         self.define("predict", known, [*lines, *returned(returns)], "Compute the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
         can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
-        self._divided_from = samples_to_divide(code) if can_split else math.inf
+        self._at_a_time = samples_at_a_time(code)
+        self._divided_from = min(samples_to_divide(code), self._at_a_time + 1)
+        if not can_split:
+            self._divided_from = math.inf
         self._memory = self._results.copy()
         variables = carried(code.forward, code.backward)
         variables = [x for x in variables if x not in self._memory.lines]
@@ -351,7 +355,7 @@ class ModelProgram(Program):
         ]
 
     def predict(self, values: Sequence[Any], n: int) -> list[Array]:
-        """Return the outputs; threads compute parts of a large batch."""
+        """Return the outputs; threads compute parts of a large batch, some samples at a time."""
         memory = self._results.make(n)
         if n >= self._divided_from:
             return self._predict_parts(values, n, memory)
@@ -361,21 +365,22 @@ class ModelProgram(Program):
     def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
         """Return the outputs, which threads compute for parts of the batch."""
         bounds = bounds_of_parts(self.code, n, False)
-        results: list[Any] = [()] * len(bounds)
+        results: list[list[Any]] = [[] for _ in bounds]
 
         def compute(part: int) -> None:
-            start, stop = bounds[part]
-            rows = [
-                self._of_samples(array, name, n, start, stop)
-                for array, name in zip(values, self.names, strict=True)
-            ]
-            rows += [array[start:stop] for array in memory]
-            results[part] = self.call("predict", stop - start, rows) or ()
+            first, end = bounds[part]
+            for start, stop in divided(first, end, -(-(end - first) // self._at_a_time)):
+                rows = [
+                    self._of_samples(array, name, n, start, stop)
+                    for array, name in zip(values, self.names, strict=True)
+                ]
+                rows += [array[start:stop] for array in memory]
+                results[part].append(self.call("predict", stop - start, rows) or ())
 
         self._run_parts(
             "predict", [functools.partial(compute, part) for part in range(len(bounds))]
         )
-        rest = [np.concatenate(parts) for parts in zip(*results, strict=True)]
+        rest = [np.concatenate(parts) for parts in zip(*itertools.chain(*results), strict=True)]
         return _merged(memory, self._returned, rest)
 
     def forward(self, values: list[Any], n: int) -> tuple[list[Array], list[Any]]:

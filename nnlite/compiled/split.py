@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import re
 
 import nnlite as nn
 
@@ -12,6 +14,10 @@ from .source import BATCH, Code, Value
 # In multiply-adds: what may be lost by waiting for another thread where other programs keep the
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
 _WAITING, _ADDING = 20_000_000, 150
+
+# Bytes of arrays that stay in the cache; and an array with an axis of the batch size.
+_CACHED = 1 << 23
+_ARRAY = re.compile(rf"np\.(?:empty|zeros)\((.*\b{BATCH!s}\b.*), real\)")
 
 
 def is_separable(code: Code, values: list[Value], *objects: nn.Layer) -> bool:
@@ -38,6 +44,13 @@ def samples_to_divide(code: Code) -> float:
     return _WAITING / max(1, code.multiply_adds)
 
 
+def samples_at_a_time(code: Code) -> int:
+    """Return how many samples of a prediction have arrays that stay in the cache, at least one."""
+    arrays = _ARRAY.findall("\n".join(code.forward))
+    numbers = sum(math.prod(map(int, re.findall(r"\d+", shape))) for shape in arrays)
+    return max(1, _CACHED // max(1, numbers * code.dtype.itemsize))
+
+
 def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, int]]:
     """Return the first sample and the end of the part of each thread.
 
@@ -49,5 +62,10 @@ def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, 
         parameters = sum(parameter.size for parameter in code.trained.values())
         work = 3 * work - _ADDING * parameters  # backward has twice those of forward
     parts = min(threads_of_products(), n) if work >= _WAITING else 1
-    edges = [n * part // parts for part in range(parts + 1)]
+    return divided(0, n, parts)
+
+
+def divided(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
+    """Return the first sample and the end of each of some parts of about equal size."""
+    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
     return list(itertools.pairwise(edges))

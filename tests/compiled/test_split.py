@@ -330,8 +330,10 @@ def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
     assert all(trained() == first for _ in range(5))
 
 
+@pytest.mark.parametrize("cached", [0, 1 << 23])  # one sample at a time, or all
 @pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
-def test_prediction_is_divided_too(case):
+def test_prediction_is_divided_too(case, cached, monkeypatch):
+    monkeypatch.setattr(split, "_CACHED", cached)
     rng = np.random.default_rng(0)
     model, inputs = case.make().astype(np.float64).eval(), case.inputs(rng, 7)
     compiled = nn.compile(copy.deepcopy(model), native=False)
@@ -343,11 +345,8 @@ def test_prediction_is_divided_too(case):
         assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("native", [False, True])
-def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
-    if native:
-        pytest.importorskip("numba")
-        pytest.importorskip("scipy")
+def sizes_of_calls(monkeypatch):
+    """Return a list that gets the name and the number of samples of each call of a function."""
     sizes = []
     call = ModelProgram.call
 
@@ -356,6 +355,34 @@ def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
         return call(self, name, n, *arguments)
 
     monkeypatch.setattr(ModelProgram, "call", watched)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("model", "numbers"),
+    [
+        (mlp(), 6 + 6 + 3),
+        (nn.LSTM(4, 5, rng=0).astype(np.float64), 3 * (4 * 5 + 5) + 4 * (5 + 1 + 4) + 4 * 5),
+    ],
+    ids=["MLP", "LSTM"],
+)
+def test_samples_of_a_prediction_that_stay_in_the_cache(model, numbers, monkeypatch):
+    """Of each sample, these are the numbers in all arrays: sums, outputs and states."""
+    monkeypatch.setattr(split, "threads_of_products", lambda: 1)
+    monkeypatch.setattr(split, "_CACHED", 2 * numbers * 8 + 1)
+    sizes = sizes_of_calls(monkeypatch)
+    x = np.random.default_rng(0).normal(size=(7, 3, 4) if isinstance(model, nn.LSTM) else (7, 4))
+    expected = nn.predict(model, x)
+    assert_allclose(nn.predict(nn.compile(model, native=False), x), expected, rtol=1e-9)
+    assert sorted(sizes) == [("predict", size) for size in (1, 2, 2, 2)]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
+    if native:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    sizes = sizes_of_calls(monkeypatch)
     model = normalized()
     x = np.random.default_rng(0).normal(size=(7, 1, 8, 8))
     model(x)
