@@ -45,10 +45,14 @@ def samples_to_divide(code: Code) -> float:
 
 
 def samples_at_a_time(code: Code) -> int:
-    """Return how many samples of a prediction have arrays that stay in the cache, at least one."""
-    arrays = _ARRAY.findall("\n".join(code.forward))
-    numbers = sum(math.prod(map(int, re.findall(r"\d+", shape))) for shape in arrays)
-    return max(1, _CACHED // max(1, numbers * code.dtype.itemsize))
+    """Return how many samples of a prediction have arrays that stay in the cache, at least one.
+
+    There are more if the parameters do not: each part of a batch reads all of them.
+    """
+    shapes = _ARRAY.findall("\n".join(code.forward))
+    numbers = sum(math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes)
+    parameters = sum(getattr(*place).nbytes for place in code.arrays.values())
+    return max(1, max(_CACHED, parameters) // max(1, numbers * code.dtype.itemsize))
 
 
 def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, int]]:

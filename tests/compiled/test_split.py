@@ -330,7 +330,7 @@ def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
     assert all(trained() == first for _ in range(5))
 
 
-@pytest.mark.parametrize("cached", [0, 1 << 23])  # one sample at a time, or all
+@pytest.mark.parametrize("cached", [0, 1 << 23])  # a few samples at a time, or all
 @pytest.mark.parametrize("case", LAYER_CASES, ids=lambda case: case.name)
 def test_prediction_is_divided_too(case, cached, monkeypatch):
     monkeypatch.setattr(split, "_CACHED", cached)
@@ -358,23 +358,26 @@ def sizes_of_calls(monkeypatch):
     return sizes
 
 
+# The numbers of a sample in all arrays: sums, outputs and states. The models have 51 and 220
+# parameters, which are as many as 3 samples and 1 have.
 @pytest.mark.parametrize(
-    ("model", "numbers"),
+    ("model", "numbers", "sizes"),
     [
-        (mlp(), 6 + 6 + 3),
-        (nn.LSTM(4, 5, rng=0).astype(np.float64), 3 * (4 * 5 + 5) + 4 * (5 + 1 + 4) + 4 * 5),
+        (mlp(), 6 + 6 + 3, [2, 2, 3]),
+        (nn.LSTM(4, 5, rng=0).astype(np.float64), 3 * (20 + 5) + 4 * (5 + 1 + 4) + 4 * 5, [1] * 7),
     ],
     ids=["MLP", "LSTM"],
 )
-def test_samples_of_a_prediction_that_stay_in_the_cache(model, numbers, monkeypatch):
-    """Of each sample, these are the numbers in all arrays: sums, outputs and states."""
+def test_samples_of_a_prediction_that_stay_in_the_cache(model, numbers, sizes, monkeypatch):
     monkeypatch.setattr(split, "threads_of_products", lambda: 1)
-    monkeypatch.setattr(split, "_CACHED", 2 * numbers * 8 + 1)
-    sizes = sizes_of_calls(monkeypatch)
+    calls = sizes_of_calls(monkeypatch)
     x = np.random.default_rng(0).normal(size=(7, 3, 4) if isinstance(model, nn.LSTM) else (7, 4))
     expected = nn.predict(model, x)
-    assert_allclose(nn.predict(nn.compile(model, native=False), x), expected, rtol=1e-9)
-    assert sorted(sizes) == [("predict", size) for size in (1, 2, 2, 2)]
+    for cached, parts in ((0, sizes), (4 * numbers * 8, [3, 4])):
+        monkeypatch.setattr(split, "_CACHED", cached)
+        assert_allclose(nn.predict(nn.compile(model, native=False), x), expected, rtol=1e-9)
+        assert sorted(calls) == [("predict", size) for size in parts]
+        calls.clear()
 
 
 @pytest.mark.parametrize("native", [False, True])
