@@ -138,7 +138,8 @@ def fit(
     TypeError
         If something is of another type than described above.
     KeyboardInterrupt
-        After Ctrl-C, at the end of the current step; after a second Ctrl-C, at once.
+        After Ctrl-C, when the current step has ended or the checkpoint has been written; after a
+        second Ctrl-C, at once.
 
     Warns
     -----

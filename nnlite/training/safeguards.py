@@ -119,7 +119,7 @@ class LastGood:
 
 
 class Interrupts:
-    """Context of a run in which Ctrl-C waits for the end of a step, so that no step is half done.
+    """Context of a run in which Ctrl-C waits for the end of a step, or of a file that is written.
 
     It does nothing where the program handles the signal itself, or in another thread than the main
     one.

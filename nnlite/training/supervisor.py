@@ -105,7 +105,8 @@ class Supervisor:
                 self._progress.print_nothing_to_do()
             training.call("on_fit_end")
             if checkpoint is not None and (trained or self._resume):
-                checkpoint.after_fit(training)
+                with self._interrupts.held():
+                    checkpoint.after_fit(training)
 
     @contextlib.contextmanager
     def epoch(self) -> Iterator[None]:
@@ -159,7 +160,8 @@ class Supervisor:
         """Call the callbacks, save a checkpoint if it is time, and move the bar."""
         self.training.call("on_step_end")
         if self._checkpoint is not None:
-            self._checkpoint.after_step(self.training, batches)
+            with self._interrupts.held():
+                self._checkpoint.after_step(self.training, batches)
         self._progress.advance(batches)
 
     # ---- many steps at a time ----
@@ -265,7 +267,8 @@ class Supervisor:
         """Call the callbacks, save a checkpoint if it is time, and print the figures."""
         self.training.call("on_epoch_end")
         if self._checkpoint is not None:
-            self._checkpoint.after_epoch(self.training)
+            with self._interrupts.held():
+                self._checkpoint.after_epoch(self.training)
         self._progress.print_epoch()
 
 

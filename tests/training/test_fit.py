@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -543,6 +545,25 @@ class TestInterrupt:
 
         model = classifier()
         self.interrupted(model, Data())
+        assert_array_equal(weights(model), after(2))
+
+    @pytest.mark.parametrize("every", [{"every_batches": 1}, {}])
+    def test_while_a_checkpoint_is_written_it_waits(
+        self, every: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupt(descriptor: int) -> None:
+            patch.undo()
+            signal.raise_signal(signal.SIGINT)
+            os.fsync(descriptor)
+
+        data = batches([4] * 8)[:2]
+        checkpoint = nn.Checkpoint(tmp_path / "run.npz", **every)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", interrupt)
+            self.interrupted(classifier(), data, checkpoint=checkpoint)
+        assert [path.name for path in tmp_path.iterdir()] == ["run.npz"]
+        model = classifier()
+        fit(model, data, checkpoint=checkpoint, resume=True)
         assert_array_equal(weights(model), after(2))
 
     def test_twice_does_not_wait(self) -> None:
