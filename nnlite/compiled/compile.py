@@ -211,12 +211,16 @@ class CompiledModel(nn.Layer):
                 f"{self.model.label}: backward expects a tuple of {len(outputs)} gradients, one "
                 f"for each output"
             )
-        given = []
-        for y, part in zip(outputs, grads):  # noqa: B905 - quicker
+        given, missing = [], []
+        for place, (y, part) in enumerate(zip(outputs, grads)):  # noqa: B905 - quicker
             shape = fixed(y.shape, n)
-            array = np.zeros(shape) if part is None and len(outputs) > 1 else part
-            given.append(flat(as_output_grad(self.model, array, shape, dtype), dtype))
-        results = program.backward(n, given + values, input_grad)
+            if part is None and len(outputs) > 1:
+                missing.append(place)
+                part = np.zeros(shape)
+            given.append(flat(as_output_grad(self.model, part, shape, dtype), dtype))
+        if len(missing) == len(outputs):
+            raise ValueError(f"{self.model.label}: backward got no gradient for any output")
+        results = program.backward(n, given + values, input_grad, missing)
         if not input_grad:
             return None
         if len(results) == len(program.inputs) == 1:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -346,6 +346,11 @@ class ModelProgram(Program):
         lines = [*self._memory.unpacked(code.backward), *code.backward]
         self.define("backward_parameters", known, lines, "Compute the parameters' gradients.")
         self.finish(f"Compiled {model.label}")
+        # Of each output, if there are several: the names of what its gradient reaches.
+        self._reached = [
+            _reached_from(place, *write_forward(model, batch, n, free, made, input_grads=True))
+            for place in range(len(outputs) if len(outputs) > 1 else 0)
+        ]
 
     def _shaped(self, values: Sequence[Value], places: list[int]) -> list[str]:
         """Return the expressions for some flat arrays with their own shapes."""
@@ -380,7 +385,7 @@ class ModelProgram(Program):
         self._run_parts(
             "predict", [functools.partial(compute, part) for part in range(len(bounds))]
         )
-        rest = [np.concatenate(parts) for parts in zip(*itertools.chain(*results), strict=True)]
+        rest = [np.concatenate(parts) for parts in zip(*chain(*results), strict=True)]
         return _merged(memory, self._returned, rest)
 
     def forward(self, values: list[Any], n: int) -> tuple[list[Array], list[Any]]:
@@ -394,10 +399,13 @@ class ModelProgram(Program):
         made = memory[: len(self.outputs) - count]
         return _merged(made, self._returned, results), [*values, *results[count:]]
 
-    def backward(self, n: int, values: Sequence[Any], input_grad: bool) -> list[Array]:
+    def backward(
+        self, n: int, values: Sequence[Any], input_grad: bool, missing: Sequence[int] = ()
+    ) -> list[Any]:
         """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
 
-        The function writes the gradient of a parameter that has none where it will have it.
+        The function writes the gradient of a parameter that has none where it will have it. From
+        the outputs `missing` there is no gradient: it is 0, and what no other reaches has none.
         """
         name = "backward" if input_grad else "backward_parameters"
         bound, memory = self._bound[name], []
@@ -408,8 +416,26 @@ class ModelProgram(Program):
             memory = self._input_grads.make(n)
             values = [*values, *memory]
         results = self.call(name, n, values, (), (*bound[:first], *grads))
-        take_grads(self._trained, grads, own)
-        return _merged(memory, self._returned_grads, results) if self._returned_grads else memory
+        found: list[Any] = memory
+        if self._returned_grads:
+            found = _merged(memory, self._returned_grads, results)
+        if not missing:
+            take_grads(self._trained, grads, own)
+            return found
+        given = [names for place, names in enumerate(self._reached) if place not in missing]
+        reached = set().union(*given)
+        names = self.code.trained
+        for name, parameter, grad, other in zip(names, self._trained, grads, own, strict=True):
+            if name in reached:
+                take_grads([parameter], [grad], [other])
+        inputs = [x.name for x in self.inputs if x.needs_grad]
+        return [grad if x in reached else None for x, grad in zip(inputs, found, strict=False)]
+
+
+def _reached_from(place: int, code: Code, inputs: list[Value], outputs: list[Value]) -> set[str]:
+    """Return the names of the inputs and the parameters that one output depends on."""
+    code.write_backward([outputs[place]], ["grad"], inputs)
+    return {*code.trained, *(x.name for x in inputs if code.is_reached(x))}
 
 
 def _merged(

@@ -335,6 +335,10 @@ class Code:
             with self.gradient(x) as dx:
                 self(nest({"i": x.size}, f"{dx}[i] = {grad}[i]"))
 
+    def is_reached(self, x: Value) -> bool:
+        """Whether a gradient of x has been written."""
+        return x.name in self._gradients
+
     def tape(self, output: Any, backward: Backward) -> None:
         """Keep the function that writes the backward of a part of the layer, given dL/d(output).
 

@@ -139,3 +139,39 @@ def test_several_outputs_need_a_gradient_each(count):
         each(X)
         with pytest.raises(ValueError, match="backward expects a tuple of 2 gradients"):
             each.backward(grad if count is None else (grad,) * count)
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("given", ["100", "010", "001", "101", "110"])
+def test_what_no_given_gradient_reaches_has_none(given, native):
+    if native:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    nodes = {
+        "shared": (nn.Linear(4, 3, rng=0), "a"),
+        "first": (nn.Linear(3, 2, rng=1), "shared"),
+        "other": (nn.Linear(4, 3, rng=2), "b"),
+        "second": (nn.Multiply(), "shared", "other"),
+        "third": (nn.ReLU(), "c"),
+    }
+    layer = nn.Graph(nodes, inputs=["a", "b", "c"], outputs=["first", "second", "third"])
+    layer, compiled = both(layer, native)
+    inputs = tuple(RNG.normal(size=(6, 4)).astype(np.float32) for _ in "abc")
+    for _ in range(2):  # the second one adds to what there is
+        outputs = layer(*inputs)
+        compiled(*inputs)
+        grads = [
+            np.ones_like(y) if each == "1" else None for y, each in zip(outputs, given, strict=True)
+        ]
+        expected, found = layer.backward(tuple(grads)), compiled.backward(tuple(grads))
+        expected += tuple(parameter.grad for parameter in layer.parameters())
+        found += tuple(parameter.grad for parameter in compiled.parameters())
+        for one, other in zip(found, expected, strict=True):
+            if other is None:
+                assert one is None
+            else:
+                assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    for each in (layer, compiled):
+        each(*inputs)
+        with pytest.raises(ValueError, match="Graph: backward got no gradient for any output"):
+            each.backward((None, None, None))
