@@ -35,7 +35,7 @@ from .source import (
     header,
     used,
 )
-from .split import bounds_of_parts, divided, is_separable, samples_at_a_time, samples_to_divide
+from .split import bounds_of_parts, in_turn, is_separable, samples_at_a_time, samples_to_divide
 
 
 class Batch(NamedTuple):
@@ -374,7 +374,7 @@ class ModelProgram(Program):
 
         def compute(part: int) -> None:
             first, end = bounds[part]
-            for start, stop in divided(first, end, -(-(end - first) // self._at_a_time)):
+            for start, stop in in_turn(first, end, self._at_a_time):
                 rows = [
                     self._of_samples(array, name, n, start, stop)
                     for array, name in zip(values, self.names, strict=True)

@@ -15,8 +15,9 @@ from .source import BATCH, Code, Value
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
 _WAITING, _ADDING = 20_000_000, 150
 
-# Bytes of arrays that stay in the cache; and an array with an axis of the batch size.
-_CACHED = 1 << 23
+# Bytes of arrays that stay in the cache; samples that fill the registers of a product, where they
+# are its columns; and an array with an axis of the batch size.
+_CACHED, _FILLING = 1 << 23, 16
 _ARRAY = re.compile(rf"np\.(?:empty|zeros)\((.*\b{BATCH!s}\b.*), real\)")
 
 
@@ -52,7 +53,19 @@ def samples_at_a_time(code: Code) -> int:
     shapes = _ARRAY.findall("\n".join(code.forward))
     numbers = sum(math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes)
     parameters = sum(getattr(*place).nbytes for place in code.arrays.values())
-    return max(1, max(_CACHED, parameters) // max(1, numbers * code.dtype.itemsize))
+    samples = max(_CACHED, parameters) // max(1, numbers * code.dtype.itemsize)
+    if samples >= _FILLING:
+        return round(samples / _FILLING) * _FILLING
+    return max(1, samples)
+
+
+def in_turn(start: int, stop: int, at_a_time: int) -> list[tuple[int, int]]:
+    """Return the first sample and the end of parts that one thread computes after the others."""
+    parts = math.ceil((stop - start) / at_a_time)
+    size = math.ceil((stop - start) / parts)
+    if at_a_time >= _FILLING:
+        size += -size % _FILLING
+    return [(first, min(first + size, stop)) for first in range(start, stop, size)]
 
 
 def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, int]]:
@@ -66,10 +79,5 @@ def bounds_of_parts(code: Code, n: int, with_backward: bool) -> list[tuple[int, 
         parameters = sum(parameter.size for parameter in code.trained.values())
         work = 3 * work - _ADDING * parameters  # backward has twice those of forward
     parts = min(threads_of_products(), n) if work >= _WAITING else 1
-    return divided(0, n, parts)
-
-
-def divided(start: int, stop: int, parts: int) -> list[tuple[int, int]]:
-    """Return the first sample and the end of each of some parts of about equal size."""
-    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    edges = [n * part // parts for part in range(parts + 1)]
     return list(itertools.pairwise(edges))

@@ -1,6 +1,7 @@
 """A batch that is divided among threads has the gradients of the whole batch."""
 
 import copy
+import types
 
 import numpy as np
 import pytest
@@ -363,7 +364,7 @@ def sizes_of_calls(monkeypatch):
 @pytest.mark.parametrize(
     ("model", "numbers", "sizes"),
     [
-        (mlp(), 6 + 6 + 3, [2, 2, 3]),
+        (mlp(), 6 + 6 + 3, [1, 3, 3]),
         (nn.LSTM(4, 5, rng=0).astype(np.float64), 3 * (20 + 5) + 4 * (5 + 1 + 4) + 4 * 5, [1] * 7),
     ],
     ids=["MLP", "LSTM"],
@@ -378,6 +379,30 @@ def test_samples_of_a_prediction_that_stay_in_the_cache(model, numbers, sizes, m
         assert_allclose(nn.predict(nn.compile(model, native=False), x), expected, rtol=1e-9)
         assert sorted(calls) == [("predict", size) for size in parts]
         calls.clear()
+
+
+@pytest.mark.parametrize(
+    ("fitting", "of_parameters", "samples"),
+    [(0, 0, 1), (3, 0, 3), (15, 0, 15), (16, 0, 16), (23, 0, 16), (25, 0, 32), (3, 25, 32)],
+)
+def test_samples_that_fill_registers_are_rounded(fitting, of_parameters, samples, monkeypatch):
+    lines = ["y = np.empty(n * 10, real)", "s = np.zeros((3, 5, n), real)", "w = np.empty(7, real)"]
+    holder = types.SimpleNamespace(weight=np.zeros(25 * of_parameters, np.float32))
+    code = types.SimpleNamespace(
+        forward=lines, arrays={"weight": (holder, "weight")}, dtype=np.dtype(np.float32)
+    )
+    monkeypatch.setattr(split, "_CACHED", 25 * 4 * fitting)
+    assert split.samples_at_a_time(code) == samples
+
+
+@pytest.mark.parametrize(
+    ("at_a_time", "sizes"),
+    [(1, [1] * 50), (15, [13, 13, 13, 11]), (16, [16, 16, 16, 2]), (48, [32, 18]), (64, [50])],
+)
+def test_parts_in_turn_are_equal_and_fill_registers(at_a_time, sizes):
+    bounds = split.in_turn(7, 57, at_a_time)
+    assert [stop - start for start, stop in bounds] == sizes
+    assert [start for start, _ in bounds] == [7, *(stop for _, stop in bounds[:-1])]
 
 
 @pytest.mark.parametrize("native", [False, True])
