@@ -320,7 +320,8 @@ class ModelProgram(Program):
         known = [*given, *self._results.names]
         self.define("predict", known, [*lines, *returned(returns)], "Compute the output.")
         has_sums = any(isinstance(line, Sums) for line in code.forward)
-        can_split = not has_sums and is_separable(code, [*inputs, *outputs], model)
+        values = call_values(code, batch, n)
+        can_split = not has_sums and is_separable(code, [*values, *outputs], model)
         self._at_a_time = samples_at_a_time(code)
         self._divided_from = min(samples_to_divide(code), self._at_a_time + 1)
         if not can_split:

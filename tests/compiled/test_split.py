@@ -346,6 +346,23 @@ def test_prediction_is_divided_too(case, cached, monkeypatch):
         assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("length", [5, 7, 9])  # fewer than samples, as many, and more
+@pytest.mark.parametrize("name", ["attn_mask", "key_padding_mask"])
+def test_a_prediction_with_a_mask_by_keyword(name, length, monkeypatch):
+    monkeypatch.setattr(split, "_CACHED", 0)
+    rng = np.random.default_rng(0)
+    model = nn.MultiheadAttention(6, 2, rng=0).astype(np.float64).eval()
+    x = rng.normal(size=(7, length, 6))
+    mask = rng.normal(size=(length, length))
+    if name == "key_padding_mask":
+        mask = rng.random((7, length)) < 0.7
+        mask[:, 0] = False
+    compiled = nn.compile(copy.deepcopy(model), native=False)
+    with nn.no_grad():
+        expected = model(x, **{name: mask})
+        assert_allclose(compiled(x, **{name: mask}), expected, rtol=1e-9, atol=1e-12)
+
+
 def sizes_of_calls(monkeypatch):
     """Return a list that gets the name and the number of samples of each call of a function."""
     sizes = []
