@@ -219,7 +219,9 @@ class CompiledModel(nn.Layer):
                 part = np.zeros(shape)
             given.append(flat(as_output_grad(self.model, part, shape, dtype), dtype))
         if len(missing) == len(outputs):
-            raise ValueError(f"{self.model.label}: backward got no gradient for any output")
+            if isinstance(self.model, nn.Graph):
+                raise ValueError(f"{self.model.label}: backward got no gradient for any output")
+            missing = []
         results = program.backward(n, given + values, input_grad, missing)
         if not input_grad:
             return None

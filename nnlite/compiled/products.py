@@ -19,9 +19,9 @@ _SMALL, _SUM, _OFTEN = 50_000, 6, 80
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
 # rows of b are a multiple of these bytes long: they take each other's place in the cache.
 _MANY, _SOME, _CONFLICT = 128, 32, 256
-# Elements that take up a cache line, or several.
-_LINE = 16
-# Columns of a panel, columns that do not make one of their own, and rows.
+# Elements of one cache line, or of two.
+_ALIGNMENT = 16
+# Columns of a panel; the most columns that are added to the last one in place of another; and rows.
 _PANEL, _REST, _DEPTH = 384, 16, 128
 
 
@@ -85,7 +85,7 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
 
 
 def strided_product(a: Matrix, down: int, along: int, b: Matrix, out: Matrix) -> None:
-    """Write the product of a matrix within `a` and b, a panel of b after the other for many rows.
+    """Write the product of a matrix within `a` and b, one panel of b after another for many rows.
 
     In `a` the elements of a column of the matrix are `down` apart, and those of a row `along`.
     """
@@ -110,12 +110,12 @@ def strided_product(a: Matrix, down: int, along: int, b: Matrix, out: Matrix) ->
 
 
 def _width(columns: int) -> int:
-    """Return the columns of the next panel, if there are so many."""
+    """Return the width of the next panel of the columns that are left."""
     return columns if columns <= _PANEL + _REST else _PANEL
 
 
 def _panel(rows: int, dtype: Any) -> Vector:
     """Return memory for a panel that begins at a cache line."""
-    line = np.empty(rows * (_PANEL + _REST) + _LINE, dtype)
-    start = -line.ctypes.data % (_LINE * line.itemsize) // line.itemsize
+    line = np.empty(rows * (_PANEL + _REST) + _ALIGNMENT, dtype)
+    start = -line.ctypes.data % (_ALIGNMENT * line.itemsize) // line.itemsize
     return line[start : start + rows * (_PANEL + _REST)]

@@ -347,11 +347,12 @@ class ModelProgram(Program):
         lines = [*self._memory.unpacked(code.backward), *code.backward]
         self.define("backward_parameters", known, lines, "Compute the parameters' gradients.")
         self.finish(f"Compiled {model.label}")
-        # Of each output, if there are several: the names of what its gradient reaches.
-        self._reached = [
-            _reached_from(place, *write_forward(model, batch, n, free, made, input_grads=True))
-            for place in range(len(outputs) if len(outputs) > 1 else 0)
-        ]
+        # Arrays of the same shapes without memory, with which `_reached` writes the model again.
+        empty = [np.broadcast_to(array.dtype.type(0), array.shape) for array in batch.arrays]
+        self._written = functools.partial(
+            write_forward, model, batch._replace(arrays=empty), n, free, made, input_grads=True
+        )
+        self._reached_without: dict[tuple[int, ...], set[str]] = {}
 
     def _shaped(self, values: Sequence[Value], places: list[int]) -> list[str]:
         """Return the expressions for some flat arrays with their own shapes."""
@@ -405,8 +406,9 @@ class ModelProgram(Program):
     ) -> list[Any]:
         """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
 
-        The function writes the gradient of a parameter that has none where it will have it. From
-        the outputs `missing` there is no gradient: it is 0, and what no other reaches has none.
+        The function writes the gradient of a parameter that has none where it will have it. The
+        gradients of the outputs `missing` are 0; inputs and parameters that only these depend on
+        get none.
         """
         name = "backward" if input_grad else "backward_parameters"
         bound, memory = self._bound[name], []
@@ -423,20 +425,25 @@ class ModelProgram(Program):
         if not missing:
             take_grads(self._trained, grads, own)
             return found
-        given = [names for place, names in enumerate(self._reached) if place not in missing]
-        reached = set().union(*given)
-        names = self.code.trained
-        for name, parameter, grad, other in zip(names, self._trained, grads, own, strict=True):
+        reached = self._reached(tuple(missing))
+        parameters = zip(self.code.trained, self._trained, grads, own, strict=True)
+        for name, parameter, grad, other in parameters:
             if name in reached:
                 take_grads([parameter], [grad], [other])
+        if not input_grad:
+            return []
         inputs = [x.name for x in self.inputs if x.needs_grad]
-        return [grad if x in reached else None for x, grad in zip(inputs, found, strict=False)]
+        return [grad if x in reached else None for x, grad in zip(inputs, found, strict=True)]
 
-
-def _reached_from(place: int, code: Code, inputs: list[Value], outputs: list[Value]) -> set[str]:
-    """Return the names of the inputs and the parameters that one output depends on."""
-    code.write_backward([outputs[place]], ["grad"], inputs)
-    return {*code.trained, *(x.name for x in inputs if code.is_reached(x))}
+    def _reached(self, missing: tuple[int, ...]) -> set[str]:
+        """Return the names of the inputs and the parameters that the other outputs depend on."""
+        if missing not in self._reached_without:
+            code, inputs, outputs = self._written()
+            others = [y for place, y in enumerate(outputs) if place not in missing]
+            code.write_backward(others, [f"grad_{i}" for i in range(len(others))], inputs)
+            names = {*code.trained, *(x.name for x in inputs if code.is_reached(x))}
+            self._reached_without[missing] = names
+        return self._reached_without[missing]
 
 
 def _merged(

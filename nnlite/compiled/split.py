@@ -15,9 +15,11 @@ from .source import BATCH, Code, Value
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
 _WAITING, _ADDING = 20_000_000, 150
 
-# Bytes of arrays that stay in the cache; samples that fill the registers of a product, where they
-# are its columns; and an array with an axis of the batch size.
-_CACHED, _FILLING = 1 << 23, 16
+# Bytes of arrays that stay in the cache.
+_CACHED = 1 << 23
+# Samples that fill vector registers: in a recurrent layer they are the columns of the products.
+_FILLING = 16
+# The allocation of an array with an axis of the batch size.
 _ARRAY = re.compile(rf"np\.(?:empty|zeros)\((.*\b{BATCH!s}\b.*), real\)")
 
 
@@ -48,7 +50,7 @@ def samples_to_divide(code: Code) -> float:
 def samples_at_a_time(code: Code) -> int:
     """Return how many samples of a prediction have arrays that stay in the cache, at least one.
 
-    There are more if the parameters do not: each part of a batch reads all of them.
+    There are more if the parameters do not fit: each part of a batch reads all of them.
     """
     shapes = _ARRAY.findall("\n".join(code.forward))
     numbers = sum(math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes)
@@ -60,7 +62,7 @@ def samples_at_a_time(code: Code) -> int:
 
 
 def in_turn(start: int, stop: int, at_a_time: int) -> list[tuple[int, int]]:
-    """Return the first sample and the end of parts that one thread computes after the others."""
+    """Return the first sample and the end of parts that a thread computes one after another."""
     parts = math.ceil((stop - start) / at_a_time)
     size = math.ceil((stop - start) / parts)
     if at_a_time >= _FILLING:

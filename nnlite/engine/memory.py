@@ -78,7 +78,7 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _at_line(
     arena: _Arena, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int = 0
 ) -> NDArray[Any]:
-    """Return an array in an arena, `offset` bytes behind the beginning of its first whole line."""
+    """Return an array in an arena, `offset` bytes after the beginning of its first whole line."""
     start = -arena.__array_interface__["data"][0] % _LINE
     return np.ndarray(shape, dtype, buffer=arena, offset=start + offset)
 

@@ -77,7 +77,7 @@ class _Archive(zipfile.ZipFile):
             self.close()
 
     def __del__(self) -> None:
-        """Complete nothing."""
+        """Do nothing, where `ZipFile` would complete the archive."""
 
 
 def write(

@@ -146,7 +146,7 @@ class Interrupts:
             self._installed = False
 
     def _receive(self, signal_number: int, frame: Any) -> None:
-        # The second Ctrl-C does not wait: the step under way is given up.
+        # The second Ctrl-C does not wait: the step or the file under way is given up.
         if not self._holding or (self._pending and not self._firmly):
             raise KeyboardInterrupt
         self._pending = True

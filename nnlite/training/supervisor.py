@@ -88,7 +88,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def run(self) -> Iterator[None]:
-        """Context of the run: the model is in training mode, Ctrl-C waits for the end of a step."""
+        """Context of the run: the model is in training mode; Ctrl-C waits for steps and files."""
         training, checkpoint = self.training, self._checkpoint
         quiet = np.errstate(over="ignore", invalid="ignore")  # the loss reports an overflow
         with (

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 
@@ -173,5 +173,15 @@ def test_what_no_given_gradient_reaches_has_none(given, native):
                 assert_allclose(one, other, rtol=1e-5, atol=1e-5)
     for each in (layer, compiled):
         each(*inputs)
+        assert each.backward(tuple(grads), input_grad=False) is None
+        each(*inputs)
         with pytest.raises(ValueError, match="Graph: backward got no gradient for any output"):
             each.backward((None, None, None))
+
+
+def test_no_gradient_at_all_is_zero_as_without_compile():
+    layer, compiled = both(nn.Sequential(nn.Linear(4, 4, rng=0), nn.Split([1, 3], dim=-1)))
+    for each in (layer, compiled):
+        each(X)
+        assert_array_equal(each.backward((None, None)), np.zeros_like(X))
+        assert all((parameter.grad == 0).all() for parameter in each.parameters())
