@@ -55,8 +55,8 @@ def compile(
     Parameters
     ----------
     model : Layer
-        Of layers that have a compiled form: those of nnlite, but for `Lambda`, and those that
-        ``nnlite.compiled.forms.form`` has registered. Compile again after layers were added,
+        Of layers that have a compiled form: those of nnlite, but for `Lambda` and losses, and those
+        that ``nnlite.compiled.forms.form`` has registered. Compile again after layers were added,
         removed or given other options.
     loss : Loss, optional
         With the reduction "mean" or "sum".

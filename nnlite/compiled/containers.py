@@ -25,6 +25,12 @@ def check_forms(model: nn.Layer, *others: Any) -> None:
 
 def _check_layer(layer: nn.Layer, path: str) -> None:
     form_of(layer, path)
+    if isinstance(layer, nn.Loss):
+        where = f" ({path!r} in the model)" if path else ""
+        raise TypeError(
+            f"compile: {layer.label}{where} is a loss; give it with the model, as in "
+            f"nnlite.compile(model, loss)"
+        )
     if isinstance(layer, (nn.Sequential, nn.Residual, nn.Graph)):
         for name, child in layer.named_children():
             _check_layer(child, child_path(path, name))

@@ -306,11 +306,17 @@ class ModelProgram(Program):
     ) -> None:
         code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=True)
         super().__init__(code, native)
-        self.inputs, self.outputs = inputs[: _inputs_with_gradients(model)], outputs
         given = [*batch.names, *code.per_call]
         grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
-        differentiated = [x for x in inputs if x.needs_grad]
         names = code.write_backward(outputs, grads, inputs)
+        differentiated = [x for x in inputs if x.needs_grad]
+        input_grads = [
+            Value(name, x.shape)
+            for name, x in zip(names, differentiated, strict=True)
+            if code.is_reached(x)
+        ]
+        inputs = [x if code.is_reached(x) else Value(x.name, x.shape) for x in inputs]
+        self.inputs, self.outputs = inputs[: _inputs_with_gradients(model)], outputs
         self._trained = list(code.trained.values())
         lines = [*code.forward, *code.commits]
         self._results = Memory(code)
@@ -335,7 +341,6 @@ class ModelProgram(Program):
         self.define("forward", known, [*lines, *returned([*returns, *variables])], doc)
         known = [*grads, *known, *variables]
         lines = [*code.backward]
-        input_grads = [Value(name, x.shape) for name, x in zip(names, differentiated, strict=True)]
         self._input_grads = Memory(code)
         self._returned_grads = self._input_grads.add_results(input_grads, lines)
         lines = [*self._memory.unpacked(lines), *lines]

@@ -355,8 +355,10 @@ class Code:
         self._path, self.label, self._renamed = path, layer.label, {}
         self._needs_grad = layer.trainable() or any(x.needs_grad for x in inputs)
         form = form_of(layer, path)
+        parameters = inspect.signature(form).parameters
+        takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         for name in by_keyword:
-            if name not in inspect.signature(form).parameters:
+            if name not in parameters and not takes_all:
                 raise TypeError(f"compile: {layer.label} has no compiled form with {name}=")
         self._record_options(layer)
         if not any(True for _ in layer.named_children()):

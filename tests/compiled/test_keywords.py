@@ -185,3 +185,25 @@ def test_no_gradient_at_all_is_zero_as_without_compile():
         each(X)
         assert_array_equal(each.backward((None, None)), np.zeros_like(X))
         assert all((parameter.grad == 0).all() for parameter in each.parameters())
+
+
+def test_a_compiled_model_within_another_takes_its_keywords():
+    inner = nn.compile(nn.GRU(4, 3, rng=0), native=False)
+    outer = nn.Graph({"y": (inner, "x", {"mask": "m"})}, inputs=["x", "m"], outputs=["y"])
+    assert_allclose(nn.compile(outer, native=False)(X, MASK), outer(X, MASK), atol=1e-6)
+
+
+def test_a_mask_as_an_input_of_a_graph_has_no_gradient():
+    nodes = {"y": (nn.MultiheadAttention(4, 2, rng=0), "x", "x", "x", {"attn_mask": "m"})}
+    layer, compiled = both(nn.Graph(nodes, inputs=["x", "m"], outputs=["y"]))
+    for each in (layer, compiled):
+        y = each(X, BIAS)
+        assert [grad is None for grad in each.backward(np.ones_like(y))] == [False, True]
+
+
+def test_a_loss_within_a_model_is_an_error_that_names_it():
+    nodes = {"y": (nn.Linear(4, 3), "x"), "loss": (nn.CrossEntropy(), "y", "t")}
+    model = nn.Graph(nodes, inputs=["x", "t"], outputs=["loss"])
+    message = r"compile: CrossEntropy\(\) \('loss' in the model\) is a loss; give it with the model"
+    with pytest.raises(TypeError, match=message):
+        nn.compile(model, native=False)
