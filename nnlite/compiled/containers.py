@@ -7,7 +7,7 @@ from typing import Any
 import nnlite as nn
 
 from ..layers.graph import traversed
-from .forms import form, form_of
+from .forms import form, form_of, place_in_model
 from .source import Code, Value
 
 
@@ -26,10 +26,9 @@ def check_forms(model: nn.Layer, *others: Any) -> None:
 def _check_layer(layer: nn.Layer, path: str) -> None:
     form_of(layer, path)
     if isinstance(layer, nn.Loss):
-        where = f" ({path!r} in the model)" if path else ""
         raise TypeError(
-            f"compile: {layer.label}{where} is a loss; give it with the model, as in "
-            f"nnlite.compile(model, loss)"
+            f"compile: {layer.label}{place_in_model(path)} is a loss; give it with the model, as "
+            f"in nnlite.compile(model, loss)"
         )
     if isinstance(layer, (nn.Sequential, nn.Residual, nn.Graph)):
         for name, child in layer.named_children():

@@ -66,7 +66,7 @@ def form_of(layer: Any, path: str = "") -> Form:
     """Return the form of a layer, loss or optimizer, or raise a TypeError that names it."""
     found, own = FORMS.get(type(layer)), methods_of(layer)
     if found is None or own:
-        where = f" ({path!r} in the model)" if path else ""
+        where = place_in_model(path)
         label = getattr(layer, "label", type(layer).__name__)
         if own:
             raise TypeError(
@@ -78,6 +78,11 @@ def form_of(layer: Any, path: str = "") -> Form:
             f"@nnlite.compiled.forms.form({type(layer).__name__}), or train uncompiled"
         )
     return found
+
+
+def place_in_model(path: str) -> str:
+    """Return the words of a message that say where in the model a layer is."""
+    return f" ({path!r} in the model)" if path else ""
 
 
 def methods_of(layer: Any) -> dict[str, Any]:

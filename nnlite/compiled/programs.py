@@ -308,14 +308,8 @@ class ModelProgram(Program):
         super().__init__(code, native)
         given = [*batch.names, *code.per_call]
         grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
-        names = code.write_backward(outputs, grads, inputs)
-        differentiated = [x for x in inputs if x.needs_grad]
-        input_grads = [
-            Value(name, x.shape)
-            for name, x in zip(names, differentiated, strict=True)
-            if code.is_reached(x)
-        ]
-        inputs = [x if code.is_reached(x) else Value(x.name, x.shape) for x in inputs]
+        input_grads = code.write_backward(outputs, grads, inputs)
+        inputs = [x if x.name in input_grads else Value(x.name, x.shape) for x in inputs]
         self.inputs, self.outputs = inputs[: _inputs_with_gradients(model)], outputs
         self._trained = list(code.trained.values())
         lines = [*code.forward, *code.commits]
@@ -329,9 +323,8 @@ class ModelProgram(Program):
         values = call_values(code, batch, n)
         can_split = not has_sums and is_separable(code, [*values, *outputs], model)
         self._at_a_time = samples_at_a_time(code)
-        self._divided_from = min(samples_to_divide(code), self._at_a_time + 1)
-        if not can_split:
-            self._divided_from = math.inf
+        divided_from = min(samples_to_divide(code), self._at_a_time + 1)
+        self._divided_from = divided_from if can_split else math.inf
         self._memory = self._results.copy()
         variables = carried(code.forward, code.backward)
         variables = [x for x in variables if x not in self._memory.lines]
@@ -341,10 +334,10 @@ class ModelProgram(Program):
         self.define("forward", known, [*lines, *returned([*returns, *variables])], doc)
         known = [*grads, *known, *variables]
         lines = [*code.backward]
-        self._input_grads = Memory(code)
-        self._returned_grads = self._input_grads.add_results(input_grads, lines)
+        self._input_grads, found = Memory(code), [*input_grads.values()]
+        self._returned_grads = self._input_grads.add_results(found, lines)
         lines = [*self._memory.unpacked(lines), *lines]
-        lines += returned(self._shaped(input_grads, self._returned_grads))
+        lines += returned(self._shaped(found, self._returned_grads))
         doc = "Compute the gradients of the inputs and of the parameters."
         self.define("backward", [*known, *self._input_grads.names], lines, doc)
         code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
@@ -445,9 +438,9 @@ class ModelProgram(Program):
         if missing not in self._reached_without:
             code, inputs, outputs = self._written()
             others = [y for place, y in enumerate(outputs) if place not in missing]
-            code.write_backward(others, [f"grad_{i}" for i in range(len(others))], inputs)
-            names = {*code.trained, *(x.name for x in inputs if code.is_reached(x))}
-            self._reached_without[missing] = names
+            grads = [f"grad_{i}" for i in range(len(others))]
+            input_grads = code.write_backward(others, grads, inputs)
+            self._reached_without[missing] = {*code.trained, *input_grads}
         return self._reached_without[missing]
 
 

@@ -25,7 +25,7 @@ import nnlite as nn
 
 from ..parameter import Parameter
 from . import functions
-from .forms import backward_of, form_of, methods_of
+from .forms import backward_of, form_of, methods_of, place_in_model
 from .routines import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
@@ -335,10 +335,6 @@ class Code:
             with self.gradient(x) as dx:
                 self(nest({"i": x.size}, f"{dx}[i] = {grad}[i]"))
 
-    def is_reached(self, x: Value) -> bool:
-        """Whether a gradient of x has been written."""
-        return x.name in self._gradients
-
     def tape(self, output: Any, backward: Backward) -> None:
         """Keep the function that writes the backward of a part of the layer, given dL/d(output).
 
@@ -355,9 +351,9 @@ class Code:
         self._path, self.label, self._renamed = path, layer.label, {}
         self._needs_grad = layer.trainable() or any(x.needs_grad for x in inputs)
         form = form_of(layer, path)
-        parameters = inspect.signature(form).parameters
-        takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
         for name in by_keyword:
+            parameters = inspect.signature(form).parameters
+            takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
             if name not in parameters and not takes_all:
                 raise TypeError(f"compile: {layer.label} has no compiled form with {name}=")
         self._record_options(layer)
@@ -398,7 +394,7 @@ class Code:
         Machine code would read wrong elements, or beyond an array.
         """
         declared = shapes_of(output, lambda y: fixed(y.shape, self._n))
-        where = f" ({self._path!r} in the model)" if self._path else ""
+        where = place_in_model(self._path)
         # None if the layer around this one computes without its forward.
         made = self._made.get(id(layer))
         if made and declared not in made:
@@ -429,12 +425,12 @@ class Code:
 
     def write_backward(
         self, outputs: list[Value], grads: list[str], inputs: list[Value], of_part: bool = False
-    ) -> list[str]:
+    ) -> dict[str, Value]:
         """Write the backward of all layers, the last one first.
 
-        The gradients of the outputs are arrays of the names `grads`. Return the names of those of
-        the inputs that have any. With `of_part`, they are those of the loss of the whole batch.
-        Parameters of layers that no gradient reaches have none.
+        The gradients of the outputs are arrays of the names `grads`. Return those of the inputs, by
+        the names of the inputs that they reach. With `of_part`, they are those of the loss of the
+        whole batch. Parameters of layers that no gradient reaches have none.
         """
         reached = set()
         self._lines = self.backward
@@ -454,7 +450,11 @@ class Code:
                 del self.trained[part]
             elif name not in self._gradients:
                 self(f"{part}[:] = 0")
-        return [self._grad_or_zeros(x).name for x in inputs if x.needs_grad]
+        return {
+            x.name: Value(self._gradients[x.name].name, x.shape)
+            for x in inputs
+            if x.needs_grad and x.name in self._gradients
+        }
 
     def _scale_part(self) -> None:
         """Write the factor of the loss of a part in the mean over the batch."""

@@ -14,7 +14,6 @@ import textwrap
 import zipfile
 import zlib
 from collections.abc import Mapping
-from types import TracebackType
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -67,12 +66,7 @@ class _Archive(zipfile.ZipFile):
     place of the exception, such as Ctrl-C.
     """
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.close()
 
