@@ -40,8 +40,10 @@ def register() -> None:
     _typed(functions.view, _type_of_view, _lower_view)
     _typed(functions.part, _type_of_part, _lower_part)
     _typed(tiles.strided, _type_of_strided, _lower_strided)
-    _typed(tiles.multiply, _type_of_product, _lower_product(_multiply))
-    _typed(tiles.multiply_rows, _type_of_product, _lower_product(_multiply_rows))
+    _typed(tiles.multiply, _type_of_tiles, _lower_tiles(_multiply))
+    _typed(tiles.multiply_rows, _type_of_tiles, _lower_tiles(_multiply_rows))
+    _typed(tiles.transpose, _type_of_tiles, _lower_tiles(_transpose))
+    _typed(tiles.lanes, lambda array: _types.intp(array), _lower_lanes)
 
 
 def _typed(function: Callable[..., Any], types: Callable[..., Any], lower: Any) -> None:
@@ -121,52 +123,56 @@ def _other_view(
     return _borrowed(context, builder, called.return_type, view._getvalue())
 
 
-# ---- products ----
+# ---- tiles ----
 
 
-def _type_of_product(a: Any, b: Any, out: Any, add: Any) -> Any:
-    if not all(isinstance(each, _types.Array) for each in (a, b, out)):
-        return None
-    return _types.none(a, b, out, _types.boolean)
+def _type_of_tiles(*given: Any) -> Any:
+    kinds = [each if isinstance(each, _types.Array) else _types.boolean for each in given]
+    return _types.none(*kinds)
 
 
-def _lower_product(write: Callable[..., None]) -> Callable[..., Any]:
-    """Return the lowering of a product, a call of a function that `write` writes."""
+def _lower_tiles(write: Callable[..., None]) -> Callable[..., Any]:
+    """Return the lowering of a call of a function that `write` writes.
+
+    It is given arrays, of which it gets the addresses, the sizes and the strides, and flags.
+    """
 
     def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
-        pointers, sizes, strides = [], [], []
-        for kind, value in zip(called.args[:3], arguments[:3], strict=True):
+        pointers, sizes, strides, flags = [], [], [], []
+        for kind, value in zip(called.args, arguments, strict=True):
+            if not isinstance(kind, _types.Array):
+                flag = context.cast(builder, value, kind, _types.boolean)
+                flags.append(builder.icmp_unsigned("!=", flag, flag.type(0)))
+                continue
             array = context.make_array(kind)(context, builder, value)
             pointers.append(array.data)
             sizes.append(_code.unpack_tuple(builder, array.shape))
             distances = _code.unpack_tuple(builder, array.strides)
             strides.append([builder.sdiv(each, array.itemsize) for each in distances])
-        add = context.cast(builder, arguments[3], called.args[3], _types.boolean)
-        add = builder.icmp_unsigned("!=", add, add.type(0))
-        given = [*pointers, *(each for group in sizes + strides for each in group), add]
-        real = context.get_data_type(called.args[2].dtype)
-        bits = _bits_of_registers()
-        name = f"nnlite{write.__name__}_{called.args[2].dtype}_{len(strides[0])}_{bits}"
+        groups = [pointers, *sizes, *strides, flags]
+        given = [each for group in groups for each in group]
+        dtype, bits = called.args[0].dtype, _bits_of_registers()
+        name = f"nnlite{write.__name__}_{dtype}_{len(strides[0])}_{bits}"
         function = builder.module.globals.get(name)
         if function is None:
             signature = _ir.FunctionType(_ir.VoidType(), [each.type for each in given])
             function = _ir.Function(builder.module, signature, name)
             function.linkage = "linkonce_odr"
             body = _ir.IRBuilder(function.append_basic_block())
-            lengths = [len(each) for each in sizes + strides]
-            names = _split(function.args[3:-1], lengths)
-            write(
-                _Vectors(body, real, bits),
-                function.args[:3],
-                names[:3],
-                names[3:],
-                function.args[-1],
-            )
+            vectors = _Vectors(body, context.get_data_type(dtype), bits)
+            first, *others, last = _split(function.args, [len(each) for each in groups])
+            count = len(pointers)
+            write(vectors, first, others[:count], others[count:], *last)
             body.ret_void()
         builder.call(function, given)
         return context.get_dummy_value()
 
     return lowered
+
+
+def _lower_lanes(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
+    size = context.get_abi_sizeof(context.get_data_type(called.args[0].dtype))
+    return _INDEX(_bits_of_registers() // 8 // size)
 
 
 def _split(values: Any, lengths: list[int]) -> list[Any]:
@@ -232,6 +238,15 @@ class _Vectors:
         given = [_ir.Constant(self.real, -0.0), vector]
         name = f"llvm.vector.reduce.fadd.{self._suffix}"
         return self._call(name, self.real, given, fastmath=("reassoc",))
+
+    def woven(self, one: Any, other: Any) -> list[Any]:
+        """Return two vectors of the elements of both in turn: of their first and last halves."""
+        places = [place for each in range(self.lanes) for place in (each, each + self.lanes)]
+        halves = places[: self.lanes], places[self.lanes :]
+        kind = _ir.VectorType(_INT, self.lanes)
+        return [
+            self.builder.shuffle_vector(one, other, _ir.Constant(kind, half)) for half in halves
+        ]
 
     def variables(self, count: int) -> list[Any]:
         """Return addresses of vectors that stay in registers."""
@@ -447,6 +462,45 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
                 all_tiles(*_DOTS_OF_FIVE)
             with others:
                 all_tiles(*(_DOTS if vectors.bits < 512 else _DOTS_OF_512_BITS))
+
+
+def _transpose(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any) -> None:
+    """Write `tiles.transpose`.
+
+    It is done in squares of as many rows, each a vector, as a vector has elements. To weave the
+    first half of the vectors with the second one turns the digits of an element's place, those of
+    its row and then those of its column, by one; after as many rounds as a row has digits, the
+    vectors are the columns.
+    """
+    builder, (a, out), (rows, columns) = vectors.builder, pointers, sizes[0]
+    side = vectors.lanes
+
+    def square(i: Any, j: Any, is_whole: bool) -> None:
+        lines, others = vectors.up_to(i, side, rows), vectors.up_to(j, side, columns)
+        sources = vectors.lines(vectors.at(a, j), lines, strides[0][0])
+        targets = vectors.lines(vectors.at(out, i), others, strides[1][0])
+        mask = None if is_whole else vectors.mask(builder.sub(columns, j))
+        square = [vectors.load(line, mask) for line in sources]
+        for _ in range(side.bit_length() - 1):
+            pairs = zip(square[: side // 2], square[side // 2 :], strict=True)
+            square = [each for pair in pairs for each in vectors.woven(*pair)]
+        mask = None if is_whole else vectors.mask(builder.sub(rows, i))
+        for column, line in reversed([*zip(square, targets, strict=True)]):
+            vectors.store(column, line, mask)  # the last one after those that stand for it
+
+    with (
+        vectors.steps(_INDEX(0), rows, side) as i,
+        vectors.steps(_INDEX(0), columns, side) as j,
+    ):
+        fits = [
+            builder.icmp_signed("<=", builder.add(start, _INDEX(side)), end)
+            for start, end in ((i, rows), (j, columns))
+        ]
+        with builder.if_else(builder.and_(*fits)) as (whole, last):
+            with whole:
+                square(i, j, is_whole=True)
+            with last:
+                square(i, j, is_whole=False)
 
 
 def _bits_of_registers() -> int:

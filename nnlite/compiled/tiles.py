@@ -35,6 +35,16 @@ def multiply_rows(a: Any, b: Any, out: Any, add: bool) -> None:
     out[:] = out + product if add else product
 
 
+def transpose(a: Any, out: Any) -> None:
+    """Write aᵀ. The elements of a row of `a`, and of one of `out`, are neighbours in memory."""
+    out[:] = a.T
+
+
+def lanes(array: Any) -> int:
+    """Return the number of elements of a vector register; here, for one of 64 bytes."""
+    return 64 // int(array.itemsize)
+
+
 def strided(array: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
     """Return elements of an array in C order, with these distances along each axis.
 

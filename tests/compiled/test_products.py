@@ -13,14 +13,6 @@ from nnlite.compiled.native import functions_of
 from nnlite.compiled.products import dot_columns, dot_rows, matmul, sum_of_dots
 
 
-@pytest.fixture(params=["tiles", "BLAS"])
-def way(request, monkeypatch):
-    """Both ways of each product."""
-    if request.param == "BLAS":
-        monkeypatch.setattr(products, "_LARGE", 0)
-
-
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("rows", [0, 1, 2, 40])
 @pytest.mark.parametrize("columns", [1, 3, 64, 160])  # 64 and 160: some of them at a time
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -41,19 +33,30 @@ def test_products(rows, columns, dtype):
 
 @pytest.mark.parametrize("is_native", [False, True])
 @pytest.mark.parametrize(
-    "shape", [(130, 300, 50), (5, 40, 96), (33, 40, 64), (33, 9, 784), (130, 20, 790), (130, 0, 90)]
+    "shape",
+    [
+        (130, 300, 50),  # three depths of a panel
+        (5, 40, 96),
+        (33, 40, 64),
+        (33, 9, 784),
+        (33, 400, 512),  # dot products of rows that are far from each other
+        (130, 20, 790),  # three panels
+        (512, 1, 30),
+        (512, 130, 30),  # elements 4096 bytes apart
+        (130, 0, 90),
+    ],
 )
 def test_panels(shape, is_native):
-    """Many rows, whose panels have several columns and depths, and short dot products."""
+    """Many rows, or rows that conflict in the cache, in one panel or in several."""
     rows, terms, columns = shape
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(rows, terms)), rng.normal(size=(terms, columns))
     out = np.full((rows, columns), np.nan)
-    functions = products
+    called = products
     if is_native:
         pytest.importorskip("numba")
         pytest.importorskip("scipy")
-        functions = types.SimpleNamespace(**{
+        called = types.SimpleNamespace(**{
             name: functions_of(f"""
 from nnlite.compiled.products import {name}
 import numpy as np
@@ -71,7 +74,7 @@ def call(a, b, out):
         ("dot_columns", np.ascontiguousarray(a.T), b),
     ):
         out[:] = np.nan
-        getattr(functions, name)(left, right, out)
+        getattr(called, name)(left, right, out)
         assert_allclose(out, np.einsum("ik,kj->ij", a, b), rtol=0, atol=1e-12)
 
 

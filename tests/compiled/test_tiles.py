@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from nnlite.compiled import tiles
 
@@ -33,9 +33,12 @@ def functions_for(width):
         return call
 
     multiply, multiply_rows, strided = tiles.multiply, tiles.multiply_rows, tiles.strided
+    transpose, lanes = tiles.transpose, tiles.lanes
     return types.SimpleNamespace(
         multiply=wide(lambda a, b, out, add: multiply(a, b, out, add)),
         multiply_rows=wide(lambda a, b, out, add: multiply_rows(a, b, out, add)),
+        transpose=wide(lambda a, out: transpose(a, out)),
+        lanes=wide(lambda array: lanes(array)),
         strided=wide(lambda array, shape, strides: strided(array, shape, strides)),
     )
 
@@ -70,6 +73,26 @@ def test_multiply_rows(width, rows, outer, inner, columns, add, dtype, seed):
     expected[1:] = add * out[1:] + np.einsum("iuv,juv->ij", a, b)
     functions_for(width).multiply_rows(a, b, out[1:], add)
     assert_allclose(out, expected, rtol=0, atol=1000 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("width", [None, 128, 256, 512])
+@given(sizes, sizes, st.sampled_from("fd"))
+@settings(deadline=None)
+def test_transpose(width, rows, columns, dtype):
+    a = np.arange(rows * (columns + 3.0)).astype(dtype).reshape(rows, columns + 3)[:, 1:-2]
+    out = np.full((columns + 1, rows + 3), np.nan, dtype)
+    expected = out.copy()
+    expected[1:, 2:-1] = a.T
+    functions_for(width).transpose(a, out[1:, 2:-1])
+    assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("width", [128, 256, 512])
+def test_lanes(width):
+    for dtype in (np.float32, np.float64):
+        array = np.empty(3, dtype)
+        assert functions_for(width).lanes(array) == width // 8 // array.itemsize
+        assert tiles.lanes(array) == functions_for(512).lanes(array)
 
 
 @pytest.mark.parametrize("width", [None, 256])
