@@ -279,6 +279,7 @@ def _argument_types(function: Function, real: np.dtype[Any]) -> tuple[Any, ...]:
     numba = _numba()
     element = numba.from_dtype(real)
     by_name = {name: numba.types.Array(element, axes, "C") for name, axes in AXES.items()}
+    by_name |= {"Rows": numba.types.Array(element, 2, "A")}
     by_name |= {"int": numba.intp, "Real": element, "Places": numba.int32[:, ::1]}
     by_name |= {"Doubles": numba.float64[::1], "Numbers": numba.int32[::1]}
     by_name["float"] = numba.float64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnlite.compiled.functions import view
-from nnlite.compiled.routines import Cube, Matrix, Vector
+from nnlite.compiled.routines import Cube, Matrix, Rows, Vector
 from nnlite.compiled.tiles import lanes, multiply, multiply_rows, strided, transpose
 
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
@@ -79,6 +79,16 @@ def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
                     transpose(source, right[i])
                 multiply(left, right, out[:, j : j + width], t > 0 or k > 0)
                 j += width
+
+
+def copy_transposed(a: Rows, out: Rows) -> None:
+    """Write aᵀ."""
+    if min(a.shape) > 1:
+        transpose(a, out)
+        return
+    for i in range(a.shape[0]):
+        for j in range(a.shape[1]):
+            out[j, i] = a[i, j]
 
 
 def product(

@@ -302,9 +302,9 @@ class _Run:
         self.states = {"h": self.columns}
         if len(final) > 1:
             self.states["c"] = code.name("cells")
-        # The step of the sequence, and the feature of the output.
+        # The step of the sequence, and the first feature of the output.
         self.time = f"{self.length - 1} - t" if direction else "t"
-        self.feature = plus("k", direction * self.size)
+        self.feature = direction * self.size
         self.only_last = len(y.shape) == 2
         # Whether the hidden state before a step is reached by a way beside the product.
         self.has_direct = "dh_before" in self.cell.step_back or mask is not None
@@ -321,12 +321,13 @@ class _Run:
         products = [self._product(gates) for gates in cell.gates]
         self._read_mask()
         code(f"inputs = {self.x.view(*self.x.shape)}")
-        place = plus("k", self.of_input.first + self.of_input.column)
+        place = self.of_input.first + self.of_input.column
+        rows = _rows(f"{columns}[t", place, self.terms, self.terms)
+        copy = f"copy_transposed(inputs[:, {self.time}], {rows})"
         # The input counts only where the step is present.
-        copy = f"{columns}[t, {place}, b] = {self._if_present(f'inputs[b, {self.time}, k]')}"
-        code(nest({"t": self.length, "k": self.features, "b": batch}, copy))
-        if self.of_state.bias:
-            code(nest({"t": self.length, "b": batch}, f"{columns}[t, {size}, b] = 1"))
+        clear = self._where_absent(f"{columns}[t, {plus('k', place)}, b] = 0", self.features)
+        one = nest({"b": batch}, f"{columns}[t, {size}, b] = 1") if self.of_state.bias else ""
+        code(nest({"t": self.length}, joined(copy, clear, one)))
         if "c" in self.states:
             code(f"{self.states['c']} = np.empty(({self.length + 1}, {size}, {batch}), real)")
         for position, array in enumerate(self.states.values()):
@@ -334,7 +335,7 @@ class _Run:
             if self.initial:
                 code(f"state = {self.initial[position].view(-1, batch, size)}")
                 start = f"state[{self.index}, b, k]"
-            code(nest({"b": batch, "k": size}, f"{array}[0, k, b] = {start}"))
+            code(nest({"k": size, "b": batch}, f"{array}[0, k, b] = {start}"))
 
         before = ", ".join(f"{name}_before" for name in self.states)
         step = self._over_elements(
@@ -347,17 +348,16 @@ class _Run:
         )
         output = ""
         if not self.only_last:
-            h = self._if_present(f"{columns}[t + 1, k, b]")
-            output = nest({"b": batch, "k": size}, f"out[b, {self.time}, {self.feature}] = {h}")
+            output = joined(
+                f"copy_transposed({self._state('h', 't + 1')}, {self._of_output('out')})",
+                self._where_absent(f"out[b, {self.time}, {plus('k', self.feature)}] = 0", size),
+            )
         code(f"out = {self.y.view(*self.y.shape)}")
         code(nest({"t": self.length}, joined(*products, step, output)))
-        last = [
-            f"{final}[b, {self.index}, k] = {array}[{self.length}, k, b]"
-            for final, array in zip(self.final, self.states.values(), strict=True)
-        ]
+        for final, name in zip(self.final, self.states, strict=True):
+            code(f"copy_transposed({self._state(name, self.length)}, {final}[:, {self.index}])")
         if self.only_last:
-            last.append(f"out[b, {self.feature}] = {columns}[{self.length}, k, b]")
-        code(nest({"b": batch, "k": size}, joined(*last)))
+            code(f"copy_transposed({self._state('h', self.length)}, {self._of_output('out')})")
 
     def backward(self, dy: Value) -> None:
         code, size, batch = self.code, self.size, self.batch
@@ -376,10 +376,10 @@ class _Run:
         self._read_mask()
         step = []
         if self.only_last:
-            code(nest({"b": batch, "k": size}, f"d_h[k, b] = grads[b, {self.feature}]"))
+            code(f"copy_transposed({self._of_output('grads')}, d_h)")
         else:
-            grad = self._if_present(f"grads[b, {self.time}, {self.feature}]")
-            step.append(nest({"b": batch, "k": size}, f"d_h[k, b] += {grad}"))
+            code(f"flow = np.empty(({size}, {batch}), real)")
+            step.append(f"copy_transposed({self._of_output('grads')}, flow)")
         step.append(self._elements_back(arrays))
         of_state = self._transposed("of_state", self.of_state)
         if not any(state.needs_grad for state in self.initial):
@@ -401,6 +401,20 @@ class _Run:
                 with code.gradient(state) as d_state:
                     code(f"{d_state}[:] = 0\nd_states = {d_state.view(-1, batch, size)}")
                     code(nest({"b": batch, "k": size}, f"d_states[{self.index}, b, k] = {grad}"))
+
+    # ---- parts of arrays ----
+
+    def _state(self, name: str, t: int | str) -> str:
+        """Return a state after some steps, one row for each feature."""
+        rows = self.terms if name == "h" else self.size
+        return _rows(f"{self.states[name]}[{t}", 0, self.size, rows)
+
+    def _of_output(self, array: str) -> str:
+        """Return the features of this direction, in step t or in the only one that there is."""
+        first, width = self.feature, number(self.y.shape[-1])
+        if not self.only_last:
+            return _rows(f"{array}[:, {self.time}", first, first + self.size, width)
+        return array if width == self.size else f"{array}[:, {first}:{first + self.size}]"
 
     # ---- products ----
 
@@ -457,9 +471,14 @@ class _Run:
     def _transposed(self, name: str, side: _Side) -> str:
         """Write the transpose of a weight, with its gates in the order of the blocks."""
         self.code(f"{name} = np.empty(({side.weight.shape[1]}, {side.weight.shape[0]}), real)")
-        for rows, place, gate in self._rows_of(side):
-            copy = f"{name}[j, {place}] = {side.weight}[{gate}, j]"
-            self.code(nest({"j": side.weight.shape[1], "i": rows}, copy))
+        size = self.size
+        for block, gate, count in side.pieces:
+            rows, first = gate * size, (block - side.first_block) * size
+            gates, blocks = str(side.weight), name
+            if len(side.pieces) > 1:
+                gates += f"[{rows}:{rows + count * size}]"
+                blocks += f"[:, {first}:{first + count * size}]"
+            self.code(f"copy_transposed({gates}, {blocks})")
         return name
 
     def _gradients_of(self, side: _Side) -> str:
@@ -477,17 +496,8 @@ class _Run:
                 d_inputs = {dx.view(*self.x.shape)}
             """)
             product = f"matmul({of_input}, {self._gradients_of(side)}, d_input)"
-            copy = f"d_inputs[b, {self.time}, k] = d_input[k, b]"
-            copies = nest({"b": self.batch, "k": self.features}, copy)
-            code(nest({"t": self.length}, joined(product, copies)))
-
-    def _rows_of(self, side: _Side) -> list[tuple[int, str, str]]:
-        """Return numbers of rows i, with the place of row i among the blocks and in the weight."""
-        size = self.size
-        return [
-            (count * size, plus("i", (block - side.first_block) * size), plus("i", gate * size))
-            for block, gate, count in side.pieces
-        ]
+            copy = f"copy_transposed(d_input, d_inputs[:, {self.time}])"
+            code(nest({"t": self.length}, joined(product, copy)))
 
     # ---- elements ----
 
@@ -526,6 +536,10 @@ class _Run:
         lines = {f"{array}_line": array for array in arrays}
         after = {f"d{name}": f"d_{name}_line[e]" for name in self.states}
         stored = {}
+        if not self.only_last:
+            lines["flow_line"] = "flow"
+            present = " if is_present[e] else real(0)"
+            after["dh"] += f" + (flow_line[e]{present if self.mask is not None else ''})"
         if self.has_direct:
             after["dh"] += " + direct_line[e]"
             stored["direct_line"] = "dh_before"
@@ -568,9 +582,12 @@ class _Run:
         copy = f"is_present[k * {self.batch} + b] = present[b, {self.time}]"
         return nest({"k": self.size, "b": self.batch}, copy) if self.mask is not None else ""
 
-    def _if_present(self, value: str) -> str:
-        """Return a value of sample b in step t, which is 0 where the mask is False."""
-        return value if self.mask is None else f"{value} if present[b, {self.time}] else real(0)"
+    def _where_absent(self, statement: str, features: int) -> str:
+        """Return the loop of a statement for each feature k of sample b where the mask is False."""
+        if self.mask is None:
+            return ""
+        body = f"if not present[b, {self.time}]:\n    {statement}"
+        return nest({"k": features, "b": self.batch}, body)
 
     def _if_absent(self, *statements: str) -> str:
         """Return statements for an element where the mask is False."""

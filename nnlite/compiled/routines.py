@@ -15,6 +15,7 @@ ROUTINES = {
     "dot_columns": "products",
     "matmul": "products",
     "sum_of_dots": "products",
+    "copy_transposed": "products",
     "add_to_rows": "sums",
     "column_sums": "sums",
     "channel_sums": "sums",
@@ -37,10 +38,12 @@ ROUTINES = {
     "winograd_backward": "winograd",
 }
 
-# Arrays are in C order; `Real` is one of their elements, `Numbers` and `Places` are a
-# vector and a matrix of int32, and `Doubles` is a vector of float64.
+# Arrays are in C order; in `Rows`, a matrix, each row is, and the rows may be apart. `Real` is an
+# element, `Numbers` and `Places` are a vector and a matrix of int32, and `Doubles` is a vector of
+# float64.
 Vector: TypeAlias = Any
 Matrix: TypeAlias = Any
+Rows: TypeAlias = Any
 Cube: TypeAlias = Any
 Images: TypeAlias = Any
 Numbers: TypeAlias = Any
