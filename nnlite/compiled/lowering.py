@@ -32,7 +32,9 @@ _INT, _INDEX = _ir.IntType(32), _ir.IntType(64)
 # The rows of a tile, and its columns: vectors in `multiply`, and rows of b in `multiply_rows`. The
 # sums and what is multiplied just fit into sixteen registers; there are twice as many of 512 bits.
 _TILE, _HIGH_TILE, _TILE_OF_ROW = (4, 3), (6, 2), (1, 12)
-_DOTS, _DOTS_OF_512_BITS, _DOTS_OF_FIVE, _DOTS_OF_ROW = (4, 3), (4, 4), (2, 5), (1, 4)
+_DOTS, _DOTS_OF_512_BITS, _DOTS_OF_FIVE = (4, 3), (4, 4), (2, 5)
+# A single row of `a` takes two rows of b at a time where a vector is long.
+_DOTS_OF_ROW, _DOTS_OF_ROW_OF_512_BITS = (1, 4), (1, 2)
 
 
 def register() -> None:
@@ -456,7 +458,7 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
     is_five = builder.icmp_signed("==", columns, _INDEX(5))
     with builder.if_else(builder.icmp_signed("==", rows, _INDEX(1))) as (one, more):
         with one:
-            all_tiles(*_DOTS_OF_ROW)
+            all_tiles(*(_DOTS_OF_ROW if vectors.bits < 512 else _DOTS_OF_ROW_OF_512_BITS))
         with more, builder.if_else(is_five) as (five, others):
             with five:
                 all_tiles(*_DOTS_OF_FIVE)
