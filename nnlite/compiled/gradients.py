@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from ..engine.arrays import Array
 from .native import interruption_of
 from .programs import Batch, Program, call_values, returned, write_forward
 from .source import Code, Made, Sums, Value, fixed, function, handed_on, stages
-from .split import bounds_of_parts, is_separable
+from .split import bounds_of_parts, in_turn, is_separable, samples_at_a_time
 
 _ADDITION = """\
 for i in range(total.size):
@@ -55,6 +57,8 @@ class Passes(NamedTuple):
         Whether threads may compute parts of a batch.
     needs_sums : bool
         Whether they wait for each other, for sums over the batch.
+    at_a_time : float
+        The number of samples that a thread computes at a time.
     """
 
     code: Code
@@ -64,10 +68,16 @@ class Passes(NamedTuple):
     outputs: list[Value]
     is_separable: bool
     needs_sums: bool
+    at_a_time: float
 
-    def bounds(self, n: int) -> list[tuple[int, int]]:
-        """Return the bounds of the parts that threads compute of a batch of n samples."""
-        return bounds_of_parts(self.code, n, True) if self.is_separable else [(0, n)]
+    def turns(self, n: int) -> list[list[tuple[int, int]]]:
+        """Return the bounds of what each thread computes, one after another, of n samples."""
+        bounds = bounds_of_parts(self.code, n, True) if self.is_separable else [(0, n)]
+        return [in_turn(start, stop, self.at_a_time) for start, stop in bounds]
+
+    def is_divided(self, n: int) -> bool:
+        """Whether a batch of n samples is not computed as a whole."""
+        return self.turns(n) != [[(0, n)]]
 
 
 def write_passes(
@@ -84,7 +94,10 @@ def write_passes(
         can_split = False  # one function is enough
     needs_sums = has_sums and can_split
     code.write_backward([], [], [], of_part=needs_sums)
-    return Passes(code, model, loss, given, outputs, can_split, needs_sums)
+    at_a_time = math.inf
+    if can_split and not has_sums:
+        at_a_time = samples_at_a_time(code, with_backward=True)
+    return Passes(code, model, loss, given, outputs, can_split, needs_sums, at_a_time)
 
 
 class LossProgram(Program):
@@ -97,11 +110,12 @@ class LossProgram(Program):
     def __init__(self, passes: Passes, native: bool) -> None:
         super().__init__(passes.code, native)
         self.outputs = passes.outputs
-        self.bounds = passes.bounds
-        self._can_split, self._needs_sums = passes.is_separable, passes.needs_sums
+        self._passes = passes
+        self._needs_sums = passes.needs_sums
         self._averages = bool(passes.code.divisor)
-        # Of each thread but the first: its gradients by name.
+        # Of each thread but the first: its gradients by name. Of each thread: those of a turn.
         self._gradients_of_parts: list[dict[str, Array]] = []
+        self._gradients_of_turns: list[dict[str, Array]] = []
         self._assemble(passes.model, passes.loss, passes.given)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
@@ -134,14 +148,14 @@ class LossProgram(Program):
         self._stages.append(_Stage("gradients", variables, ()))
         if commits:
             self.define("commit", [*known, *results], commits, "Change the buffers.")
-        if self._can_split:
+        if self._passes.is_separable:
             doc = "Add the gradients of a part of the batch to those of others."
             arguments = ["total", "factor", "part", "weight"]
             self._texts.append(function("add", arguments, [_ADDITION], doc))
 
     def bind_anew(self) -> None:
         super().bind_anew()
-        self._gradients_of_parts = []
+        self._gradients_of_parts, self._gradients_of_turns = [], []
 
     def compute(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
@@ -161,14 +175,14 @@ class LossProgram(Program):
 
         ``part_of(start, stop)`` returns the values of some of the n samples, by name.
         """
-        bounds = self.bounds(n)
-        if len(bounds) > 1:
+        turns, whole = self._passes.turns(n), [[(0, n)]]
+        if turns != whole:
             try:
-                return self._compute_parts(n, part_of, bounds)
+                return self._compute_parts(n, part_of, turns)
             except ValueError:  # labels of a part may all be ignored, where those of all are not
                 pass
         if self._needs_sums:
-            return self._compute_parts(n, part_of, [(0, n)])
+            return self._compute_parts(n, part_of, whole)
         loss, _, *outputs = self._call_with("gradients", n, part_of(0, n), self._bound["gradients"])
         return float(loss), self._shaped(outputs, n)
 
@@ -185,44 +199,55 @@ class LossProgram(Program):
     def _commit(self, n: int) -> None:
         """Change the buffers, by what was computed last."""
         if self._needs_sums and self.code.commits:
-            self._call_with("commit", n, self._parts[0], self._bound["commit"])
+            self._call_with("commit", n, self._first_variables, self._bound["commit"])
 
     def _compute_parts(
-        self, n: int, part_of: PartOf, bounds: list[tuple[int, int]]
+        self, n: int, part_of: PartOf, turns: list[list[tuple[int, int]]]
     ) -> tuple[float, Any]:
-        """Let each thread compute the gradients of a part, and add them."""
-        while len(self._gradients_of_parts) < len(bounds) - 1:
+        """Let each thread compute the gradients of a part, in turns, and add them."""
+        while len(self._gradients_of_parts) < len(turns) - 1:
             self._gradients_of_parts.append(super().bindings())
-        # The variables of each part, by name. The values are picked by its thread.
-        parts: list[dict[str, Any]] = [{} for _ in bounds]
-        self._parts = parts
+        while max(map(len, turns)) > 1 and len(self._gradients_of_turns) < len(turns):
+            self._gradients_of_turns.append(super().bindings())
+        gradients = [self._gradients, *self._gradients_of_parts]
+        # The variables of each turn, by name. The values are picked by its thread.
+        parts: list[list[dict[str, Any]]] = [[{} for _ in part] for part in turns]
+        self._first_variables = parts[0][0]
 
         def compute(stage: _Stage, part: int) -> None:
-            start, stop = bounds[part]
-            if not parts[part]:
-                parts[part].update(part_of(start, stop))
-            self._compute_part(stage, part, stop - start)
+            divisor = 0.0
+            for variables, (start, stop) in zip(parts[part], turns[part], strict=True):
+                if not variables:
+                    variables.update(part_of(start, stop))
+                is_first = variables is parts[part][0]
+                own = gradients[part] if is_first else self._gradients_of_turns[part]
+                self._compute_part(stage, variables, stop - start, own)
+                if not is_first:
+                    self._add(gradients[part], divisor, own, variables["divisor"])
+                divisor += variables.get("divisor", 0.0)
 
         for stage in self._stages:
-            calls = [functools.partial(compute, stage, part) for part in range(len(bounds))]
+            calls = [functools.partial(compute, stage, part) for part in range(len(parts))]
             self._run_parts(stage.name, calls)
             for name in stage.sums:
-                total = functools.reduce(np.add, [part[name] for part in parts])
+                total = functools.reduce(np.add, [part[0][name] for part in parts])
                 for part in parts:
-                    part[name][...] = total
-        divisors = [float(part["divisor"]) for part in parts]
-        weights = [1.0] * len(parts)
-        if self._averages:
-            weights = [divisor / sum(divisors) for divisor in divisors]
-        self._add_parts([1.0] * len(parts) if self._needs_sums else weights)
-        loss = sum(weight * part["loss"] for weight, part in zip(weights, parts, strict=True))
-        outputs = [np.concatenate([part[name] for part in parts]) for name in self._output_names]
+                    part[0][name][...] = total
+        divisors = [sum(variables["divisor"] for variables in part) for part in parts]
+        for index in range(1, len(parts)):
+            self._add(gradients[0], sum(divisors[:index]), gradients[index], divisors[index])
+        found = list(itertools.chain(*parts))
+        total = sum(divisors) if self._averages else 1
+        weights = [variables["divisor"] / total if self._averages else 1 for variables in found]
+        loss = sum(w * variables["loss"] for w, variables in zip(weights, found, strict=True))
+        outputs = [np.concatenate([each[name] for each in found]) for name in self._output_names]
         return float(loss), self._shaped(outputs, n)
 
-    def _compute_part(self, stage: _Stage, part: int, n: int) -> None:
-        """Call the function of a stage for a part of the batch, of n samples."""
-        name, variables = stage.name, self._parts[part]
-        gradients = self._gradients_of_parts[part - 1] if part else {}
+    def _compute_part(
+        self, stage: _Stage, variables: dict[str, Any], n: int, gradients: dict[str, Array]
+    ) -> None:
+        """Call the function of a stage for n samples, with arrays for their gradients."""
+        name = stage.name
         arrays = zip(self._arguments[name][1], self._bound[name], strict=True)
         bound = [gradients.get(name, array) for name, array in arrays]
         results = self._call_with(name, n, variables, bound)
@@ -238,10 +263,17 @@ class LossProgram(Program):
         except SystemError as error:
             raise interruption_of(error) from None
 
-    def _add_parts(self, weights: list[float]) -> None:
-        """Add the gradients of the other parts to those of the first."""
-        for part, gradients in enumerate(self._gradients_of_parts[: len(weights) - 1], 1):
-            factor = weights[0] if part == 1 else 1.0
-            for name, grad in gradients.items():
-                total = self._gradients[name].reshape(-1)
-                self._functions["add"](total, factor, grad.reshape(-1), weights[part])
+    def _add(
+        self,
+        total: dict[str, Array],
+        divisor: float,
+        gradients: dict[str, Array],
+        other_divisor: float,
+    ) -> None:
+        """Add gradients to those of other samples; of a mean, they are weighted by divisors."""
+        factor = weight = 1.0
+        if self._averages and not self._needs_sums:
+            whole = divisor + other_divisor
+            factor, weight = divisor / whole, other_divisor / whole
+        for name, grad in gradients.items():
+            self._functions["add"](total[name].reshape(-1), factor, grad.reshape(-1), weight)

@@ -322,7 +322,7 @@ class ModelProgram(Program):
         has_sums = any(isinstance(line, Sums) for line in code.forward)
         values = call_values(code, batch, n)
         can_split = not has_sums and is_separable(code, [*values, *outputs], model)
-        self._at_a_time = samples_at_a_time(code)
+        self._at_a_time = samples_at_a_time(code, with_backward=False)
         divided_from = min(samples_to_divide(code), self._at_a_time + 1)
         self._divided_from = divided_from if can_split else math.inf
         self._memory = self._results.copy()

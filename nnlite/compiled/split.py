@@ -15,8 +15,9 @@ from .source import BATCH, Code, Value
 # cores busy, and what it takes to add its gradient of a parameter to that of the first thread.
 _WAITING, _ADDING = 20_000_000, 150
 
-# Bytes of arrays that stay in the cache.
-_CACHED = 1 << 23
+# Bytes of arrays that stay in the cache; and from how many times those of the parameters on the
+# time of adding their gradients does not matter.
+_CACHED, _TIMES = 1 << 23, 8
 # Samples that fill vector registers: in a recurrent layer they are the columns of the products.
 _FILLING = 16
 # The allocation of an array with an axis of the batch size.
@@ -47,22 +48,27 @@ def samples_to_divide(code: Code) -> float:
     return _WAITING / max(1, code.multiply_adds)
 
 
-def samples_at_a_time(code: Code) -> int:
-    """Return how many samples of a prediction have arrays that stay in the cache, at least one.
+def samples_at_a_time(code: Code, with_backward: bool) -> int:
+    """Return how many samples a thread computes at a time, at least one.
 
-    There are more if the parameters do not fit: each part of a batch reads all of them.
+    Their arrays stay in the cache, or at least in memory that the C library keeps for later calls.
+    There are more samples if there are many parameters: each part of a batch reads all of them, and
+    adds its gradients to those of the others.
     """
     shapes = _ARRAY.findall("\n".join(code.forward))
     numbers = sum(math.prod(map(int, re.findall(r"\d+", shape))) for shape in shapes)
     parameters = sum(getattr(*place).nbytes for place in code.arrays.values())
-    samples = max(_CACHED, parameters) // max(1, numbers * code.dtype.itemsize)
+    limit = max(_CACHED, _TIMES * parameters if with_backward else parameters)
+    samples = limit // max(1, numbers * code.dtype.itemsize)
     if samples >= _FILLING:
         return round(samples / _FILLING) * _FILLING
     return max(1, samples)
 
 
-def in_turn(start: int, stop: int, at_a_time: int) -> list[tuple[int, int]]:
+def in_turn(start: int, stop: int, at_a_time: float) -> list[tuple[int, int]]:
     """Return the first sample and the end of parts that a thread computes one after another."""
+    if stop - start <= at_a_time:
+        return [(start, stop)]
     parts = math.ceil((stop - start) / at_a_time)
     size = math.ceil((stop - start) / parts)
     if at_a_time >= _FILLING:

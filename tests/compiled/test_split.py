@@ -1,6 +1,7 @@
 """A batch that is divided among threads has the gradients of the whole batch."""
 
 import copy
+import math
 import types
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.testing import assert_allclose
 import nnlite as nn
 from nnlite.compiled import split, steps
 from nnlite.compiled.forms import FORMS, form
+from nnlite.compiled.gradients import LossProgram
 from nnlite.compiled.programs import ModelProgram
 
 from ..registry import LAYERS, LOSSES
@@ -21,8 +23,12 @@ LOSS_CASES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def many_threads(monkeypatch):
+@pytest.fixture(autouse=True, params=["at once", "in turns"])
+def many_threads(request, monkeypatch):
+    """Three threads, each of which computes its part at once, or sample after sample."""
+    if request.param == "in turns":
+        monkeypatch.setattr(split, "_CACHED", 1)
+        monkeypatch.setattr(split, "_TIMES", 0)
     monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
@@ -57,7 +63,7 @@ def test_gradients(name, n):
     twin = copy.deepcopy(model)
     compiled = nn.compile(model, loss, native=False)
     assert compiled(x, labels, *weights) == pytest.approx(loss(twin(x), labels, *weights))
-    assert len(compiled._programs.latest.bounds(n)) == min(n, 3)
+    assert len(compiled._programs.latest._passes.turns(n)) == min(n, 3)
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-13)
@@ -69,7 +75,7 @@ def assert_divided(model, loss, inputs, *others, is_divided=True):
     compiled = nn.compile(model, loss, native=False)
     nn.seed(seed)
     value = compiled(inputs, *others)
-    assert (len(compiled._programs.latest.bounds(7)) == 3) == is_divided
+    assert (len(compiled._programs.latest._passes.turns(7)) == 3) == is_divided
     nn.seed(seed)
     assert value == pytest.approx(loss.of_outputs(twin(*inputs), *others))
     twin.backward(loss.backward())
@@ -170,6 +176,38 @@ def test_a_step(native, max_grad_norm):
     assert "def update(" in step.source
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_one_thread_computes_a_large_batch_in_turns(native, monkeypatch):
+    if native:
+        pytest.importorskip("numba")
+        pytest.importorskip("scipy")
+    monkeypatch.setattr(split, "threads_of_products", lambda: 1)
+    numbers = 2 * 6 + 3 + 3  # of a sample: the outputs of the layers and the probabilities
+    monkeypatch.setattr(split, "_CACHED", 4 * numbers * 8)
+    monkeypatch.setattr(split, "_TIMES", 0)
+    sizes, call = [], LossProgram._call_with
+    monkeypatch.setattr(
+        LossProgram,
+        "_call_with",
+        lambda self, name, n, *arguments: [sizes.append(n), call(self, name, n, *arguments)][1],
+    )
+    model, rng = mlp(), np.random.default_rng(0)
+    twin = copy.deepcopy(model)
+    loss, optimizers = nn.CrossEntropy(), [nn.Adam(each.parameters()) for each in (model, twin)]
+    step = nn.compile(model, loss, optimizers[0], native=native)
+    for n in (10, 10, 4, 9):
+        x, labels = rng.normal(size=(n, 4)), np.arange(n) % 3
+        value = step(x, labels)
+        optimizers[1].zero_grad()
+        assert value == pytest.approx(loss(twin(x), labels))
+        twin.backward(loss.backward())
+        optimizers[1].step()
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            assert_allclose(one.data, other.data, rtol=1e-9)
+            assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-13)
+    assert sizes == [4, 4, 2, 4, 4, 2, 4, 3, 3, 3]
+
+
 def test_threads_move_parts_of_the_parameters_of_each_group():
     loss, rng = nn.MeanSquaredError(), np.random.default_rng(0)
     model = mlp()
@@ -227,7 +265,7 @@ def test_batch_norm_sums_over_the_parts(name, native, optimized):
             each.zero_grad()
         nn.seed(n)
         value = compiled(x, labels, *weights)
-        assert len(compiled._programs.latest.bounds(n)) == min(n, 3)
+        assert len(compiled._programs.latest._passes.turns(n)) == min(n, 3)
         nn.seed(n)
         assert value == pytest.approx(loss(twin(x), labels, *weights))
         twin.backward(loss.backward(), input_grad=False)
@@ -279,7 +317,7 @@ def test_a_model_that_mixes_samples_is_not_divided(layers):
     model = nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
     compiled = nn.compile(model, nn.CrossEntropy(), native=False)
     compiled(np.ones((8, 4), np.float32), np.arange(8) % 3)
-    assert compiled._programs.latest.bounds(8) == [(0, 8)]
+    assert not compiled._programs.latest._passes.is_divided(8)
 
 
 def test_an_initial_state_of_as_many_layers_as_samples_is_not_divided():
@@ -324,7 +362,7 @@ def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
         model = nn.Sequential(nn.Linear(60, 33), nn.ReLU(), nn.Linear(33, 5))
         step = nn.compile(model, nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.01))
         losses = [step(*batch) for batch in batches]
-        assert len(step._programs.latest.bounds(34)) == count
+        assert len(step._programs.latest._passes.turns(34)) == count
         return losses, [parameter.data.tobytes() for parameter in model.parameters()]
 
     first = trained()
@@ -402,19 +440,32 @@ def test_samples_of_a_prediction_that_stay_in_the_cache(model, numbers, sizes, m
     ("fitting", "of_parameters", "samples"),
     [(0, 0, 1), (3, 0, 3), (15, 0, 15), (16, 0, 16), (23, 0, 16), (25, 0, 32), (3, 25, 32)],
 )
-def test_samples_that_fill_registers_are_rounded(fitting, of_parameters, samples, monkeypatch):
+@pytest.mark.parametrize("with_backward", [False, True])
+def test_samples_that_fill_registers_are_rounded(
+    fitting, of_parameters, samples, with_backward, monkeypatch
+):
     lines = ["y = np.empty(n * 10, real)", "s = np.zeros((3, 5, n), real)", "w = np.empty(7, real)"]
     holder = types.SimpleNamespace(weight=np.zeros(25 * of_parameters, np.float32))
     code = types.SimpleNamespace(
         forward=lines, arrays={"weight": (holder, "weight")}, dtype=np.dtype(np.float32)
     )
     monkeypatch.setattr(split, "_CACHED", 25 * 4 * fitting)
-    assert split.samples_at_a_time(code) == samples
+    monkeypatch.setattr(split, "_TIMES", 2)
+    if with_backward and of_parameters:
+        samples = 48  # 2 * 25
+    assert split.samples_at_a_time(code, with_backward) == samples
 
 
 @pytest.mark.parametrize(
     ("at_a_time", "sizes"),
-    [(1, [1] * 50), (15, [13, 13, 13, 11]), (16, [16, 16, 16, 2]), (48, [32, 18]), (64, [50])],
+    [
+        (1, [1] * 50),
+        (15, [13, 13, 13, 11]),
+        (16, [16, 16, 16, 2]),
+        (48, [32, 18]),
+        (64, [50]),
+        (math.inf, [50]),
+    ],
 )
 def test_parts_in_turn_are_equal_and_fill_registers(at_a_time, sizes):
     bounds = split.in_turn(7, 57, at_a_time)
@@ -427,6 +478,7 @@ def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
     if native:
         pytest.importorskip("numba")
         pytest.importorskip("scipy")
+    monkeypatch.setattr(split, "_CACHED", 1 << 23)
     sizes = sizes_of_calls(monkeypatch)
     model = normalized()
     x = np.random.default_rng(0).normal(size=(7, 1, 8, 8))
