@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from ..engine.arrays import Array
 from .native import interruption_of
 from .programs import Batch, Program, call_values, returned, write_forward
 from .source import Code, Made, Sums, Value, fixed, function, handed_on, stages
-from .split import bounds_of_parts, in_turn, is_separable, samples_at_a_time
+from .split import WHOLE, Division, Turns, division, is_separable
 
 _ADDITION = """\
 for i in range(total.size):
@@ -53,12 +52,10 @@ class Passes(NamedTuple):
     model, loss : Layer
     given, outputs : sequence of Value
         The arguments of a call, and the outputs of the model.
-    is_separable : bool
-        Whether threads may compute parts of a batch.
+    division : Division
+        How a batch is divided.
     needs_sums : bool
-        Whether they wait for each other, for sums over the batch.
-    at_a_time : float
-        The number of samples that a thread computes at a time.
+        Whether threads wait for each other, for sums over the batch.
     """
 
     code: Code
@@ -66,18 +63,12 @@ class Passes(NamedTuple):
     loss: nn.Layer
     given: Sequence[Value]
     outputs: list[Value]
-    is_separable: bool
+    division: Division
     needs_sums: bool
-    at_a_time: float
-
-    def turns(self, n: int) -> list[list[tuple[int, int]]]:
-        """Return the bounds of what each thread computes, one after another, of n samples."""
-        bounds = bounds_of_parts(self.code, n, True) if self.is_separable else [(0, n)]
-        return [in_turn(start, stop, self.at_a_time) for start, stop in bounds]
 
     def is_divided(self, n: int) -> bool:
         """Whether a batch of n samples is not computed as a whole."""
-        return self.turns(n) != [[(0, n)]]
+        return self.division.turns(n) != (((0, n),),)
 
 
 def write_passes(
@@ -90,14 +81,12 @@ def write_passes(
     given = [*inputs, *others]
     can_split = is_separable(code, [*given, *outputs], model, loss)
     has_sums = any(isinstance(line, Sums) for line in code.forward)
-    if has_sums and len(bounds_of_parts(code, n, True)) == 1:
-        can_split = False  # one function is enough
-    needs_sums = has_sums and can_split
+    divided = division(code, with_backward=True, in_turns=not has_sums) if can_split else WHOLE
+    needs_sums = has_sums and len(divided.turns(n)) > 1
+    if has_sums and not needs_sums:
+        divided = WHOLE  # one function is enough
     code.write_backward([], [], [], of_part=needs_sums)
-    at_a_time = math.inf
-    if can_split and not has_sums:
-        at_a_time = samples_at_a_time(code, with_backward=True)
-    return Passes(code, model, loss, given, outputs, can_split, needs_sums, at_a_time)
+    return Passes(code, model, loss, given, outputs, divided, needs_sums)
 
 
 class LossProgram(Program):
@@ -110,7 +99,7 @@ class LossProgram(Program):
     def __init__(self, passes: Passes, native: bool) -> None:
         super().__init__(passes.code, native)
         self.outputs = passes.outputs
-        self._passes = passes
+        self._division = passes.division
         self._needs_sums = passes.needs_sums
         self._averages = bool(passes.code.divisor)
         # Of each thread but the first: its gradients by name. Of each thread: those of a turn.
@@ -148,7 +137,7 @@ class LossProgram(Program):
         self._stages.append(_Stage("gradients", variables, ()))
         if commits:
             self.define("commit", [*known, *results], commits, "Change the buffers.")
-        if self._passes.is_separable:
+        if self._division is not WHOLE:
             doc = "Add the gradients of a part of the batch to those of others."
             arguments = ["total", "factor", "part", "weight"]
             self._texts.append(function("add", arguments, [_ADDITION], doc))
@@ -175,7 +164,7 @@ class LossProgram(Program):
 
         ``part_of(start, stop)`` returns the values of some of the n samples, by name.
         """
-        turns, whole = self._passes.turns(n), [[(0, n)]]
+        turns, whole = self._division.turns(n), (((0, n),),)
         if turns != whole:
             try:
                 return self._compute_parts(n, part_of, turns)
@@ -201,9 +190,7 @@ class LossProgram(Program):
         if self._needs_sums and self.code.commits:
             self._call_with("commit", n, self._first_variables, self._bound["commit"])
 
-    def _compute_parts(
-        self, n: int, part_of: PartOf, turns: list[list[tuple[int, int]]]
-    ) -> tuple[float, Any]:
+    def _compute_parts(self, n: int, part_of: PartOf, turns: Turns) -> tuple[float, Any]:
         """Let each thread compute the gradients of a part, in turns, and add them."""
         while len(self._gradients_of_parts) < len(turns) - 1:
             self._gradients_of_parts.append(super().bindings())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
@@ -35,7 +34,7 @@ from .source import (
     header,
     used,
 )
-from .split import bounds_of_parts, in_turn, is_separable, samples_at_a_time, samples_to_divide
+from .split import WHOLE, division, is_separable
 
 
 class Batch(NamedTuple):
@@ -322,9 +321,8 @@ class ModelProgram(Program):
         has_sums = any(isinstance(line, Sums) for line in code.forward)
         values = call_values(code, batch, n)
         can_split = not has_sums and is_separable(code, [*values, *outputs], model)
-        self._at_a_time = samples_at_a_time(code, with_backward=False)
-        divided_from = min(samples_to_divide(code), self._at_a_time + 1)
-        self._divided_from = divided_from if can_split else math.inf
+        self._division = division(code, with_backward=False) if can_split else WHOLE
+        self._undivided = self._division.undivided
         self._memory = self._results.copy()
         variables = carried(code.forward, code.backward)
         variables = [x for x in variables if x not in self._memory.lines]
@@ -362,19 +360,18 @@ class ModelProgram(Program):
     def predict(self, values: Sequence[Any], n: int) -> list[Array]:
         """Return the outputs; threads compute parts of a large batch, some samples at a time."""
         memory = self._results.make(n)
-        if n >= self._divided_from:
+        if n > self._undivided:
             return self._predict_parts(values, n, memory)
         results = self.call("predict", n, [*values, *memory])
         return _merged(memory, self._returned, results) if self._returned else memory
 
     def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
         """Return the outputs, which threads compute for parts of the batch."""
-        bounds = bounds_of_parts(self.code, n, False)
-        results: list[list[Any]] = [[] for _ in bounds]
+        turns = self._division.turns(n)
+        results: list[list[Any]] = [[] for _ in turns]
 
         def compute(part: int) -> None:
-            first, end = bounds[part]
-            for start, stop in in_turn(first, end, self._at_a_time):
+            for start, stop in turns[part]:
                 rows = [
                     self._of_samples(array, name, n, start, stop)
                     for array, name in zip(values, self.names, strict=True)
@@ -382,9 +379,7 @@ class ModelProgram(Program):
                 rows += [array[start:stop] for array in memory]
                 results[part].append(self.call("predict", stop - start, rows) or ())
 
-        self._run_parts(
-            "predict", [functools.partial(compute, part) for part in range(len(bounds))]
-        )
+        self._run_parts("predict", [functools.partial(compute, part) for part in range(len(turns))])
         rest = [np.concatenate(parts) for parts in zip(*chain(*results), strict=True)]
         return _merged(memory, self._returned, rest)
 

@@ -18,6 +18,9 @@ from .optimizers import Update
 from .programs import OutdatedError
 from .source import BATCH, Value, used
 
+# Bytes of parameters, gradients and state from which on threads move them sooner than one does.
+_SHARED = 1 << 23
+
 
 class StepProgram(LossProgram):
     """The function ``step`` of a model, its loss and its optimizer."""
@@ -182,8 +185,9 @@ class DividedStepProgram(StepProgram):
             parts = [a[len(a) * start // length : len(a) * stop // length] for a in arrays]
             self.call("update", n, [], numbers, parts)
 
-        if "update" in self._compiled and self._max_norm is None:
-            share(update, length, sum(array.nbytes for array in arrays))
+        size = sum(array.nbytes for array in arrays)
+        if "update" in self._compiled and self._max_norm is None and size >= _SHARED:
+            share(update, length, size)
         else:
             update(0, length)
             self._compiled.add("update")

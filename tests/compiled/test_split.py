@@ -31,6 +31,7 @@ def many_threads(request, monkeypatch):
         monkeypatch.setattr(split, "_TIMES", 0)
     monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
+    monkeypatch.setattr(split, "_HEAD_START", 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
     monkeypatch.setattr(steps, "share", in_three_parts)
 
@@ -63,7 +64,7 @@ def test_gradients(name, n):
     twin = copy.deepcopy(model)
     compiled = nn.compile(model, loss, native=False)
     assert compiled(x, labels, *weights) == pytest.approx(loss(twin(x), labels, *weights))
-    assert len(compiled._programs.latest._passes.turns(n)) == min(n, 3)
+    assert len(compiled._programs.latest._division.turns(n)) == min(n, 3)
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-13)
@@ -75,7 +76,7 @@ def assert_divided(model, loss, inputs, *others, is_divided=True):
     compiled = nn.compile(model, loss, native=False)
     nn.seed(seed)
     value = compiled(inputs, *others)
-    assert (len(compiled._programs.latest._passes.turns(7)) == 3) == is_divided
+    assert (len(compiled._programs.latest._division.turns(7)) == 3) == is_divided
     nn.seed(seed)
     assert value == pytest.approx(loss.of_outputs(twin(*inputs), *others))
     twin.backward(loss.backward())
@@ -265,7 +266,7 @@ def test_batch_norm_sums_over_the_parts(name, native, optimized):
             each.zero_grad()
         nn.seed(n)
         value = compiled(x, labels, *weights)
-        assert len(compiled._programs.latest._passes.turns(n)) == min(n, 3)
+        assert len(compiled._programs.latest._division.turns(n)) == min(n, 3)
         nn.seed(n)
         assert value == pytest.approx(loss(twin(x), labels, *weights))
         twin.backward(loss.backward(), input_grad=False)
@@ -317,7 +318,7 @@ def test_a_model_that_mixes_samples_is_not_divided(layers):
     model = nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
     compiled = nn.compile(model, nn.CrossEntropy(), native=False)
     compiled(np.ones((8, 4), np.float32), np.arange(8) % 3)
-    assert not compiled._programs.latest._passes.is_divided(8)
+    assert compiled._programs.latest._division.turns(8) == (((0, 8),),)
 
 
 def test_an_initial_state_of_as_many_layers_as_samples_is_not_divided():
@@ -362,7 +363,7 @@ def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
         model = nn.Sequential(nn.Linear(60, 33), nn.ReLU(), nn.Linear(33, 5))
         step = nn.compile(model, nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.01))
         losses = [step(*batch) for batch in batches]
-        assert len(step._programs.latest._passes.turns(34)) == count
+        assert len(step._programs.latest._division.turns(34)) == count
         return losses, [parameter.data.tobytes() for parameter in model.parameters()]
 
     first = trained()
@@ -447,13 +448,17 @@ def test_samples_that_fill_registers_are_rounded(
     lines = ["y = np.empty(n * 10, real)", "s = np.zeros((3, 5, n), real)", "w = np.empty(7, real)"]
     holder = types.SimpleNamespace(weight=np.zeros(25 * of_parameters, np.float32))
     code = types.SimpleNamespace(
-        forward=lines, arrays={"weight": (holder, "weight")}, dtype=np.dtype(np.float32)
+        forward=lines,
+        arrays={"weight": (holder, "weight")},
+        dtype=np.dtype(np.float32),
+        multiply_adds=1,
+        trained={},
     )
     monkeypatch.setattr(split, "_CACHED", 25 * 4 * fitting)
     monkeypatch.setattr(split, "_TIMES", 2)
     if with_backward and of_parameters:
         samples = 48  # 2 * 25
-    assert split.samples_at_a_time(code, with_backward) == samples
+    assert split.division(code, with_backward).at_a_time == samples
 
 
 @pytest.mark.parametrize(
@@ -471,6 +476,26 @@ def test_parts_in_turn_are_equal_and_fill_registers(at_a_time, sizes):
     bounds = split.in_turn(7, 57, at_a_time)
     assert [stop - start for start, stop in bounds] == sizes
     assert [start for start, _ in bounds] == [7, *(stop for _, stop in bounds[:-1])]
+
+
+# Of work 100 a sample, with a cost of 1000: the second thread pays from 20 samples on, the third
+# from 60. The first thread computes as much as 8 samples alone.
+@pytest.mark.parametrize(
+    ("n", "threads", "sizes"),
+    [
+        (19, 2, [19]),
+        (20, 2, [16, 4]),
+        (64, 1, [64]),
+        (64, 2, [36, 28]),
+        (64, 8, [28, 16, 20]),
+        (800, 2, [404, 396]),
+    ],
+)
+def test_threads_get_parts_that_pay(n, threads, sizes, monkeypatch):
+    monkeypatch.setattr(split, "threads_of_products", lambda: threads)
+    turns = split.Division(100, 1000, 800, 4, math.inf).turns(n)
+    assert [stop - start for ((start, stop),) in turns] == sizes
+    assert [start for ((start, _),) in turns] == [0, *(stop for ((_, stop),) in turns[:-1])]
 
 
 @pytest.mark.parametrize("native", [False, True])
