@@ -16,7 +16,7 @@ NEEDED = {
     "nnlite/interop/sklearn.py": ["sklearn"],
     "nnlite/interop/tensorboard.py": ["tensorboard"],
     "nnlite/interop/torch.py": ["torch"],
-    "tests/compiled/test_native.py": ["numba", "scipy"],
+    "tests/compiled/test_native.py": ["numba"],
     "tests/interop/record_onnx.py": ["onnx"],
     "tests/interop/test_many_models.py": ["sklearn"],
     "tests/interop/test_mpi.py": ["mpi4py"],

@@ -60,9 +60,7 @@ def _blas_libraries() -> dict[str, str]:
 _BENCH = "pip install -e '.[bench]'"
 SIDES = {
     "nnlite": Side("nnlite", ("nnlite",), _BENCH),
-    "nnlite.compile": Side(
-        "nnlite compiled", ("nnlite", "numba", "scipy"), "pip install -e '.[compile]'"
-    ),
+    "nnlite.compile": Side("nnlite compiled", ("nnlite", "numba"), "pip install -e '.[compile]'"),
     "blas": Side("BLAS", ("numpy",), _BENCH),
     "floor": Side("floor", ("numpy",), _BENCH),
     "torch": Side("PyTorch", ("torch",), _BENCH),

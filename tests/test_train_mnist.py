@@ -220,7 +220,6 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the compiled models of a test be in a folder of its own."""
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     monkeypatch.setenv("NNLITE_CACHE_DIR", str(tmp_path / "cache"))
 
 

@@ -83,7 +83,7 @@ def compile(
         If a layer, the loss or the optimizer has no compiled form; the message names it. Or if a
         call gives the model an argument by a keyword that its compiled form does not take.
     ImportError
-        If Numba or SciPy is missing: ``pip install numba scipy``.
+        If Numba is missing: ``pip install numba``.
 
     Notes
     -----

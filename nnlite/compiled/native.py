@@ -90,7 +90,7 @@ class Native(dict[str, Function]):
     Raises
     ------
     ImportError
-        If Numba or SciPy is not installed.
+        If Numba is not installed.
     """
 
     def __init__(self, source: str, checks: bool = True) -> None:
@@ -344,11 +344,8 @@ def _numba() -> Any:
     """Return Numba, which knows the functions that the source calls."""
     try:
         import numba
-        import scipy  # noqa: F401 - whose BLAS computes Numba's matrix products
     except ImportError as error:
-        raise ImportError(
-            f"compile: {error.name} is not installed; use: pip install numba scipy"
-        ) from error
+        raise ImportError("compile: Numba is not installed; use: pip install numba") from error
     _register()
     return numba
 
@@ -372,7 +369,8 @@ def _register() -> None:
             if _is_routine(routine) and _place_of(routine) == place:
                 _let_numba_call(routine)
     lowering.register()
-    _load_blas()
+    if importlib.util.find_spec("scipy") is not None:
+        _show_blas()
     _keep_freed_memory()
     _registered = True
 
@@ -454,36 +452,25 @@ def _warn(error: Exception) -> None:
         )
 
 
-def _load_blas() -> None:
-    """Let SciPy's OpenBLAS compute the products, by the calling thread alone.
+def _show_blas() -> None:
+    """Let Numba find the BLAS of SciPy, if it is installed, without its package.
 
     Numba imports `scipy.linalg` to find out whether there is a BLAS, which takes as long as the
-    import of Numba. So it finds the module of BLAS, loaded without its package. The first product
-    that BLAS computes imports the package.
+    import of Numba. nnlite needs none. The first function that does imports the package.
     """
-    import ctypes
-
     import scipy
 
     blas = "scipy.linalg.cython_blas"
     folders = [os.path.join(folder, "linalg") for folder in scipy.__path__]
     spec = importlib.machinery.PathFinder.find_spec(blas, folders)
     if blas in sys.modules or spec is None or spec.loader is None:
-        module = importlib.import_module(blas)
-    else:
-        module = sys.modules[blas] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-            importlib.import_module("numba.np.arraymath")
-        finally:
-            sys.modules.pop(blas, None)  # an import is to find its package first
-    library = ctypes.CDLL(module.__file__)
-    for name in ("scipy_openblas_set_num_threads", "openblas_set_num_threads"):
-        for suffix in ("", "64_", "_64"):
-            setter = getattr(library, name + suffix, None)
-            if setter is not None:
-                setter(1)
-                return
+        return
+    module = sys.modules[blas] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        sys.modules.pop(blas, None)  # an import is to find its package first
 
 
 def _keep_freed_memory() -> None:

@@ -81,10 +81,7 @@ class Update:
         self.arrays = _arrays(optimizer, runs)
         self.kept = [(run.value, np.empty_like(run.value)) for run in runs if keeps]
         self.arrays |= {f"group{i}_kept": copy for i, (_, copy) in enumerate(self.kept)}
-        self.checks = [
-            f"if not math.isfinite(np.dot(group{i}_grad, group{i}_grad)):\n    return False"
-            for i in range(len(self.kept))
-        ]
+        self.checks = _check(len(runs)) if keeps else []
         self.lines = _clipping(len(runs), max_norm) if max_norm and runs else []
         title = f"\n# {type(optimizer).__name__}"
         for index, run in enumerate(runs):
@@ -217,18 +214,22 @@ def _flags(group: Options) -> list[bool]:
     return [bool(value) for name, value in group.items() if name not in ("params", "lr")]
 
 
+def _check(runs: int) -> list[str]:
+    """Return statements that return False if a gradient is not finite."""
+    lines = ["square = real(0)"]
+    for run in range(runs):
+        lines.append(f"for i in range(group{run}_grad.size):")
+        lines.append(f"    square += group{run}_grad[i] * group{run}_grad[i]")
+    return [*lines, "if not math.isfinite(square):\n    return False"]
+
+
 def _clipping(runs: int, max_norm: float) -> list[str]:
-    squares = " + ".join(f"np.dot(group{run}_grad, group{run}_grad)" for run in range(runs))
-    lines = [f"\n# gradients of a norm above {max_norm:g} are scaled to it"]
-    lines.append(f"norm = math.sqrt({squares})")
-    # The squares of a float32 leave its range long before the float32 does.
-    lines.append("if norm == 0 or not math.isfinite(norm):\n    square = 0.0")
-    lines += [
-        f"    for i in range(group{run}_grad.size):\n"
-        f"        square += float(group{run}_grad[i]) ** 2"
-        for run in range(runs)
-    ]
-    lines.append("    norm = math.sqrt(square)")
+    lines = [f"\n# gradients of a norm above {max_norm:g} are scaled to it", "square = 0.0"]
+    for run in range(runs):
+        lines.append(f"for i in range(group{run}_grad.size):")
+        # The square of a float32 leaves its range long before the float32 does.
+        lines.append(f"    square += float(group{run}_grad[i]) * float(group{run}_grad[i])")
+    lines.append("norm = math.sqrt(square)")
     fault = "raise ValueError('clip_grad_norm: the norm of the gradients is not finite')"
     lines.append(f"if not math.isfinite(norm):\n    {fault}")
     lines.append(f"if norm > {max_norm!r}:")

@@ -29,8 +29,6 @@ def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
     (rows, terms), columns = a.shape, b.shape[1]
     if columns == 1:
         multiply_rows(view(b, 1, terms), a, view(out, 1, rows), False)
-    elif rows == 1:
-        np.dot(a, b, out)  # BLAS reads the matrix from end to end
     else:
         product(view(a, a.size), terms, 1, view(b, b.size), columns, 1, terms, out)
 

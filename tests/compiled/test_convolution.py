@@ -109,7 +109,6 @@ def check_machine_code(model, in_channels):
 
 def test_convolutions_of_several_ways_as_machine_code():
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     nn.seed(0)
     layers = nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 17, 3, padding=1), nn.MaxPool2d(2)
     model = nn.Sequential(*layers)
@@ -119,7 +118,6 @@ def test_convolutions_of_several_ways_as_machine_code():
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": 3}, {"padding_mode": "reflect"}])
 def test_depthwise_convolution_as_machine_code(options):
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     nn.seed(0)
     model = nn.Conv2d(3, 6, 3, padding=1, groups=3, **options)
     check_machine_code(model, in_channels=3)
@@ -145,7 +143,6 @@ def test_a_nan_is_the_maximum_of_its_windows():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_first_maxima_as_machine_code(layer, dtype):
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, size=(5, 7, 11, 13)).astype(dtype)  # 14 planes at a time, and ties
     x[x == 0] = -np.inf

@@ -84,7 +84,6 @@ def test_a_layer_as_plain_python(case, dtype):
 )
 def test_a_layer_as_machine_code(layer, shape):
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     compiled = nn.compile(copy.deepcopy(layer))
     for batch in (4, 3):
@@ -98,7 +97,6 @@ def test_a_layer_as_machine_code(layer, shape):
 )
 def test_batch_norm_of_values_far_from_zero_as_machine_code(layer, shape, training):
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     x = (1000 + rng.normal(size=shape)).astype(np.float32)
     x[1] += 50
@@ -244,7 +242,6 @@ def test_masks_of_sequences(name):
 
 def test_masks_of_sequences_as_machine_code():
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     assert_masks_hold(nn.LSTM(3, 4, rng=0).astype(np.float64), native=True)
 
 
@@ -349,7 +346,6 @@ def test_a_loss_of_several_predictions(name, weighted):
 @pytest.mark.parametrize("name", ["GaussianNLL", "CosineEmbedding", "TripletMargin"])
 def test_a_step_with_a_loss_of_several_predictions_as_machine_code(name):
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     model, loss, inputs, target = of_several(name)
     twin = copy.deepcopy(model)
     step = nn.compile(model, loss, nn.SGD(model.parameters(), lr=0.1))

@@ -146,7 +146,6 @@ def test_several_outputs_need_a_gradient_each(count):
 def test_what_no_given_gradient_reaches_has_none(given, native):
     if native:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
     nodes = {
         "shared": (nn.Linear(4, 3, rng=0), "a"),
         "first": (nn.Linear(3, 2, rng=1), "shared"),

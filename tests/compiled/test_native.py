@@ -344,6 +344,7 @@ def test_numba_is_imported_by_the_first_compile_alone():
 @pytest.mark.parametrize("is_imported_before", [False, True])
 def test_scipy_linalg_is_imported_by_the_first_product_of_blas(is_imported_before):
     """Its library is the same before and after it."""
+    pytest.importorskip("scipy")
     script = f'''
 import sys
 import numpy as np

@@ -68,7 +68,6 @@ def test_a_step_in_parts(name):
 @pytest.mark.usefixtures("shortest")
 def test_a_step_in_parts_as_machine_code():
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     nn.seed(0)
     train(MODELS["residual"]().astype(np.float64), native=True)
 
@@ -76,7 +75,6 @@ def test_a_step_in_parts_as_machine_code():
 @pytest.mark.usefixtures("shortest")
 def test_an_epoch_in_parts():
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     nn.seed(0)
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(40, 6)).astype(np.float32), rng.integers(0, 4, 40)

@@ -55,7 +55,6 @@ def test_panels(shape, is_native):
     called = products
     if is_native:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
         called = types.SimpleNamespace(**{
             name: functions_of(f"""
 from nnlite.compiled.products import {name}

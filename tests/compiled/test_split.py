@@ -157,7 +157,6 @@ def test_clipping_is_by_the_norm_of_the_parameters_of_the_optimizer():
 def test_a_step(native, max_grad_norm):
     if native:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
     loss, rng = nn.MeanSquaredError(), np.random.default_rng(0)
     model = mlp()
     twin = copy.deepcopy(model)
@@ -181,7 +180,6 @@ def test_a_step(native, max_grad_norm):
 def test_one_thread_computes_a_large_batch_in_turns(native, monkeypatch):
     if native:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
     monkeypatch.setattr(split, "threads_of_products", lambda: 1)
     numbers = 2 * 6 + 3 + 3  # of a sample: the outputs of the layers and the probabilities
     monkeypatch.setattr(split, "_CACHED", 4 * numbers * 8)
@@ -252,7 +250,6 @@ def normalized():
 def test_batch_norm_sums_over_the_parts(name, native, optimized):
     if native:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
     loss, weighted = LOSSES[name]
     rng = np.random.default_rng(0)
     model = normalized()
@@ -502,7 +499,6 @@ def test_threads_get_parts_that_pay(n, threads, sizes, monkeypatch):
 def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
     if native:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
     monkeypatch.setattr(split, "_CACHED", 1 << 23)
     sizes = sizes_of_calls(monkeypatch)
     model = normalized()

@@ -64,7 +64,6 @@ def both(make_optimizer, model=None, **options):
     options = {"native": False, **options}
     if options["native"]:
         pytest.importorskip("numba")
-        pytest.importorskip("scipy")
     compiled = nn.compile(model, loss, optimizer, **options)
     norm = options.get("max_grad_norm")
     plain = uncompiled(twin, nn.CrossEntropy(), make_optimizer(twin.parameters()), norm)

@@ -477,7 +477,6 @@ def test_machine_code_and_arrays_of_other_kinds(
     dtype: str, labels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     monkeypatch.undo()
     data = blobs(40)
     runs = []
@@ -495,7 +494,6 @@ def test_machine_code_and_arrays_of_other_kinds(
 
 def test_machine_code_too(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    pytest.importorskip("scipy")
     monkeypatch.undo()
     for dropout in (0.2, 0):
         options = CASES["validation and metrics"]
