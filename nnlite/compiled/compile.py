@@ -330,7 +330,7 @@ class Step(Gradients):
     def _build(self, batch: Batch, n: int, free: bool) -> Program:
         made = _check(batch, self.model, self.loss)
         passes = write_passes(self.model, self.loss, batch, n, free, made)
-        kind = DividedStepProgram if passes.is_divided(n) else StepProgram
+        kind = DividedStepProgram if passes.is_divided else StepProgram
         return kind(passes, self._native, self.optimizer, self._max_norm)
 
     def __call__(self, inputs: Any, target: Any = None, sample_weight: Any = None) -> float:

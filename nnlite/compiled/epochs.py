@@ -109,7 +109,7 @@ class EpochProgram(StepProgram):
 
 
 class DividedEpochProgram(DividedStepProgram):
-    """The steps of many batches, whose gradients are computed by several threads."""
+    """The steps of many batches, each of them computed for chunks and by several threads."""
 
     _keeps = True
 

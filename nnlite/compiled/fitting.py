@@ -58,7 +58,7 @@ class CompiledFit:
                 raise FixedBatchError
             made = _check(batch, model, loss)
             passes = write_passes(model, loss, batch, n, free, made)
-            kind = DividedEpochProgram if passes.is_divided(n) else EpochProgram
+            kind = DividedEpochProgram if passes.is_divided else EpochProgram
             return kind(passes, native, optimizer, max_norm)
 
         self._epochs = programs.Programs(build)

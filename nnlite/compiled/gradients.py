@@ -15,7 +15,7 @@ from ..engine.arrays import Array
 from .native import interruption_of
 from .programs import Batch, Program, call_values, returned, write_forward
 from .source import Code, Made, Sums, Value, fixed, function, handed_on, stages
-from .split import WHOLE, Division, Turns, division, is_separable
+from .split import WHOLE, Chunks, Division, division, is_separable
 
 _ADDITION = """\
 for i in range(total.size):
@@ -53,7 +53,9 @@ class Passes(NamedTuple):
     given, outputs : sequence of Value
         The arguments of a call, and the outputs of the model.
     division : Division
-        How a batch is divided.
+        How batches are divided.
+    is_divided : bool
+        Whether those such as this one are: then all can be, and else none.
     needs_sums : bool
         Whether threads wait for each other, for sums over the batch.
     """
@@ -64,11 +66,8 @@ class Passes(NamedTuple):
     given: Sequence[Value]
     outputs: list[Value]
     division: Division
+    is_divided: bool
     needs_sums: bool
-
-    def is_divided(self, n: int) -> bool:
-        """Whether a batch of n samples is not computed as a whole."""
-        return self.division.turns(n) != (((0, n),),)
 
 
 def write_passes(
@@ -81,12 +80,11 @@ def write_passes(
     given = [*inputs, *others]
     can_split = is_separable(code, [*given, *outputs], model, loss)
     has_sums = any(isinstance(line, Sums) for line in code.forward)
-    divided = division(code, with_backward=True, in_turns=not has_sums) if can_split else WHOLE
-    needs_sums = has_sums and len(divided.turns(n)) > 1
-    if has_sums and not needs_sums:
-        divided = WHOLE  # one function is enough
+    plan = division(code, with_backward=True, in_chunks=not has_sums) if can_split else WHOLE
+    is_divided = not plan.is_whole(n)
+    needs_sums = has_sums and is_divided
     code.write_backward([], [], [], of_part=needs_sums)
-    return Passes(code, model, loss, given, outputs, divided, needs_sums)
+    return Passes(code, model, loss, given, outputs, plan, is_divided, needs_sums)
 
 
 class LossProgram(Program):
@@ -99,12 +97,13 @@ class LossProgram(Program):
     def __init__(self, passes: Passes, native: bool) -> None:
         super().__init__(passes.code, native)
         self.outputs = passes.outputs
-        self._division = passes.division
+        self._division, self._is_divided = passes.division, passes.is_divided
         self._needs_sums = passes.needs_sums
         self._averages = bool(passes.code.divisor)
-        # Of each thread but the first: its gradients by name. Of each thread: those of a turn.
+        # The gradients by name: of the part of each thread but the first, and, of each thread, of a
+        # chunk before they are added.
         self._gradients_of_parts: list[dict[str, Array]] = []
-        self._gradients_of_turns: list[dict[str, Array]] = []
+        self._gradients_of_chunks: list[dict[str, Array]] = []
         self._assemble(passes.model, passes.loss, passes.given)
 
     def _assemble(self, model: nn.Layer, loss: nn.Layer, given: Sequence[Value]) -> None:
@@ -137,14 +136,17 @@ class LossProgram(Program):
         self._stages.append(_Stage("gradients", variables, ()))
         if commits:
             self.define("commit", [*known, *results], commits, "Change the buffers.")
-        if self._division is not WHOLE:
+        if self._is_divided:
             doc = "Add the gradients of a part of the batch to those of others."
             arguments = ["total", "factor", "part", "weight"]
             self._texts.append(function("add", arguments, [_ADDITION], doc))
 
     def bind_anew(self) -> None:
         super().bind_anew()
-        self._gradients_of_parts, self._gradients_of_turns = [], []
+        self._gradients_of_parts, self._gradients_of_chunks = [], []
+
+    def suits(self, n: int) -> bool:
+        return self._is_divided or self._division.is_whole(n)
 
     def compute(self, values: Sequence[Any], n: int) -> tuple[float, Any]:
         """Compute the gradients, for `accumulate`; return the loss and the output, or outputs."""
@@ -153,7 +155,7 @@ class LossProgram(Program):
         return loss, output
 
     def _part(self, values: Sequence[Any], n: int, start: int, stop: int) -> dict[str, Any]:
-        """Return the values of a part of a call of n samples, by name."""
+        """Return the values of some of the n samples of a call, by name."""
         return {
             name: self._of_samples(array, name, n, start, stop)
             for name, array in zip(self.names, values, strict=True)
@@ -164,14 +166,13 @@ class LossProgram(Program):
 
         ``part_of(start, stop)`` returns the values of some of the n samples, by name.
         """
-        turns, whole = self._division.turns(n), (((0, n),),)
-        if turns != whole:
+        if self._is_divided and not self._division.is_whole(n):
             try:
-                return self._compute_parts(n, part_of, turns)
-            except ValueError:  # labels of a part may all be ignored, where those of all are not
+                return self._compute_chunks(n, part_of, self._division.chunks(n))
+            except ValueError:  # labels of a chunk may all be ignored, where those of all are not
                 pass
         if self._needs_sums:
-            return self._compute_parts(n, part_of, whole)
+            return self._compute_chunks(n, part_of, (((0, n),),))
         loss, _, *outputs = self._call_with("gradients", n, part_of(0, n), self._bound["gradients"])
         return float(loss), self._shaped(outputs, n)
 
@@ -190,33 +191,34 @@ class LossProgram(Program):
         if self._needs_sums and self.code.commits:
             self._call_with("commit", n, self._first_variables, self._bound["commit"])
 
-    def _compute_parts(self, n: int, part_of: PartOf, turns: Turns) -> tuple[float, Any]:
-        """Let each thread compute the gradients of a part, in turns, and add them."""
-        while len(self._gradients_of_parts) < len(turns) - 1:
+    def _compute_chunks(self, n: int, part_of: PartOf, chunks: Chunks) -> tuple[float, Any]:
+        """Let each thread compute the gradients of its chunks, and add them."""
+        while len(self._gradients_of_parts) < len(chunks) - 1:
             self._gradients_of_parts.append(super().bindings())
-        while max(map(len, turns)) > 1 and len(self._gradients_of_turns) < len(turns):
-            self._gradients_of_turns.append(super().bindings())
+        while max(map(len, chunks)) > 1 and len(self._gradients_of_chunks) < len(chunks):
+            self._gradients_of_chunks.append(super().bindings())
         gradients = [self._gradients, *self._gradients_of_parts]
-        # The variables of each turn, by name. The values are picked by its thread.
-        parts: list[list[dict[str, Any]]] = [[{} for _ in part] for part in turns]
+        # The variables of each chunk, by name. The values are picked by its thread.
+        parts: list[list[dict[str, Any]]] = [[{} for _ in part] for part in chunks]
         self._first_variables = parts[0][0]
 
         def compute(stage: _Stage, part: int) -> None:
             divisor = 0.0
-            for variables, (start, stop) in zip(parts[part], turns[part], strict=True):
+            for index, (start, stop) in enumerate(chunks[part]):
+                variables, own = parts[part][index], gradients[part]
+                if index:
+                    own = self._gradients_of_chunks[part]
                 if not variables:
                     variables.update(part_of(start, stop))
-                is_first = variables is parts[part][0]
-                own = gradients[part] if is_first else self._gradients_of_turns[part]
-                self._compute_part(stage, variables, stop - start, own)
-                if not is_first:
+                self._compute_chunk(stage, variables, stop - start, own)
+                if index:
                     self._add(gradients[part], divisor, own, variables["divisor"])
-                divisor += variables.get("divisor", 0.0)
+                divisor += variables.get("divisor", 0.0)  # which the last stage returns
 
         for stage in self._stages:
             calls = [functools.partial(compute, stage, part) for part in range(len(parts))]
             self._run_parts(stage.name, calls)
-            for name in stage.sums:
+            for name in stage.sums:  # with them, a part is one chunk
                 total = functools.reduce(np.add, [part[0][name] for part in parts])
                 for part in parts:
                     part[0][name][...] = total
@@ -224,26 +226,24 @@ class LossProgram(Program):
         for index in range(1, len(parts)):
             self._add(gradients[0], sum(divisors[:index]), gradients[index], divisors[index])
         found = list(itertools.chain(*parts))
-        total = sum(divisors) if self._averages else 1
-        weights = [variables["divisor"] / total if self._averages else 1 for variables in found]
-        loss = sum(w * variables["loss"] for w, variables in zip(weights, found, strict=True))
+        weights = [each["divisor"] / sum(divisors) if self._averages else 1.0 for each in found]
+        loss = sum(weight * each["loss"] for weight, each in zip(weights, found, strict=True))
         outputs = [np.concatenate([each[name] for each in found]) for name in self._output_names]
         return float(loss), self._shaped(outputs, n)
 
-    def _compute_part(
+    def _compute_chunk(
         self, stage: _Stage, variables: dict[str, Any], n: int, gradients: dict[str, Array]
     ) -> None:
         """Call the function of a stage for n samples, with arrays for their gradients."""
-        name = stage.name
-        arrays = zip(self._arguments[name][1], self._bound[name], strict=True)
+        arrays = zip(self._arguments[stage.name][1], self._bound[stage.name], strict=True)
         bound = [gradients.get(name, array) for name, array in arrays]
-        results = self._call_with(name, n, variables, bound)
+        results = self._call_with(stage.name, n, variables, bound)
         variables.update(zip(stage.results, results or (), strict=True))
 
     def _call_with(
         self, name: str, n: int, variables: dict[str, Any], bound: Sequence[Array]
     ) -> Any:
-        """Call a function with what it takes of the variables of a part."""
+        """Call a function with what it takes of the variables of a chunk."""
         given = [variables[name] for name in self._arguments[name][0]]
         try:
             return self._functions[name](n, *given, *bound)
@@ -257,7 +257,7 @@ class LossProgram(Program):
         gradients: dict[str, Array],
         other_divisor: float,
     ) -> None:
-        """Add gradients to those of other samples; of a mean, they are weighted by divisors."""
+        """Add gradients of other samples to a total; those of means are weighted by divisors."""
         factor = weight = 1.0
         if self._averages and not self._needs_sums:
             whole = divisor + other_divisor

@@ -33,7 +33,7 @@ _INT, _INDEX = _ir.IntType(32), _ir.IntType(64)
 # sums and what is multiplied just fit into sixteen registers; there are twice as many of 512 bits.
 _TILE, _HIGH_TILE, _TILE_OF_ROW = (4, 3), (6, 2), (1, 12)
 _DOTS, _DOTS_OF_512_BITS, _DOTS_OF_FIVE = (4, 3), (4, 4), (2, 5)
-# A single row of `a` takes two rows of b at a time where a vector is long.
+# Of b for a single row of `a`: where a vector is long, two rows keep up with the cache.
 _DOTS_OF_ROW, _DOTS_OF_ROW_OF_512_BITS = (1, 4), (1, 2)
 
 
@@ -42,10 +42,10 @@ def register() -> None:
     _typed(functions.view, _type_of_view, _lower_view)
     _typed(functions.part, _type_of_part, _lower_part)
     _typed(tiles.strided, _type_of_strided, _lower_strided)
-    _typed(tiles.multiply, _type_of_tiles, _lower_tiles(_multiply))
-    _typed(tiles.multiply_rows, _type_of_tiles, _lower_tiles(_multiply_rows))
-    _typed(tiles.transpose, _type_of_tiles, _lower_tiles(_transpose))
-    _typed(tiles.lanes, lambda array: _types.intp(array), _lower_lanes)
+    _typed(tiles.multiply, _type_of_kernel, _lower_kernel(_multiply))
+    _typed(tiles.multiply_rows, _type_of_kernel, _lower_kernel(_multiply_rows))
+    _typed(tiles.transpose, _type_of_kernel, _lower_kernel(_transpose))
+    _typed(tiles.lanes, _types.intp, _lower_lanes)
 
 
 def _typed(function: Callable[..., Any], types: Callable[..., Any], lower: Any) -> None:
@@ -128,15 +128,15 @@ def _other_view(
 # ---- tiles ----
 
 
-def _type_of_tiles(*given: Any) -> Any:
+def _type_of_kernel(*given: Any) -> Any:
     kinds = [each if isinstance(each, _types.Array) else _types.boolean for each in given]
     return _types.none(*kinds)
 
 
-def _lower_tiles(write: Callable[..., None]) -> Callable[..., Any]:
+def _lower_kernel(write: Callable[..., None]) -> Callable[..., Any]:
     """Return the lowering of a call of a function that `write` writes.
 
-    It is given arrays, of which it gets the addresses, the sizes and the strides, and flags.
+    Its arguments are arrays, of which `write` gets the addresses, sizes and strides, and flags.
     """
 
     def lowered(context: Any, builder: Any, called: Any, arguments: Any) -> Any:
@@ -241,8 +241,8 @@ class _Vectors:
         name = f"llvm.vector.reduce.fadd.{self._suffix}"
         return self._call(name, self.real, given, fastmath=("reassoc",))
 
-    def woven(self, one: Any, other: Any) -> list[Any]:
-        """Return two vectors of the elements of both in turn: of their first and last halves."""
+    def interleaved(self, one: Any, other: Any) -> list[Any]:
+        """Return the interleaved first halves of two vectors, and the interleaved last halves."""
         places = [place for each in range(self.lanes) for place in (each, each + self.lanes)]
         halves = places[: self.lanes], places[self.lanes :]
         kind = _ir.VectorType(_INT, self.lanes)
@@ -469,15 +469,15 @@ def _multiply_rows(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, a
 def _transpose(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any) -> None:
     """Write `tiles.transpose`.
 
-    It is done in squares of as many rows, each a vector, as a vector has elements. To weave the
-    first half of the vectors with the second one turns the digits of an element's place, those of
-    its row and then those of its column, by one; after as many rounds as a row has digits, the
-    vectors are the columns.
+    Squares of as many rows as a vector has elements are transposed in registers. A round
+    interleaves the vectors of the first half with those of the second, which rotates the binary
+    digits of an element's index, row and column, by one. After log2(side) rounds the rows are
+    columns.
     """
     builder, (a, out), (rows, columns) = vectors.builder, pointers, sizes[0]
     side = vectors.lanes
 
-    def square(i: Any, j: Any, is_whole: bool) -> None:
+    def move(i: Any, j: Any, is_whole: bool) -> None:
         lines, others = vectors.up_to(i, side, rows), vectors.up_to(j, side, columns)
         sources = vectors.lines(vectors.at(a, j), lines, strides[0][0])
         targets = vectors.lines(vectors.at(out, i), others, strides[1][0])
@@ -485,7 +485,7 @@ def _transpose(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any) -> No
         square = [vectors.load(line, mask) for line in sources]
         for _ in range(side.bit_length() - 1):
             pairs = zip(square[: side // 2], square[side // 2 :], strict=True)
-            square = [each for pair in pairs for each in vectors.woven(*pair)]
+            square = [each for pair in pairs for each in vectors.interleaved(*pair)]
         mask = None if is_whole else vectors.mask(builder.sub(rows, i))
         for column, line in reversed([*zip(square, targets, strict=True)]):
             vectors.store(column, line, mask)  # the last one after those that stand for it
@@ -500,9 +500,9 @@ def _transpose(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any) -> No
         ]
         with builder.if_else(builder.and_(*fits)) as (whole, last):
             with whole:
-                square(i, j, is_whole=True)
+                move(i, j, is_whole=True)
             with last:
-                square(i, j, is_whole=False)
+                move(i, j, is_whole=False)
 
 
 def _bits_of_registers() -> int:

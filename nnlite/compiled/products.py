@@ -8,20 +8,22 @@ from nnlite.compiled.functions import view
 from nnlite.compiled.routines import Cube, Matrix, Rows, Vector
 from nnlite.compiled.tiles import lanes, multiply, multiply_rows, strided, transpose
 
+# Rows whose distance is a multiple of so many bytes share few places of the first-level cache, and
+# the elements of a column have one place if they are a multiple of a page apart.
+_CONFLICT, _PAGE = 256, 4096
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
-# rows of b are a multiple of these bytes long: they take each other's place in the cache.
-_MANY, _SOME, _CONFLICT = 128, 32, 256
+# rows of b conflict.
+_MANY, _SOME = 128, 32
 # Elements of one cache line, or of two.
 _ALIGNMENT = 16
 # Columns of a panel; the most columns that are added to the last one in place of another; and rows.
 _PANEL, _REST, _DEPTH = 384, 16, 128
-# The elements of a row of `a` are copied, for so many rows at a time, if they are a multiple of
-# these bytes apart: all would have one place in the first-level cache.
-_ROWS, _PAGE = 64, 4096
+# Rows of `a` that are copied at a time if the elements of its columns conflict.
+_BLOCK = 64
 # Columns of the result that are too few for the vectors of a tile's row.
 _NARROW = 24
-# Elements of b that are too many to be read again for every few rows of the result.
-_FAR = 200_000
+# Bytes of b that are too many to be read again for every few rows of the result.
+_FAR = 800_000
 
 
 def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -36,9 +38,10 @@ def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a bᵀ: the dot product of each row of `a` with each row of `b`."""
     (rows, columns), terms = out.shape, a.shape[1]
-    # In a tile, each dot product ends with the sum of the elements of a vector.
-    is_short = 2 * terms <= lanes(out) * rows
-    if columns > _NARROW and (is_short or (rows >= _SOME and b.size > _FAR)):
+    # In a tile of dot products each ends with the sum of the elements of a vector, which for short
+    # rows takes longer than a transposed copy of b.
+    is_short = rows > 1 and 2 * terms <= lanes(out) * rows
+    if columns > _NARROW and (is_short or (rows >= _SOME and b.size * b.itemsize > _FAR)):
         product(view(a, a.size), terms, 1, view(b, b.size), 1, terms, terms, out)
     else:
         multiply_rows(a, b, out, False)
@@ -84,44 +87,45 @@ def copy_transposed(a: Rows, out: Rows) -> None:
     if min(a.shape) > 1:
         transpose(a, out)
         return
-    for i in range(a.shape[0]):
+    for i in range(a.shape[0]):  # of a single row or column, squares would be mostly empty
         for j in range(a.shape[1]):
             out[j, i] = a[i, j]
 
 
 def product(
     a: Vector,
-    down: int,
-    along: int,
+    row_a: int,
+    column_a: int,
     b: Vector,
-    down_b: int,
-    along_b: int,
+    row_b: int,
+    column_b: int,
     terms: int,
     out: Matrix,
 ) -> None:
     """Write the product of two matrices; for many rows, one copied panel of b after another.
 
-    In `a` the elements of a column are `down` apart, and those of a row `along`; so in `b`.
+    The rows of `a` are `row_a` elements apart and its columns `column_a`, one of which is 1; so it
+    is with b.
     """
     (rows, columns), size, width = out.shape, out.itemsize, _PANEL + _REST
-    left = strided(a, (rows, terms), (down, along))
-    right = strided(b, (terms, columns), (down_b, along_b))
-    if along_b == 1 and rows < (_SOME if columns * size % _CONFLICT == 0 else _MANY):
+    left = strided(a, (rows, terms), (row_a, column_a))
+    right = strided(b, (terms, columns), (row_b, column_b))
+    if column_b == 1 and rows < (_SOME if row_b * size % _CONFLICT == 0 else _MANY):
         multiply(left, right, out, False)
         return
-    memory = _aligned(_DEPTH * (width + _ROWS), out)
+    memory = _aligned(_DEPTH * (width + _BLOCK), out)
     panel = view(memory[: _DEPTH * width], _DEPTH, width)
-    block = view(memory[_DEPTH * width :], _ROWS, _DEPTH)
-    is_copied = terms > 1 and along * size % _PAGE == 0
-    height = _ROWS if is_copied else max(1, rows)
+    block = view(memory[_DEPTH * width :], _BLOCK, _DEPTH)
+    is_copied = column_a * size % _PAGE == 0
+    height = _BLOCK if is_copied else max(1, rows)
     for k in range(0, max(1, terms), _DEPTH):  # without terms, the result is 0
         depth = min(_DEPTH, terms - k)
         j = 0
         while j < columns:
             count = _width(columns - j)
-            if along_b == 1:
+            if column_b == 1:
                 for row in range(depth):
-                    source, target = b[(k + row) * down_b + j :], panel[row]
+                    source, target = b[(k + row) * row_b + j :], panel[row]
                     for column in range(count):
                         target[column] = source[column]
             else:
@@ -141,7 +145,7 @@ def _width(columns: int) -> int:
 
 
 def _aligned(size: int, like: Matrix) -> Vector:
-    """Return memory for elements as those of a matrix, which begins at a cache line."""
+    """Return an array of the dtype of a matrix that begins at a cache line."""
     line = np.empty(size + _ALIGNMENT, like.dtype)
     start = -line.ctypes.data % (_ALIGNMENT * line.itemsize) // line.itemsize
     return line[start : start + size]

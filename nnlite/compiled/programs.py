@@ -150,6 +150,10 @@ class Program:
             and evaluates is not None
         )
 
+    def suits(self, n: int) -> bool:
+        """Whether the functions compute n samples well: those of few may not divide many."""
+        return True
+
     def fits(self) -> bool:
         """Whether modes, options, sub-layers and (frozen) parameters are those of the source.
 
@@ -367,11 +371,11 @@ class ModelProgram(Program):
 
     def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
         """Return the outputs, which threads compute for parts of the batch."""
-        turns = self._division.turns(n)
-        results: list[list[Any]] = [[] for _ in turns]
+        chunks = self._division.chunks(n)
+        results: list[list[Any]] = [[] for _ in chunks]
 
         def compute(part: int) -> None:
-            for start, stop in turns[part]:
+            for start, stop in chunks[part]:
                 rows = [
                     self._of_samples(array, name, n, start, stop)
                     for array, name in zip(values, self.names, strict=True)
@@ -379,7 +383,9 @@ class ModelProgram(Program):
                 rows += [array[start:stop] for array in memory]
                 results[part].append(self.call("predict", stop - start, rows) or ())
 
-        self._run_parts("predict", [functools.partial(compute, part) for part in range(len(turns))])
+        self._run_parts(
+            "predict", [functools.partial(compute, part) for part in range(len(chunks))]
+        )
         rest = [np.concatenate(parts) for parts in zip(*chain(*results), strict=True)]
         return _merged(memory, self._returned, rest)
 
@@ -499,7 +505,7 @@ class Programs:
         if key in self._fixed or n == 0:  # an empty batch is refused while its source is written
             key = n, key
         programs = self._programs.setdefault(key, [])
-        program = self._fitting(programs) or self._built(batch, n, key)
+        program = self._fitting(programs, n) or self._built(batch, n, key)
         taken = [(*one, kind) for one, kind in zip(given, program.code.kinds.values(), strict=True)]
         self._latest = Latest(-1 if batch.keywords else batch.inputs, taken, program, n)
         return program, n
@@ -541,11 +547,12 @@ class Programs:
             values += program.drawn(n)
         return program, n, values
 
-    def _fitting(self, programs: list[Program]) -> Program | None:
-        for program in programs:
+    def _fitting(self, programs: list[Program], n: int) -> Program | None:
+        suitable = [program for program in programs if program.suits(n)]
+        for program in suitable:
             if program.is_current(current.evaluates):
                 return program
-        for program in programs.copy():
+        for program in suitable:
             try:
                 if program.fits():
                     return program

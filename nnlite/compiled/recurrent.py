@@ -11,8 +11,8 @@ too.
 Backward there is one product a step, dh_{t-1} = W_hhᵀ da_t, and one sum over all steps for each
 such matrix, its gradient Σ_t da_t [h_{t-1}; 1; x_t]ᵀ.
 
-The batch is the last axis of all arrays, as in `nnlite.engine.scan`: BLAS is faster so, and the
-formulas are one long loop for a small batch too.
+The batch is the last axis of all arrays, as in `nnlite.engine.scan`: it fills the vectors of a
+product, and the formulas are one long loop for a small batch too.
 """
 
 from __future__ import annotations
@@ -322,7 +322,7 @@ class _Run:
         self._read_mask()
         code(f"inputs = {self.x.view(*self.x.shape)}")
         place = self.of_input.first + self.of_input.column
-        rows = _rows(f"{columns}[t", place, self.terms, self.terms)
+        rows = _slice(f"{columns}[t", place, self.terms, self.terms)
         copy = f"copy_transposed(inputs[:, {self.time}], {rows})"
         # The input counts only where the step is present.
         clear = self._where_absent(f"{columns}[t, {plus('k', place)}, b] = 0", self.features)
@@ -363,7 +363,7 @@ class _Run:
         code, size, batch = self.code, self.size, self.batch
         if not self.is_alone:
             code.subtitle(self.title)
-        # The gradients of the state after a step; `direct` comes to that of h.
+        # The gradients of the state after a step; `direct` and `d_output` come to that of h.
         arrays = [f"d_{name}" for name in self.states]
         if self.has_direct:
             arrays.append("direct")
@@ -378,8 +378,8 @@ class _Run:
         if self.only_last:
             code(f"copy_transposed({self._of_output('grads')}, d_h)")
         else:
-            code(f"flow = np.empty(({size}, {batch}), real)")
-            step.append(f"copy_transposed({self._of_output('grads')}, flow)")
+            code(f"d_output = np.empty(({size}, {batch}), real)")
+            step.append(f"copy_transposed({self._of_output('grads')}, d_output)")
         step.append(self._elements_back(arrays))
         of_state = self._transposed("of_state", self.of_state)
         if not any(state.needs_grad for state in self.initial):
@@ -405,15 +405,15 @@ class _Run:
     # ---- parts of arrays ----
 
     def _state(self, name: str, t: int | str) -> str:
-        """Return a state after some steps, one row for each feature."""
+        """Return a state after t steps, one row for each feature."""
         rows = self.terms if name == "h" else self.size
-        return _rows(f"{self.states[name]}[{t}", 0, self.size, rows)
+        return _slice(f"{self.states[name]}[{t}", 0, self.size, rows)
 
     def _of_output(self, array: str) -> str:
         """Return the features of this direction, in step t or in the only one that there is."""
         first, width = self.feature, number(self.y.shape[-1])
         if not self.only_last:
-            return _rows(f"{array}[:, {self.time}", first, first + self.size, width)
+            return _slice(f"{array}[:, {self.time}", first, first + self.size, width)
         return array if width == self.size else f"{array}[:, {first}:{first + self.size}]"
 
     # ---- products ----
@@ -434,8 +434,8 @@ class _Run:
             copy = f"{matrix}[i, {plus('j', start + side.column)}] = {side.weight}[{row}, j]"
             add = f"{matrix}[i, {start + side.one}] += {side.bias}[{row}]" if side.bias else ""
             code(nest({"i": rows}, joined(nest({"j": side.weight.shape[1]}, copy), add)))
-        column = _rows(f"{self.columns}[t", first, end, self.terms)
-        sums = _rows(f"{self.sums}[t", gates.first * size, gates.first * size + rows, self.rows)
+        column = _slice(f"{self.columns}[t", first, end, self.terms)
+        sums = _slice(f"{self.sums}[t", gates.first * size, gates.first * size + rows, self.rows)
         return f"matmul({matrix}, {column}, {sums})"
 
     def _write_gradients(self) -> None:
@@ -484,7 +484,7 @@ class _Run:
     def _gradients_of(self, side: _Side) -> str:
         """Return the gradients, in step t, of the blocks that are sums of a weight."""
         first = side.first_block * self.size
-        return _rows("d_sums[t", first, first + int(side.weight.shape[0]), self.rows)
+        return _slice("d_sums[t", first, first + int(side.weight.shape[0]), self.rows)
 
     def _write_input_gradient(self) -> None:
         """Write dx, one step after the other."""
@@ -537,9 +537,11 @@ class _Run:
         after = {f"d{name}": f"d_{name}_line[e]" for name in self.states}
         stored = {}
         if not self.only_last:
-            lines["flow_line"] = "flow"
-            present = " if is_present[e] else real(0)"
-            after["dh"] += f" + (flow_line[e]{present if self.mask is not None else ''})"
+            lines["d_output_line"] = "d_output"
+            grad = "d_output_line[e]"
+            if self.mask is not None:
+                grad = f"({grad} if is_present[e] else real(0))"
+            after["dh"] += f" + {grad}"
         if self.has_direct:
             after["dh"] += " + direct_line[e]"
             stored["direct_line"] = "dh_before"
@@ -596,8 +598,8 @@ class _Run:
         return f"if not is_present[e]:\n{textwrap.indent(joined(*statements), '    ')}"
 
 
-def _rows(array: str, first: int, end: int, rows: int) -> str:
-    """Return some of the rows of an array, whose last index is not closed yet."""
-    if (first, end) == (0, rows):
+def _slice(array: str, first: int, end: int, size: int) -> str:
+    """Return a slice of the next axis of an array, whose index is not closed yet."""
+    if (first, end) == (0, size):
         return f"{array}]"
-    return f"{array}, {first or ''}:{end if end < rows else ''}]"
+    return f"{array}, {first or ''}:{end if end < size else ''}]"

@@ -38,7 +38,7 @@ ROUTINES = {
     "winograd_backward": "winograd",
 }
 
-# Arrays are in C order; in `Rows`, a matrix, each row is, and the rows may be apart. `Real` is an
+# Arrays are in C order, but for `Rows`, a matrix whose rows may lie apart. `Real` is an
 # element, `Numbers` and `Places` are a vector and a matrix of int32, and `Doubles` is a vector of
 # float64.
 Vector: TypeAlias = Any

@@ -19,6 +19,7 @@ from .programs import OutdatedError
 from .source import BATCH, Value, used
 
 # Bytes of parameters, gradients and state from which on threads move them sooner than one does.
+# `share` would begin with fewer, for threads that have just been at work.
 _SHARED = 1 << 23
 
 
@@ -152,7 +153,7 @@ def _place_within(whole: Array, array: Array) -> int | None:
 
 
 class DividedStepProgram(StepProgram):
-    """A step whose gradients are computed by several threads, each for a part of the batch.
+    """A step whose gradients are computed for chunks of the batch, and by several threads.
 
     The function ``gradients`` computes them, and ``update`` moves the parameters.
     """

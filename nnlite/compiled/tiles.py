@@ -1,9 +1,9 @@
-"""Products of small matrices, which BLAS would copy first.
+"""Products of matrices, and transposes, whose elements are read where they lie.
 
-BLAS copies its operands into an order of its own before it multiplies them. That pays for large
-matrices; for a small batch, the steps of a sequence or the channels of a small image it takes a
-good part of the time. The functions here read the operands where they lie, with any distances from
-one element to the next: windows of an image, which overlap, are a matrix without being copied.
+BLAS copies its operands into an order of its own before it multiplies them. For a small batch, the
+steps of a sequence or the channels of a small image that takes a good part of the time. The
+functions here read operands with any distances from one element to the next: windows of an image,
+which overlap, are a matrix without being copied. `products` copies a part of large operands first.
 
 These are the plain forms. `lowering` has what Numba makes of them: a part of the result, the tile,
 stays in registers until its sums are complete.

@@ -10,7 +10,13 @@ from numpy.testing import assert_allclose
 import nnlite as nn
 from nnlite.compiled import products
 from nnlite.compiled.native import functions_of
-from nnlite.compiled.products import dot_columns, dot_rows, matmul, sum_of_dots
+from nnlite.compiled.products import (
+    copy_transposed,
+    dot_columns,
+    dot_rows,
+    matmul,
+    sum_of_dots,
+)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 40])
@@ -39,7 +45,7 @@ def test_products(rows, columns, dtype):
         (5, 40, 96),
         (33, 40, 64),
         (33, 9, 784),
-        (33, 400, 512),  # dot products of rows that are far from each other
+        (33, 400, 512),  # of more bytes than are read again for a few rows
         (130, 20, 790),  # three panels
         (512, 1, 30),
         (512, 130, 30),  # elements 4096 bytes apart
@@ -98,6 +104,34 @@ def test_sum_of_dots(depth, panel, columns, first, start, monkeypatch):
     sum_of_dots(a, first, b, start, out)
     expected = np.einsum("tik,tjk->ij", a[:, first : first + 7], b[:3, start : start + 3])
     assert_allclose(out, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("is_native", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (0, 3), (3, 0), (7, 40), (16, 16)])
+def test_copy_transposed(shape, is_native):
+    """Of parts of rows, to parts of rows."""
+    call = copy_transposed
+    if is_native:
+        pytest.importorskip("numba")
+        call = functions_of("""
+from nnlite.compiled.products import copy_transposed
+import numpy as np
+real = np.float32
+
+
+def call(a, out, rows, columns):
+    copy_transposed(a[:, 1 : 1 + columns], out[1:, 2 : 2 + rows])
+""", True)["call"]  # fmt: skip
+    rows, columns = shape
+    a = np.arange(rows * (columns + 3.0)).astype(np.float32).reshape(rows, columns + 3)
+    out = np.full((columns + 1, rows + 3), np.nan, np.float32)
+    expected = out.copy()
+    expected[1:, 2 : 2 + rows] = a[:, 1 : 1 + columns].T
+    if is_native:
+        call(a, out, rows, columns)
+    else:
+        call(a[:, 1 : 1 + columns], out[1:, 2 : 2 + rows])
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])

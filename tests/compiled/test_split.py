@@ -1,8 +1,6 @@
 """A batch that is divided among threads has the gradients of the whole batch."""
 
 import copy
-import math
-import types
 
 import numpy as np
 import pytest
@@ -23,17 +21,19 @@ LOSS_CASES = [
 ]
 
 
-@pytest.fixture(autouse=True, params=["at once", "in turns"])
-def many_threads(request, monkeypatch):
-    """Three threads, each of which computes its part at once, or sample after sample."""
-    if request.param == "in turns":
+@pytest.fixture(autouse=True, params=["parts", "samples"])
+def chunks(request, monkeypatch):
+    """Three threads, each of which computes its part as one chunk, or sample after sample."""
+    if request.param == "samples":
         monkeypatch.setattr(split, "_CACHED", 1)
         monkeypatch.setattr(split, "_TIMES", 0)
     monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
-    monkeypatch.setattr(split, "_HEAD_START", 0)
+    monkeypatch.setattr(split, "_LEAD", 0)
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    monkeypatch.setattr(steps, "_SHARED", 0)
     monkeypatch.setattr(steps, "share", in_three_parts)
+    return request.param
 
 
 def in_three_parts(work, length, size):
@@ -55,7 +55,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("n", [2, 3, 8])
-def test_gradients(name, n):
+def test_gradients(name, n, chunks):
     loss, weighted = LOSSES[name]
     rng = np.random.default_rng(n)
     x, labels = rng.normal(size=(n, 4)), np.arange(n) % 2
@@ -64,7 +64,9 @@ def test_gradients(name, n):
     twin = copy.deepcopy(model)
     compiled = nn.compile(model, loss, native=False)
     assert compiled(x, labels, *weights) == pytest.approx(loss(twin(x), labels, *weights))
-    assert len(compiled._programs.latest._division.turns(n)) == min(n, 3)
+    parts = compiled._programs.latest._division.chunks(n)
+    assert len(parts) == min(n, 3)
+    assert sum(map(len, parts)) == (n if chunks == "samples" else len(parts))
     twin.backward(loss.backward())
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-13)
@@ -76,7 +78,7 @@ def assert_divided(model, loss, inputs, *others, is_divided=True):
     compiled = nn.compile(model, loss, native=False)
     nn.seed(seed)
     value = compiled(inputs, *others)
-    assert (len(compiled._programs.latest._division.turns(7)) == 3) == is_divided
+    assert (len(compiled._programs.latest._division.chunks(7)) == 3) == is_divided
     nn.seed(seed)
     assert value == pytest.approx(loss.of_outputs(twin(*inputs), *others))
     twin.backward(loss.backward())
@@ -176,35 +178,58 @@ def test_a_step(native, max_grad_norm):
     assert "def update(" in step.source
 
 
+def assert_same_steps(model, step, loss, optimizer, sizes):
+    """Compare steps with batches of these sizes with those of a twin, which has the optimizer."""
+    twin, optimizer = optimizer
+    rng = np.random.default_rng(0)
+    for n in sizes:
+        x, labels = rng.normal(size=(n, 4)), np.arange(n) % 3
+        value = step(x, labels)
+        optimizer.zero_grad()
+        assert value == pytest.approx(loss(twin(x), labels))
+        twin.backward(loss.backward())
+        optimizer.step()
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            assert_allclose(one.data, other.data, rtol=1e-9, atol=1e-13)
+            assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-13)
+        for one, other in zip(model.buffers(), twin.buffers(), strict=True):
+            assert_allclose(one, other, rtol=1e-9)
+
+
 @pytest.mark.parametrize("native", [False, True])
-def test_one_thread_computes_a_large_batch_in_turns(native, monkeypatch):
+def test_one_thread_computes_the_chunks_of_a_large_batch(native, monkeypatch):
     if native:
         pytest.importorskip("numba")
     monkeypatch.setattr(split, "threads_of_products", lambda: 1)
     numbers = 2 * 6 + 3 + 3  # of a sample: the outputs of the layers and the probabilities
     monkeypatch.setattr(split, "_CACHED", 4 * numbers * 8)
     monkeypatch.setattr(split, "_TIMES", 0)
-    sizes, call = [], LossProgram._call_with
-    monkeypatch.setattr(
-        LossProgram,
-        "_call_with",
-        lambda self, name, n, *arguments: [sizes.append(n), call(self, name, n, *arguments)][1],
-    )
-    model, rng = mlp(), np.random.default_rng(0)
+    calls = sizes_of_calls(monkeypatch, LossProgram, "_call_with")
+    model = mlp()
     twin = copy.deepcopy(model)
     loss, optimizers = nn.CrossEntropy(), [nn.Adam(each.parameters()) for each in (model, twin)]
     step = nn.compile(model, loss, optimizers[0], native=native)
-    for n in (10, 10, 4, 9):
-        x, labels = rng.normal(size=(n, 4)), np.arange(n) % 3
-        value = step(x, labels)
-        optimizers[1].zero_grad()
-        assert value == pytest.approx(loss(twin(x), labels))
-        twin.backward(loss.backward())
-        optimizers[1].step()
-        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
-            assert_allclose(one.data, other.data, rtol=1e-9)
-            assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-13)
-    assert sizes == [4, 4, 2, 4, 4, 2, 4, 3, 3, 3]
+    assert_same_steps(model, step, loss, (twin, optimizers[1]), (10, 10, 4, 9))
+    assert [n for _, n in calls] == [4, 4, 2, 4, 4, 2, 4, 3, 3, 3]
+
+
+@pytest.mark.parametrize("layers", [(), (nn.BatchNorm1d(6),)], ids=["MLP", "batch norm"])
+def test_the_first_batch_does_not_decide_whether_larger_ones_are_divided(layers, monkeypatch):
+    monkeypatch.setattr(split, "_WAITING", 400)  # of 126 multiply-adds a sample
+    monkeypatch.setattr(split, "_CACHED", 1 << 23)
+    model = mlp()
+    model = nn.Sequential(model[0], *copy.deepcopy(layers), *model[1:]).astype(np.float64)
+    twin = copy.deepcopy(model)
+    loss, optimizers = nn.CrossEntropy(), [nn.SGD(m.parameters(), lr=0.1) for m in (model, twin)]
+    step = nn.compile(model, loss, optimizers[0], native=False)
+    programs = []
+    for n in (2, 7, 2, 40, 3):
+        assert_same_steps(model, step, loss, (twin, optimizers[1]), [n])
+        programs.append(step._programs.latest)
+    small, large = programs[:2]
+    assert programs == [small, large, small, large, small]
+    assert isinstance(large, steps.DividedStepProgram)
+    assert not isinstance(small, steps.DividedStepProgram)
 
 
 def test_threads_move_parts_of_the_parameters_of_each_group():
@@ -263,7 +288,7 @@ def test_batch_norm_sums_over_the_parts(name, native, optimized):
             each.zero_grad()
         nn.seed(n)
         value = compiled(x, labels, *weights)
-        assert len(compiled._programs.latest._division.turns(n)) == min(n, 3)
+        assert len(compiled._programs.latest._division.chunks(n)) == min(n, 3)
         nn.seed(n)
         assert value == pytest.approx(loss(twin(x), labels, *weights))
         twin.backward(loss.backward(), input_grad=False)
@@ -315,7 +340,7 @@ def test_a_model_that_mixes_samples_is_not_divided(layers):
     model = nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
     compiled = nn.compile(model, nn.CrossEntropy(), native=False)
     compiled(np.ones((8, 4), np.float32), np.arange(8) % 3)
-    assert compiled._programs.latest._division.turns(8) == (((0, 8),),)
+    assert compiled._programs.latest._division.chunks(8) == (((0, 8),),)
 
 
 def test_an_initial_state_of_as_many_layers_as_samples_is_not_divided():
@@ -360,7 +385,7 @@ def test_the_same_number_of_threads_gives_the_same_bits(count, monkeypatch):
         model = nn.Sequential(nn.Linear(60, 33), nn.ReLU(), nn.Linear(33, 5))
         step = nn.compile(model, nn.CrossEntropy(), nn.Adam(model.parameters(), lr=0.01))
         losses = [step(*batch) for batch in batches]
-        assert len(step._programs.latest._division.turns(34)) == count
+        assert len(step._programs.latest._division.chunks(34)) == count
         return losses, [parameter.data.tobytes() for parameter in model.parameters()]
 
     first = trained()
@@ -399,16 +424,16 @@ def test_a_prediction_with_a_mask_by_keyword(name, length, monkeypatch):
         assert_allclose(compiled(x, **{name: mask}), expected, rtol=1e-9, atol=1e-12)
 
 
-def sizes_of_calls(monkeypatch):
+def sizes_of_calls(monkeypatch, kind=ModelProgram, method="call"):
     """Return a list that gets the name and the number of samples of each call of a function."""
     sizes = []
-    call = ModelProgram.call
+    call = getattr(kind, method)
 
     def watched(self, name, n, *arguments):
         sizes.append((name, n))
         return call(self, name, n, *arguments)
 
-    monkeypatch.setattr(ModelProgram, "call", watched)
+    monkeypatch.setattr(kind, method, watched)
     return sizes
 
 
@@ -432,67 +457,6 @@ def test_samples_of_a_prediction_that_stay_in_the_cache(model, numbers, sizes, m
         assert_allclose(nn.predict(nn.compile(model, native=False), x), expected, rtol=1e-9)
         assert sorted(calls) == [("predict", size) for size in parts]
         calls.clear()
-
-
-@pytest.mark.parametrize(
-    ("fitting", "of_parameters", "samples"),
-    [(0, 0, 1), (3, 0, 3), (15, 0, 15), (16, 0, 16), (23, 0, 16), (25, 0, 32), (3, 25, 32)],
-)
-@pytest.mark.parametrize("with_backward", [False, True])
-def test_samples_that_fill_registers_are_rounded(
-    fitting, of_parameters, samples, with_backward, monkeypatch
-):
-    lines = ["y = np.empty(n * 10, real)", "s = np.zeros((3, 5, n), real)", "w = np.empty(7, real)"]
-    holder = types.SimpleNamespace(weight=np.zeros(25 * of_parameters, np.float32))
-    code = types.SimpleNamespace(
-        forward=lines,
-        arrays={"weight": (holder, "weight")},
-        dtype=np.dtype(np.float32),
-        multiply_adds=1,
-        trained={},
-    )
-    monkeypatch.setattr(split, "_CACHED", 25 * 4 * fitting)
-    monkeypatch.setattr(split, "_TIMES", 2)
-    if with_backward and of_parameters:
-        samples = 48  # 2 * 25
-    assert split.division(code, with_backward).at_a_time == samples
-
-
-@pytest.mark.parametrize(
-    ("at_a_time", "sizes"),
-    [
-        (1, [1] * 50),
-        (15, [13, 13, 13, 11]),
-        (16, [16, 16, 16, 2]),
-        (48, [32, 18]),
-        (64, [50]),
-        (math.inf, [50]),
-    ],
-)
-def test_parts_in_turn_are_equal_and_fill_registers(at_a_time, sizes):
-    bounds = split.in_turn(7, 57, at_a_time)
-    assert [stop - start for start, stop in bounds] == sizes
-    assert [start for start, _ in bounds] == [7, *(stop for _, stop in bounds[:-1])]
-
-
-# Of work 100 a sample, with a cost of 1000: the second thread pays from 20 samples on, the third
-# from 60. The first thread computes as much as 8 samples alone.
-@pytest.mark.parametrize(
-    ("n", "threads", "sizes"),
-    [
-        (19, 2, [19]),
-        (20, 2, [16, 4]),
-        (64, 1, [64]),
-        (64, 2, [36, 28]),
-        (64, 8, [28, 16, 20]),
-        (800, 2, [404, 396]),
-    ],
-)
-def test_threads_get_parts_that_pay(n, threads, sizes, monkeypatch):
-    monkeypatch.setattr(split, "threads_of_products", lambda: threads)
-    turns = split.Division(100, 1000, 800, 4, math.inf).turns(n)
-    assert [stop - start for ((start, stop),) in turns] == sizes
-    assert [start for ((start, _),) in turns] == [0, *(stop for ((_, stop),) in turns[:-1])]
 
 
 @pytest.mark.parametrize("native", [False, True])
