@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import nnlite as nn
-from nnlite.compiled import tiles
+from nnlite.compiled.native import functions_of
 from nnlite.datasets import digits
 from nnlite.engine import blas as cores
 from nnlite.engine import threads, windows
@@ -114,48 +114,58 @@ def experiments() -> Iterator[Experiment]:
     )
 
 
-def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Yield those of compiled products: by BLAS, and in tiles."""
-    try:
-        import numba
+_PRODUCTS = """
+import numpy as np
 
-        nn.compile(nn.Linear(1, 1))(normal(1, 1))  # from here on BLAS has one thread in Numba
+from nnlite.compiled.products import dot_columns, dot_rows, matmul
+
+real = np.float32
+
+
+def rows(a, b, out):
+    dot_rows(a, b, out)
+
+
+def columns(a, b, out):
+    matmul(a, b, out)
+
+
+def columns_of_both(a, b, out):
+    dot_columns(a, b, out)
+"""
+
+
+def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
+    """Yield the products of compiled steps, beside those of BLAS on one thread."""
+    try:
+        ours = functions_of(_PRODUCTS, native=True)
     except ImportError:
         return
-    multiply, multiply_rows = tiles.multiply, tiles.multiply_rows
 
-    @numba.njit
     def blas(a: Array, b: Array, out: Array) -> None:
-        np.dot(a, b, out)
-
-    @numba.njit
-    def blas_rows(a: Array, b: Array, out: Array) -> None:
-        np.dot(a, b.T, out)
-
-    @numba.njit
-    def tiled(a: Array, b: Array, out: Array) -> None:
-        multiply(a, b, out, False)
-
-    @numba.njit
-    def tiled_rows(a: Array, b: Array, out: Array) -> None:
-        multiply_rows(a, b, out, False)
+        with cores._one_thread:
+            np.dot(a, b, out)
 
     small = (8, 784, 128), (32, 784, 32), (64, 784, 32), (32, 784, 128), (64, 784, 128)
-    large = (128, 784, 128), (256, 784, 128), (256, 784, 1024)
-    steps = (512, 157, 64), (128, 512, 64), (128, 157, 64), (64, 32, 144)
-    gradients = (128, 32, 784), (128, 64, 784), (256, 128, 784), (64, 32, 1024)
-    for kind, baseline, change, sizes in (
-        ("rows", blas_rows, tiled_rows, (*small, *large)),
-        ("columns", blas, tiled, (*steps, *gradients)),
+    large = (128, 784, 128), (256, 784, 128), (256, 784, 1024), (64, 9216, 128)
+    steps = (512, 157, 64), (128, 512, 64), (128, 157, 64), (64, 32, 144), (256, 1024, 1024)
+    gradients = (128, 32, 784), (128, 64, 784), (256, 128, 784), (1024, 64, 784)
+    for kind, name, sizes in (
+        ("rows with rows", "rows", (*small, *large)),
+        ("rows with columns", "columns", steps),
+        ("columns with columns", "columns_of_both", gradients),
     ):
         for rows, inner, columns in sizes:
-            right = (columns, inner) if kind == "rows" else (inner, columns)
-            arrays = normal(rows, inner), normal(*right), normal(rows, columns)
+            a = normal(inner, rows) if name == "columns_of_both" else normal(rows, inner)
+            b = normal(columns, inner) if name == "rows" else normal(inner, columns)
+            out = normal(rows, columns)
+            left, right = a.T if name == "columns_of_both" else a, b.T if name == "rows" else b
+            ours[name](a, b, out)
             yield Experiment(
-                f"compiled: products in tiles, of rows with {kind}",
+                f"compiled: products of {kind}",
                 f"{rows}×{inner} by {inner}×{columns}",
-                functools.partial(baseline, *arrays),
-                functools.partial(change, *arrays),
+                functools.partial(blas, left, right, out),
+                functools.partial(ours[name], a, b, out),
             )
 
 
