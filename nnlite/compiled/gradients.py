@@ -172,7 +172,7 @@ class LossProgram(Program):
             except ValueError:  # labels of a chunk may all be ignored, where those of all are not
                 pass
         if self._needs_sums:
-            return self._compute_chunks(n, part_of, (((0, n),),))
+            return self._compute_chunks(n, part_of, WHOLE.chunks(n))
         loss, _, *outputs = self._call_with("gradients", n, part_of(0, n), self._bound["gradients"])
         return float(loss), self._shaped(outputs, n)
 

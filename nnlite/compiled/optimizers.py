@@ -214,21 +214,24 @@ def _flags(group: Options) -> list[bool]:
     return [bool(value) for name, value in group.items() if name not in ("params", "lr")]
 
 
-def _check(runs: int) -> list[str]:
-    """Return statements that return False if a gradient is not finite."""
-    lines = ["square = real(0)"]
+def _sum_of_squares(runs: int, kind: str) -> list[str]:
+    """Return statements of the sum of the squares of all gradients, as numbers of a kind."""
+    lines = [f"square = {kind}(0)"]
     for run in range(runs):
         lines.append(f"for i in range(group{run}_grad.size):")
-        lines.append(f"    square += group{run}_grad[i] * group{run}_grad[i]")
-    return [*lines, "if not math.isfinite(square):\n    return False"]
+        lines.append(f"    square += {kind}(group{run}_grad[i]) * {kind}(group{run}_grad[i])")
+    return lines
+
+
+def _check(runs: int) -> list[str]:
+    """Return statements that return False if a gradient is not finite."""
+    return [*_sum_of_squares(runs, "real"), "if not math.isfinite(square):\n    return False"]
 
 
 def _clipping(runs: int, max_norm: float) -> list[str]:
-    lines = [f"\n# gradients of a norm above {max_norm:g} are scaled to it", "square = 0.0"]
-    for run in range(runs):
-        lines.append(f"for i in range(group{run}_grad.size):")
-        # The square of a float32 leaves its range long before the float32 does.
-        lines.append(f"    square += float(group{run}_grad[i]) * float(group{run}_grad[i])")
+    lines = [f"\n# gradients of a norm above {max_norm:g} are scaled to it"]
+    # The square of a float32 leaves its range long before the float32 does.
+    lines += _sum_of_squares(runs, "float")
     lines.append("norm = math.sqrt(square)")
     fault = "raise ValueError('clip_grad_norm: the norm of the gradients is not finite')"
     lines.append(f"if not math.isfinite(norm):\n    {fault}")

@@ -8,8 +8,8 @@ from nnlite.compiled.functions import view
 from nnlite.compiled.routines import Cube, Matrix, Rows, Vector
 from nnlite.compiled.tiles import lanes, multiply, multiply_rows, strided, transpose
 
-# Rows whose distance is a multiple of so many bytes share few places of the first-level cache, and
-# the elements of a column have one place if they are a multiple of a page apart.
+# Rows that are a multiple of `_CONFLICT` bytes apart evict each other from the first-level cache.
+# Elements that are a multiple of `_PAGE` bytes apart map to a single set of it.
 _CONFLICT, _PAGE = 256, 4096
 # Rows of the result from which on a copy of a panel of b pays, and from which on it does if the
 # rows of b conflict.

@@ -473,11 +473,11 @@ class _Run:
         self.code(f"{name} = np.empty(({side.weight.shape[1]}, {side.weight.shape[0]}), real)")
         size = self.size
         for block, gate, count in side.pieces:
-            rows, first = gate * size, (block - side.first_block) * size
+            row, column = gate * size, (block - side.first_block) * size
             gates, blocks = str(side.weight), name
             if len(side.pieces) > 1:
-                gates += f"[{rows}:{rows + count * size}]"
-                blocks += f"[:, {first}:{first + count * size}]"
+                gates += f"[{row}:{row + count * size}]"
+                blocks += f"[:, {column}:{column + count * size}]"
             self.code(f"copy_transposed({gates}, {blocks})")
         return name
 

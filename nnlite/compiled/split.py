@@ -18,8 +18,8 @@ from .source import BATCH, Code, Value
 # computes while the others wake and finish.
 _WAITING, _ADDING, _LEAD = 10_000_000, 75, 4_000_000
 
-# Bytes of arrays that stay in the cache. In a step, the arrays of a chunk are at least so many
-# times as large as the parameters, so that adding its gradients takes little of its time.
+# Bytes of arrays that stay in the cache. The arrays of a chunk of a step may also take `_TIMES` the
+# size of the parameters: adding the gradients of smaller chunks would take much of their time.
 _CACHED, _TIMES = 1 << 23, 8
 # Parts have an even number of samples, for tiles of rows; or, where the samples are the columns of
 # products, a multiple of the elements of a vector.
@@ -111,9 +111,9 @@ def division(code: Code, with_backward: bool, in_chunks: bool = True) -> Divisio
     if size >= _FILLING:
         size = round(size / _FILLING) * _FILLING
     trained = sum(parameter.size for parameter in code.trained.values())
+    passes = 3 if with_backward else 1  # backward has twice the products of forward
     return Division(
-        work=code.multiply_adds
-        * (3 if with_backward else 1),  # backward has twice those of forward
+        work=passes * code.multiply_adds,
         cost=_WAITING + (_ADDING * trained if with_backward else 0),
         lead=_LEAD,
         multiple=_FILLING if _COLUMNS.search(lines) else _ROWS,
