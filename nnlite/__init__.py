@@ -438,7 +438,8 @@ def _refuse(name: str) -> _Any:
     initial = [f"init.{each}" for each in vars(init) if each[0] != "_" and each[-1] == "_"]
     cure = _hint(name, [*__all__, *initial, *(f"datasets.{each}" for each in datasets.__all__)])
     message = f"nnlite has no {name!r}" + (f"; {cure}" if cure else "")
-    callers = _sys._getframe(1).f_code.co_name, _sys._getframe(2).f_code.co_name
+    caller = _sys._getframe(1)  # of this function, or `__getattr__`
+    callers = [each.f_code.co_name for each in (caller, caller.f_back) if each]
     if cure and "_handle_fromlist" in callers:
         # `from nnlite import name` would replace the message of an AttributeError.
         raise ImportError(message)
