@@ -170,7 +170,7 @@ def _of_compiled_products(normal: Callable[..., Array]) -> Iterator[Experiment]:
 
 
 def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
-    """Return the experiment of a whole step with all threads of BLAS and with one."""
+    """Return the experiment of a whole step with divided products and with one thread."""
     model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
     loss, optimizer = nn.CrossEntropy(), nn.SGD(model.parameters(), lr=0.01, momentum=0.9)
     x, y = normal(32, 784), np.arange(32) % 10
@@ -184,17 +184,16 @@ def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
     return Experiment(
         "one thread for small products",
         "training step of 784-128-10, batch 32",
-        _with(cores, "_LARGE", 0, step),
+        _with(cores, "_LARGE", 0, _with(cores, "_LEAD", 0, step)),
         step,
     )
 
 
 def _of_shared_work(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Layers after a large convolution, with and without sharing their work among threads."""
+    """Layers of large arrays, with and without sharing their work among threads."""
     x, grad = (_with_rows_outermost(normal(64, 64, 24, 24)) for _ in range(2))
     small = _with_rows_outermost(normal(64, 64, 12, 12))
-    conv, relu, pool, norm = nn.Conv2d(64, 8, 5), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(64)
-    conv(x)  # from here on work is shared
+    relu, pool, norm = nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(64)
 
     def both(layer: nn.Layer, grad: Array) -> Callable[[], None]:
         def forward_and_backward() -> None:
@@ -218,7 +217,7 @@ def _on_one_thread(work: Work) -> Work:
 
     def work_alone() -> None:
         with cores._one_thread:
-            _with(cores, "_MANY_BYTES", 1 << 62, _with(cores, "_HUGE", 1 << 62, work))()
+            _with(cores, "_LARGE", 1 << 62, work)()
 
     return work_alone
 

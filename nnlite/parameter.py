@@ -219,19 +219,20 @@ class Parameter(Hinted):
             return
         if self._grad is None:
             storage = self._grad_storage()
-            matrix = storage if storage.ndim == 2 else storage.reshape(len(left), -1)
+            is_matrix = storage.ndim == 2 and len(storage) == len(left)
+            matrix = storage if is_matrix else storage.reshape(len(left), -1)
             product(left, right, matrix)
             self._grad, changes.gradients = storage, object()
         else:
             self._grad += product(left, right).reshape(self.shape)
 
     def accumulate_sums(self, rows: Array) -> None:
-        """Add the sum of each column of a matrix to the gradient.
+        """Add the sum of each column of a matrix to the gradient, reshaped to its shape.
 
         :meta private:
         """
         if len(rows) == 1:
-            self.accumulate(rows[0])
+            self.accumulate(rows[0].reshape(self.shape))
         else:
             # A product with ones is faster than `sum`.
             self.accumulate_product(ones((1, len(rows)), rows.dtype), rows)

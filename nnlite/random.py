@@ -29,9 +29,8 @@ def seed(seed: int) -> None:
     Parameters
     ----------
     seed : int
-        Any non-negative integer. The same seed gives the same bits on the same machine, if no other
-        thread of the process computes at the same time: two threads share the threads of BLAS,
-        whose number can change the last bits of a product.
+        Any non-negative integer. The same seed gives the same bits on the same machine, with the
+        same number of threads.
 
     Raises
     ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import nnlite as nn
 
 from ..engine.blas import threads_of_products
+from ..engine.threads import parts
 from .source import BATCH, Code, Value
 
 # In multiply-adds: the delay that waiting for another thread may be on a busy machine; the time to
@@ -123,17 +123,9 @@ def division(code: Code, with_backward: bool, in_chunks: bool = True) -> Divisio
 
 @functools.lru_cache(maxsize=1024)
 def _chunks(division: Division, n: int, threads: int) -> Chunks:
-    work, parts, multiple = division.work * n, 1, division.multiple
-    # One more part saves work / parts - work / (parts + 1).
-    while parts < min(threads, n) and work >= division.cost * parts * (parts + 1):
-        parts += 1
-    # All threads have this part, and the first one the lead besides.
-    part = n * (1 - min(1, division.lead / max(1, work))) / parts
-    if n < 2 * multiple * parts:
-        multiple = 1
-    edges = [round((n - part * left) / multiple) * multiple for left in range(parts - 1, 0, -1)]
-    bounds = itertools.pairwise([0, *edges, n])
-    return tuple(in_chunks(start, stop, division.chunk_size) for start, stop in bounds)
+    work, cost, lead, multiple, size = division
+    bounds = parts(n, threads, work * n, cost, lead, multiple)
+    return tuple(in_chunks(start, stop, size) for start, stop in bounds)
 
 
 def in_chunks(start: int, stop: int, size: float) -> tuple[tuple[int, int], ...]:

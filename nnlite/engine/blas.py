@@ -1,23 +1,18 @@
-"""Matrix products, and the use of the processor's cores: one thread, those of BLAS, or our own.
+"""Matrix products, and the use of the processor's cores.
 
-BLAS divides each product among its own threads. They are not always the best choice:
-
-- For a product of a few million multiply-adds between steps in Python, waking and joining the
-  threads costs about as much as they save, and many times more if another program competes for the
-  cores. One thread computes such a product.
-- BLAS computes only products. In networks with large arrays, such as convolutional ones, copies and
-  sums take as long as the products. The function `share` divides such work among our own threads.
-- BLAS's threads wait for the next product in a busy loop and occupy the cores that our threads
-  need. So within shared work BLAS uses one thread for each part. A product does not use BLAS's
-  threads either if an operand was computed from images by our threads, as `memory.is_for_threads`
-  tells. In a network with convolutions they would occupy half of the cores.
+BLAS would divide each product among threads of its own, which wait for each other and for the next
+product in a busy loop. If another program needs one of the cores, each product then takes as long
+as the system's scheduler lets that thread wait: milliseconds, for a product of microseconds. So
+BLAS uses one thread here, and the function `share` divides large products, and copies and sums of
+large arrays, among threads of our own. These sleep between two pieces of work. If a thread has not
+begun its part when the caller is done with its own, the caller computes that part too.
 
 The number of our threads is that of BLAS, so the limits set for BLAS (``OMP_NUM_THREADS``,
 threadpoolctl) hold for both. With a BLAS other than OpenBLAS, no work is shared, and BLAS chooses
 its own threads.
 
-The algorithm, and so every bit of a result, depends only on the operands (shapes, memory order and
-origin) and on the number of threads.
+The parts, and so every bit of a result, depend only on the operands (shapes and memory order) and
+on the number of threads.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ import importlib
 import itertools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -37,23 +32,24 @@ import numpy as np
 
 from . import threads
 from .arrays import Array
-from .memory import empty, is_for_threads, ones
+from .memory import empty, ones
 
-# Measured on cores of about 5·10¹⁰ multiply-adds and 10 GB of memory traffic per second.
+# Measured on cores of about 10¹¹ multiply-adds and 10 GB of memory traffic per second.
 
-# Multiply-adds. Up to the first, OpenBLAS uses one thread anyway. From the second on, its threads
-# are faster. From the third on, our threads are faster even if one of them has to be woken.
-_TINY, _LARGE, _HUGE = 1 << 18, 1 << 22, 1 << 24
-
-# Bytes of an array from which on our threads are faster.
-_MANY_BYTES = 1 << 21
+# Multiply-adds of a product up to which OpenBLAS uses one thread anyway.
+_TINY = 1 << 18
+# Multiply-adds: of the least work for which another thread is woken; of the work that the calling
+# thread does while the others wake; and of the time in which one byte is read or written.
+_LARGE, _LEAD, _PER_BYTE = 10_000_000, 3_000_000, 5
+# Rows or columns of the tiles of BLAS, of which a part of a product is a multiple.
+_MULTIPLE = 8
 
 
 class _OneThread:
     """Context in which OpenBLAS uses one thread. On exit the number of threads is restored.
 
-    With another BLAS the context does nothing. If Ctrl-C arrives between two of its lines, the
-    number is restored when the same thread leaves the context the next time.
+    With another BLAS, and within shared work, the context does nothing. If Ctrl-C arrives between
+    two of its lines, the number is restored when the same thread leaves the context the next time.
     """
 
     def __init__(self) -> None:
@@ -68,6 +64,8 @@ class _OneThread:
         self._within: set[int] = set()
 
     def __enter__(self) -> None:
+        if threads.is_busy():
+            return
         with self._lock:
             self._within.add(threading.get_ident())
             if not self._is_lowered:
@@ -77,6 +75,8 @@ class _OneThread:
                     self._set(1)
 
     def __exit__(self, *error: object) -> None:
+        if threads.is_busy():
+            return
         with self._lock:
             self._within.discard(threading.get_ident())
             if self._is_lowered and not self._within:
@@ -121,60 +121,42 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _one_thread.begin_anew())
 
 
-def one_thread(multiply_adds: int) -> contextlib.AbstractContextManager[object]:
-    """Return a context in which BLAS uses one thread for products of this size, unless it is huge.
-
-    It is for many products in a row that depend on each other. BLAS's threads, which wait for the
-    next product in a busy loop, would save a sixth of the time of an LSTM on an idle machine, and
-    take ten times as long where another program competes for the cores.
-    """
-    # For tiny products BLAS uses one thread anyway.
-    return _one_thread if _TINY < multiply_adds < _HUGE else contextlib.nullcontext()
-
-
-# Whether any work has been shared yet. If not, the threads of BLAS may be waiting in their busy
-# loop, and one thread is better for large arrays.
-_has_shared = False
-
-
 def threads_of_products() -> int:
     """Return the number of threads that the caller may use: that of BLAS."""
     return 1 if threads.is_busy() else _one_thread.threads()
 
 
 def share(
-    work: Callable[[int, int], object], length: int, size: int, multiply_adds: int = 0
+    function: Callable[[int, int], object],
+    length: int,
+    size: int,
+    multiply_adds: int = 0,
+    multiple: int = 1,
 ) -> None:
-    """Call ``work(start, stop)`` for parts of range(length), in parallel if that is faster.
+    """Call ``function(start, stop)`` for parts of range(length), in parallel if that is faster.
 
     Parameters
     ----------
-    work : callable
+    function : callable
         Called with the bounds of each part, in any order, so parts must be independent: none may
         read or overwrite elements that another one writes.
     length : int
     size, multiply_adds : int
         Approximate number of bytes that all parts read and write, and of multiply-adds in their
         matrix products. If both are small, there is one part. BLAS uses one thread for each part.
+    multiple : int
+        Most parts have a multiple of this length, if there are enough of it.
     """
-    global _has_shared
-    is_worth_it = size >= _MANY_BYTES or multiply_adds >= _HUGE
-    parts = min(_one_thread.threads(), length) if is_worth_it else 1
-    if (parts == 1 and multiply_adds <= _TINY) or threads.is_busy():
-        # BLAS uses one thread anyway, or is limited to one by the caller's own `share`.
-        _run(work, length, parts)
-        return
-    with _one_thread:
-        _has_shared |= parts > 1
-        _run(work, length, parts)
-
-
-def _run(work: Callable[[int, int], object], length: int, parts: int) -> None:
-    if parts == 1:
-        work(0, length)
-        return
-    edges = [length * part // parts for part in range(parts + 1)]
-    threads.run([partial(work, *bounds) for bounds in itertools.pairwise(edges)])
+    work = max(multiply_adds, _PER_BYTE * size)
+    parts = threads.parts(length, _one_thread.threads(), work, _LARGE / 2, _LEAD, multiple)
+    if len(parts) > 1:
+        with _one_thread:
+            threads.run([partial(function, *bounds) for bounds in parts])
+    elif work <= _TINY:
+        function(0, length)  # BLAS uses one thread anyway
+    else:
+        with _one_thread:
+            function(0, length)
 
 
 def share_sum(
@@ -193,13 +175,13 @@ def share_sum(
 
 def shares(array: Array) -> bool:
     """Whether `elementwise` computes parts of arrays of this size in parallel."""
-    return _has_shared and array.nbytes >= _MANY_BYTES
+    return _PER_BYTE * array.nbytes >= _LARGE
 
 
 def elementwise(function: Callable[..., object], *arrays: Array) -> None:
     """Call ``function(*arrays)``, an elementwise operation on arrays of one shape.
 
-    In a process that has shared work before, parts of large arrays are computed in parallel.
+    Parts of large arrays are computed in parallel.
     """
     if not shares(arrays[0]):
         function(*arrays)
@@ -215,28 +197,19 @@ def elementwise(function: Callable[..., object], *arrays: Array) -> None:
     share(compute, len(turned[0]), arrays[0].nbytes)
 
 
-def product(a: Array, b: Array, out: Array | None = None, like: Array | None = None) -> Array:
-    """Return the product of two matrices, as `numpy.dot`.
-
-    BLAS uses one thread if one of the operands, or `like`, is an array for our own threads.
-    """
+def product(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Return the product of two matrices, as `numpy.dot`."""
     # The method `dot` does not look for operands of other types, as the function does.
     multiply_adds = a.size * b.shape[1]
     if multiply_adds <= _TINY:
         return a.dot(b, out)
-    rows, columns = len(a), b.shape[1]
-    is_large = multiply_adds >= _LARGE
-    for_threads = is_large and any(
-        array is not None and is_for_threads(array) for array in (a, b, like)
-    )
-    # The time of a product with one row is that of reading the matrix, and each of BLAS's threads
-    # reads from its own cache.
-    if rows == 1 or (is_large and not for_threads):
-        return a.dot(b, out)
-    result = empty((rows, columns), a.dtype, for_threads) if out is None else out
-    if multiply_adds < _HUGE:
+    result = empty((len(a), b.shape[1]), a.dtype) if out is None else out
+    # A product of one row or column takes the time of reading the matrix.
+    work = max(multiply_adds, a.nbytes + b.nbytes)
+    if work < _LARGE:
         with _one_thread:
             return a.dot(b, result)
+    rows, columns = result.shape
 
     def of_rows(start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=result[start:stop])
@@ -244,16 +217,40 @@ def product(a: Array, b: Array, out: Array | None = None, like: Array | None = N
     def of_columns(start: int, stop: int) -> None:
         np.matmul(a, b[:, start:stop], out=result[:, start:stop])
 
-    by_rows = rows > columns
-    share(of_rows if by_rows else of_columns, max(rows, columns), result.nbytes, multiply_adds)
+    # BLAS takes longer for parts of the rows of a transposed matrix.
+    if rows > columns and a.flags.c_contiguous:
+        share(of_rows, rows, 0, work, _MULTIPLE)
+    else:
+        share(of_columns, columns, 0, work, _MULTIPLE)
     return result
 
 
-def stacked_product(a: Array, b: Array) -> Array:
-    """Return the products of the matrices of two stacks (N, …, n, k) and (N, …, k, m).
+@contextlib.contextmanager
+def products_with(matrix: Array, columns: int) -> Iterator[Callable[[Array, Array], Array]]:
+    """Yield a function that writes products with `matrix`: ``multiply(other, out)``.
 
-    Each product is too small for BLAS's threads; large stacks are shared among ours.
+    It is for many products in a row, with others of so many columns, and takes less time than
+    `product`. Small products are only computed by one thread while the context lasts.
     """
+    if _TINY < matrix.size * columns < _LARGE:
+        with _one_thread:
+            yield matrix.dot
+    elif matrix.size * columns < _LARGE:
+        yield matrix.dot
+    else:
+        yield partial(product, matrix)
+
+
+def stacked_product(a: Array, b: Array) -> Array:
+    """Return the products of the matrices of two stacks, as `numpy.matmul`.
+
+    Large stacks are shared among threads, if they have the same axes (N, …).
+    """
+    if a.ndim < 2 or b.ndim < 2 or a.shape[:-2] != b.shape[:-2]:
+        with _one_thread:
+            return np.matmul(a, b)
+    if a.ndim == 2:
+        return product(a, b)
     result = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
 
     def compute(start: int, stop: int) -> None:
@@ -261,6 +258,13 @@ def stacked_product(a: Array, b: Array) -> Array:
 
     share(compute, len(a), result.nbytes, a.size * b.shape[-1])
     return result
+
+
+def dot(a: Array, b: Array) -> float:
+    """Return the sum of the products of the elements of two arrays of one shape."""
+    # BLAS divides even this among its threads.
+    with _one_thread:
+        return float(np.vdot(a, b))
 
 
 def as_rows(x: Array) -> Array:
@@ -285,8 +289,8 @@ def matmul(a: Array, b: Array, like: Array) -> Array:
     A later operation on the product and `like` then reads both contiguously.
     """
     if like.flags.c_contiguous:
-        return product(a, b, like=like)
-    return product(b.T, a.T, like=like).T
+        return product(a, b)
+    return product(b.T, a.T).T
 
 
 def column_sums(a: Array) -> Array:

@@ -134,7 +134,7 @@ def _products(source: Array, kernels: Array, bias: Array | None, tiles: _Tiles) 
     """Return the result (H, C, W, N) of the tiles."""
     channels, batch = source.shape[1], source.shape[3]
     shape = tiles.number * tiles.size, channels, tiles.width, batch
-    result = empty(shape, source.dtype, for_threads=True)
+    result = empty(shape, source.dtype)
     by_tile = result.reshape(tiles.number, tiles.size, channels, -1).transpose(2, 0, 1, 3)
     by_place = np.zeros((channels, 1, tiles.size, tiles.span, kernels.shape[2]), kernels.dtype)
     for row, tap, place in tiles.terms:

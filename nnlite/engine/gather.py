@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .arrays import Array
-from .memory import empty, is_for_threads, orders
+from .memory import empty, orders
 
 BORDERS = ("reflect", "replicate", "circular")
 
@@ -47,4 +47,4 @@ def _empty(x: Array, axis: int, size: int) -> Array:
     """Return an uninitialised array like x, with another size of one axis."""
     order, back = orders(x.strides)
     sizes = [size if each == axis else x.shape[each] for each in order]
-    return empty(tuple(sizes), x.dtype, is_for_threads(x)).transpose(back)
+    return empty(tuple(sizes), x.dtype).transpose(back)

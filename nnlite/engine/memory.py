@@ -105,53 +105,34 @@ _PATIENCE = 512  # calls of `empty` after which an unused buffer is released
 _SPARE = 1 << 25  # bytes of unused buffers from which on some are released before a new one is made
 
 
-class _ForThreads(np.ndarray[Any, np.dtype[Any]]):
-    """Owner of memory for arrays that our own threads work on."""
-
-
-def is_for_threads(array: NDArray[Any]) -> bool:
-    """Whether `array` was made by ``empty(..., for_threads=True)``, or is a view of such an array.
-
-    `empty_like` preserves this mark, so all arrays computed from images have it.
-    """
-    # The owner is a subclass, so it is the base of the array, but not of a view of the array.
-    base = array.base
-    return type(base) is _ForThreads or type(getattr(base, "base", None)) is _ForThreads
-
-
 class _Pool(threading.local):
-    """Buffers by owner and size, each with the number of the last call that used it."""
+    """Buffers by size, each with the number of the last call that used it."""
 
     def __init__(self) -> None:
-        self.buffers: dict[tuple[type, int], list[list[Any]]] = {}
+        self.buffers: dict[int, list[list[Any]]] = {}
         self.calls = 0
 
 
 _pool = _Pool()
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any], for_threads: bool = False) -> NDArray[Any]:
-    """Return an uninitialised C-ordered array, as `numpy.empty`, in reused memory if possible.
-
-    `for_threads` marks the array as one that our own threads work on: see `is_for_threads`.
-    """
-    owner: type[NDArray[Any]] = _ForThreads if for_threads else np.ndarray
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an uninitialised C-ordered array, as `numpy.empty`, in reused memory if possible."""
     size = math.prod(shape) * dtype.itemsize
     array: NDArray[Any]
     if size < _SMALL:
-        array = owner(shape, dtype)
-        return array.view(np.ndarray) if for_threads else array
+        return np.ndarray(shape, dtype)
     _pool.calls += 1
-    for entry in _pool.buffers.get((owner, size), ()):
+    for entry in _pool.buffers.get(size, ()):
         buffer = entry[0]
         if not is_held(buffer):
             entry[1] = _pool.calls
             array = np.ndarray(shape, dtype, buffer=buffer)
             return array
     _give_back()
-    buffer = owner(size, np.uint8)
+    buffer = np.ndarray(size, np.uint8)
     if _COUNTED:
-        _pool.buffers.setdefault((owner, size), []).append([buffer, _pool.calls])
+        _pool.buffers.setdefault(size, []).append([buffer, _pool.calls])
     array = np.ndarray(shape, dtype, buffer=buffer)
     return array
 
@@ -159,29 +140,25 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any], for_threads: bool = Fals
 def empty_like(array: NDArray[Any]) -> NDArray[Any]:
     """Return an uninitialised array, as `numpy.empty_like`, in reused memory if possible.
 
-    It has the memory order of `array` and its mark for threads.
+    It has the memory order of `array`.
     """
     reused = reused_like(array)
     return np.empty_like(array) if reused is None else reused
 
 
 def reused_like(array: NDArray[Any]) -> NDArray[Any] | None:
-    """Return `empty_like(array)` if it is in reused memory or marked, and otherwise None.
+    """Return `empty_like(array)` if it is in reused memory, and otherwise None.
 
     It is the `out` of a NumPy function. With None the function allocates a small result itself,
     which takes less time.
     """
-    for_threads = array.base is not None and is_for_threads(array)
     if array.nbytes < _SMALL:
-        if for_threads:
-            return np.empty_like(array.view(_ForThreads)).view(np.ndarray)
         # Without `out`, NumPy would return a number for an array without axes.
         return None if array.ndim else np.empty_like(array)
     if array.flags.c_contiguous:
-        return empty(array.shape, array.dtype, for_threads)
+        return empty(array.shape, array.dtype)
     order, back = orders(array.strides)
-    shape = tuple(array.shape[axis] for axis in order)
-    return empty(shape, array.dtype, for_threads).transpose(back)
+    return empty(tuple(array.shape[axis] for axis in order), array.dtype).transpose(back)
 
 
 def reshape(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -194,7 +171,7 @@ def reshape(x: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         return x.reshape(shape)
     rows = x.transpose(*range(1, x.ndim), 0)
     if not rows.flags.c_contiguous:
-        copied = empty(rows.shape, x.dtype, is_for_threads(x))
+        copied = empty(rows.shape, x.dtype)
         copied[...] = rows
         rows = copied
     return rows.reshape(*shape[1:], len(x)).transpose(-1, *range(len(shape) - 1))
@@ -228,4 +205,4 @@ def _give_back() -> None:
         is_spare = not is_held(buffer)
         spare += is_spare * buffer.nbytes
         if entry[1] > oldest and not (is_spare and spare > _SPARE):
-            _pool.buffers.setdefault((type(buffer), buffer.nbytes), []).append(entry)
+            _pool.buffers.setdefault(buffer.nbytes, []).append(entry)

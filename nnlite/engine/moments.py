@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .arrays import Array
-from .blas import share, share_sum
+from .blas import product, share, share_sum
 from .memory import empty_like, ones
 
 # Approximate bytes in a block.
@@ -202,7 +202,7 @@ def standardize(rows: Array, eps: float) -> tuple[Array, Array]:
     """
     count = rows.shape[1]
     centred = np.subtract(rows, rows[:, :1], out=empty_like(rows))
-    centred -= (centred @ np.ones(count, rows.dtype) / count)[:, None]
+    centred -= product(centred, ones((count, 1), rows.dtype)) / count
     variance = np.einsum("ij,ij->i", centred, centred) / count
     scale = 1 / np.sqrt(variance + rows.dtype.type(eps))[:, None]
     centred *= scale

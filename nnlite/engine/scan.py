@@ -17,13 +17,12 @@ The cell then writes its state to where the next step reads it.
 processor's cache. The steps of the block follow from last to first, with one product each. The
 gradient of each weight matrix is one product over a chunk of many steps.
 
-The blocks of a_t, one for each gate, are contiguous: (L, blocks, H, N). A product has many rows and
-mostly few columns, so OpenBLAS divides the rows among its threads, which need not wait for each
-other.
+The blocks of a_t, one for each gate, are contiguous: (L, blocks, H, N).
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
@@ -32,7 +31,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from .arrays import Array
-from .blas import one_thread
+from .blas import product, products_with
 from .memory import empty
 
 # Elements of the gates in a block of steps: half a megabyte with their local derivatives.
@@ -124,7 +123,6 @@ class Terms(NamedTuple):
     d_v: Array  # dL/dv, in the order of the blocks: see `in_gates`
     x: Array
     h: Array  # the hidden state before the step
-    ones: Array  # (steps · N,); meaningless without bias
 
 
 def time_first(x: Array, absent: Array | None) -> Array:
@@ -186,11 +184,11 @@ def scan(
     for index, state in enumerate(steps.states):
         state[0] = 0 if start is None else start[index]
 
-    multiply: Callable[[Array, Array], object]
+    multiplying: contextlib.AbstractContextManager[Callable[[Array, Array], object]]
     if length >= _MANY_STEPS:
-        multiply = _matrix(layout, weights).dot
+        multiplying = products_with(_matrix(layout, weights), batch)
     else:
-        multiply = functools.partial(_multiply, layout, weights)
+        multiplying = contextlib.nullcontext(functools.partial(_multiply, layout, weights))
     active, factor, shift = _activation(layout, shape, dtype)
     advance = cell.step
     of_gates: Iterable[Any] = zip(*sums.swapaxes(0, 1), strict=True)
@@ -204,7 +202,7 @@ def scan(
         zip(*steps.after, strict=True),
         strict=False,
     )
-    with one_thread(sums[0].size * columns.shape[1]):
+    with multiplying as multiply:
         for t, (column, rows, gates, before, after) in enumerate(arrays):
             multiply(column, rows)
             if gates is None:
@@ -271,24 +269,22 @@ def scan_back(
     count = max(1, _CHUNK // steps.sums[0].size)
     for stop in range(length, 0, -count):
         chunk = slice(max(stop - count, 0), stop)
-        with one_thread(gates * size * batch):
+        with products_with(of_state, batch) as multiply:
             d_sums, d_state = _chunk_back(
-                cell, of_state, steps, chunk, grads, d_state, truncate, start_grad
+                cell, multiply, steps, chunk, grads, d_state, truncate, start_grad
             )
         d_rows, terms = _side_by_side(d_sums), _side_by_side(columns[chunk])
         d_u = d_rows[-gates:]
-        accumulate(
-            Terms(d_u, d_rows[:gates], terms[size : size + features], terms[:size], terms[-1])
-        )
+        accumulate(Terms(d_u, d_rows[:gates], terms[size : size + features], terms[:size]))
         if d_sequence is not None:
-            d_x = np.dot(weights.ih.T, d_u).reshape(features, -1, batch)
+            d_x = product(weights.ih.T, d_u).reshape(features, -1, batch)
             d_sequence[chunk] = d_x.swapaxes(0, 1)
     return d_sequence, d_state
 
 
 def _chunk_back(
     cell: Cell,
-    of_state: Array,
+    multiply: Callable[[Array, Array], Array],
     steps: Steps,
     chunk: slice,
     grads: Array | None,
@@ -296,15 +292,15 @@ def _chunk_back(
     truncate: int | None,
     start_grad: bool,
 ) -> tuple[Array, list[Array]]:
-    """Backpropagate through the steps of a chunk.
+    """Backpropagate through the steps of a chunk; `multiply` writes products with W_hhᵀ.
 
     Return the gradients of the sums, (steps, rows, N), and of the state before the first step.
     """
     length, blocks, size, batch = steps.sums.shape
-    gates = of_state.shape[1]
-    d_sums = empty((chunk.stop - chunk.start, blocks, size, batch), of_state.dtype)
+    gates = cell.layout.gates * size
+    d_sums = empty((chunk.stop - chunk.start, blocks, size, batch), steps.columns.dtype)
     d_rows = d_sums.reshape(len(d_sums), -1, batch)
-    spare = np.empty((size, batch), of_state.dtype)
+    spare = np.empty((size, batch), d_sums.dtype)
     count = max(1, _BLOCK // d_sums[0].size)
     for stop in range(chunk.stop, chunk.start, -count):
         block = slice(max(stop - count, chunk.start), stop)
@@ -320,7 +316,7 @@ def _chunk_back(
             d_direct, *d_others = cell.step_back(local_now, d_state, d_sums[t - chunk.start])
             if t == 0 and not start_grad:
                 break
-            d_hidden = of_state.dot(d_rows[t - chunk.start, :gates], out=spare)
+            d_hidden = multiply(d_rows[t - chunk.start, :gates], spare)
             if d_direct is not None:
                 d_hidden += d_direct
             d_before: list[Any] = [d_hidden, *d_others]
@@ -354,8 +350,8 @@ def _matrix(layout: Layout, weights: Weights) -> Array:
 def _multiply(layout: Layout, weights: Weights, column: Array, out: Array) -> None:
     """Write ``_matrix(layout, weights) @ column`` into `out`, without copying the weights."""
     (gates, features), size = weights.ih.shape, weights.hh.shape[1]
-    v = _in_blocks(layout, np.dot(weights.hh, column[:size]))
-    u = np.dot(weights.ih, column[size : size + features])
+    v = _in_blocks(layout, product(weights.hh, column[:size]))
+    u = product(weights.ih, column[size : size + features])
     if weights.biases is not None:
         bias_ih, bias_hh = weights.biases
         v += _in_blocks(layout, bias_hh)[:, None]

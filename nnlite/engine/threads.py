@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import itertools
 import os
 import queue
 import threading
@@ -116,6 +117,38 @@ atexit.register(_end)
 def is_busy() -> bool:
     """Whether this thread runs one of the calls of `run`."""
     return _state.is_busy
+
+
+def parts(
+    length: int, limit: int, work: float, cost: float, lead: float, multiple: int = 1
+) -> list[tuple[int, int]]:
+    """Return the bounds of the parts of range(length) that threads compute.
+
+    Parameters
+    ----------
+    length : int
+    limit : int
+        The largest number of parts.
+    work : float
+        The work of the whole, in some unit.
+    cost : float
+        The least work that one more thread has to save.
+    lead : float
+        The work that the first thread does beyond its equal part.
+    multiple : int
+        Most parts have a multiple of this length, if there are enough of it.
+    """
+    count = 1
+    # One more part saves work / count - work / (count + 1).
+    while count < min(limit, length) and work >= cost * count * (count + 1):
+        count += 1
+    part = length * (1 - min(1, lead / max(1, work))) / count
+    if length < 2 * multiple * count:
+        multiple = 1
+    starts = [length - part * left for left in range(count - 1, 0, -1)]
+    edges = [round(start / multiple) * multiple for start in starts]
+    bounds = itertools.pairwise([0, *edges, length])
+    return [(start, stop) for start, stop in bounds if start < stop]
 
 
 def run(calls: Sequence[Call]) -> None:

@@ -40,7 +40,7 @@ from .arrays import Array
 from .axis import Axes, Axis, by_input, by_tap
 from .blas import share, share_sum
 from .elementwise import where
-from .memory import empty
+from .memory import empty, ones
 
 # Approximate bytes of lines in a block.
 _BLOCK = 1 << 22
@@ -78,7 +78,7 @@ def correlate(x: Array, weight: Array, bias: Array | None, axes: Axes, groups: i
     if _is_depthwise(x.shape[1], len(weight), groups):
         kernels = _with_rows(weight)[:, 0]
         return _as_given(depthwise.correlate(_by_rows(x), kernels, bias, rows, columns), x.ndim)
-    y = empty((rows.outputs, len(weight), columns.outputs, len(x)), x.dtype, for_threads=True)
+    y = empty((rows.outputs, len(weight), columns.outputs, len(x)), x.dtype)
     image, kernels = _by_group(_by_rows(x), groups), _kernels_by_group(weight, groups)
     _convolve(image, kernels, bias, rows, columns, _by_group(y, groups))
     return _as_given(y, x.ndim)
@@ -102,7 +102,7 @@ def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> 
         kernels = _with_rows(weight)[:, 0]
         dx = depthwise.input_gradient(_by_rows(grad), kernels, rows, columns)
         return _as_given(dx, grad.ndim)
-    dx = empty((rows.inputs, channels, columns.inputs, len(grad)), grad.dtype, for_threads=True)
+    dx = empty((rows.inputs, channels, columns.inputs, len(grad)), grad.dtype)
     lines, kernels = _by_group(_lines(grad), groups), _kernels_by_group(weight, groups)
     _input_grad(lines, kernels, _by_group(dx, groups), rows, columns)
     return _as_given(dx, grad.ndim)
@@ -111,9 +111,14 @@ def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> 
 def channel_sums(grad: Array) -> Array:
     """Return the sum of each channel: the gradient of `bias` in `correlate`."""
     lines = _lines(grad)
-    # A product with ones, computed by BLAS, is faster than sum(axis=(0, 2)).
-    total: Array = np.matmul(lines, np.ones(lines.shape[2], lines.dtype)).sum(axis=0)
-    return total
+    weights = ones((lines.shape[2],), lines.dtype)
+
+    def of_rows(start: int, stop: int) -> Array:
+        # A product with ones, computed by BLAS, is faster than sum(axis=(0, 2)).
+        total: Array = np.matmul(lines[start:stop], weights).sum(axis=0)
+        return total
+
+    return share_sum(of_rows, len(lines), lines.nbytes)
 
 
 def pool_max(x: Array, axes: Axes) -> Array:
@@ -133,7 +138,7 @@ def spread_max(x: Array, y: Array, grad: Array, axes: Axes) -> Array:
     """
     rows, columns = _row_and_column(axes)
     image, maxima, flow = _by_rows(x), _by_rows(y), _by_rows(grad)
-    result = empty(image.shape, image.dtype, for_threads=True)
+    result = empty(image.shape, image.dtype)
 
     def spread(part: Axis, inputs: slice, outputs: slice) -> None:
         _spread_to_maxima(
@@ -164,7 +169,7 @@ def spread_sum(grad: Array, axes: Axes) -> Array:
     lines.fill(0)
     for outputs, inputs in by_tap(columns):
         lines[:, :, inputs] += flow[:, :, outputs]
-    result = empty((rows.inputs, *lines.shape[1:]), grad.dtype, for_threads=True)
+    result = empty((rows.inputs, *lines.shape[1:]), grad.dtype)
     result.fill(0)
     for outputs, inputs in by_tap(rows):
         result[inputs] += lines[outputs]
@@ -393,7 +398,7 @@ def _pool(combine: np.ufunc, neutral: float, x: Array, axes: Axes) -> Array:
     _, channels, width, batch = image.shape
     lines = empty((rows.outputs, channels, width, batch), image.dtype)
     shape = channels, rows.outputs, columns.outputs, batch
-    pooled = empty(shape, image.dtype, for_threads=True).swapaxes(0, 1)
+    pooled = empty(shape, image.dtype).swapaxes(0, 1)
 
     def pool(part: Axis, inputs: slice, outputs: slice) -> None:
         line, target = lines[outputs], pooled[outputs]

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import as_floats, as_output_grad, boolean, floats_of_one_dtype, integer, number
 from ..engine.arrays import Array
+from ..engine.blas import stacked_product
 from ..layer import Layer
 from ..parameter import Parameter
 from .elementwise import Elementwise
@@ -404,7 +405,7 @@ class MatMul(Layer):
     def forward(self, a: ArrayLike, b: ArrayLike) -> Array:
         a, b = floats_of_one_dtype(self, a, b)
         try:
-            y: Array = np.matmul(a, b)
+            y = stacked_product(a, b)
         except ValueError:
             raise ValueError(
                 f"{self}: expected operands of shapes (..., n, k) and (..., k, m), "
@@ -422,12 +423,12 @@ class MatMul(Layer):
             return None
         stack = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
         grad = grad.reshape(*stack, left.shape[-2], right.shape[-1])
-        left_grad = _summed_to(left.shape, np.matmul(grad, right.swapaxes(-1, -2)))
+        left_grad = _summed_to(left.shape, stacked_product(grad, right.swapaxes(-1, -2)))
         if right.ndim == 2:
             # One product over all rows of the stack, instead of one for each matrix and a sum.
             left = left.reshape(-1, left.shape[-1])
             grad = grad.reshape(-1, grad.shape[-1])
-        right_grad = _summed_to(right.shape, np.matmul(left.swapaxes(-1, -2), grad))
+        right_grad = _summed_to(right.shape, stacked_product(left.swapaxes(-1, -2), grad))
         return left_grad.reshape(a_shape), right_grad.reshape(b_shape)
 
     def multiply_adds(

@@ -85,8 +85,8 @@ class _Cell(Layer):
             for each in grads
         ]
         ds, dt, direct = self._step_back(saved, before, flows)
-        self.weight_ih.accumulate(ds.T @ x)
-        self.weight_hh.accumulate(dt.T @ before[0])
+        self.weight_ih.accumulate_product(ds.T, x)
+        self.weight_hh.accumulate_product(dt.T, before[0])
         if self.bias_ih is not None and self.bias_hh is not None:
             self.bias_ih.accumulate_sums(ds)
             self.bias_hh.accumulate_sums(dt)

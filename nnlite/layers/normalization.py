@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
-from ..engine.blas import column_sums
+from ..engine.blas import column_sums, product
 from ..engine.elementwise import multiply
 from ..engine.moments import (
     Mean,
@@ -355,19 +355,18 @@ class LayerNorm(_SampleNorm):
     def backward(self, grad: Array, input_grad: bool = True) -> Array | None:
         normalized, scale, shape = self.cached()
         grad = as_output_grad(self, grad, shape, normalized.dtype).reshape(normalized.shape)
-        samples, count = normalized.shape
+        count = normalized.shape[1]
         products = grad * normalized
         weight = np.ones(count, grad.dtype)
         if self.weight is not None:
-            of_samples = np.ones(samples, grad.dtype)
-            self.weight.accumulate((of_samples @ products).reshape(self.normalized_shape))
+            self.weight.accumulate_sums(products)
             if self.bias is not None:
-                self.bias.accumulate((of_samples @ grad).reshape(self.normalized_shape))
+                self.bias.accumulate_sums(grad)
             weight = self.weight.data.reshape(-1)
         if not input_grad:
             return None
-        dx = normalized * (products @ weight / -count)[:, None]
-        dx -= (grad @ weight / count)[:, None]
+        dx = normalized * (product(products, weight[:, None]) / -count)
+        dx -= product(grad, weight[:, None]) / count
         dx += grad if self.weight is None else np.multiply(grad, weight, out=products)
         dx *= scale
         return dx.reshape(shape)

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 from .. import init
 from ..checks import as_floats, as_output_grad, boolean, integer, number, one_of
 from ..engine.arrays import Array
+from ..engine.blas import column_sums, product
 from ..engine.memory import empty
 from ..engine.scan import (
     Arrays,
@@ -308,18 +309,18 @@ class _Recurrent(Layer):
 
     def _accumulate(self, weights: _Weights, terms: Terms) -> None:
         """Add the terms of a chunk of steps to the gradients of the weights."""
-        d_u, d_v, x, h, ones = terms
+        d_u, d_v, x, h = terms
         weights.ih.accumulate_product(d_u, x.T)  # dL/dW_ih = Σ_t dL/du_tᵀ x_t
         is_shared = not self._layout.separate  # u and v are added, and have one gradient
         if is_shared:
             weights.hh.accumulate_product(d_v, h.T)  # dL/dW_hh = Σ_t dL/dv_tᵀ h_{t-1}
         else:
-            weights.hh.accumulate(in_gates(self._layout, np.dot(d_v, h.T)))
+            weights.hh.accumulate(in_gates(self._layout, product(d_v, h.T)))
         if weights.biases is not None:
             bias_ih, bias_hh = weights.biases
-            sums = np.dot(d_u, ones)
+            sums = column_sums(d_u.T)
             bias_ih.accumulate(sums)
-            bias_hh.accumulate(sums if is_shared else in_gates(self._layout, np.dot(d_v, ones)))
+            bias_hh.accumulate(sums if is_shared else in_gates(self._layout, column_sums(d_v.T)))
 
     # ---- inputs ----
 

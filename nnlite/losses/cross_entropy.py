@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..checks import boolean, check_is_array, number
 from ..engine.arrays import Array
-from ..engine.memory import ones
+from ..engine.blas import column_sums
 from .base import bounded
 from .scores import ClassLoss, Labels, Probabilities, Target, are_distributions, as_columns
 
@@ -129,7 +129,7 @@ class CrossEntropy(ClassLoss):
         if self.from_logits:
             shifted = scores - np.maximum.reduce(scores, axis=0)
             p = np.exp(shifted)
-            sums = ones(scores.shape[:1], scores.dtype).dot(p)
+            sums = column_sums(p)
             p /= sums
             losses = q.cross_entropy(shifted, np.log(sums))
         else:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..checks import integer, number, one_of
 from ..engine.arrays import Array
+from ..engine.blas import dot
 from ..parameter import Parameter
 from .base import Optimizer
 from .flat import FlatBlock
@@ -184,7 +185,7 @@ class LBFGS(Optimizer):
             length = group["lr"]
             if memory.n_iter == 1:
                 length *= min(1.0, 1.0 / float(np.abs(gradient).sum()))
-            slope = float(gradient @ d)
+            slope = dot(gradient, d)
             memory.d, memory.t = d, length
             if slope > -group["tolerance_change"]:
                 break
@@ -318,23 +319,23 @@ class _Memory:
         if self.n_iter == 1:
             return -gradient
         y, s = gradient - self.prev_flat_grad, self.d * self.t
-        ys = float(y @ s)
+        ys = dot(y, s)
         if ys > 1e-10:
             surplus = max(0, len(self.ro) - history_size + 1)
             del self.old_dirs[:surplus], self.old_stps[:surplus], self.ro[:surplus]
             self.old_dirs.append(y)
             self.old_stps.append(s)
             self.ro.append(1.0 / ys)
-            self.H_diag = ys / float(y @ y)
+            self.H_diag = ys / dot(y, y)
         q = -gradient
         alphas = []
         pairs = list(zip(self.old_dirs, self.old_stps, self.ro, strict=True))
         for y, s, ro in reversed(pairs):
-            alphas.append(float(s @ q) * ro)
+            alphas.append(dot(s, q) * ro)
             q -= alphas[-1] * y
         q *= self.H_diag
         for (y, s, ro), alpha in zip(pairs, reversed(alphas), strict=True):
-            q += (alpha - float(y @ q) * ro) * s
+            q += (alpha - dot(y, q) * ro) * s
         return q
 
     def state_dict(self) -> dict[str, Any]:
@@ -409,7 +410,7 @@ def strong_wolfe(
 
     def at(t: float) -> Point:
         loss, gradient = objective(t)
-        return Point(t, loss, gradient, float(gradient @ d))
+        return Point(t, loss, gradient, dot(gradient, d))
 
     def rises(point: Point) -> bool:
         return point.loss > start.loss + _DECREASE * point.t * start.slope

@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
+from ..engine.blas import dot, product
 from ..parameter import Parameter
 from .base import Optimizer
 
@@ -145,10 +144,10 @@ def orthogonalized(
 ) -> Array:
     """Return the matrix with singular values near 1, by Newton-Schulz iterations."""
     a, b, c = coefficients
-    x = matrix / max(float(np.linalg.norm(matrix)), eps)
+    x = matrix / max(math.sqrt(dot(matrix, matrix)), eps)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x  # the smaller of both products X Xᵀ
     for _ in range(steps):
-        s = x @ x.T
-        x = a * x + (b * s + c * (s @ s)) @ x
+        s = product(x, x.T)
+        x = a * x + product(b * s + c * product(s, s), x)
     return x.T if tall else x

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import itertools
 import os
 import subprocess
 import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +20,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
 from nnlite.engine import blas as cores
-from nnlite.engine import memory, windows, winograd
+from nnlite.engine import windows, winograd
 
 from ..registry import Array
 
-# Multiply-adds: where one thread begins to be forced, and where it ends.
+# Multiply-adds: up to 2^18, more, and more than 10^7, with many columns or many rows.
 SHAPES = [
     (1, 784, 10),
     (64, 64, 64),
     (64, 64, 65),
     (32, 784, 128),
-    (64, 256, 255),
-    (64, 256, 256),
+    (110, 784, 130),
+    (1030, 784, 13),
 ]
 
 
@@ -53,16 +55,14 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Counter:
     counter = Counter(4)
     monkeypatch.setattr(cores, "_openblas", lambda: (counter.get, counter.set))
     monkeypatch.setattr(cores, "_one_thread", cores._OneThread())
-    monkeypatch.setattr(cores, "_has_shared", False)
     return counter
 
 
 @pytest.fixture
 def eager(library: Counter, monkeypatch: pytest.MonkeyPatch) -> Counter:
-    """Let four threads share everything, be it ever so small."""
-    for limit in ("_TINY", "_LARGE", "_HUGE", "_MANY_BYTES"):
-        monkeypatch.setattr(cores, limit, 1)
-    monkeypatch.setattr(cores, "_has_shared", True)
+    """Let four threads share everything evenly, be it ever so small."""
+    for limit in ("_TINY", "_LARGE", "_LEAD"):
+        monkeypatch.setattr(cores, limit, 0)
     return library
 
 
@@ -79,13 +79,38 @@ def test_product_of_small_integers_is_exact(
     assert_array_equal(out, expected)
 
 
-def test_one_thread_computes_what_is_small_but_not_tiny(library: Counter) -> None:
+@pytest.mark.parametrize(("rows", "inner", "columns"), [*SHAPES, (1, 1024, 1024)])
+def test_blas_has_one_thread_for_what_is_not_tiny(
+    rows: int, inner: int, columns: int, library: Counter
+) -> None:
+    cores.product(np.ones((rows, inner)), np.ones((inner, columns)))
+    assert library.seen == ([1, 4] if rows * inner * columns > 2**18 else [])
+    assert library.threads == 4
+
+
+def test_products_with_a_matrix_are_those_of_single_ones(
+    library: Counter, rng: np.random.Generator
+) -> None:
     for rows, inner, columns in SHAPES:
+        a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (inner, columns))
         library.seen.clear()
-        cores.product(np.ones((rows, inner)), np.ones((inner, columns)))
-        forced = 2**18 < rows * inner * columns < 2**22
-        assert library.seen == ([1, 4] if forced else [])
-        assert library.threads == 4
+        with cores.products_with(a.astype(float), columns) as multiply:
+            for factor in (1, 2):
+                out = np.empty((rows, columns))
+                assert multiply(factor * b.astype(float), out) is out
+                assert_array_equal(out, factor * (a @ b))
+        work = rows * inner * columns
+        # One context for all of them, unless each is divided.
+        assert library.seen == [1, 4] * ((work > 2**18) + (work >= 10**7))
+
+
+def test_stacks_of_any_axes_are_those_of_numpy(library: Counter, rng: np.random.Generator) -> None:
+    shapes = [(3,), (2, 3), (4, 2, 3), (5, 4, 2, 3)], [(3,), (3, 2), (4, 3, 2), (1, 4, 3, 2)]
+    for left, right in itertools.product(*shapes):
+        a, b = rng.integers(-3, 4, left), rng.integers(-3, 4, right)
+        result = cores.stacked_product(a.astype(float), b.astype(float))
+        assert_array_equal(result, np.matmul(a, b))  # of integers, which BLAS does not multiply
+    assert library.threads == 4
 
 
 def test_number_of_threads_is_put_back_after_an_error(library: Counter) -> None:
@@ -137,9 +162,9 @@ def test_the_number_of_openblas_comes_and_goes() -> None:
     assert threads() == before
 
 
-def test_a_product_with_one_row_is_left_to_the_threads_of_blas(library: Counter) -> None:
-    cores.product(np.ones((1, 1024)), np.ones((1024, 1024)))
-    assert library.seen == []
+def test_a_sum_of_products_has_one_thread_too(library: Counter) -> None:
+    assert cores.dot(np.full((3, 5), 2.0), np.full((3, 5), 7.0)) == 210
+    assert library.seen == [1, 4]
 
 
 @pytest.mark.parametrize("library", [None, object()], ids=["no file", "no such function"])
@@ -346,12 +371,34 @@ other.join()
 
 def test_little_work_is_not_shared(library: Counter) -> None:
     bounds: list[tuple[int, int]] = []
-    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**21 - 1, 2**24 - 1)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 10**6, 10**7 - 1)
     assert bounds == [(0, 8)]
     assert library.seen == [1, 4]  # one thread has all of it
-    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2**21)
-    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 0, 2**24)
-    assert len(bounds) == 9
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 2 * 10**6)
+    cores.share(lambda start, stop: bounds.append((start, stop)), 8, 0, 10**7)
+    assert len(bounds) == 5
+
+
+def test_the_caller_has_the_largest_part_and_more_work_has_more_parts(library: Counter) -> None:
+    counts = []
+    for work in (10**7, 3 * 10**7, 6 * 10**7, 10**9):
+        bounds: list[tuple[int, int]] = []
+        cores.share(lambda *part, bounds=bounds: bounds.append(part), 10**7, 0, work)
+        first, *others = (stop - start for start, stop in sorted(bounds))
+        # The caller has three million multiply-adds more than the others.
+        assert {round((first - other) * work / 1e13, 1) for other in others} == {3.0}
+        counts.append(len(bounds))
+    assert counts == [2, 3, 4, 4]
+
+
+def test_products_within_shared_work_leave_the_threads_alone(eager: Counter) -> None:
+    def work(start: int, stop: int) -> None:
+        for _ in range(2):
+            cores.product(np.ones((64, 65)), np.ones((65, 64)))
+            assert eager.threads == 1
+
+    cores.share(work, 4, 1)
+    assert (eager.seen, eager.threads) == ([1, 4], 4)
 
 
 def test_with_one_thread_nothing_is_shared(eager: Counter) -> None:
@@ -366,53 +413,9 @@ def test_a_shared_product_of_small_integers_is_exact(
     rows: int, inner: int, columns: int, eager: Counter, rng: np.random.Generator
 ) -> None:
     a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (columns, inner)).T
-    result = cores.product(for_threads(a.astype(float)), b.astype(float))
-    assert_array_equal(result, a @ b)
-    assert eager.seen == ([] if rows == 1 else [1, 4])
-
-
-@pytest.mark.parametrize("marked", ["a", "b", "like"])
-@pytest.mark.parametrize(("inner", "parts"), [(1024, 1), (8192, 4)])
-def test_for_arrays_of_our_threads_those_of_blas_stay_asleep(
-    inner: int, parts: int, marked: str, library: Counter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs: list[int] = []
-    monkeypatch.setattr(cores.threads, "run", lambda calls: _run(calls, runs))
-    operands = {"a": np.ones((64, inner), np.float32), "b": np.ones((inner, 65), np.float32)}
-    cores.product(**operands)
-    assert library.seen == []
-    operands[marked] = for_threads(operands.get(marked, np.ones(3, np.float32)))
-    result = cores.product(**operands)
-    assert_array_equal(result, np.full((64, 65), inner))
-    assert library.seen == [1, 4]
-    assert runs == [parts] * (parts > 1)
-    assert memory.is_for_threads(result)
-
-
-def for_threads(array: Array) -> Array:
-    """Return a copy of the array that is for threads of our own."""
-    copy = memory.empty(array.shape, array.dtype, for_threads=True)
-    copy[...] = array
-    return copy
-
-
-@pytest.mark.parametrize(
-    "between",
-    [
-        [],
-        [nn.ReLU()],
-        [nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.5, rng=0)],
-        [nn.AvgPool2d(2), nn.Sigmoid(), nn.Flatten(), nn.Tanh()],
-    ],
-)
-@pytest.mark.parametrize("batch", [2, 300])
-def test_the_mark_of_images_goes_through_the_layers_behind_a_convolution(
-    between: list[nn.Layer], batch: int, rng: np.random.Generator
-) -> None:
-    features = nn.Sequential(nn.Conv2d(1, 16, 3, rng=0), *between, nn.Flatten())
-    x = rng.normal(size=(batch, 1, 12, 12)).astype(np.float32)
-    assert not memory.is_for_threads(x)
-    assert memory.is_for_threads(features(x))
+    for left in (a.astype(float), np.asfortranarray(a.astype(float))):
+        assert_array_equal(cores.product(left, b.astype(float)), a @ b)
+    assert eager.seen == [1, 4] * 2
 
 
 def test_a_layer_computes_the_same_wherever_it_stands_or_stood(rng: np.random.Generator) -> None:
@@ -470,14 +473,12 @@ def test_shared_layers_compute_the_same(
         x = np.moveaxis(np.ascontiguousarray(np.moveaxis(x, innermost, -1)), -1, innermost)
     results = []
     for shared in (False, True):
-        for limit in ("_TINY", "_HUGE", "_MANY_BYTES"):
-            monkeypatch.setattr(cores, limit, 1 if shared else 2**62)
-        monkeypatch.setattr(cores, "_LARGE", 2**62)
-        monkeypatch.setattr(cores, "_has_shared", shared)
+        for limit in ("_TINY", "_LARGE", "_LEAD"):
+            monkeypatch.setattr(cores, limit, 0 if shared else 2**62)
         runs: list[int] = []
         monkeypatch.setattr(cores.threads, "run", lambda calls, runs=runs: _run(calls, runs))
         layer = make().astype(np.float64)
-        y = layer(for_threads(x) if name == "linear" else x)
+        y = layer(x)
         grad = np.random.default_rng(1).normal(size=y.shape)
         results.append([y, layer.backward(grad), *(p.grad for p in layer.parameters())])
         assert bool(runs) == (shared and "overlapping" not in name)
@@ -526,7 +527,7 @@ def _own_rows(y: Array, rows: slice) -> None:
 def test_a_part_writes_its_own_rows_only(
     name: str, direction: str, part: tuple[int, int], monkeypatch: pytest.MonkeyPatch, rng: Any
 ) -> None:
-    def unknown(shape: Any, dtype: Any, for_threads: bool = False) -> Array:
+    def unknown(shape: Any, dtype: Any) -> Array:
         return np.full(shape, np.nan, dtype)
 
     def share_one(work: Any, length: int, *sizes: int) -> None:
@@ -557,3 +558,18 @@ def test_a_part_writes_its_own_rows_only(
             y = layer.backward(grad)
         rows = -(-y.shape[2] // lengths[0])  # Winograd's algorithm goes through pairs
         _own_rows(y, slice(part[0] * rows, part[1] * rows))
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="no times of threads here")
+def test_the_threads_of_blas_stay_asleep() -> None:
+    script = [sys.executable, "-m", "tests.engine.threads_of_blas"]
+    done = subprocess.run(
+        script,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "3"},
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "NumPy\n"

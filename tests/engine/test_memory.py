@@ -242,7 +242,7 @@ def test_of_memory_that_nobody_uses_only_so_much_is_kept(monkeypatch: pytest.Mon
     kept = held.pop()
     del held  # 10 of 15 quarters of a megabyte are spare now
     memory.empty((1 << 18, 6), np.dtype(np.uint8))
-    sizes = sorted(size >> 18 for _, size in memory._pool.buffers)
+    sizes = sorted(size >> 18 for size in memory._pool.buffers)
     assert sizes == [
         4,
         5,
