@@ -50,8 +50,8 @@ def experiments() -> Iterator[Experiment]:
         yield Experiment(
             "BLAS packs the smaller matrix",
             f"{batch}×784 by 784×128",
-            lambda x=x, weight=weight: x @ weight.T,  # type: ignore[misc]
-            lambda x=x, weight=weight: np.dot(weight, x.T).T,  # type: ignore[misc]
+            _on_one_thread(functools.partial(np.dot, x, weight.T)),
+            _on_one_thread(functools.partial(np.dot, weight, x.T)),
         )
     x, grad, product = normal(1, 784), normal(1, 128), np.empty((128, 784), np.float32)
     yield Experiment(
@@ -184,7 +184,7 @@ def _of_one_thread(normal: Callable[..., Array]) -> Experiment:
     return Experiment(
         "one thread for small products",
         "training step of 784-128-10, batch 32",
-        _with(cores, "_LARGE", 0, _with(cores, "_LEAD", 0, step)),
+        _with(cores, "_LARGE", cores._TINY, _with(cores, "_LEAD", 0, step)),
         step,
     )
 
@@ -322,7 +322,7 @@ def _with_rows_outermost(images: Array) -> Array:
 
 
 def _of_recurrent(normal: Callable[..., Array]) -> Iterator[Experiment]:
-    """Multiply the states of an LSTM by its weights, forward and backward, in two ways each."""
+    """Multiply the states of an LSTM by its weights in two ways."""
     steps, samples, features, size = 28, 64, 28, 128
     case = f"LSTM of {steps} steps, hidden {size}, batch {samples}"
     inputs, of_inputs = normal(steps, samples, features + 1), normal(features + 1, 4 * size)
@@ -345,21 +345,8 @@ def _of_recurrent(normal: Callable[..., Array]) -> Iterator[Experiment]:
         for column, total in zip(columns, blocks, strict=True):
             np.dot(matrix, column, out=total)
 
-    yield Experiment("each step one product, with the batch last", case, apart, together)
-
-    factor, grad = normal(4, 1, 1), normal(size, samples)
-    back, through = of_states, np.empty((size, samples), np.float32)
-
-    def step_back(d_sums: Array) -> None:
-        np.multiply(factor, grad, out=d_sums.reshape(4, size, samples))
-        np.dot(back, d_sums, out=through)
-
-    yield Experiment(
-        "no memory again that the other core has just read",
-        f"{case}, back",
-        lambda: [step_back(blocks[0]) for _ in range(steps)],
-        lambda: [step_back(d_sums) for d_sums in blocks],
-    )
+    ways = [_on_one_thread(way) for way in (apart, together)]
+    yield Experiment("each step one product, with the batch last", case, *ways)
 
 
 def _of_pooling(normal: Callable[..., Array]) -> Iterator[Experiment]:
@@ -409,7 +396,7 @@ def _of_relu(normal: Callable[..., Array]) -> Iterator[Experiment]:
     yield Experiment(
         "tried: a transposed copy of the weight for each forward",
         "32×784 by 784×128",
-        lambda: np.dot(x, np.ascontiguousarray(weight.T)),
+        _on_one_thread(lambda: np.dot(x, np.ascontiguousarray(weight.T))),
         lambda: layer(x),
     )
 

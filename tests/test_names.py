@@ -86,7 +86,7 @@ def test_names_of_the_folders_are_those_of_the_package() -> None:
         from nnlite.datasets import MNIST  # noqa: F401
 
 
-def test_a_name_is_answered_where_nothing_called_the_code() -> None:
+def test_an_unknown_name_at_the_top_level_of_a_script_is_answered() -> None:
     script = "import nnlite\nassert not hasattr(nnlite.losses, 'x')\nnnlite.losses.NLLLoss"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False

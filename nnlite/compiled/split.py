@@ -66,7 +66,7 @@ class Division(NamedTuple):
     lead : float
         Multiply-adds that the first thread computes beyond its equal part.
     multiple : int
-        Most parts are a multiple of this many samples.
+        Parts begin at multiples of this many samples, if there are enough of them.
     chunk_size : float
         The largest number of samples that a thread computes at a time.
     """

@@ -19,7 +19,7 @@ from .programs import OutdatedError
 from .source import BATCH, Value, used
 
 # Bytes of parameters, gradients and state from which on threads move them sooner than one does.
-# `share` would begin with fewer, for threads that have just been at work.
+# `share` begins with fewer, which does not pay here.
 _SHARED = 1 << 23
 
 

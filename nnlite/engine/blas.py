@@ -34,21 +34,26 @@ from . import threads
 from .arrays import Array
 from .memory import empty, ones
 
-# Measured on cores of about 10¹¹ multiply-adds and 10 GB of memory traffic per second.
+# Work is counted in multiply-adds. Measured on cores that do 10¹¹ of them, and read or write 20 GB
+# of memory, per second; another thread wakes in 30 µs.
 
-# Multiply-adds of a product up to which OpenBLAS uses one thread anyway.
-_TINY = 1 << 18
-# Multiply-adds: of the least work for which another thread is woken; of the work that the calling
-# thread does while the others wake; and of the time in which one byte is read or written.
-_LARGE, _LEAD, _PER_BYTE = 10_000_000, 3_000_000, 5
-# Rows or columns of the tiles of BLAS, of which a part of a product is a multiple.
+# Up to this much in a product, or elements in a dot product, OpenBLAS uses one thread anyway.
+_TINY, _SHORT = 1 << 18, 10_000
+# The least work that is divided among threads.
+_LARGE = 10_000_000
+# What the caller does while the others wake.
+_LEAD = 3_000_000
+# What is done in the time of reading or writing one byte.
+_PER_BYTE = 5
+# Parts of a product begin at a multiple of this many rows or columns, as the tiles of BLAS do.
 _MULTIPLE = 8
 
 
 class _OneThread:
     """Context in which OpenBLAS uses one thread. On exit the number of threads is restored.
 
-    With another BLAS, and within shared work, the context does nothing. If Ctrl-C arrives between
+    With another BLAS, and within shared work, the context does nothing. A thread must not enter it
+    a second time before it has left it. If Ctrl-C arrives between
     two of its lines, the number is restored when the same thread leaves the context the next time.
     """
 
@@ -85,7 +90,8 @@ class _OneThread:
 
     def threads(self) -> int:
         """Return the number of threads that BLAS uses outside of the context."""
-        return self._usual if self._is_lowered else self._get()
+        with self._lock:
+            return self._usual if self._is_lowered else self._get()
 
 
 def _openblas() -> tuple[Callable[[], int], Callable[[int], object]]:
@@ -145,10 +151,11 @@ def share(
         Approximate number of bytes that all parts read and write, and of multiply-adds in their
         matrix products. If both are small, there is one part. BLAS uses one thread for each part.
     multiple : int
-        Most parts have a multiple of this length, if there are enough of it.
+        Parts begin at multiples of this, if `length` has at least two for each part.
     """
     work = max(multiply_adds, _PER_BYTE * size)
-    parts = threads.parts(length, _one_thread.threads(), work, _LARGE / 2, _LEAD, multiple)
+    saving = _LARGE / 2  # by the second thread
+    parts = threads.parts(length, _one_thread.threads(), work, saving, _LEAD, multiple)
     if len(parts) > 1:
         with _one_thread:
             threads.run([partial(function, *bounds) for bounds in parts])
@@ -165,10 +172,10 @@ def share_sum(
     """Return the sum of ``term(start, stop)`` over parts of range(length), using `share`."""
     terms: dict[int, Array] = {}
 
-    def work(start: int, stop: int) -> None:
+    def compute(start: int, stop: int) -> None:
         terms[start] = term(start, stop)
 
-    share(work, length, size, multiply_adds)
+    share(compute, length, size, multiply_adds)
     # Always in this order, whichever part was ready first, for the same bits in each run.
     return functools.reduce(np.add, [terms[start] for start in sorted(terms)])
 
@@ -179,13 +186,10 @@ def shares(array: Array) -> bool:
 
 
 def elementwise(function: Callable[..., object], *arrays: Array) -> None:
-    """Call ``function(*arrays)``, an elementwise operation on arrays of one shape.
+    """Call ``function(*arrays)``, an elementwise operation on large arrays of one shape.
 
-    Parts of large arrays are computed in parallel.
+    It is called for parts of them in parallel, if `shares` says so.
     """
-    if not shares(arrays[0]):
-        function(*arrays)
-        return
     # Parts along the outermost axis in memory.
     shape, strides = arrays[0].shape, arrays[0].strides
     axis = max(range(len(shape)), key=lambda axis: (shape[axis] > 1, abs(strides[axis])))
@@ -204,7 +208,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     if multiply_adds <= _TINY:
         return a.dot(b, out)
     result = empty((len(a), b.shape[1]), a.dtype) if out is None else out
-    # A product of one row or column takes the time of reading the matrix.
+    # With one row or column, reading a byte of the matrix takes as long as a multiply-add.
     work = max(multiply_adds, a.nbytes + b.nbytes)
     if work < _LARGE:
         with _one_thread:
@@ -230,27 +234,26 @@ def products_with(matrix: Array, columns: int) -> Iterator[Callable[[Array, Arra
     """Yield a function that writes products with `matrix`: ``multiply(other, out)``.
 
     It is for many products in a row, with others of so many columns, and takes less time than
-    `product`. Small products are only computed by one thread while the context lasts.
+    `product`. Unless each of them is divided, BLAS uses one thread until the context ends.
     """
-    if _TINY < matrix.size * columns < _LARGE:
-        with _one_thread:
-            yield matrix.dot
-    elif matrix.size * columns < _LARGE:
-        yield matrix.dot
-    else:
+    work = matrix.size * columns
+    if max(work, matrix.nbytes) >= _LARGE:
         yield partial(product, matrix)
+    else:
+        with _one_thread if work > _TINY else contextlib.nullcontext():
+            yield matrix.dot
 
 
 def stacked_product(a: Array, b: Array) -> Array:
     """Return the products of the matrices of two stacks, as `numpy.matmul`.
 
-    Large stacks are shared among threads, if they have the same axes (N, …).
+    Large work is divided, unless the axes of the stacks differ or an operand is a vector.
     """
-    if a.ndim < 2 or b.ndim < 2 or a.shape[:-2] != b.shape[:-2]:
+    if a.ndim >= 2 and b.ndim == 2:
+        return product(as_rows(a), b).reshape(*a.shape[:-1], b.shape[1])
+    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
         with _one_thread:
             return np.matmul(a, b)
-    if a.ndim == 2:
-        return product(a, b)
     result = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
 
     def compute(start: int, stop: int) -> None:
@@ -260,9 +263,10 @@ def stacked_product(a: Array, b: Array) -> Array:
     return result
 
 
-def dot(a: Array, b: Array) -> float:
+def vdot(a: Array, b: Array) -> float:
     """Return the sum of the products of the elements of two arrays of one shape."""
-    # BLAS divides even this among its threads.
+    if a.size <= _SHORT:
+        return float(np.vdot(a, b))
     with _one_thread:
         return float(np.vdot(a, b))
 

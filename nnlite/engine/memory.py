@@ -119,7 +119,6 @@ _pool = _Pool()
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return an uninitialised C-ordered array, as `numpy.empty`, in reused memory if possible."""
     size = math.prod(shape) * dtype.itemsize
-    array: NDArray[Any]
     if size < _SMALL:
         return np.ndarray(shape, dtype)
     _pool.calls += 1
@@ -127,21 +126,16 @@ def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         buffer = entry[0]
         if not is_held(buffer):
             entry[1] = _pool.calls
-            array = np.ndarray(shape, dtype, buffer=buffer)
-            return array
+            return np.ndarray(shape, dtype, buffer=buffer)
     _give_back()
     buffer = np.ndarray(size, np.uint8)
     if _COUNTED:
         _pool.buffers.setdefault(size, []).append([buffer, _pool.calls])
-    array = np.ndarray(shape, dtype, buffer=buffer)
-    return array
+    return np.ndarray(shape, dtype, buffer=buffer)
 
 
 def empty_like(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an uninitialised array, as `numpy.empty_like`, in reused memory if possible.
-
-    It has the memory order of `array`.
-    """
+    """Return an uninitialised array, as `numpy.empty_like`, in reused memory if possible."""
     reused = reused_like(array)
     return np.empty_like(array) if reused is None else reused
 

@@ -1,7 +1,7 @@
 """Worker threads that run calls in parallel with the caller's thread.
 
 NumPy releases the global interpreter lock while it computes. Passing a call to a sleeping thread
-takes about 50 µs, mostly for waking the processor; the executors of ``concurrent.futures`` take
+takes about 30 µs, mostly for waking the processor; the executors of ``concurrent.futures`` take
 several times as long. Where other programs keep the processor busy, it may take many times longer:
 the caller then runs itself what no worker has begun.
 """
@@ -136,17 +136,19 @@ def parts(
     lead : float
         The work that the first thread does beyond its equal part.
     multiple : int
-        Most parts have a multiple of this length, if there are enough of it.
+        Parts begin at multiples of this, if `length` has at least two for each part.
     """
     count = 1
     # One more part saves work / count - work / (count + 1).
     while count < min(limit, length) and work >= cost * count * (count + 1):
         count += 1
+    if count == 1:
+        return [(0, length)]
     part = length * (1 - min(1, lead / max(1, work))) / count
     if length < 2 * multiple * count:
         multiple = 1
     starts = [length - part * left for left in range(count - 1, 0, -1)]
-    edges = [round(start / multiple) * multiple for start in starts]
+    edges = [min(round(start / multiple) * multiple, length) for start in starts]
     bounds = itertools.pairwise([0, *edges, length])
     return [(start, stop) for start, stop in bounds if start < stop]
 

@@ -111,11 +111,11 @@ def correlate_input(grad: Array, weight: Array, axes: Axes, groups: int = 1) -> 
 def channel_sums(grad: Array) -> Array:
     """Return the sum of each channel: the gradient of `bias` in `correlate`."""
     lines = _lines(grad)
-    weights = ones((lines.shape[2],), lines.dtype)
+    column = ones((lines.shape[2],), lines.dtype)
 
     def of_rows(start: int, stop: int) -> Array:
         # A product with ones, computed by BLAS, is faster than sum(axis=(0, 2)).
-        total: Array = np.matmul(lines[start:stop], weights).sum(axis=0)
+        total: Array = np.matmul(lines[start:stop], column).sum(axis=0)
         return total
 
     return share_sum(of_rows, len(lines), lines.nbytes)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import as_floats, as_output_grad, boolean, integer, number
 from ..engine.arrays import Array
-from ..engine.blas import column_sums, product
+from ..engine.blas import product
 from ..engine.elementwise import multiply
 from ..engine.moments import (
     Mean,
@@ -365,8 +365,9 @@ class LayerNorm(_SampleNorm):
             weight = self.weight.data.reshape(-1)
         if not input_grad:
             return None
-        dx = normalized * (product(products, weight[:, None]) / -count)
-        dx -= product(grad, weight[:, None]) / count
+        column = weight[:, None]
+        dx = normalized * (product(products, column) / -count)
+        dx -= product(grad, column) / count
         dx += grad if self.weight is None else np.multiply(grad, weight, out=products)
         dx *= scale
         return dx.reshape(shape)
@@ -707,8 +708,7 @@ class RMSNorm(_SampleNorm):
         normalized, scale, shape = self.cached()
         grad = as_output_grad(self, grad, shape, normalized.dtype).reshape(normalized.shape)
         if self.weight is not None:
-            d_weight = column_sums(multiply(grad, normalized))
-            self.weight.accumulate(d_weight.reshape(self.normalized_shape))
+            self.weight.accumulate_sums(multiply(grad, normalized))
             grad = multiply(grad, self.weight.data.reshape(-1))
         if not input_grad:
             return None

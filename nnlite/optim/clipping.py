@@ -9,7 +9,7 @@ import numpy as np
 
 from ..checks import positive
 from ..engine.arrays import Array
-from ..engine.blas import dot
+from ..engine.blas import vdot
 from ..parameter import Parameter
 
 
@@ -54,7 +54,7 @@ def clip_grad_norm(parameters: Iterable[Parameter], max_norm: float) -> float:
     """
     limit = positive(max_norm, "clip_grad_norm: max_norm")
     grads = _gradients(parameters, "clip_grad_norm")
-    norm = math.sqrt(sum(dot(grad, grad) for grad in grads))
+    norm = math.sqrt(sum(vdot(grad, grad) for grad in grads))
     if not norm or not math.isfinite(norm):
         # The squares of a float32 leave its range long before the float32 does.
         norm = math.sqrt(sum(float(np.square(grad, dtype=np.float64).sum()) for grad in grads))

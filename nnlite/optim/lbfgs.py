@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks import integer, number, one_of
 from ..engine.arrays import Array
-from ..engine.blas import dot
+from ..engine.blas import vdot
 from ..parameter import Parameter
 from .base import Optimizer
 from .flat import FlatBlock
@@ -185,7 +185,7 @@ class LBFGS(Optimizer):
             length = group["lr"]
             if memory.n_iter == 1:
                 length *= min(1.0, 1.0 / float(np.abs(gradient).sum()))
-            slope = dot(gradient, d)
+            slope = vdot(gradient, d)
             memory.d, memory.t = d, length
             if slope > -group["tolerance_change"]:
                 break
@@ -319,23 +319,23 @@ class _Memory:
         if self.n_iter == 1:
             return -gradient
         y, s = gradient - self.prev_flat_grad, self.d * self.t
-        ys = dot(y, s)
+        ys = vdot(y, s)
         if ys > 1e-10:
             surplus = max(0, len(self.ro) - history_size + 1)
             del self.old_dirs[:surplus], self.old_stps[:surplus], self.ro[:surplus]
             self.old_dirs.append(y)
             self.old_stps.append(s)
             self.ro.append(1.0 / ys)
-            self.H_diag = ys / dot(y, y)
+            self.H_diag = ys / vdot(y, y)
         q = -gradient
         alphas = []
         pairs = list(zip(self.old_dirs, self.old_stps, self.ro, strict=True))
         for y, s, ro in reversed(pairs):
-            alphas.append(dot(s, q) * ro)
+            alphas.append(vdot(s, q) * ro)
             q -= alphas[-1] * y
         q *= self.H_diag
         for (y, s, ro), alpha in zip(pairs, reversed(alphas), strict=True):
-            q += (alpha - dot(y, q) * ro) * s
+            q += (alpha - vdot(y, q) * ro) * s
         return q
 
     def state_dict(self) -> dict[str, Any]:
@@ -410,7 +410,7 @@ def strong_wolfe(
 
     def at(t: float) -> Point:
         loss, gradient = objective(t)
-        return Point(t, loss, gradient, dot(gradient, d))
+        return Point(t, loss, gradient, vdot(gradient, d))
 
     def rises(point: Point) -> bool:
         return point.loss > start.loss + _DECREASE * point.t * start.slope

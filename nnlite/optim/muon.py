@@ -8,7 +8,7 @@ from typing import Any
 
 from ..checks import boolean, integer, number, one_of
 from ..engine.arrays import Array
-from ..engine.blas import dot, product
+from ..engine.blas import product, vdot
 from ..parameter import Parameter
 from .base import Optimizer
 
@@ -144,7 +144,7 @@ def orthogonalized(
 ) -> Array:
     """Return the matrix with singular values near 1, by Newton-Schulz iterations."""
     a, b, c = coefficients
-    x = matrix / max(math.sqrt(dot(matrix, matrix)), eps)
+    x = matrix / max(math.sqrt(vdot(matrix, matrix)), eps)
     tall = x.shape[0] > x.shape[1]
     x = x.T if tall else x  # the smaller of both products X Xᵀ
     for _ in range(steps):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.arrays import Array
-from ..engine.blas import dot
+from ..engine.blas import vdot
 from ..layer import Layer
 from ..parameter import Parameter
 
@@ -158,7 +158,7 @@ def check_gradients(parameters: Iterable[Parameter]) -> None:
     for parameter in parameters:
         grad = parameter.grad
         # The sum of squares is quick to compute; it may overflow where all elements are finite.
-        if grad is None or math.isfinite(dot(grad, grad)):
+        if grad is None or math.isfinite(vdot(grad, grad)):
             continue
         if not np.isfinite(grad).all():
             raise NotFiniteError(

@@ -88,29 +88,37 @@ def test_blas_has_one_thread_for_what_is_not_tiny(
     assert library.threads == 4
 
 
+@pytest.mark.parametrize(
+    ("shape", "seen"),
+    [
+        ((64, 64, 64), []),
+        ((32, 784, 128), [1, 4]),
+        ((110, 784, 130), [1, 4, 1, 4]),  # each of both is divided
+        ((1600, 1600, 1), [1, 4, 1, 4]),
+    ],
+)
 def test_products_with_a_matrix_are_those_of_single_ones(
-    library: Counter, rng: np.random.Generator
+    shape: tuple[int, int, int], seen: list[int], library: Counter, rng: np.random.Generator
 ) -> None:
-    for rows, inner, columns in SHAPES:
-        a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (inner, columns))
-        library.seen.clear()
-        with cores.products_with(a.astype(float), columns) as multiply:
-            for factor in (1, 2):
-                out = np.empty((rows, columns))
-                assert multiply(factor * b.astype(float), out) is out
-                assert_array_equal(out, factor * (a @ b))
-        work = rows * inner * columns
-        # One context for all of them, unless each is divided.
-        assert library.seen == [1, 4] * ((work > 2**18) + (work >= 10**7))
+    rows, inner, columns = shape
+    a, b = rng.integers(-3, 4, (rows, inner)), rng.integers(-3, 4, (inner, columns))
+    with cores.products_with(a.astype(float), columns) as multiply:
+        for factor in (1, 2):
+            out = np.empty((rows, columns))
+            assert multiply(factor * b.astype(float), out) is out
+            assert_array_equal(out, factor * (a @ b))
+    assert library.seen == seen
 
 
-def test_stacks_of_any_axes_are_those_of_numpy(library: Counter, rng: np.random.Generator) -> None:
-    shapes = [(3,), (2, 3), (4, 2, 3), (5, 4, 2, 3)], [(3,), (3, 2), (4, 3, 2), (1, 4, 3, 2)]
-    for left, right in itertools.product(*shapes):
+def test_stacks_of_any_axes_are_those_of_numpy(eager: Counter, rng: np.random.Generator) -> None:
+    lefts = [(3,), (2, 3), (4, 2, 3), (5, 4, 2, 3)]
+    rights = [(3,), (3, 2), (4, 3, 2), (1, 4, 3, 2)]
+    for left, right in itertools.product(lefts, rights):
         a, b = rng.integers(-3, 4, left), rng.integers(-3, 4, right)
+        eager.seen.clear()
         result = cores.stacked_product(a.astype(float), b.astype(float))
         assert_array_equal(result, np.matmul(a, b))  # of integers, which BLAS does not multiply
-    assert library.threads == 4
+        assert eager.seen == [1, 4]
 
 
 def test_number_of_threads_is_put_back_after_an_error(library: Counter) -> None:
@@ -163,7 +171,9 @@ def test_the_number_of_openblas_comes_and_goes() -> None:
 
 
 def test_a_sum_of_products_has_one_thread_too(library: Counter) -> None:
-    assert cores.dot(np.full((3, 5), 2.0), np.full((3, 5), 7.0)) == 210
+    assert cores.vdot(np.full((100, 100), 2.0), np.full((100, 100), 7.0)) == 140_000
+    assert library.seen == []  # BLAS does not divide so few
+    assert cores.vdot(np.full((100, 101), 2.0), np.full((100, 101), 7.0)) == 141_400
     assert library.seen == [1, 4]
 
 
@@ -379,16 +389,28 @@ def test_little_work_is_not_shared(library: Counter) -> None:
     assert len(bounds) == 5
 
 
-def test_the_caller_has_the_largest_part_and_more_work_has_more_parts(library: Counter) -> None:
-    counts = []
-    for work in (10**7, 3 * 10**7, 6 * 10**7, 10**9):
-        bounds: list[tuple[int, int]] = []
-        cores.share(lambda *part, bounds=bounds: bounds.append(part), 10**7, 0, work)
-        first, *others = (stop - start for start, stop in sorted(bounds))
-        # The caller has three million multiply-adds more than the others.
-        assert {round((first - other) * work / 1e13, 1) for other in others} == {3.0}
-        counts.append(len(bounds))
-    assert counts == [2, 3, 4, 4]
+def test_the_number_of_threads_is_the_usual_one_while_another_thread_lowers_it(
+    library: Counter,
+) -> None:
+    one, asked, lowered = cores._one_thread, threading.Event(), threading.Event()
+
+    def get() -> int:
+        if threading.current_thread() is threading.main_thread():
+            asked.set()
+            lowered.wait(0.2)
+        return library.threads
+
+    def lower() -> None:
+        asked.wait(10)
+        with one:
+            lowered.set()
+            time.sleep(0.3)
+
+    one._get = get
+    other = threading.Thread(target=lower)
+    other.start()
+    assert one.threads() == 4
+    other.join()
 
 
 def test_products_within_shared_work_leave_the_threads_alone(eager: Counter) -> None:
@@ -560,14 +582,18 @@ def test_a_part_writes_its_own_rows_only(
         _own_rows(y, slice(part[0] * rows, part[1] * rows))
 
 
-@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="no times of threads here")
+@pytest.mark.skipif(
+    not Path("/proc/self/schedstat").exists() or cores._openblas()[0] is cores._one,
+    reason="needs Linux's times of threads, and OpenBLAS",
+)
 def test_the_threads_of_blas_stay_asleep() -> None:
+    threads = {"OMP_NUM_THREADS": "3", "OPENBLAS_NUM_THREADS": "3"}
     script = [sys.executable, "-m", "tests.engine.threads_of_blas"]
     done = subprocess.run(
         script,
         capture_output=True,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "3"},
+        env=os.environ | threads,
         cwd=Path(__file__).parents[2],
         check=False,
     )

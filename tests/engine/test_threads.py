@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from nnlite.engine import threads
 
@@ -326,3 +328,42 @@ if child:
     assert os.waitpid(child, 0)[1] == 0
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=60)
+
+
+@given(
+    length=st.integers(0, 2000),
+    limit=st.integers(1, 70),
+    work=st.floats(0, 1e9),
+    cost=st.floats(0, 1e8),
+    lead=st.floats(0, 1e9),
+    multiple=st.integers(1, 20),
+)
+@example(length=38, limit=2, work=10, cost=5, lead=9.7, multiple=8)
+def test_parts_make_up_the_whole_and_each_saves_what_it_costs(
+    length: int, limit: int, work: float, cost: float, lead: float, multiple: int
+) -> None:
+    bounds = threads.parts(length, limit, work, cost, lead, multiple)
+    count = len(bounds)
+    assert count == 1 or count <= min(limit, length)
+    assert count == 1 or work / (count - 1) - work / count >= cost * (1 - 1e-9)
+    assert [start for start, _ in bounds] == [0, *[stop for _, stop in bounds[:-1]]]
+    assert bounds[-1][1] == length
+    assert all(start < stop for start, stop in bounds) or bounds == [(0, 0)]
+    if length >= 2 * multiple * limit:
+        assert all(start % multiple == 0 for start, _ in bounds)
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (9, [(0, 60)]),
+        (10, [(0, 39), (39, 60)]),  # (60 - 60 · 3/10) / 2 for the second
+        (30, [(0, 24), (24, 42), (42, 60)]),  # (60 - 60 · 3/30) / 3
+        (60, [(0, 17), (17, 32), (32, 46), (46, 60)]),
+        (1e9, [(0, 15), (15, 30), (30, 45), (45, 60)]),
+    ],
+)
+def test_the_caller_does_more_and_more_work_has_more_parts(
+    work: float, expected: list[tuple[int, int]]
+) -> None:
+    assert threads.parts(60, 4, work, cost=5, lead=3) == expected

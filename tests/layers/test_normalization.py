@@ -566,7 +566,8 @@ def test_in_blocks_and_parts_it_is_the_same(
         axes = (*range(2, x.ndim), 1, 0) if x.ndim == 3 else (2, 1, 3, 0)
         x = innermost(x, axes)
     lines = x.shape[2] if batch_last and x.ndim > 2 else len(x)
-    monkeypatch.setattr(cores, "_LARGE", 0)
+    for limit in ("_LARGE", "_LEAD"):
+        monkeypatch.setattr(cores, limit, 0)
     monkeypatch.setattr(cores._one_thread, "threads", lambda: parts)
     # 0 stands for lines that are longer than a block.
     monkeypatch.setattr(moments, "_BLOCK", max(rows * x.nbytes // lines, 1))
@@ -679,7 +680,8 @@ def test_group_norm_in_blocks_and_parts_is_the_same(
         axes = (2, 1, 0) if x.ndim == 3 else (2, 1, 3, 0)
         x = innermost(x, axes)
     lines = x.shape[2] if batch_last and x.ndim > 2 else len(x)
-    monkeypatch.setattr(cores, "_LARGE", 0)
+    for limit in ("_LARGE", "_LEAD"):
+        monkeypatch.setattr(cores, limit, 0)
     monkeypatch.setattr(cores._one_thread, "threads", lambda: parts)
     # 0 stands for lines that are longer than a block.
     monkeypatch.setattr(moments, "_BLOCK", max(rows * x.nbytes // lines, 1))
