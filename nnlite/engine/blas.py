@@ -53,8 +53,8 @@ class _OneThread:
     """Context in which OpenBLAS uses one thread. On exit the number of threads is restored.
 
     With another BLAS, and within shared work, the context does nothing. A thread must not enter it
-    a second time before it has left it. If Ctrl-C arrives between
-    two of its lines, the number is restored when the same thread leaves the context the next time.
+    a second time before it has left it. If Ctrl-C arrives just as `__exit__` is called, the number
+    is restored when the same thread leaves the context the next time.
     """
 
     def __init__(self) -> None:
@@ -65,23 +65,35 @@ class _OneThread:
 
     def begin_anew(self) -> None:
         """Forget the threads inside the context: they do not exist in a forked process."""
-        self._lock = threading.Lock()
+        # A handler of signals may multiply too, in a thread that has the lock.
+        self._lock = threading.RLock()
         self._within: set[int] = set()
 
     def __enter__(self) -> None:
         if threads.is_busy():
             return
-        with self._lock:
-            self._within.add(threading.get_ident())
-            if not self._is_lowered:
-                usual = self._get()
-                if usual > 1:
-                    self._usual, self._is_lowered = usual, True
-                    self._set(1)
+        try:
+            with self._lock:
+                self._within.add(threading.get_ident())
+                if not self._is_lowered:
+                    usual = self._get()
+                    if usual > 1:
+                        self._usual, self._is_lowered = usual, True
+                        self._set(1)
+        except BaseException:  # Ctrl-C
+            self._leave()
+            raise
 
     def __exit__(self, *error: object) -> None:
         if threads.is_busy():
             return
+        try:
+            self._leave()
+        except BaseException:  # Ctrl-C
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
         with self._lock:
             self._within.discard(threading.get_ident())
             if self._is_lowered and not self._within:
@@ -205,7 +217,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
     """Return the product of two matrices, as `numpy.dot`."""
     # The method `dot` does not look for operands of other types, as the function does.
     multiply_adds = a.size * b.shape[1]
-    if multiply_adds <= _TINY:
+    if multiply_adds <= _SHORT or (multiply_adds <= _TINY and max(len(a), b.shape[1]) > 1):
         return a.dot(b, out)
     result = empty((len(a), b.shape[1]), a.dtype) if out is None else out
     # With one row or column, reading a byte of the matrix takes as long as a multiply-add.
@@ -222,7 +234,7 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
         np.matmul(a, b[:, start:stop], out=result[:, start:stop])
 
     # BLAS takes longer for parts of the rows of a transposed matrix.
-    if rows > columns and a.flags.c_contiguous:
+    if columns < _MULTIPLE or (rows > columns and a.flags.c_contiguous):
         share(of_rows, rows, 0, work, _MULTIPLE)
     else:
         share(of_columns, columns, 0, work, _MULTIPLE)
@@ -247,19 +259,31 @@ def products_with(matrix: Array, columns: int) -> Iterator[Callable[[Array, Arra
 def stacked_product(a: Array, b: Array) -> Array:
     """Return the products of the matrices of two stacks, as `numpy.matmul`.
 
-    Large work is divided, unless the axes of the stacks differ or an operand is a vector.
+    Large work is divided, but for small matrices in stacks of different axes.
     """
     if a.ndim >= 2 and b.ndim == 2:
         return product(as_rows(a), b).reshape(*a.shape[:-1], b.shape[1])
-    if min(a.ndim, b.ndim) < 2 or a.shape[:-2] != b.shape[:-2]:
+    if min(a.ndim, b.ndim) < 2:
         with _one_thread:
             return np.matmul(a, b)
-    result = empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    stack, (rows, inner), columns = a.shape[:-2], a.shape[-2:], b.shape[-1]
+    if stack == b.shape[:-2] and len(a) > 1 and rows * columns > 1:
+        result = empty((*stack, rows, columns), a.dtype)
 
-    def compute(start: int, stop: int) -> None:
-        np.matmul(a[start:stop], b[start:stop], out=result[start:stop])
+        def compute(start: int, stop: int) -> None:
+            np.matmul(a[start:stop], b[start:stop], out=result[start:stop])
 
-    share(compute, len(a), result.nbytes, a.size * b.shape[-1])
+        share(compute, len(a), result.nbytes, a.size * columns)
+        return result
+    if rows * inner * columns < _LARGE:
+        with _one_thread:
+            return np.matmul(a, b)
+    stack = np.broadcast_shapes(stack, b.shape[:-2])
+    result = empty((*stack, rows, columns), a.dtype)
+    left = np.broadcast_to(a, (*stack, rows, inner))
+    right = np.broadcast_to(b, (*stack, *b.shape[-2:]))
+    for place in np.ndindex(stack):
+        product(left[place], right[place], result[place])
     return result
 
 

@@ -59,16 +59,14 @@ class _Workers:
         self._queues: list[queue.SimpleQueue[_Task]] = []
         self._lock = threading.Lock()
 
-    def start(self, index: int, call: Call) -> _Task:
-        """Pass the call to the worker with this index; run it here if no thread can start."""
-        task = _Task(call)
+    def start(self, index: int, task: _Task) -> None:
+        """Pass the task to the worker with this index; run it here if no thread can start."""
         try:
             self._have(index)
         except RuntimeError:  # in a browser, or at the limit of the system
             task.run()
         else:
             self._queues[index].put(task)
-        return task
 
     def _have(self, index: int) -> None:
         with self._lock:
@@ -183,11 +181,11 @@ def run(calls: Sequence[Call]) -> None:
 
 def _errors_of(calls: Sequence[Call]) -> list[BaseException]:
     """Run all calls; return interruptions of the waiting first, then the errors of the calls."""
-    tasks: list[_Task] = []
+    tasks = [_Task(call) for call in calls[1:]]
     errors: list[BaseException] = []
     try:
-        for index, call in enumerate(calls[1:]):
-            tasks.append(_workers.start(index, call))
+        for index, task in enumerate(tasks):
+            _workers.start(index, task)
         calls[0]()
     except BaseException as error:
         errors.append(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -254,6 +255,26 @@ def check_an_interruption(done: list[bool], interrupted: Callable[[], None]) -> 
     with pytest.raises(KeyboardInterrupt):  # it comes before an error of a call
         threads.run(apart(fail, interrupted))
     assert done == [True, True]
+
+
+def test_a_call_that_was_passed_on_as_ctrl_c_came_is_waited_for_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(queue.SimpleQueue[Any]):
+        def put(self, task: Any) -> None:  # type: ignore[override]
+            super().put(task)
+            raise KeyboardInterrupt
+
+    def slow() -> None:
+        time.sleep(0.2)
+        done.append(True)
+
+    done: list[bool] = []
+    monkeypatch.setattr(threads, "_workers", threads._Workers())
+    monkeypatch.setattr(queue, "SimpleQueue", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        threads.run([lambda: None, slow])
+    assert done == [True]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no signal for one process")
