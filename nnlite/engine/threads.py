@@ -9,7 +9,9 @@ the caller then runs itself what no worker has begun.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import contextvars
+import ctypes
 import itertools
 import os
 import queue
@@ -18,12 +20,15 @@ from collections.abc import Callable, Sequence
 
 Call = Callable[[], object]
 
+_NONE = -1
+
 
 class _Task:
     """A call that one thread runs in the caller's context, and its state."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
+        self.core = _core_of_thread()  # the caller's
         self._context = contextvars.copy_context()  # includes numpy.errstate
         self._owner: dict[str, int] = {}  # the thread that runs the call
         self._unfinished = threading.Lock()  # faster to wait for than an Event
@@ -50,6 +55,34 @@ class _Task:
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _find_core_of_thread() -> Callable[[], int]:
+    """Return the C library's function for the number of this thread's core; on Linux alone."""
+    if not hasattr(os, "sched_setaffinity"):
+        return _unknown
+    # Other than with CDLL, a call keeps the interpreter's lock.
+    return getattr(ctypes.PyDLL(None), "sched_getcpu", _unknown)
+
+
+def _unknown() -> int:
+    """Return the number that is no core's."""
+    return _NONE
+
+
+_core_of_thread = _find_core_of_thread()
+
+
+def _leave_core(core: int) -> None:
+    """Keep this thread away from a core, if the process may run on others.
+
+    Linux may wake a thread on the core of the thread that wakes it, again and again for some
+    hundredths of a second, while another core has nothing to do.
+    """
+    with contextlib.suppress(OSError):
+        others = os.sched_getaffinity(os.getpid()) - {core}
+        if others:
+            os.sched_setaffinity(0, others)
 
 
 class _Workers:
@@ -92,7 +125,10 @@ _is_ending = False
 def _work(tasks: queue.SimpleQueue[_Task]) -> None:
     _state.is_busy = True
     while True:
-        tasks.get().run()
+        task = tasks.get()
+        if task.core == _core_of_thread() != _NONE:
+            _leave_core(task.core)
+        task.run()
 
 
 def _begin_anew() -> None:
