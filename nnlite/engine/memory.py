@@ -102,7 +102,7 @@ def lay_out(
 
 _SMALL = 1 << 17  # bytes; below this, malloc is as fast
 _PATIENCE = 512  # calls of `empty` after which an unused buffer is released
-_SPARE = 1 << 25  # bytes of unused buffers from which on some are released before a new one is made
+_SPARE = 1 << 27  # bytes of unused buffers from which on some are released before a new one is made
 
 
 class _Pool(threading.local):
