@@ -41,9 +41,9 @@ from .memory import empty, ones
 _TINY, _SHORT = 1 << 18, 10_000
 # The least work that is divided among threads.
 _LARGE = 10_000_000
-# What the caller does while the others wake.
+# The extra work of the caller, which computes while the other threads wake.
 _LEAD = 3_000_000
-# What is done in the time of reading or writing one byte.
+# The multiply-adds that take as long as reading or writing one byte.
 _PER_BYTE = 5
 # Parts of a product begin at a multiple of this many rows or columns, as the tiles of BLAS do.
 _MULTIPLE = 8
@@ -243,10 +243,10 @@ def product(a: Array, b: Array, out: Array | None = None) -> Array:
 
 @contextlib.contextmanager
 def products_with(matrix: Array, columns: int) -> Iterator[Callable[[Array, Array], Array]]:
-    """Yield a function that writes products with `matrix`: ``multiply(other, out)``.
+    """Yield ``multiply(other, out)``, which writes the product of `matrix` and another matrix.
 
-    It is for many products in a row, with others of so many columns, and takes less time than
-    `product`. Unless each of them is divided, BLAS uses one thread until the context ends.
+    Each other matrix has this number of columns. For many products in a row this is faster than
+    `product`: BLAS is limited to one thread once, unless each product is divided.
     """
     work = matrix.size * columns
     if max(work, matrix.nbytes) >= _LARGE:
