@@ -36,20 +36,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.products import dot_columns, dot_rows, matmul
+from nnlite.compiled.correlation import correlate, correlate_images, correlate_kernels
+from nnlite.compiled.functions import view
+from nnlite.compiled.products import copy_transposed, dot_columns, dot_rows, matmul
 from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
 
 # Tiles of several small samples are multiplied together: about this many at a time.
 _TILES = 144
+# In multiply-adds: the time for the factors of a kernel, and for a sum of a tile.
+_OF_KERNEL, _OF_SUM = 500, 13
+# Kernels whose factors are computed at a time, so that their taps stay in the cache.
+_KERNELS = 512
 
 
 def winograd(images: Images, kernels: Images, bias: Vector, out: Images) -> None:
     """Write the correlation of images (N, C, H, W) with kernels (O, C, 3, 3), plus bias.
 
-    The size of the result tells how many zeros there are around the images.
+    The size of the result tells how many zeros there are around the images. Of few or small images
+    the windows are multiplied as they are: see `correlation`.
     """
     batch, channels = images.shape[:2]
     top, left, width, tiles, group = _geometry(images, out)
+    if not _saves(kernels, out, tiles):
+        correlate(images, kernels, bias, out, top, left, 1, 1, 1, 1)
+        return
     factors = np.empty((16, len(kernels), channels), images.dtype)
     kernel_sums(kernels, factors)
     pixels = np.zeros((2, 2 * (tiles + width)), images.dtype)
@@ -81,6 +91,12 @@ def winograd_backward(
     batch, channels = images.shape[:2]
     out_channels = len(kernels)
     top, left, width, tiles, group = _geometry(images, grads)
+    if not _saves(kernels, grads, tiles):
+        if kernel_grads.size:
+            correlate_kernels(images, grads, kernel_grads, top, left, 1, 1, 1, 1)
+        if image_grads.size:
+            correlate_images(grads, kernels, image_grads, top, left, 1, 1, 1, 1)
+        return
     factors = np.empty((16, out_channels, channels), grads.dtype)
     kernel_sums(kernels, factors)
     pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
@@ -132,7 +148,19 @@ def _geometry(images: Images, out: Images) -> tuple[int, int, int, int, int]:
     top, left = (out.shape[2] - images.shape[2]) // 2 + 1, (out.shape[3] - images.shape[3]) // 2 + 1
     width = (out.shape[3] + 1) // 2 + 1
     tiles = (out.shape[2] + 1) // 2 * width
-    return top, left, width, tiles, max(1, _TILES // tiles)
+    return top, left, width, tiles, max(1, min(images.shape[0], _TILES // tiles))
+
+
+def _saves(kernels: Images, out: Images, tiles: int) -> bool:
+    """Whether the sums take less time than they save, for a result of these tiles for each sample.
+
+    Sums of kernels take as long for one sample as for many.
+    """
+    batch, _, rows, columns = out.shape
+    pairs, channels = kernels.shape[0] * kernels.shape[1], kernels.shape[0] + kernels.shape[1]
+    products = pairs * (16 * tiles * batch + _OF_KERNEL)
+    sums = _OF_SUM * 16 * channels * tiles * batch
+    return products + sums < 9 * pairs * rows * columns * batch
 
 
 def spread(image: Matrix, top: int, left: int, width: int, pixels: Matrix) -> None:
@@ -250,35 +278,63 @@ def merge_sums(sums: Cube, c: int, start: int, width: int, lines: Matrix, pixels
 
 def kernel_sums(kernels: Images, factors: Cube) -> None:
     """Write the factors, (16, O, C)."""
-    out_channels, channels, _, _ = kernels.shape
-    half = kernels.dtype.type(0.5)
-    by_row = np.empty((4, 3), kernels.dtype)
-    for o in range(out_channels):
-        for c in range(channels):
-            for v in range(3):
-                g0, g1, g2 = kernels[o, c, 0, v], kernels[o, c, 1, v], kernels[o, c, 2, v]
-                by_row[0, v], by_row[3, v] = g0, g2
-                by_row[1, v], by_row[2, v] = half * (g0 + g1 + g2), half * (g0 - g1 + g2)
-            for k in range(4):
-                g0, g1, g2 = by_row[k, 0], by_row[k, 1], by_row[k, 2]
-                factors[4 * k, o, c], factors[4 * k + 3, o, c] = g0, g2
-                factors[4 * k + 1, o, c] = half * (g0 + g1 + g2)
-                factors[4 * k + 2, o, c] = half * (g0 - g1 + g2)
+    count = kernels.shape[0] * kernels.shape[1]
+    each, lines = view(kernels, count, 9), view(factors, 16, count)
+    taps = np.empty((9, _KERNELS), kernels.dtype)
+    by_row = np.empty((12, _KERNELS), kernels.dtype)
+    for start in range(0, count, _KERNELS):
+        stop = min(start + _KERNELS, count)
+        size = stop - start
+        copy_transposed(each[start:stop], taps[:, :size])
+        for v in range(3):  # by_row[3 k + v] is of row k and column v
+            g0, g1, g2 = taps[v, :size], taps[3 + v, :size], taps[6 + v, :size]
+            tap_sums(g0, g1, g2, by_row[v], by_row[3 + v], by_row[6 + v], by_row[9 + v])
+        for k in range(4):
+            g0, g1, g2 = by_row[3 * k, :size], by_row[3 * k + 1], by_row[3 * k + 2]
+            f0, f1 = lines[4 * k, start:], lines[4 * k + 1, start:]
+            f2, f3 = lines[4 * k + 2, start:], lines[4 * k + 3, start:]
+            tap_sums(g0, g1, g2, f0, f1, f2, f3)
+
+
+def tap_sums(
+    g0: Vector, g1: Vector, g2: Vector, f0: Vector, f1: Vector, f2: Vector, f3: Vector
+) -> None:
+    """Write the four factors of the taps of some kernels."""
+    half = g0.dtype.type(0.5)
+    for i in range(len(g0)):
+        f0[i] = g0[i]
+        f1[i] = half * (g0[i] + g1[i] + g2[i])
+        f2[i] = half * (g0[i] - g1[i] + g2[i])
+        f3[i] = g2[i]
 
 
 def kernel_gradients(factors: Cube, out: Images) -> None:
     """Write the gradient of the kernels, (O, C, 3, 3), given that of the factors."""
-    half = out.dtype.type(0.5)
-    by_row = np.empty((4, 3), out.dtype)
-    for o in range(out.shape[0]):
-        for c in range(out.shape[1]):
-            for k in range(4):
-                f0, f1 = factors[4 * k, o, c], half * factors[4 * k + 1, o, c]
-                f2, f3 = half * factors[4 * k + 2, o, c], factors[4 * k + 3, o, c]
-                by_row[k, 0], by_row[k, 1], by_row[k, 2] = f0 + f1 + f2, f1 - f2, f1 + f2 + f3
-            for v in range(3):
-                f0, f1 = by_row[0, v], half * by_row[1, v]
-                f2, f3 = half * by_row[2, v], by_row[3, v]
-                out[o, c, 0, v] = f0 + f1 + f2
-                out[o, c, 1, v] = f1 - f2
-                out[o, c, 2, v] = f1 + f2 + f3
+    count = out.shape[0] * out.shape[1]
+    each, lines = view(out, count, 9), view(factors, 16, count)
+    by_row = np.empty((12, _KERNELS), out.dtype)
+    taps = np.empty((9, _KERNELS), out.dtype)
+    for start in range(0, count, _KERNELS):
+        stop = min(start + _KERNELS, count)
+        size = stop - start
+        for k in range(4):  # by_row[4 v + k] is of row k and column v
+            f0, f1 = lines[4 * k, start:stop], lines[4 * k + 1, start:stop]
+            f2, f3 = lines[4 * k + 2, start:stop], lines[4 * k + 3, start:stop]
+            tap_gradients(f0, f1, f2, f3, by_row[k], by_row[4 + k], by_row[8 + k])
+        for v in range(3):
+            f0, f1 = by_row[4 * v, :size], by_row[4 * v + 1, :size]
+            f2, f3 = by_row[4 * v + 2, :size], by_row[4 * v + 3, :size]
+            tap_gradients(f0, f1, f2, f3, taps[v], taps[3 + v], taps[6 + v])
+        copy_transposed(taps[:, :size], each[start:stop])
+
+
+def tap_gradients(
+    f0: Vector, f1: Vector, f2: Vector, f3: Vector, g0: Vector, g1: Vector, g2: Vector
+) -> None:
+    """Write the gradients of the taps of some kernels, given those of the four factors."""
+    half = f0.dtype.type(0.5)
+    for i in range(len(f0)):
+        both = half * (f1[i] + f2[i])
+        g0[i] = f0[i] + both
+        g1[i] = half * (f1[i] - f2[i])
+        g2[i] = f3[i] + both
