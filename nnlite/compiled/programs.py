@@ -36,6 +36,8 @@ from .source import (
 )
 from .split import WHOLE, division, is_separable
 
+_ndarray = np.ndarray
+
 
 class Batch(NamedTuple):
     """The arguments of a call of a compiled object, as arrays.
@@ -534,13 +536,12 @@ class Programs:
             return None
         values = []
         for array, (dtype, shape, taken) in zip(arrays, given):  # noqa: B905 - quicker
-            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
+            if type(array) is not _ndarray or array.dtype is not dtype or array.shape != shape:
                 return None
-            if dtype is not taken or not array.flags.carray:
-                array = flat(array, taken)
-            elif len(shape) != 1:
-                array = array.ravel()
-            values.append(array)
+            if dtype is taken and array.flags.carray:
+                values.append(array if len(shape) == 1 else array.ravel())
+            else:
+                values.append(flat(array, taken))
         if not program.is_current(evaluates):
             return None
         if program.code.per_call:

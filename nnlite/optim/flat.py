@@ -26,7 +26,7 @@ class FlatBlock:
     parameters : list of Parameter
         Of one dtype.
     steps : list of int
-        The number of steps that each parameter has taken.
+        The number of steps that each parameter has taken before.
     state : list of list of ndarray
         For each array of `Optimizer.state_names`, the part of each parameter.
 
@@ -43,7 +43,8 @@ class FlatBlock:
         self, parameters: list[Parameter], steps: list[int], state: list[list[Array]]
     ) -> None:
         self.parameters = parameters
-        self.steps = steps
+        self._steps = steps
+        self._uncounted = 0  # further steps of those that move
         self.shapes = [parameter.shape for parameter in parameters]
         ends = list(itertools.accumulate(parameter.size for parameter in parameters))
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
@@ -63,6 +64,20 @@ class FlatBlock:
         # Copies of the flat array and of its views would no longer share memory.
         parts = [self.parts(array) for array in self.state]
         return FlatBlock, (self.parameters, self.steps, parts)
+
+    @property
+    def steps(self) -> list[int]:
+        """The number of steps that each parameter has taken."""
+        self._settle()
+        return self._steps
+
+    def _settle(self) -> None:
+        """Add the steps that were counted to those of each parameter that has moved."""
+        if self._uncounted:
+            steps = [*self._steps]
+            for place in self._moving:
+                steps[place] += self._uncounted
+            self._steps, self._uncounted = steps, 0
 
     def parts(self, flat: Array) -> list[Array]:
         """Return the part of a flat array that belongs to each parameter."""
@@ -125,10 +140,9 @@ class FlatBlock:
 
     def count(self) -> None:
         """Count a step of every parameter that has a gradient."""
-        steps, moving = self.steps, self._moving_places()
-        for index in moving:
-            steps[index] += 1
-        if moving and steps[moving[0]] % _STEPS_TO_FLUSH == 0:
+        moving = self._moving_places()
+        self._uncounted += 1
+        if moving and (self._steps[moving[0]] + self._uncounted) % _STEPS_TO_FLUSH == 0:
             self._flush_subnormals()
 
     def steps_to_flush(self) -> int:
@@ -139,6 +153,7 @@ class FlatBlock:
         """Return the places of the parameters that have a gradient."""
         attributes, gradients = self._changed
         if attributes is not changes.attributes or gradients is not changes.gradients:
+            self._settle()
             self._changed = changes.attributes, changes.gradients
             self._moving = [
                 place for place, parameter in enumerate(self.parameters) if parameter.is_moving
@@ -148,7 +163,7 @@ class FlatBlock:
     def _flush_subnormals(self) -> None:
         tiny = np.finfo(self.values.dtype).tiny
         for array in self.state:
-            array[np.abs(array) < tiny] = 0
+            np.copyto(array, 0, where=np.abs(array) < tiny)
 
     def _lay_out_values(self) -> None:
         self.values, self._value_views = lay_out(self.shapes, self.parameters[0].dtype)
