@@ -32,6 +32,9 @@ _INT, _INDEX = _ir.IntType(32), _ir.IntType(64)
 # The rows of a tile, and its columns: vectors in `multiply`, and rows of b in `multiply_rows`. The
 # sums and what is multiplied just fit into sixteen registers; there are twice as many of 512 bits.
 _TILE, _HIGH_TILE, _TILE_OF_ROW = (4, 3), (6, 2), (1, 12)
+# The rows of a tile where one vector of columns is left, in place of four: a processor adds to
+# eight sums at a time.
+_ROWS_OF_VECTOR = 8
 _DOTS, _DOTS_OF_512_BITS, _DOTS_OF_FIVE = (4, 3), (4, 4), (2, 5)
 # Of b for a single row of `a`: where a vector is long, two rows keep up with the cache.
 _DOTS_OF_ROW, _DOTS_OF_ROW_OF_512_BITS = (1, 4), (1, 2)
@@ -379,8 +382,9 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
             whole = builder.select(is_single, builder.add(whole, _INDEX(2 * width)), whole)
         rest, less = builder.sub(columns, whole), 0
         for last in sorted({(count + 3) // 4, (count + 1) // 2, count}):
+            rows_of_tile = _ROWS_OF_VECTOR if last == 1 and height == _TILE[0] else height
             with builder.if_then(is_between(less, rest, last)):
-                tile(whole, height, last, is_last=True)
+                tile(whole, rows_of_tile, last, is_last=True)
             less = last
 
     def is_between(less: int, number: Any, most: int) -> Any:
