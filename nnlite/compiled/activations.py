@@ -56,7 +56,7 @@ def _hardtanh(layer: nn.Hardtanh) -> tuple[str, str]:
 
 
 _HARDSIGMOID = "min(max(x + real(3), real(0)), real(6)) / real(6)"
-_SOFT_GATE = "tanh(log1p_exp(x))"
+_SOFT_GATE = "tanh_log1p_exp(x)"
 
 
 def _gelu(layer: nn.GELU) -> tuple[str, str]:
@@ -120,7 +120,7 @@ FORMULAS: dict[type, Formulas] = {
     nn.Sqrt: lambda layer: ("math.sqrt(x)", "dy / (real(2) * y)"),
     nn.Power: _power,
     nn.Exp: lambda layer: ("exp(x)", "dy * y"),
-    nn.Log: lambda layer: ("math.log(x)", "dy / x"),
+    nn.Log: lambda layer: ("log(x)", "dy / x"),
 }
 
 
@@ -156,26 +156,42 @@ def elementwise(layer: nn.Layer, code: Code, x: Value) -> Any:
 def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
     """Y = x where x > 0, otherwise weight x, with one weight per channel or one for all."""
     weight = code.parameter(layer.weight, "weight")
-    shared = layer.num_parameters == 1
-    sizes: dict[str, Size] = {"i": x.size} if shared else {
-        "i": x.shape[0], "j": x.shape[1], "k": product(x.shape[2:])
-    }  # fmt: skip
-    at, slope = ", ".join(sizes), f"{weight}[{'0' if shared else 'j'}]"
+    is_shared = layer.num_parameters == 1
+    sizes = (1, 1, x.size) if is_shared else (*x.shape[:2], product(x.shape[2:]))
+    slope = f"{weight}[{'0' if is_shared else 'j'}]"
     y = code.new(x.shape)
-    code(f"a, b = {x.view(*sizes.values())}, {y.view(*sizes.values())}")
-    code(nest(sizes, f"b[{at}] = a[{at}] if a[{at}] > 0 else {slope} * a[{at}]"))
+    code(f"a, b = {x.view(*sizes)}, {y.view(*sizes)}")
+    code(f"""
+        for i in range({sizes[0]}):
+            for j in range({sizes[1]}):
+                slope, source, target = {slope}, a[i, j], b[i, j]
+                for k in range({sizes[2]}):
+                    target[k] = source[k] if source[k] > 0 else slope * source[k]
+    """)
 
     def backward(dy: Value) -> None:
-        code(f"a, g = {x.view(*sizes.values())}, {dy.view(*sizes.values())}")
+        code(f"a, g = {x.view(*sizes)}, {dy.view(*sizes)}")
         if weight.needs_grad:
-            with code.gradient(weight) as part:
-                total = slope.replace(f"{weight}", f"{part}")
-                code(f"{part}[:] = 0")
-                code(nest(sizes, f"if a[{at}] < 0:\n    {total} += g[{at}] * a[{at}]"))
+            with code.gradient(weight) as dw:
+                code(f"""
+                    {dw}[:] = 0
+                    for i in range({sizes[0]}):
+                        for j in range({sizes[1]}):
+                            total, source, flow = real(0), a[i, j], g[i, j]
+                            for k in range({sizes[2]}):
+                                total += flow[k] * source[k] if source[k] < 0 else real(0)
+                            {slope.replace(f"{weight}", f"{dw}")} += total
+                """)
         if x.needs_grad:
             with code.gradient(x) as dx:
-                code(f"b = {dx.view(*sizes.values())}")
-                code(nest(sizes, f"b[{at}] = g[{at}] if a[{at}] > 0 else {slope} * g[{at}]"))
+                code(f"b = {dx.view(*sizes)}")
+                code(f"""
+                    for i in range({sizes[0]}):
+                        for j in range({sizes[1]}):
+                            slope, source, flow, target = {slope}, a[i, j], g[i, j], b[i, j]
+                            for k in range({sizes[2]}):
+                                target[k] = flow[k] if source[k] > 0 else slope * flow[k]
+                """)
 
     return y, backward
 

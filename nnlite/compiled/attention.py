@@ -151,10 +151,11 @@ def _weights(
             for h in range({heads}):
                 dot_rows(q[b, h], k[b, h], a[b, h])
                 for i in range({length}):
-                    top = real(-math.inf)
+                    last = key(real(-math.inf))
                     for j in range({steps}):
                         a[b, h, i, j] = {score}
-                        top = max(top, a[b, h, i, j])
+                        last = max(last, key(a[b, h, i, j]))
+                    top = of_key(last)
                     top = real(0) if top == -math.inf else top
                     total = real(0)
                     for j in range({steps}):

@@ -18,7 +18,11 @@ NAMES = {
     "exp": ("exp_single", "exp_double"),
     "sigmoid": ("sigmoid_single", "sigmoid_double"),
     "tanh": ("tanh_single", "tanh_double"),
+    "key": ("key_single", "key_double"),
+    "of_key": ("of_key_single", "of_key_double"),
+    "log": ("log_single", "log_double"),
     "log1p_exp": ("log1p_exp_single", "log1p_exp_double"),
+    "tanh_log1p_exp": ("tanh_log1p_exp_single", "tanh_log1p_exp_double"),
     "normal_cdf": ("normal_cdf_single", "normal_cdf_double"),
     "normal_pdf": ("normal_pdf_single", "normal_pdf_double"),
 }
@@ -35,10 +39,27 @@ def part(array: Any, start: int, *sizes: int) -> Any:
 
 
 _single = np.float32
+_double = np.float64
 _int = np.int32
+_long = np.int64
 _LOG2_E = _single(1.44269504)
 # log 2 as a sum, the first of them of few digits, so that its multiples are exact.
 _LN2_HIGH, _LN2_LOW = _single(0.693359375), _single(-2.12194440e-4)
+
+
+def key_single(x: Any) -> Any:
+    """Return an integer that is the larger, the larger x is, and the largest of all for NaN.
+
+    The largest of integers is found by vector instructions. That of numbers that may be NaN is not.
+    """
+    bits = _single(x).view(_int)
+    key = _int(bits ^ _int(_int(bits >> _int(31)) & _int(0x7FFFFFFF)))
+    return key if x == x else _int(0x7FFFFFFF)
+
+
+def of_key_single(key: Any) -> Any:
+    """Return the number whose key it is."""
+    return _int(key ^ _int(_int(key >> _int(31)) & _int(0x7FFFFFFF))).view(_single)
 
 
 def exp_single(x: Any) -> Any:
@@ -90,19 +111,83 @@ def sigmoid_single(x: Any) -> Any:
     return _single(1) / (_single(1) + exp_single(-x))
 
 
+def artanh_series(z: Any) -> Any:
+    """Return artanh(s) / s in float32 with z = s² up to 1/9: 1 + z/3 + z²/5 + ..."""
+    p = _single(1 / 13)
+    p = p * z + _single(1 / 11)
+    p = p * z + _single(1 / 9)
+    p = p * z + _single(1 / 7)
+    p = p * z + _single(1 / 5)
+    p = p * z + _single(1 / 3)
+    return p * z + _single(1)
+
+
+def log_single(x: Any) -> Any:
+    """Return log(x) in float32: of x = 2^k m it is k log 2 + 2 artanh((m - 1) / (m + 1))."""
+    is_tiny = x < _single(1.17549435e-38)  # subnormal, for which m has no place
+    scaled = x * (_single(8388608) if is_tiny else _single(1))
+    bits = _single(scaled).view(_int)
+    # m is from √½ to √2, whose bits are those of 1 plus or minus a constant.
+    k = (bits - _int(0x3F3504F3)) >> _int(23)
+    m = _int(bits - (k << _int(23))).view(_single)
+    s = (m - _single(1)) / (m + _single(1))
+    power = _single(k - _int(23) if is_tiny else k)
+    y = power * _LN2_HIGH + (power * _LN2_LOW + _single(2) * s * artanh_series(s * s))
+    y = y if x < _single(math.inf) else x  # infinity, and NaN
+    return y if x > _single(0) else (_single(-math.inf) if x == _single(0) else _single(math.nan))
+
+
 def log1p_exp_single(x: Any) -> Any:
-    """Return log(1 + exp(x)) in float32, which does not overflow."""
-    return max(x, _single(0)) + _single(math.log1p(exp_single(-abs(x))))
+    """Return log(1 + exp(x)) in float32, which does not overflow.
+
+    log(1 + y) is 2 artanh(y / (y + 2)).
+    """
+    y = exp_single(-abs(x))
+    s = y / (y + _single(2))
+    return max(x, _single(0)) + _single(2) * s * artanh_series(s * s)
 
 
 def normal_cdf_single(x: Any) -> Any:
-    """Return the probability that a standard normal variable is below x, in float32."""
-    return _single(0.5) * _single(math.erfc(-x * _single(0.7071067811865476)))
+    """Return the probability that a standard normal variable is below x, in float32.
+
+    The tail is exp(-x²/2) t times a polynomial in t = 1 / (1 + 0.27 |x|): see `engine.special`.
+    """
+    a = min(abs(x), _single(15))
+    t = _single(1) / (_single(1) + _single(0.27) * a)
+    p = _single(2.92058334e-2)
+    p = p * t - _single(1.27722557e-1)
+    p = p * t + _single(1.72436097e-1)
+    p = p * t - _single(7.23445620e-2)
+    p = p * t + _single(1.10054217e-1)
+    p = p * t + _single(7.10775826e-2)
+    p = p * t + _single(1.02063549e-1)
+    p = p * t + _single(1.07507093e-1)
+    p = p * t + _single(1.07722758e-1)
+    tail = exp_single(_single(-0.5) * a * a) * t * p
+    return _single(1) - tail if x > _single(0) else tail
+
+
+def tanh_log1p_exp_single(x: Any) -> Any:
+    """Return tanh(log(1 + exp(x))) in float32: n / (n + 2) with n = y (y + 2) and y = exp(x)."""
+    y = exp_single(min(x, _single(30)))
+    n = y * (y + _single(2))
+    return n / (n + _single(2))
 
 
 def normal_pdf_single(x: Any) -> Any:
     """Return the standard normal density in float32."""
     return _single(0.3989422804014327) * exp_single(_single(-0.5) * x * x)
+
+
+def key_double(x: Any) -> Any:
+    """Return an integer that is the larger, the larger x is: see `key_single`."""
+    bits = _double(x).view(_long)
+    return bits ^ ((bits >> 63) & 0x7FFFFFFFFFFFFFFF) if x == x else _long(0x7FFFFFFFFFFFFFFF)
+
+
+def of_key_double(key: Any) -> Any:
+    """Return the number whose key it is."""
+    return _long(key ^ ((key >> 63) & 0x7FFFFFFFFFFFFFFF)).view(_double)
 
 
 def exp_double(x: Any) -> Any:
@@ -120,9 +205,19 @@ def tanh_double(x: Any) -> Any:
     return math.tanh(x)
 
 
+def log_double(x: Any) -> Any:
+    """Return log(x), -inf for 0 and NaN for what is below."""
+    return math.log(x) if x > 0 else (-math.inf if x == 0 else math.nan)
+
+
 def log1p_exp_double(x: Any) -> Any:
     """Return log(1 + exp(x)), which does not overflow."""
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def tanh_log1p_exp_double(x: Any) -> Any:
+    """Return tanh(log(1 + exp(x)))."""
+    return math.tanh(log1p_exp_double(x))
 
 
 def normal_cdf_double(x: Any) -> Any:
@@ -135,4 +230,4 @@ def normal_pdf_double(x: Any) -> Any:
     return 0.3989422804014327 * math.exp(-0.5 * x * x)
 
 
-HELPERS = tuple(name for names in NAMES.values() for name in names)
+HELPERS = ("artanh_series", *(name for names in NAMES.values() for name in names))

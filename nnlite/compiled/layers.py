@@ -53,14 +53,15 @@ def embedding(layer: nn.Embedding, code: Code, x: Value) -> Any:
     code(f"""
         wrong = False
         for i in range({x.size}):
-            wrong |= {x}[i] < 0 or {x}[i] >= {layer.num_embeddings}
+            wrong |= ({x}[i] < 0) | ({x}[i] >= {layer.num_embeddings})
     """)
     code.fail_if("wrong", "an index is out of range")
     code(f"""
         rows = {y.view(x.size, width)}
         for i in range({x.size}):
+            source, target = {weight}[{x}[i]], rows[i]
             for j in range({width}):
-                rows[i, j] = {weight}[{x}[i], j]
+                target[j] = source[j]
     """)
 
     def backward(dy: Value) -> None:
@@ -69,8 +70,9 @@ def embedding(layer: nn.Embedding, code: Code, x: Value) -> Any:
                 rows = {dy.view(x.size, width)}
                 {dw}[:] = 0
                 for i in range({x.size}):
+                    total, row = {dw}[{x}[i]], rows[i]
                     for j in range({width}):
-                        {dw}[{x}[i], j] += rows[i, j]
+                        total[j] += row[j]
             """)
             if layer.padding_idx is not None:
                 code(f"{dw}[{layer.padding_idx}] = 0")
@@ -131,9 +133,10 @@ def softmax(layer: nn.Softmax, code: Code, x: Value) -> Any:
         a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
         for i in range({before}):
             for k in range({behind}):
-                top = a[i, 0, k]
+                last = key(a[i, 0, k])
                 for j in range({size}):
-                    top = max(top, a[i, j, k])
+                    last = max(last, key(a[i, j, k]))
+                top = of_key(last)
                 total = real(0)
                 for j in range({size}):
                     b[i, j, k] = exp(a[i, j, k] - top)
@@ -168,9 +171,10 @@ def log_softmax(layer: nn.LogSoftmax, code: Code, x: Value) -> Any:
         a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
         for i in range({before}):
             for k in range({behind}):
-                top = a[i, 0, k]
+                last = key(a[i, 0, k])
                 for j in range({size}):
-                    top = max(top, a[i, j, k])
+                    last = max(last, key(a[i, j, k]))
+                top = of_key(last)
                 total = real(0)
                 for j in range({size}):
                     total += exp(a[i, j, k] - top)

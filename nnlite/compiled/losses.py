@@ -75,7 +75,7 @@ def _binary(loss: nn.BinaryCrossEntropy, code: Code) -> tuple[str, str]:
     p, q = f"max(x, {tiny})", f"max(real(1) - x, {tiny})"
     largest = f"real({float(np.finfo(code.dtype).max)!r})"
     return (
-        f"-({yes} * math.log({p}) + {no} * math.log({q}))",
+        f"-({yes} * log({p}) + {no} * log({q}))",
         f"min(max({no} / {q} - {yes} / {p}, -{largest}), {largest})",
     )
 
@@ -114,12 +114,12 @@ def _quantile(loss: nn.Quantile, code: Code) -> tuple[str, str]:
 
 def _poisson(loss: nn.PoissonNLL, code: Code) -> tuple[str, str]:
     eps = f"real({loss.eps!r})"
-    formula, slope = f"x - t * real(math.log(x + {eps}))", f"real(1) - t / (x + {eps})"
+    formula, slope = f"x - t * log(x + {eps})", f"real(1) - t / (x + {eps})"
     if loss.log_input:
         formula, slope = "exp(x) - t * x", "exp(x) - t"
     if loss.full:
-        stirling = f"t * math.log(t) - t + 0.5 * math.log({2 * math.pi!r} * t)"
-        formula += f" + ({stirling} if t > real(1) else 0.0)"
+        stirling = f"t * log(t) - t + real(0.5) * log(real({2 * math.pi!r}) * t)"
+        formula += f" + ({stirling} if t > real(1) else real(0))"
     return formula, slope
 
 
@@ -133,7 +133,7 @@ def _hinge(loss: nn.Hinge, code: Code) -> tuple[str, str]:
 def _divergence(loss: nn.KLDivergence, code: Code) -> tuple[str, str]:
     if loss.log_target:
         return "exp(t) * (t - x)", "-exp(t)"
-    return "(t * (math.log(t) - x) if t > real(0) else 0.0)", "-t"
+    return "(t * (log(t) - x) if t > real(0) else real(0))", "-t"
 
 
 FORMULAS: dict[type, Formulas] = {
@@ -398,9 +398,10 @@ def _check_scores(code: Code, scores: Value) -> None:
 def _softmax(classes: Size, at: Callable[[str], str]) -> str:
     """Return statements that compute b = softmax(a), with the largest score and the sum of exp."""
     return f"""
-        top = a{at("0")}
+        last = key(a{at("0")})
         for j in range({classes}):
-            top = max(top, a{at("j")})
+            last = max(last, key(a{at("j")}))
+        top = of_key(last)
         total = real(0)
         for j in range({classes}):
             b{at("j")} = exp(a{at("j")} - top)
