@@ -323,6 +323,13 @@ LAYERS = [
     ),
     LayerCase("AdaptiveMaxPool1d", lambda: nn.AdaptiveMaxPool1d(3), normal((2, 6))),
     LayerCase("AdaptiveMaxPool2d", lambda: nn.AdaptiveMaxPool2d(2), normal((2, 4, 6))),
+    LayerCase(
+        "AdaptiveAvgPool2d of one window", lambda: nn.AdaptiveAvgPool2d(1), normal((2, 4, 3))
+    ),
+    LayerCase("AdaptiveMaxPool1d of one window", lambda: nn.AdaptiveMaxPool1d(1), normal((2, 6))),
+    LayerCase(
+        "AdaptiveMaxPool2d of one window", lambda: nn.AdaptiveMaxPool2d(1), normal((2, 4, 3))
+    ),
     LayerCase("GlobalAvgPool1d", nn.GlobalAvgPool1d, normal((2, 4))),
     LayerCase("GlobalMaxPool1d", nn.GlobalMaxPool1d, normal((2, 4))),
     LayerCase("GlobalAvgPool2d", nn.GlobalAvgPool2d, normal((2, 4, 3))),

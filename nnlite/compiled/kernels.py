@@ -13,7 +13,7 @@ from ..engine.arrays import Array
 from ..engine.gather import border
 from .forms import form
 from .source import Code, Shape, Size, Value, nest, number, numbers, of_one_sample, product
-from .windows import plus, to_maxima
+from .windows import avg_pool, global_avg_pool, global_max_pool, max_pool, plus, to_maxima
 
 # ---- values at chosen positions ----
 
@@ -132,6 +132,20 @@ def _windows(layer: Any, code: Code, x: Value) -> tuple[Shape, tuple[Size, ...],
     return outputs, image, "\n    ".join(loops)
 
 
+def _kernel(layer: Any, x: Value) -> tuple[int, ...] | None:
+    """Return the size of the windows, if all are equal and no two overlap; else None."""
+    inputs = numbers(x.shape[2:])
+    outputs = [len(windows) for windows in layer.windows(of_one_sample(x.shape))]
+    if any(size % count for size, count in zip(inputs, outputs, strict=True)):
+        return None
+    return tuple(size // count for size, count in zip(inputs, outputs, strict=True))
+
+
+def _of_one_place(y: Value, backward: Any, rank: int) -> Any:
+    """Return y, which has one value for each channel, as a plane of one place."""
+    return y.with_shape((*y.shape, *[1] * rank)), backward
+
+
 def _unchanged(array: Array, n: int) -> Array:
     """Return an array for a batch of any size."""
     return array
@@ -140,6 +154,12 @@ def _unchanged(array: Array, n: int) -> Array:
 @form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 def adaptive_avg_pool(layer: Any, code: Code, x: Value) -> Any:
     """Y = the mean of a window; dx = Σ dy / a over the windows of a inputs."""
+    kernel = _kernel(layer, x)
+    if kernel == x.shape[2:]:
+        return _of_one_place(*global_avg_pool(layer, code, x), len(kernel))
+    if kernel is not None:
+        pool = nn.AvgPool1d(*kernel) if len(kernel) == 1 else nn.AvgPool2d(kernel)
+        return avg_pool(pool, code, x)
     outputs, image, loops = _windows(layer, code, x)
     y = code.new(outputs)
     sizes: dict[str, Size] = {
@@ -173,6 +193,12 @@ def adaptive_max_pool(layer: Any, code: Code, x: Value) -> Any:
     """Y = the largest input of a window; dx = Σ dy over the windows whose first maximum x is."""
     if layer.return_indices:
         raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
+    kernel = _kernel(layer, x)
+    if kernel == x.shape[2:]:
+        return _of_one_place(*global_max_pool(layer, code, x), len(kernel))
+    if kernel is not None:
+        pool = nn.MaxPool1d(*kernel) if len(kernel) == 1 else nn.MaxPool2d(kernel)
+        return max_pool(pool, code, x)
     outputs, image, loops = _windows(layer, code, x)
     y = code.new(outputs)
     place = code.new(outputs, "place", "np.int32")

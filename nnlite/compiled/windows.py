@@ -215,10 +215,13 @@ def global_max_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
     code(f"""
         rows = {x.view(planes, count)}
         for i in range({planes}):
-            top, first = rows[i, 0], 0
-            for j in range(1, {count}):
-                if not rows[i, j] <= top and top == top:
-                    top, first = rows[i, j], j
+            last, first = key(rows[i, 0]), {count}
+            for j in range({count}):
+                last = max(last, key(rows[i, j]))
+            top = of_key(last)
+            for j in range({count}):
+                is_top = (rows[i, j] == top) | (rows[i, j] != rows[i, j])
+                first = min(first, j if is_top else {count})
             {y}[i], {place}[i] = top, first
     """)
     return y, lambda dy: to_maxima(code, x, dy, place)
