@@ -123,8 +123,8 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
     weight = None if layer.weight is None else code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new(x.shape)
-    normalized = code.new(x.shape, "normalized")
-    scale = code.new(x.shape[:-rank], "scale")
+    near, scale, level = (code.new(x.shape[:-rank], stem) for stem in ("near", "scale", "level"))
+    normal = f"((values[i, j] - {near}[i]) * {scale}[i] - {level}[i])"
     w, b = code.name("w"), code.name("b")
     if weight:
         code(f"{w} = {weight}.reshape(-1)")
@@ -132,29 +132,27 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
         code(f"{b} = {bias}.reshape(-1)")
     factor, shift = f" * {w}[j]" if weight else "", f" + {b}[j]" if bias else ""
     code(f"""
-        rows, out = {x.view(rows, count)}, {y.view(rows, count)}
-        normal = {normalized.view(rows, count)}
+        values, out = {x.view(rows, count)}, {y.view(rows, count)}
         for i in range({rows}):
             mean = np.float64(0)
             for j in range({count}):
-                mean += rows[i, j]
+                mean += values[i, j]
             mean /= {count}
-            near = real(mean)
-            rest = mean - near
+            {near}[i] = mean
+            rest = mean - {near}[i]
             squares = real(0)
             for j in range({count}):
-                squares += (rows[i, j] - near) * (rows[i, j] - near)
+                squares += (values[i, j] - {near}[i]) * (values[i, j] - {near}[i])
             variance = max(squares / {count} - rest * rest, 0)
             {scale}[i] = 1 / math.sqrt(variance + {layer.eps!r})
-            level = real(rest * {scale}[i])
+            {level}[i] = rest * {scale}[i]
             for j in range({count}):
-                normal[i, j] = (rows[i, j] - near) * {scale}[i] - level
-                out[i, j] = normal[i, j]{factor}{shift}
+                out[i, j] = {normal}{factor}{shift}
     """)
 
     def backward(dy: Value) -> None:
-        code(f"rows, normal = {dy.view(rows, count)}, {normalized.view(rows, count)}")
-        for parameter, term in ((weight, "rows[i, j] * normal[i, j]"), (bias, "rows[i, j]")):
+        code(f"rows, values = {dy.view(rows, count)}, {x.view(rows, count)}")
+        for parameter, term in ((weight, f"rows[i, j] * {normal}"), (bias, "rows[i, j]")):
             if parameter is not None and parameter.needs_grad:
                 with code.gradient(parameter) as part:
                     code(f"""
@@ -174,11 +172,11 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
                     product = real(0)
                     for j in range({count}):
                         mean += rows[i, j]{factor}
-                        product += rows[i, j]{factor} * normal[i, j]
+                        product += rows[i, j]{factor} * {normal}
                     mean /= real({count})
                     product /= real({count})
                     for j in range({count}):
-                        centred = rows[i, j]{factor} - mean - normal[i, j] * product
+                        centred = rows[i, j]{factor} - mean - {normal} * product
                         out[i, j] = centred * {scale}[i]
             """)
 
