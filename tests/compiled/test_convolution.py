@@ -1,6 +1,7 @@
 """Compiled convolution, in each of its ways, and max pooling agree with the layers."""
 
 import copy
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,9 +10,15 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite.compiled import winograd
 
 SIZES = st.integers(6, 11)
 BATCHES = st.integers(1, 3)
+
+
+def always_winograd():
+    """Context in which the plain source uses Winograd's algorithm for few and small images too."""
+    return mock.patch.object(winograd, "_saves", return_value=True)
 
 
 @st.composite
@@ -91,20 +98,23 @@ def test_it_agrees_with_the_layer(drawn, data, seed):
     x = rng.integers(-9, 9, shape) + rng.normal(size=shape) * data.draw(st.integers(0, 1))
     y = layer(x)
     grad = rng.normal(size=y.shape)
-    assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
-    assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
+    with always_winograd():
+        assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
+        assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
     for one, other in zip(compiled.parameters(), layer.parameters(), strict=True):
         assert_allclose(one.grad, other.grad, rtol=1e-10, atol=1e-10)
 
 
-def check_machine_code(model, in_channels):
+def check_machine_code(model, in_channels, batch=3):
     compiled = nn.compile(copy.deepcopy(model))
-    x = np.random.default_rng(0).normal(size=(3, in_channels, 9, 8)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(batch, in_channels, 9, 8)).astype(np.float32)
     y = model(x)
     assert_allclose(compiled(x), y, rtol=1e-5, atol=1e-5)
     assert_allclose(compiled.backward(y), model.backward(y), rtol=2e-5, atol=2e-5)
     for one, other in zip(compiled.parameters(), model.parameters(), strict=True):
-        assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
+        assert (one.grad is None) == (other.grad is None)
+        if one.grad is not None:
+            assert_allclose(one.grad, other.grad, rtol=2e-5, atol=1e-4)
 
 
 def test_convolutions_of_several_ways_as_machine_code():
@@ -113,6 +123,18 @@ def test_convolutions_of_several_ways_as_machine_code():
     layers = nn.Conv2d(2, 16, 3), nn.ReLU(), nn.Conv2d(16, 17, 3, padding=1), nn.MaxPool2d(2)
     model = nn.Sequential(*layers)
     check_machine_code(model, in_channels=2)
+
+
+@pytest.mark.parametrize(("batch", "saves"), [(1, False), (9, True)])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_winograd_where_it_saves_time_as_machine_code(batch, saves, frozen):
+    pytest.importorskip("numba")
+    nn.seed(0)
+    model = nn.Conv2d(48, 64, 3, padding=1)
+    model.weight.requires_grad = not frozen
+    result = np.empty((batch, 64, 9, 8), np.float32)
+    assert winograd._saves(model.weight.data, result, tiles=5 * 5) == saves
+    check_machine_code(model, 48, batch)
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": 3}, {"padding_mode": "reflect"}])
@@ -163,12 +185,26 @@ def test_groups_of_samples_of_which_the_last_is_smaller(frozen):
     x = rng.normal(size=(8, 16, 7, 8))  # 20 tiles: 7 samples at a time
     y = layer(x)
     grad = rng.normal(size=y.shape)
-    assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
-    assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
+    with always_winograd():
+        assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
+        assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
     weight, _ = compiled.parameters()
     assert (weight.grad is None) == frozen
     if not frozen:
         assert_allclose(weight.grad, layer.weight.grad, rtol=1e-10, atol=1e-10)
+
+
+def test_many_kernels_are_computed_in_several_blocks():
+    rng = np.random.default_rng(0)
+    kernels = rng.normal(size=(30, 40, 3, 3))  # 1,200: more than two blocks
+    factors, result = np.empty((16, 30, 40)), np.empty_like(kernels)
+    winograd.kernel_sums(kernels, factors)
+    of_taps = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    expected = np.einsum("ku,lv,ocuv->kloc", of_taps, of_taps, kernels)
+    assert_allclose(factors, expected.reshape(16, 30, 40), rtol=0, atol=1e-14)
+    winograd.kernel_gradients(factors, result)
+    expected = np.einsum("ku,lv,kloc->ocuv", of_taps, of_taps, factors.reshape(4, 4, 30, 40))
+    assert_allclose(result, expected, rtol=0, atol=1e-13)
 
 
 def test_the_first_convolution_has_no_gradient_of_its_input():
