@@ -14,7 +14,7 @@ import numpy as np
 
 from nnlite.compiled.correlation import spread
 from nnlite.compiled.functions import view
-from nnlite.compiled.routines import Cube, Numbers, Places, Vector
+from nnlite.compiled.routines import Cube, Matrix, Numbers, Places, Vector
 
 # Small planes are taken together, up to this number of pixels.
 _PIXELS = 2048
@@ -60,8 +60,7 @@ def max_pool(
                 spread(some[p], line[(p * tall + top) * wide + left :], wide, 1)
         else:
             line = view(some, len(some) * height * width)
-        for k in range(column_stride):
-            take_every(column_stride, line[k:], values[k, :end])
+        take_apart(line, end, values)
         copy(values[0], numbers[0], tops[0], firsts[0])
         for v in range(1, taps):
             k, start = v * column_step % column_stride, v * column_step // column_stride
@@ -83,17 +82,23 @@ def max_pool(
                     found[j] = first_line[j]
 
 
-def take_every(step: int, values: Vector, out: Vector) -> None:
-    """Write the first value, and every one that is `step` further on."""
-    if step == 1:
-        for p in range(len(out)):
-            out[p] = values[p]
-    elif step == 2:
-        for p in range(len(out)):
-            out[p] = values[2 * p]
-    else:
-        for p in range(len(out)):
-            out[p] = values[step * p]
+def take_apart(line: Vector, end: int, values: Matrix) -> None:
+    """Write ``values[k, p] = line[p * len(values) + k]`` for p up to `end`."""
+    step = len(values)
+    if step == 2:
+        first, second = values[0, :end], values[1, :end]
+        for p in range(len(first)):
+            first[p] = line[2 * p]
+            second[p] = line[2 * p + 1]
+        return
+    for k in range(step):
+        row, source = values[k, :end], line[k:]
+        if step == 1:
+            for p in range(len(row)):
+                row[p] = source[p]
+        else:
+            for p in range(len(row)):
+                row[p] = source[step * p]
 
 
 def copy(values: Vector, places: Numbers, tops: Vector, firsts: Numbers) -> None:
