@@ -131,7 +131,12 @@ def parse_arguments() -> argparse.Namespace:
         ("--torch-compile", Participant.of("torch.compile"), "PyTorch's model compiled"),
         ("--jax", Participant.of("jax"), "JAX, with the whole step under jit"),
         ("--sklearn", Participant.of("sklearn"), "scikit-learn's MLPClassifier"),
-        ("--floor", Participant.of("floor"), "the NumPy calls that a step cannot do without"),
+        (
+            "--floor",
+            Participant.of("floor"),
+            "the NumPy calls that a step cannot do without, and with --compiled for the least work "
+            "of machine code",
+        ),
         ("--busy", BUSY, "nnlite, with --compiled both, beside another busy process"),
         ("--busy-one-thread", BUSY_ONE_THREAD, "the same with one thread"),
     ):
@@ -155,6 +160,8 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     compiled = Participant.of("nnlite.compile")
     if compiled in arguments.extras:
+        if Participant.of("floor") in arguments.extras:
+            arguments.extras.append(Participant.of("compiled floor"))
         arguments.extras += [
             dataclasses.replace(extra, title=f"{extra.title}, compiled", side=compiled.side)
             for extra in arguments.extras

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .case import Array, Batch, Case, State
-from .sides import SIDES
+from .sides import LIMITS, SIDES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -268,7 +268,7 @@ class Session:
         workers = self._workers_of([one for one in everyone if one.side in case.runners])
         if "nnlite" in self.missing:
             raise CaseError("nnlite cannot be imported")
-        checked = [one for one in workers if one.participant.side not in ("blas", "floor")]
+        checked = [one for one in workers if one.participant.side not in LIMITS]
         batches = case.batches(np.random.default_rng(0))
         state = checked[0]("initial_state", case)
         float64 = [worker for worker in checked if worker("receive", case, batches, state, True)]

@@ -10,6 +10,7 @@ import numpy as np
 
 from . import floor
 from .case import Array, Batch, BlasRunner, Case, FloorRunner, Runner
+from .compiled_floor import CompiledFloorRunner, Passes
 from .networks import Network
 from .products import Call, Product, products_of
 from .sides import JaxRunner, NnliteRunner, TorchRunner
@@ -37,6 +38,7 @@ class Inference(Case):
             "torch.compile": TorchCompiledInference,
             "blas": BlasRunner,
             "floor": FloorRunner,
+            "compiled floor": _floor_of_compiled,
         }
         return runners | {"jax": JaxInference} if self.network.has_jax else runners
 
@@ -56,6 +58,13 @@ class Inference(Case):
     @property
     def _shape(self) -> tuple[int, ...]:
         return (self.batch_size, *self.network.input_shape)
+
+
+def _floor_of_compiled(case: Inference) -> CompiledFloorRunner:
+    import nnlite
+
+    parameters = sum(parameter.size for parameter in case.network.nnlite(nnlite).parameters())
+    return CompiledFloorRunner(case, Passes(parameters, None))
 
 
 class InferenceRunner(Runner):

@@ -25,6 +25,7 @@ MEMORY_LEGEND = """\
 MiB: peak memory added by the case to a new process; in brackets, the peak of the whole process."""
 
 _COMPILED = SIDES["nnlite.compile"].title
+_COMPILED_FLOOR = SIDES["compiled floor"].title
 _QUARTILES = ("lower_quartile", "median", "upper_quartile")
 _NONE = "–"
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
@@ -92,7 +93,8 @@ class Table:
                 cells += [_goal(case.compiled_goal)] if self._goals else []
                 cells.append(_share(measurement.blas_share(extra)))
             else:
-                cells += [_step(measurement, extra), _middle(measurement.ratio(extra))]
+                of = _COMPILED if extra == _COMPILED_FLOOR else "nnlite"
+                cells += [_step(measurement, extra), _middle(measurement.ratio(extra, of=of))]
         if self._memory:
             cells += [_mebibytes(measurement, title) for title in ("nnlite", measurement.rival)]
         self._print(cells)

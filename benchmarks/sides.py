@@ -63,6 +63,7 @@ SIDES = {
     "nnlite.compile": Side("nnlite compiled", ("nnlite", "numba"), "pip install -e '.[compile]'"),
     "blas": Side("BLAS", ("numpy",), _BENCH),
     "floor": Side("floor", ("numpy",), _BENCH),
+    "compiled floor": Side("compiled floor", ("nnlite", "numba"), "pip install -e '.[compile]'"),
     "torch": Side("PyTorch", ("torch",), _BENCH),
     "torch.compile": Side("torch.compile", ("torch",), _BENCH),
     "torchvision": Side(
@@ -75,6 +76,9 @@ SIDES = {
         "scikit-learn", ("sklearn", "sklearn.neural_network"), "pip install scikit-learn"
     ),
 }
+
+LIMITS = ("blas", "floor", "compiled floor")
+"""The sides that compute no results."""
 
 
 class NnliteRunner(Runner):

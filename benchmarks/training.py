@@ -11,6 +11,7 @@ import numpy as np
 
 from . import floor
 from .case import Array, Batch, BlasRunner, Case, FloorRunner, Runner, State, as_number
+from .compiled_floor import CompiledFloorRunner, Passes
 from .networks import MLP, Network
 from .products import Call, Product, products_of
 from .sides import JaxRunner, NnliteRunner, TorchRunner
@@ -47,6 +48,7 @@ class Training(Case):
             "torch.compile": TorchCompiledTraining,
             "blas": BlasRunner,
             "floor": FloorRunner,
+            "compiled floor": _floor_of_compiled,
         }
         if self.optimizer == "SGD" and self.network.has_jax:
             runners["jax"] = JaxTraining
@@ -78,6 +80,13 @@ class Training(Case):
     @property
     def _shape(self) -> tuple[int, ...]:
         return (self.batch_size, *self.network.input_shape)
+
+
+def _floor_of_compiled(case: Training) -> CompiledFloorRunner:
+    import nnlite
+
+    parameters = sum(parameter.size for parameter in case.network.nnlite(nnlite).parameters())
+    return CompiledFloorRunner(case, Passes(parameters, {"SGD": 1, "Adam": 2}[case.optimizer]))
 
 
 class TrainingRunner(Runner):

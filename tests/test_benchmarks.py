@@ -1,7 +1,8 @@
-"""The benchmarks: the columns "BLAS" and "floor" can be computed for every case."""
+"""The benchmarks: the columns "BLAS" and those of the floors can be computed for every case."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import nnlite as nn
 from benchmarks.cases import CASES
+from benchmarks.compiled_floor import SIZES
 from benchmarks.products import products_of
 
 SIDES = ("nnlite", "blas", "floor")
@@ -21,6 +23,22 @@ def test_every_case_has_a_step_of_nnlite_its_products_and_its_floor(case: Any) -
     batch = case.batches(np.random.default_rng(0))[0]
     for side in SIDES:
         case.runners[side](case).step(*batch)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if "compiled floor" in case.runners],
+    ids=lambda case: case.name,
+)
+def test_the_floor_of_a_compiled_step_makes_its_multiply_adds(case: Any) -> None:
+    pytest.importorskip("numba")
+    runner = case.runners["compiled floor"](case)
+    runner.step()
+    made = [math.prod(a.shape) * b.shape[1] * count for a, b, _, count, *_ in
+            (call.args for call in runner.calls)]  # fmt: skip
+    expected = sum(product.operations for product in case.products()) / 2
+    one = math.prod(SIZES)
+    assert abs(sum(made) - expected) <= one * len(made) / 2
 
 
 @pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
