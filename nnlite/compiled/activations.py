@@ -26,7 +26,7 @@ def _real(number: float) -> str:
 def _elu(layer: nn.ELU) -> tuple[str, str]:
     alpha = _real(layer.alpha)
     return (
-        f"x if x > 0 else {alpha} * (exp(min(x, real(0))) - real(1))",
+        f"x if x > 0 else {alpha} * expm1(min(x, real(0)))",
         f"dy if x > 0 else dy * {alpha} * exp(min(x, real(0)))",
     )
 
@@ -34,7 +34,7 @@ def _elu(layer: nn.ELU) -> tuple[str, str]:
 def _selu(layer: nn.SELU) -> tuple[str, str]:
     alpha, scale = _real(layer.alpha), _real(layer.scale)
     return (
-        f"{scale} * (x if x > 0 else {alpha} * (exp(min(x, real(0))) - real(1)))",
+        f"{scale} * (x if x > 0 else {alpha} * expm1(min(x, real(0))))",
         f"dy * {scale} * (real(1) if x > 0 else {alpha} * exp(min(x, real(0))))",
     )
 

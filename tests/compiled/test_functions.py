@@ -12,6 +12,7 @@ from nnlite.compiled import functions
     ("name", "reference", "ulps"),
     [
         ("exp", np.exp, 3),
+        ("expm1", np.expm1, 4),
         ("tanh", np.tanh, 6),
         ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), 3),
         ("log1p_exp", lambda x: np.logaddexp(0, x), 4),
