@@ -22,7 +22,8 @@ _WAITING, _ADDING, _LEAD = 10_000_000, 75, 4_000_000
 # size of the parameters: adding the gradients of smaller chunks would take much of their time.
 _CACHED, _TIMES = 1 << 23, 8
 # Parts have an even number of samples, for tiles of rows; or, where the samples are the columns of
-# products, a multiple of the elements of a vector.
+# products, a multiple of the elements of a vector. A thread takes as long for a part of a vector as
+# for all of it.
 _ROWS, _FILLING = 2, 16
 # The allocation of an array with an axis of the batch size, and of one whose last axis it is.
 _ARRAY = re.compile(rf"np\.(?:empty|zeros)\((.*\b{BATCH!s}\b.*), real\)")
@@ -81,7 +82,10 @@ class Division(NamedTuple):
     def undivided(self) -> float:
         """The largest batch size that is not divided."""
         saving = 2 * self.cost / max(1, self.work)
-        return min(math.ceil(saving) - 1 if math.isfinite(saving) else saving, self.chunk_size)
+        least = math.ceil(saving) - 1 if math.isfinite(saving) else saving
+        if self.multiple == _FILLING:
+            least = max(least, _FILLING)
+        return min(least, self.chunk_size)
 
     def chunks(self, n: int) -> Chunks:
         """Return the chunks of n samples."""
@@ -124,7 +128,8 @@ def division(code: Code, with_backward: bool, in_chunks: bool = True) -> Divisio
 @functools.lru_cache(maxsize=1024)
 def _chunks(division: Division, n: int, threads: int) -> Chunks:
     work, cost, lead, multiple, size = division
-    bounds = parts(n, threads, work * n, cost, lead, multiple)
+    limit = min(threads, math.ceil(n / _FILLING)) if multiple == _FILLING else threads
+    bounds = parts(n, limit, work * n, cost, lead, multiple)
     return tuple(in_chunks(start, stop, size) for start, stop in bounds)
 
 

@@ -108,6 +108,15 @@ def test_the_largest_batch_that_is_not_divided(cost, chunk_size, undivided, monk
         assert division.is_whole(n) == (n <= undivided)
 
 
+@pytest.mark.parametrize(("n", "sizes"), [(16, [16]), (17, [8, 9]), (40, [13, 14, 13])])
+def test_a_vector_of_columns_is_one_part(n, sizes, monkeypatch):
+    monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    division = split.Division(100, 1, 0, 16, math.inf)
+    chunks = division.chunks(n)
+    assert [stop - start for ((start, stop),) in chunks] == sizes
+    assert division.undivided == 16
+
+
 def test_nothing_is_divided():
     assert split.WHOLE.undivided == math.inf
     assert split.WHOLE.is_whole(10**9)
