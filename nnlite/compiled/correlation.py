@@ -28,8 +28,8 @@ def correlate(
     """Write the correlation of images with kernels, plus bias."""
     batch, channels, height, columns = images.shape
     count, depth, rows, taps = kernels.shape
-    width = _extent(columns, out.shape[3], taps, column_stride, left, column_step)
-    pixels = _length(_extent(height, out.shape[2], rows, row_stride, top, row_step) * width)
+    width = _width(columns, out.shape[3], taps, column_stride, left, column_step)
+    pixels = _length(_extent(height, out.shape[2], rows, row_stride, top, row_step) * width + left)
     windows = (out.shape[2] - 1) * row_stride * width + (out.shape[3] - 1) * column_stride + 1
     image = np.zeros((channels, pixels), images.dtype)
     group = count * depth // channels
@@ -55,8 +55,10 @@ def correlate_kernels(
     """
     batch, channels, height, columns = images.shape
     count, depth, rows, taps = out.shape
-    width = _extent(columns, grads.shape[3], taps, column_stride, left, column_step)
-    pixels = _length(_extent(height, grads.shape[2], rows, row_stride, top, row_step) * width)
+    width = _width(columns, grads.shape[3], taps, column_stride, left, column_step)
+    pixels = _length(
+        _extent(height, grads.shape[2], rows, row_stride, top, row_step) * width + left
+    )
     windows = (grads.shape[2] - 1) * row_stride * width + (grads.shape[3] - 1) * column_stride + 1
     reach = (taps - 1) * column_step
     length = windows + 2 * reach
@@ -105,8 +107,10 @@ def correlate_images(
     """
     batch, channels, height, columns = out.shape
     count, depth, rows, taps = kernels.shape
-    width = _extent(columns, grads.shape[3], taps, column_stride, left, column_step)
-    pixels = _length(_extent(height, grads.shape[2], rows, row_stride, top, row_step) * width)
+    width = _width(columns, grads.shape[3], taps, column_stride, left, column_step)
+    pixels = _length(
+        _extent(height, grads.shape[2], rows, row_stride, top, row_step) * width + left
+    )
     reach = (rows - 1) * row_step * width + (taps - 1) * column_step
     length = _length(reach + pixels)
     flows = np.zeros((count, length), out.dtype)
@@ -163,6 +167,12 @@ def take(line: Vector, row: int, column: int, shift: Real, out: Matrix) -> None:
 def _extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
     """Return the number of positions along an axis, with padding."""
     return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1)
+
+
+def _width(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+    """Return the width of a padded row; the zeros before the next row are also those behind it."""
+    last = (outputs - 1) * stride + 1
+    return max(padding + inputs, last + (taps - 1) * dilation - padding, last)
 
 
 def _length(pixels: int) -> int:
