@@ -148,7 +148,9 @@ def _geometry(images: Images, out: Images) -> tuple[int, int, int, int, int]:
     top, left = (out.shape[2] - images.shape[2]) // 2 + 1, (out.shape[3] - images.shape[3]) // 2 + 1
     width = (out.shape[3] + 1) // 2 + 1
     tiles = (out.shape[2] + 1) // 2 * width
-    return top, left, width, tiles, max(1, min(images.shape[0], _TILES // tiles))
+    batch = images.shape[0]
+    groups = max(1, (batch * tiles + _TILES // 2) // _TILES)
+    return top, left, width, tiles, max(1, (batch + groups - 1) // groups)
 
 
 def _saves(kernels: Images, out: Images, tiles: int) -> bool:
