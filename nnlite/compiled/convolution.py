@@ -1,4 +1,4 @@
-"""Convolution, in three ways: with windows copied or in place, and by Winograd's algorithm."""
+"""Convolution: with windows in place or copied, and by Winograd's algorithm."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import nnlite as nn
 
 from ..engine.axis import Axes, Axis
 from ..engine.gather import border
+from .channels import FULL_TILE, LONG_LINE
 from .forms import form
 from .kernels import gathered
 from .source import Code, Size, Value, joined, nest, of_one_sample, product
@@ -21,8 +22,10 @@ Conv = nn.Conv1d | nn.Conv2d
 _MOST_WEIGHTS = 2304
 # Windows that are computed in place for each window that is used.
 _MOST_WINDOWS = 4
-# From this number of channels on Winograd's algorithm saves more than its sums cost.
+# Channels that fill the vectors of a tile. Winograd's algorithm saves more than its sums cost then.
 _MANY_CHANNELS = 16
+# Columns of the gradient of a row of a kernel that do.
+_MANY_COLUMNS = 24
 
 
 @form(nn.Conv1d, nn.Conv2d)
@@ -33,8 +36,9 @@ def convolution(layer: Conv, code: Code, x: Value) -> Any:
         x, axes = _with_border(layer, axes, code, x)
     if _suits_winograd(layer, axes):
         return _by_winograd(layer, axes, code, x)
-    if _suits_lines(layer, axes):
-        return _by_lines(layer, axes, code, x)
+    shape, groups = layer.weight.shape, layer.groups
+    if _suits_channels(shape, groups, axes) or _suits_lines(shape, groups, axes):
+        return _in_place(layer, axes, code, x)
     return _by_products(layer, axes, code, x)
 
 
@@ -49,12 +53,17 @@ def _with_border(layer: Conv, axes: Axes, code: Code, x: Value) -> tuple[Value, 
     return x, tuple(bare)
 
 
-def _suits_lines(layer: Conv, axes: Axes) -> bool:
+def _suits_lines(shape: tuple[int, ...], groups: int, axes: Axes) -> bool:
     # Products of many small groups cost more than windows that are not used.
-    most_windows = 1 if layer.groups == 1 else _MOST_WINDOWS
+    most_windows = 1 if groups == 1 else _MOST_WINDOWS
     is_dense = math.prod(axis.stride for axis in axes) <= most_windows
     has_taps = math.prod(axis.taps for axis in axes) > 1
-    return is_dense and has_taps and math.prod(layer.weight.shape[1:]) <= _MOST_WEIGHTS
+    return is_dense and has_taps and math.prod(shape[1:]) <= _MOST_WEIGHTS
+
+
+def _suits_channels(shape: tuple[int, ...], groups: int, axes: Axes) -> bool:
+    has_taps = math.prod(axis.taps for axis in axes) > 1
+    return has_taps and min(shape[0] // groups, shape[1]) >= _MANY_CHANNELS
 
 
 def _suits_winograd(layer: Conv, axes: Axes) -> bool:
@@ -228,8 +237,8 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
 # ---- windows in place ----
 
 
-def _by_lines(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
-    """Products with windows that are not copied, of lines of pixels: see `correlation`."""
+def _in_place(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
+    """Products with windows that are not copied: see `correlation` and `channels`."""
     rows, columns = rows_and_columns(axes)
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
@@ -237,12 +246,13 @@ def _by_lines(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     images = x.view(*x.shape[:2], rows.inputs, columns.inputs)
     kernels = f"{weight}" if len(axes) == 2 else weight.view(*weight.shape[:2], 1, columns.taps)
     options = geometry(axes, "padding", "stride", "dilation")
+    forward, of_kernels, of_images = _routines(layer.weight.shape, layer.groups, axes)
 
     def results(value: Value) -> str:
         return value.view(*y.shape[:2], rows.outputs, columns.outputs)
 
     shift = f"{bias}" if bias else f"np.zeros({layer.out_channels}, real)"
-    code(f"correlate({images}, {kernels}, {shift}, {results(y)}, {options})")
+    code(f"{forward}({images}, {kernels}, {shift}, {results(y)}, {options})")
 
     def backward(dy: Value) -> None:
         _bias_gradient(code, bias, dy)
@@ -250,13 +260,35 @@ def _by_lines(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
         if weight.needs_grad:
             with code.gradient(weight) as dw:
                 d_kernels = kernels.replace(f"{weight}", f"{dw}")
-                code(f"correlate_kernels({images}, {grads}, {d_kernels}, {options})")
+                code(f"{of_kernels}({images}, {grads}, {d_kernels}, {options})")
         if x.needs_grad:
             with code.gradient(x) as dx:
                 d_images = dx.view(*x.shape[:2], rows.inputs, columns.inputs)
-                code(f"correlate_images({grads}, {kernels}, {d_images}, {options})")
+                code(f"{of_images}({grads}, {kernels}, {d_images}, {options})")
 
     return y, backward
+
+
+def _routines(shape: tuple[int, ...], groups: int, axes: Axes) -> tuple[str, str, str]:
+    """Return the routines for the result and for the gradients of the kernels and the images.
+
+    The kernels are of this shape.
+    """
+    count, channels = shape[0] // groups, shape[1]
+    is_long = math.prod(axis.outputs for axis in axes) >= LONG_LINE
+    suits_lines = _suits_lines(shape, groups, axes)
+    suits_channels = _suits_channels(shape, groups, axes)
+
+    def in_lines(columns: int) -> bool:
+        return suits_lines and (is_long or not suits_channels or columns < FULL_TILE)
+
+    columns = channels * (axes[-1].taps if axes[-1].dilation == 1 else 1)
+    has_columns = suits_channels or columns >= _MANY_COLUMNS
+    return (
+        "correlate" if in_lines(count) else "convolve",
+        "convolve_kernels" if has_columns else "correlate_kernels",
+        "correlate_images" if in_lines(channels) else "convolve_images",
+    )
 
 
 # ---- transposed ----
@@ -271,8 +303,11 @@ def transposed_convolution(
     It is the input gradient of the convolution of these `axes`, whose input is y and output x.
     """
     axes = layer.axes(of_one_sample(x.shape))
+    shape, groups = layer.weight.shape, layer.groups
+    if _suits_channels(shape, groups, axes) and shape[1] >= FULL_TILE:
+        return _transposed_in_place(layer, axes, code, x)
     windows = _Windows(layer.out_channels, axes)
-    batch, groups, in_channels = x.shape[0], layer.groups, layer.in_channels // layer.groups
+    batch, in_channels = x.shape[0], layer.in_channels // groups
     rows, places = windows.rows(groups), windows.places
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
@@ -327,6 +362,45 @@ def transposed_convolution(
                 code(f"flows = {matrices(dx)}")
                 multiply = nest({"g": groups}, "matmul(kernels[g], columns[g], flows[b, g])")
                 code(nest({"b": batch}, joined(load, multiply)))
+
+    return y, backward
+
+
+def _transposed_in_place(
+    layer: nn.ConvTranspose1d | nn.ConvTranspose2d, axes: Axes, code: Code, x: Value
+) -> Any:
+    rows, columns = rows_and_columns(axes)
+    weight = code.parameter(layer.weight, "weight")
+    bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
+    y = code.new((x.shape[0], layer.out_channels, *(axis.inputs for axis in axes)))
+    kernels = f"{weight}" if len(axes) == 2 else weight.view(*weight.shape[:2], 1, columns.taps)
+    options = geometry(axes, "padding", "stride", "dilation")
+    forward, of_kernels, of_images = _routines(layer.weight.shape, layer.groups, axes)
+
+    def smaller(value: Value) -> str:
+        return value.view(*x.shape[:2], rows.outputs, columns.outputs)
+
+    def larger(value: Value) -> str:
+        return value.view(*y.shape[:2], rows.inputs, columns.inputs)
+
+    code(f"{of_images}({smaller(x)}, {kernels}, {larger(y)}, {options})")
+    if bias is not None:
+        places = product(y.shape[2:])
+        code(f"lines = {y.view(*y.shape[:2], places)}")
+        loops = {"b": x.shape[0], "c": layer.out_channels, "p": places}
+        code(nest(loops, f"lines[b, c, p] += {bias}[c]"))
+
+    def backward(dy: Value) -> None:
+        _bias_gradient(code, bias, dy)
+        if weight.needs_grad:
+            with code.gradient(weight) as dw:
+                d_kernels = kernels.replace(f"{weight}", f"{dw}")
+                code(f"{of_kernels}({larger(dy)}, {smaller(x)}, {d_kernels}, {options})")
+        if x.needs_grad:
+            with code.gradient(x) as dx:
+                zeros = f"np.zeros({layer.in_channels}, real)"
+                given = f"{larger(dy)}, {kernels}, {zeros}, {smaller(dx)}"
+                code(f"{forward}({given}, {options})")
 
     return y, backward
 

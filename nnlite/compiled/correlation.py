@@ -171,8 +171,7 @@ def _extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dil
 
 def _width(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
     """Return the width of a padded row; the zeros before the next row are also those behind it."""
-    last = (outputs - 1) * stride + 1
-    return max(padding + inputs, last + (taps - 1) * dilation - padding, last)
+    return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1 - padding)
 
 
 def _length(pixels: int) -> int:

@@ -157,7 +157,8 @@ def _lower_kernel(write: Callable[..., None]) -> Callable[..., Any]:
         groups = [pointers, *sizes, *strides, flags]
         given = [each for group in groups for each in group]
         dtype, bits = called.args[0].dtype, _bits_of_registers()
-        name = f"nnlite{write.__name__}_{dtype}_{len(strides[0])}_{bits}"
+        axes = "_".join(str(len(each)) for each in strides)
+        name = f"nnlite{write.__name__}_{dtype}_{axes}_{bits}"
         function = builder.module.globals.get(name)
         if function is None:
             signature = _ir.FunctionType(_ir.VoidType(), [each.type for each in given])
@@ -326,11 +327,13 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
     """Write `tiles.multiply`.
 
     The columns are gone through tile by tile, each for all rows: a tile's part of b stays in the
-    first-level cache. The last tile has masks where it goes beyond the columns.
+    first-level cache. A tile has rows of the last of their axes. The last tile has masks where it
+    goes beyond the columns.
     """
     builder, (a, b, out) = vectors.builder, pointers
-    rows, columns, terms = sizes[0][0], sizes[1][-1], sizes[0][1:]
-    width = vectors.lanes
+    columns, width = sizes[1][-1], vectors.lanes
+    inner = len(sizes[2]) - 2  # the last axis of the rows
+    outer, rows, terms = sizes[0][:inner], sizes[0][inner], sizes[0][inner + 1 :]
 
     def tile(j: Any, height: int, count: int, is_last: bool) -> None:
         """Write the loop over the rows, for `count` vectors of columns from j on."""
@@ -338,10 +341,17 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
         places = [_INDEX(width * place) for place in range(count)]
         masks = [vectors.mask(builder.sub(rest, place)) if is_last else None for place in places]
         pairs = list(zip(places, masks, strict=True))
-        with vectors.steps(_INDEX(0), rows, height) as i:
+
+        def all_rows(at: Any) -> None:
+            first = vectors.at(a, *vectors.scaled(at, strides[0][:inner]))
+            other = vectors.at(out, *vectors.scaled(at, strides[2][:inner]), j)
+            with vectors.steps(_INDEX(0), rows, height) as i:
+                some_rows(i, first, other)
+
+        def some_rows(i: Any, first: Any, other: Any) -> None:
             lines = vectors.up_to(i, height, rows)
-            left = vectors.lines(a, lines, strides[0][0])
-            target = vectors.lines(vectors.at(out, j), lines, strides[2][0])
+            left = vectors.lines(first, lines, strides[0][inner])
+            target = vectors.lines(other, lines, strides[2][inner])
             sums = [vectors.variables(count) for _ in lines]
             with builder.if_else(add) as (old, new):
                 with old:
@@ -356,7 +366,7 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
             def add_term(k: Any) -> None:
                 line = vectors.at(b, *vectors.scaled(k, strides[1][:-1]), j)
                 right = [vectors.load(vectors.at(line, place), mask) for place, mask in pairs]
-                distances = vectors.scaled(k, strides[0][1:])
+                distances = vectors.scaled(k, strides[0][inner + 1 :])
                 for pointer, row in zip(left, sums, strict=True):
                     factor = vectors.splat(builder.load(vectors.at(pointer, *distances)))
                     for each, total in zip(right, row, strict=True):
@@ -366,6 +376,8 @@ def _multiply(vectors: _Vectors, pointers: Any, sizes: Any, strides: Any, add: A
             for line, row in zip(target, sums, strict=True):
                 for (place, mask), total in zip(pairs, row, strict=True):
                     vectors.store(builder.load(total), vectors.at(line, place), mask)
+
+        vectors.nest(outer, all_rows)
 
     def all_columns(height: int, count: int) -> None:
         step = width * count

@@ -19,7 +19,8 @@ import numpy as np
 def multiply(a: Any, b: Any, out: Any, add: bool) -> None:
     """Write a b, or add it to `out`: Σ_k a[i, k] b[k, j].
 
-    `k` is one index or several. The elements of a row of `b` and `out` are neighbours in memory.
+    `i` and `k` are one index or several. The elements of a row of `b` and `out` are neighbours in
+    memory.
     """
     product = np.tensordot(a, b, b.ndim - 1)
     out[:] = out + product if add else product

@@ -36,7 +36,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.correlation import correlate, correlate_images, correlate_kernels
+from nnlite.compiled.channels import (
+    FULL_TILE,
+    LONG_LINE,
+    convolve,
+    convolve_images,
+    convolve_kernels,
+)
+from nnlite.compiled.correlation import correlate, correlate_images
 from nnlite.compiled.functions import view
 from nnlite.compiled.products import copy_transposed, dot_columns, dot_rows, matmul
 from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
@@ -44,7 +51,7 @@ from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
 # Tiles of several small samples are multiplied together: about this many at a time.
 _TILES = 144
 # In multiply-adds: the time for the factors of a kernel, and for a sum of a tile.
-_OF_KERNEL, _OF_SUM = 500, 13
+_OF_KERNEL, _OF_SUM = 900, 13
 # Kernels whose factors are computed at a time, so that their taps stay in the cache.
 _KERNELS = 512
 
@@ -53,12 +60,15 @@ def winograd(images: Images, kernels: Images, bias: Vector, out: Images) -> None
     """Write the correlation of images (N, C, H, W) with kernels (O, C, 3, 3), plus bias.
 
     The size of the result tells how many zeros there are around the images. Of few or small images
-    the windows are multiplied as they are: see `correlation`.
+    the windows are multiplied as they are: see `channels` and `correlation`.
     """
     batch, channels = images.shape[:2]
     top, left, width, tiles, group = _geometry(images, out)
     if not _saves(kernels, out, tiles):
-        correlate(images, kernels, bias, out, top, left, 1, 1, 1, 1)
+        if out.shape[2] * out.shape[3] >= LONG_LINE or len(kernels) < FULL_TILE:
+            correlate(images, kernels, bias, out, top, left, 1, 1, 1, 1)
+        else:
+            convolve(images, kernels, bias, out, top, left, 1, 1, 1, 1)
         return
     factors = np.empty((16, len(kernels), channels), images.dtype)
     kernel_sums(kernels, factors)
@@ -93,9 +103,12 @@ def winograd_backward(
     top, left, width, tiles, group = _geometry(images, grads)
     if not _saves(kernels, grads, tiles):
         if kernel_grads.size:
-            correlate_kernels(images, grads, kernel_grads, top, left, 1, 1, 1, 1)
+            convolve_kernels(images, grads, kernel_grads, top, left, 1, 1, 1, 1)
         if image_grads.size:
-            correlate_images(grads, kernels, image_grads, top, left, 1, 1, 1, 1)
+            if grads.shape[2] * grads.shape[3] >= LONG_LINE or channels < FULL_TILE:
+                correlate_images(grads, kernels, image_grads, top, left, 1, 1, 1, 1)
+            else:
+                convolve_images(grads, kernels, image_grads, top, left, 1, 1, 1, 1)
         return
     factors = np.empty((16, out_channels, channels), grads.dtype)
     kernel_sums(kernels, factors)

@@ -16,9 +16,9 @@ SIZES = st.integers(6, 11)
 BATCHES = st.integers(1, 3)
 
 
-def always_winograd():
-    """Context in which the plain source uses Winograd's algorithm for few and small images too."""
-    return mock.patch.object(winograd, "_saves", return_value=True)
+def winograd_saves(value):
+    """Context in which the plain source always uses Winograd's algorithm, or never."""
+    return mock.patch.object(winograd, "_saves", return_value=value)
 
 
 @st.composite
@@ -71,6 +71,25 @@ def wide(draw):
 
 
 @st.composite
+def many(draw):
+    """A convolution of many channels, or a transposed one, with any windows."""
+    kind = draw(st.sampled_from([nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d]))
+    groups = draw(st.integers(1, 2))
+    layer = kind(
+        groups * draw(st.integers(16, 18)),
+        groups * draw(st.sampled_from([16, 33])),
+        draw(st.integers(2, 3)),
+        stride=draw(st.integers(1, 3)),
+        padding=draw(st.integers(0, 1)),
+        dilation=draw(st.integers(1, 2)),
+        groups=groups,
+        bias=draw(st.booleans()),
+    )
+    sizes = st.integers(6, 14)
+    return layer, (draw(BATCHES), layer.in_channels, *[draw(sizes) for _ in range(layer.rank)])
+
+
+@st.composite
 def pooling(draw):
     """Max pooling, with windows beyond the ends or without."""
     kind = draw(st.sampled_from([nn.MaxPool1d, nn.MaxPool2d]))
@@ -85,7 +104,7 @@ def pooling(draw):
 
 
 @pytest.mark.parametrize(
-    "drawn", [narrow, grouped, wide, pooling], ids=lambda drawn: drawn.__name__
+    "drawn", [narrow, grouped, wide, many, pooling], ids=lambda drawn: drawn.__name__
 )
 @settings(max_examples=8, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
@@ -98,7 +117,7 @@ def test_it_agrees_with_the_layer(drawn, data, seed):
     x = rng.integers(-9, 9, shape) + rng.normal(size=shape) * data.draw(st.integers(0, 1))
     y = layer(x)
     grad = rng.normal(size=y.shape)
-    with always_winograd():
+    with winograd_saves(data.draw(st.booleans())):
         assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
         assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
     for one, other in zip(compiled.parameters(), layer.parameters(), strict=True):
@@ -135,6 +154,14 @@ def test_winograd_where_it_saves_time_as_machine_code(batch, saves, frozen):
     result = np.empty((batch, 64, 9, 8), np.float32)
     assert winograd._saves(model.weight.data, result, tiles=5 * 5) == saves
     check_machine_code(model, 48, batch)
+
+
+def test_convolutions_of_many_channels_as_machine_code():
+    pytest.importorskip("numba")
+    nn.seed(0)
+    transposed = nn.ConvTranspose2d(32, 36, 2, stride=2)
+    model = nn.Sequential(nn.Conv2d(16, 32, 3, stride=2), transposed)
+    check_machine_code(model, in_channels=16)
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 2}, {"stride": 3}, {"padding_mode": "reflect"}])
@@ -176,16 +203,17 @@ def test_first_maxima_as_machine_code(layer, dtype):
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_groups_of_samples_of_which_the_last_is_smaller(frozen):
+def test_groups_of_samples_of_which_the_last_is_smaller(frozen, monkeypatch):
+    monkeypatch.setattr(winograd, "_saves", lambda *_: True)
     nn.seed(0)
     layer = nn.Conv2d(16, 17, 3, padding=1).astype(np.float64)
     layer.weight.requires_grad = not frozen
     compiled = nn.compile(copy.deepcopy(layer), native=False)
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(8, 16, 7, 8))  # 20 tiles: 7 samples at a time
+    x = rng.normal(size=(11, 16, 7, 8))  # 20 tiles: 6 samples at a time
     y = layer(x)
     grad = rng.normal(size=y.shape)
-    with always_winograd():
+    with winograd_saves(True):
         assert_allclose(compiled(x), y, rtol=1e-10, atol=1e-10)
         assert_allclose(compiled.backward(grad), layer.backward(grad), rtol=1e-10, atol=1e-10)
     weight, _ = compiled.parameters()

@@ -62,6 +62,19 @@ def test_multiply(width, rows, outer, inner, columns, add, dtype, seed):
 
 
 @pytest.mark.parametrize("width", [None, 128, 256, 512])
+@given(few, st.integers(0, 3), few, sizes, st.booleans(), st.sampled_from("fd"), st.integers(0, 9))
+@settings(deadline=None)
+def test_multiply_rows_of_several_axes(width, rows, outer, terms, columns, add, dtype, seed):
+    rng = np.random.default_rng(seed)
+    a = rng.normal(size=(terms, rows, 2, outer)).astype(dtype).transpose(3, 1, 2, 0)
+    b = rng.normal(size=(terms, columns)).astype(dtype)
+    out = rng.normal(size=(rows, outer, 3, columns)).astype(dtype)[:, :, 1:].transpose(1, 0, 2, 3)
+    expected = add * out + np.einsum("uivk,kj->uivj", a, b)
+    functions_for(width).multiply(a, b, out, add)
+    assert_allclose(out, expected, rtol=0, atol=300 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("width", [None, 128, 256, 512])
 @given(few, st.integers(0, 3), sizes, few, st.booleans(), st.sampled_from("fd"), st.integers(0, 9))
 @settings(deadline=None)
 def test_multiply_rows(width, rows, outer, inner, columns, add, dtype, seed):

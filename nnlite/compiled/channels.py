@@ -1,0 +1,235 @@
+"""Convolution of many channels, which are copied so that those of a pixel are neighbours.
+
+The padded image of a sample is (H, W, C) then. At a tap of the kernel, a window is a row of
+channels, and neighbouring windows are a fixed distance apart, whatever the stride: they are
+multiplied where they lie, and none is computed that is not used.
+
+All functions take images (N, C, H, W), kernels (O, C / groups, U, V), results (N, O, H', W') and
+then padding, stride and dilation of rows and of columns, as those of `correlation` do. Each group
+of channels is a convolution of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnlite.compiled.functions import view
+from nnlite.compiled.products import copy_transposed
+from nnlite.compiled.routines import Images, Vector
+from nnlite.compiled.tiles import multiply, strided
+
+# From this number of windows on few of those in a line of pixels are not used, and products with
+# fewer columns do not fill the vectors of a tile: `correlation` is faster then.
+LONG_LINE, FULL_TILE = 128, 32
+
+# Terms of a product at a time: what a tile multiplies stays in the first-level cache.
+_DEPTH = 128
+# Windows that are multiplied together: about this many, of a part of a sample or of several.
+_WINDOWS = 256
+# Channels that are enough columns for a tile.
+_MANY = 48
+# Channels of kernels that are computed at a time, so that their gradients stay in the cache.
+_BLOCK = 96
+
+
+def convolve(
+    images: Images, kernels: Images, bias: Vector, out: Images,
+    top: int, left: int, row_stride: int, column_stride: int, row_step: int, column_step: int,
+) -> None:  # fmt: skip
+    """Write the correlation of images with kernels, plus bias."""
+    batch, channels = images.shape[:2]
+    count, depth, rows, taps = kernels.shape
+    height, width = out.shape[2:]
+    places, group, kernel = height * width, count * depth // channels, rows * taps
+    samples = max(1, min(batch, _WINDOWS // places))
+    lines = _lines(height, width, _WINDOWS)
+    high = (lines - 1) * row_stride + (rows - 1) * row_step + 1
+    wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
+    pixel, result = _distance(depth), _distance(group)
+    row = wide * pixel
+    pixels = np.zeros((samples, high, wide, pixel), out.dtype)
+    factors = np.empty((depth * kernel, result), out.dtype)
+    results = np.empty((samples, lines, width, result), out.dtype)
+    line, factor_line = view(pixels, pixels.size), view(factors, factors.size)
+    result_rows = view(results, samples * lines * width, result)
+    blocks = max(1, (depth * kernel + _DEPTH // 2) // _DEPTH)
+    step = (depth + blocks - 1) // blocks
+    for first in range(0, count, group):
+        own = view(kernels[first : first + group], group, depth * kernel)
+        copy_transposed(own, factors[:, :group])
+        for start in range(0, batch, samples):
+            present = min(samples, batch - start)
+            for i in range(0, height, lines):
+                some = min(lines, height - i)
+                above, channel = top - i * row_stride, first // group * depth
+                place(images, start, present, channel, depth, above, left, pixels)
+                for c in range(0, depth, step):
+                    terms = min(step, depth - c)
+                    windows = strided(
+                        line[c:],
+                        (present, some, width, rows, taps, terms),
+                        (
+                            *(high * row, row_stride * row, column_stride * pixel),
+                            *(row_step * row, column_step * pixel, 1),
+                        ),
+                    )
+                    block = strided(
+                        factor_line[c * kernel * result :],
+                        (rows, taps, terms, group),
+                        (taps * result, result, kernel * result, 1),
+                    )
+                    multiply(windows, block, results[:present, :some, :, :group], c > 0)
+                for b in range(present):
+                    target = view(out[start + b, first : first + group], group, places)
+                    target = target[:, i * width : (i + some) * width]
+                    source = result_rows[b * lines * width : (b * lines + some) * width, :group]
+                    copy_transposed(source, target)
+                    for o in range(group):
+                        for p in range(some * width):
+                            target[o, p] += bias[first + o]
+
+
+def convolve_kernels(
+    images: Images, grads: Images, out: Images,
+    top: int, left: int, row_stride: int, column_stride: int, row_step: int, column_step: int,
+) -> None:  # fmt: skip
+    """Write the gradient of the kernels, given that of the result.
+
+    Few channels are multiplied at several taps at once, where those are neighbours too.
+    """
+    batch, channels = images.shape[:2]
+    count, depth, rows, taps = out.shape
+    height, width = grads.shape[2:]
+    places, group, kernel = height * width, count * depth // channels, rows * taps
+    samples, lines = max(1, min(batch, _DEPTH // places)), _lines(height, width, _DEPTH)
+    high = (lines - 1) * row_stride + (rows - 1) * row_step + 1
+    wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
+    are_joined = column_step == 1 and depth < _MANY
+    step = depth if are_joined else min(depth, _BLOCK)
+    pixel, joined = (depth, taps) if are_joined else (_distance(step), 1)
+    row, columns = wide * pixel, joined * pixel
+    pixels = np.zeros((samples, high, wide, pixel), out.dtype)
+    totals = np.empty((kernel // joined, group, columns), out.dtype)
+    line, flow_line = view(pixels, pixels.size), view(grads, grads.size)
+    total_line = view(totals, totals.size)
+    parts, distance = (rows, pixel) if are_joined else (1, group * pixel)  # of a kernel
+    part = kernel // parts
+    for first in range(0, count, group):
+        for c in range(0, depth, step):
+            size = min(step, depth - c)
+            for start in range(0, batch, samples):
+                present = min(samples, batch - start)
+                for i in range(0, height, lines):
+                    above, channel = top - i * row_stride, first // group * depth + c
+                    place(images, start, present, channel, size, above, left, pixels)
+                    some = min(lines, height - i)
+                    flows = strided(
+                        flow_line[(start * count + first) * places + i * width :],
+                        (group, present, some, width),
+                        (places, count * places, width, 1),
+                    )
+                    for k in range(kernel // joined):
+                        u, v = k * joined // taps, k * joined % taps
+                        windows = strided(
+                            line[u * row_step * row + v * column_step * pixel :],
+                            (present, some, width, joined * size),
+                            (high * row, row_stride * row, column_stride * pixel, 1),
+                        )
+                        target = totals[k, :, : joined * size]
+                        multiply(flows, windows, target, start > 0 or i > 0)
+            for o in range(group):
+                own = view(out[first + o], depth, kernel)[c : c + size]
+                for k in range(parts):
+                    each = strided(
+                        total_line[(k * group + o) * columns :], (part, size), (distance, 1)
+                    )
+                    copy_transposed(each, own[:, k * part : (k + 1) * part])
+
+
+def convolve_images(
+    grads: Images, kernels: Images, out: Images,
+    top: int, left: int, row_stride: int, column_stride: int, row_step: int, column_step: int,
+) -> None:  # fmt: skip
+    """Write the gradient of the images: a pixel gets those of the windows that it lies in."""
+    batch, channels, height, width = out.shape
+    count, depth, rows, taps = kernels.shape
+    lines, columns = grads.shape[2:]
+    places, group, kernel = lines * columns, count * depth // channels, rows * taps
+    samples, step = max(1, min(batch, _WINDOWS // places)), min(depth, _BLOCK)
+    high = _extent(height, lines, rows, row_stride, top, row_step)
+    wide = _extent(width, columns, taps, column_stride, left, column_step)
+    pixel, flow = _distance(step), _distance(group)
+    row = wide * pixel
+    pixels = np.empty((samples, high, wide, pixel), out.dtype)
+    flows = np.empty((samples, places, flow), out.dtype)
+    factors = np.empty((kernel, group, pixel), out.dtype)
+    line, flow_line = view(pixels, pixels.size), view(flows, flows.size)
+    factor_line = view(factors, factors.size)
+    for first in range(0, count, group):
+        for c in range(0, depth, step):
+            some, channel = min(step, depth - c), first // group * depth + c
+            for o in range(group):
+                own = view(kernels[first + o], depth, kernel)[c : c + some]
+                by_tap = strided(factor_line[o * pixel :], (kernel, some), (group * pixel, 1))
+                copy_transposed(own, by_tap)
+            for start in range(0, batch, samples):
+                present = min(samples, batch - start)
+                for b in range(present):
+                    source = view(grads[start + b, first : first + group], group, places)
+                    copy_transposed(source, flows[b, :, :group])
+                pixels[:] = 0
+                for o in range(0, group, _DEPTH):
+                    terms = min(_DEPTH, group - o)
+                    each = strided(
+                        flow_line[o:],
+                        (present, lines, columns, terms),
+                        (places * flow, columns * flow, flow, 1),
+                    )
+                    for k in range(kernel):
+                        tap = k // taps * row_step * row + k % taps * column_step * pixel
+                        windows = strided(
+                            line[tap:],
+                            (present, lines, columns, some),
+                            (high * row, row_stride * row, column_stride * pixel, 1),
+                        )
+                        multiply(each, factors[k, o : o + terms, :some], windows, True)
+                for b in range(present):
+                    for i in range(height):
+                        source = pixels[b, top + i, left : left + width, :some]
+                        copy_transposed(source, out[start + b, channel : channel + some, i])
+
+
+def place(
+    images: Images, start: int, present: int, channel: int, depth: int,
+    top: int, left: int, pixels: Images,
+) -> None:  # fmt: skip
+    """Write some channels of some samples into padded images, as neighbours.
+
+    These may be a part of the rows, of which the first is `top` above that of the samples.
+    """
+    height, width = images.shape[2:]
+    for b in range(present):
+        for i in range(pixels.shape[1]):
+            target = pixels[b, i, left : left + width, :depth]
+            if 0 <= i - top < height:
+                copy_transposed(images[start + b, channel : channel + depth, i - top], target)
+            else:
+                for j in range(width):
+                    for c in range(depth):
+                        target[j, c] = 0
+
+
+def _lines(height: int, width: int, windows: int) -> int:
+    """Return the number of rows of windows that are multiplied together: about so many windows."""
+    bands = max(1, (height * width + windows // 2) // windows)
+    return (height + bands - 1) // bands
+
+
+def _extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+    """Return the number of positions along an axis, with padding."""
+    return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1)
+
+
+def _distance(channels: int) -> int:
+    """Return the distance of neighbours: an odd number of cache lines, which do not conflict."""
+    return ((channels + 15) // 16 | 1) * 16
