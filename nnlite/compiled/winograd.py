@@ -47,11 +47,13 @@ from nnlite.compiled.correlation import correlate, correlate_images
 from nnlite.compiled.functions import view
 from nnlite.compiled.products import copy_transposed, dot_columns, dot_rows, matmul
 from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
+from nnlite.compiled.tiles import lanes
 
 # Tiles of several small samples are multiplied together: about this many at a time.
 _TILES = 144
-# In multiply-adds: the time for the factors of a kernel, and for a sum of a tile.
-_OF_KERNEL, _OF_SUM = 900, 13
+# The time for the factors of a kernel, in multiply-adds of vectors, and for a sum of a tile, in
+# multiply-adds.
+_OF_KERNEL, _OF_SUM = 56, 13
 # Kernels whose factors are computed at a time, so that their taps stay in the cache.
 _KERNELS = 512
 
@@ -173,7 +175,7 @@ def _saves(kernels: Images, out: Images, tiles: int) -> bool:
     """
     batch, _, rows, columns = out.shape
     pairs, channels = kernels.shape[0] * kernels.shape[1], kernels.shape[0] + kernels.shape[1]
-    products = pairs * (16 * tiles * batch + _OF_KERNEL)
+    products = pairs * (16 * tiles * batch + _OF_KERNEL * lanes(out))
     sums = _OF_SUM * 16 * channels * tiles * batch
     return products + sums < 9 * pairs * rows * columns * batch
 
