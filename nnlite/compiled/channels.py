@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from nnlite.compiled.functions import view
-from nnlite.compiled.products import copy_transposed
-from nnlite.compiled.routines import Images, Vector
+from nnlite.compiled.products import copy_transposed, dot_columns, matmul
+from nnlite.compiled.routines import Images, Matrix, Vector
 from nnlite.compiled.tiles import multiply, strided
 
 # From this number of windows on few of those in a line of pixels are not used, and products with
@@ -101,6 +101,11 @@ def convolve_kernels(
     count, depth, rows, taps = out.shape
     height, width = grads.shape[2:]
     places, group, kernel = height * width, count * depth // channels, rows * taps
+    if _are_few(batch * places, count, group):
+        kernels_of_few(
+            images, grads, out, top, left, row_stride, column_stride, row_step, column_step
+        )
+        return
     samples, lines = max(1, min(batch, _DEPTH // places)), _lines(height, width, _DEPTH)
     high = (lines - 1) * row_stride + (rows - 1) * row_step + 1
     wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
@@ -155,6 +160,11 @@ def convolve_images(
     count, depth, rows, taps = kernels.shape
     lines, columns = grads.shape[2:]
     places, group, kernel = lines * columns, count * depth // channels, rows * taps
+    if _are_few(batch * places, count, group):
+        images_of_few(
+            grads, kernels, out, top, left, row_stride, column_stride, row_step, column_step
+        )
+        return
     samples, step = max(1, min(batch, _WINDOWS // places)), min(depth, _BLOCK)
     high = _extent(height, lines, rows, row_stride, top, row_step)
     wide = _extent(width, columns, taps, column_stride, left, column_step)
@@ -199,6 +209,77 @@ def convolve_images(
                         copy_transposed(source, out[start + b, channel : channel + some, i])
 
 
+def kernels_of_few(
+    images: Images, grads: Images, out: Images,
+    top: int, left: int, row_stride: int, column_stride: int, row_step: int, column_step: int,
+) -> None:  # fmt: skip
+    """Write the gradient of the kernels, given few windows.
+
+    They are copied in the order of the kernels, so that the gradient is in its order too.
+    """
+    batch, depth = images.shape[:2]
+    count, rows, taps = out.shape[0], out.shape[2], out.shape[3]
+    height, width = grads.shape[2:]
+    places, kernel = height * width, rows * taps
+    high = _extent(images.shape[2], height, rows, row_stride, top, row_step)
+    wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
+    pixel = _distance(depth)
+    pixels = np.zeros((1, high, wide, pixel), out.dtype)
+    line = view(pixels, pixels.size)
+    windows = np.empty((batch * places, depth * kernel), out.dtype)
+    for b in range(batch):
+        place(images, b, 1, 0, depth, top, left, pixels)
+        for p in range(places):
+            window = view(windows[b * places + p], depth, kernel)
+            for u in range(rows):
+                row = (p // width * row_stride + u * row_step) * wide
+                first = (row + p % width * column_stride) * pixel
+                each = strided(line[first:], (taps, depth), (column_step * pixel, 1))
+                copy_transposed(each, window[:, u * taps : (u + 1) * taps])
+    flows = np.empty((count, batch * places), out.dtype)
+    join(grads, flows)
+    matmul(flows, windows, view(out, count, depth * kernel))
+
+
+def images_of_few(
+    grads: Images, kernels: Images, out: Images,
+    top: int, left: int, row_stride: int, column_stride: int, row_step: int, column_step: int,
+) -> None:  # fmt: skip
+    """Write the gradient of the images, given few windows: see `kernels_of_few`."""
+    batch, depth, height, width = out.shape
+    count, rows, taps = kernels.shape[0], kernels.shape[2], kernels.shape[3]
+    lines, columns = grads.shape[2:]
+    places, kernel = lines * columns, rows * taps
+    high = _extent(height, lines, rows, row_stride, top, row_step)
+    wide = _extent(width, columns, taps, column_stride, left, column_step)
+    pixels = np.empty((high, wide, depth), out.dtype)
+    windows = np.empty((batch * places, depth * kernel), out.dtype)
+    flows = np.empty((count, batch * places), out.dtype)
+    join(grads, flows)
+    dot_columns(flows, view(kernels, count, depth * kernel), windows)
+    for b in range(batch):
+        pixels[:] = 0
+        for p in range(places):
+            window = view(windows[b * places + p], depth, kernel)
+            for k in range(kernel):
+                i = p // columns * row_stride + k // taps * row_step
+                target = pixels[i, p % columns * column_stride + k % taps * column_step]
+                for c in range(depth):
+                    target[c] += window[c, k]
+        for i in range(height):
+            copy_transposed(pixels[top + i, left : left + width], out[b, :, i])
+
+
+def join(grads: Images, flows: Matrix) -> None:
+    """Write the gradients of all samples as one line for each channel."""
+    batch, count, places = len(grads), len(flows), flows.shape[1] // len(grads)
+    lines = view(grads, batch, count, places)
+    for o in range(count):
+        for b in range(batch):
+            for p in range(places):
+                flows[o, b * places + p] = lines[b, o, p]
+
+
 def place(
     images: Images, start: int, present: int, channel: int, depth: int,
     top: int, left: int, pixels: Images,
@@ -217,6 +298,11 @@ def place(
                 for j in range(width):
                     for c in range(depth):
                         target[j, c] = 0
+
+
+def _are_few(windows: int, count: int, group: int) -> bool:
+    """Whether copying the windows takes less time than bringing the kernels into another order."""
+    return count == group and 2 * windows < count
 
 
 def _lines(height: int, width: int, windows: int) -> int:

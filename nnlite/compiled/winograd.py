@@ -53,7 +53,7 @@ from nnlite.compiled.tiles import lanes
 _TILES = 144
 # The time for the factors of a kernel, in multiply-adds of vectors, and for a sum of a tile, in
 # multiply-adds.
-_OF_KERNEL, _OF_SUM = 56, 13
+_OF_KERNEL, _OF_SUM = 45, 13
 # Kernels whose factors are computed at a time, so that their taps stay in the cache.
 _KERNELS = 512
 

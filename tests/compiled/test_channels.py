@@ -67,6 +67,9 @@ few, some = st.integers(1, 3), st.integers(1, 9)
     numbers=st.tuples(*[st.sampled_from([1, 2, 5, 100])] * 4),
     seed=st.integers(0, 9),
 )
+@example(  # few windows
+    sizes=(2, 1, 2, 9, 3, 3, 3, 2, 2, 1), options=(1, 0, 2, 1, 1, 2), numbers=(100,) * 4, seed=0
+)
 @example(  # windows in the padding alone
     sizes=(2, 1, 2, 2, 3, 3, 1, 2, 11, 10), options=(4, 4, 1, 1, 1, 1), numbers=(100,) * 4, seed=0
 )
@@ -118,6 +121,8 @@ def call({arguments}):
         (((1, 100, 4, 5), (33, 100, 3, 3), (2, 3)), (1, 1, 2, 2, 1, 1)),  # blocks of channels
         (((2, 8, 27, 29), (20, 8, 5, 3), (27, 29)), (2, 1, 1, 1, 1, 1)),  # bands of rows
         (((3, 50, 9, 9), (10, 25, 3, 2), (9, 9)), (2, 1, 1, 1, 2, 2)),  # groups, and dilation
+        (((1, 20, 5, 7), (50, 20, 3, 2), (2, 4)), (1, 1, 2, 2, 2, 1)),  # few windows
+        (((3, 20, 2, 1), (25, 20, 1, 3), (2, 1)), (0, 1, 1, 1, 1, 1)),
         (((2, 48, 1, 40), (48, 48, 1, 5), (1, 40)), (0, 2, 1, 1, 1, 1)),
     ],
 )
