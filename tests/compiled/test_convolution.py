@@ -144,7 +144,7 @@ def test_convolutions_of_several_ways_as_machine_code():
     check_machine_code(model, in_channels=2)
 
 
-@pytest.mark.parametrize(("batch", "saves"), [(1, False), (9, True)])
+@pytest.mark.parametrize(("batch", "saves"), [(1, False), (20, True)])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_winograd_where_it_saves_time_as_machine_code(batch, saves, frozen):
     pytest.importorskip("numba")
