@@ -73,11 +73,12 @@ class FlatBlock:
 
     def _settle(self) -> None:
         """Add the steps that were counted to those of each parameter that has moved."""
-        if self._uncounted:
+        count = self._uncounted
+        if count:
             steps = [*self._steps]
             for place in self._moving:
-                steps[place] += self._uncounted
-            self._steps, self._uncounted = steps, 0
+                steps[place] += count
+            self._steps, self._uncounted = steps, self._uncounted - count
 
     def parts(self, flat: Array) -> list[Array]:
         """Return the part of a flat array that belongs to each parameter."""
@@ -154,10 +155,11 @@ class FlatBlock:
         attributes, gradients = self._changed
         if attributes is not changes.attributes or gradients is not changes.gradients:
             self._settle()
-            self._changed = changes.attributes, changes.gradients
+            changed = changes.attributes, changes.gradients
             self._moving = [
                 place for place, parameter in enumerate(self.parameters) if parameter.is_moving
             ]
+            self._changed = changed  # not before, as Ctrl-C may arrive meanwhile
         return self._moving
 
     def _flush_subnormals(self) -> None:
