@@ -22,9 +22,11 @@ _WAITING, _ADDING, _LEAD = 10_000_000, 75, 4_000_000
 # size of the parameters: adding the gradients of smaller chunks would take much of their time.
 _CACHED, _TIMES = 1 << 23, 8
 # Parts have an even number of samples, for tiles of rows; or, where the samples are the columns of
-# products, a multiple of the elements of a vector. A thread takes as long for a part of a vector as
-# for all of it.
+# products, a multiple of the elements of a vector.
 _ROWS, _FILLING = 2, 16
+# Bytes of a vector register, the largest that there is. A thread takes as long for a part of it as
+# for all.
+_REGISTER = 64
 # The allocation of an array with an axis of the batch size, and of one whose last axis it is.
 _ARRAY = re.compile(rf"np\.(?:empty|zeros)\((.*\b{BATCH!s}\b.*), real\)")
 _COLUMNS = re.compile(rf"np\.(?:empty|zeros)\(\(.*, {BATCH!s}\), real\)")
@@ -70,6 +72,8 @@ class Division(NamedTuple):
         Parts begin at multiples of this many samples, if there are enough of them.
     chunk_size : float
         The largest number of samples that a thread computes at a time.
+    vector : int
+        The number of samples that take as long as one.
     """
 
     work: int
@@ -77,14 +81,15 @@ class Division(NamedTuple):
     lead: float
     multiple: int
     chunk_size: float
+    vector: int = 1
 
     @property
     def undivided(self) -> float:
         """The largest batch size that is not divided."""
         saving = 2 * self.cost / max(1, self.work)
         least = math.ceil(saving) - 1 if math.isfinite(saving) else saving
-        if self.multiple == _FILLING:
-            least = max(least, _FILLING)
+        if self.vector > 1:
+            least = max(least, self.vector)
         return min(least, self.chunk_size)
 
     def chunks(self, n: int) -> Chunks:
@@ -116,19 +121,21 @@ def division(code: Code, with_backward: bool, in_chunks: bool = True) -> Divisio
         size = round(size / _FILLING) * _FILLING
     trained = sum(parameter.size for parameter in code.trained.values())
     passes = 3 if with_backward else 1  # backward has twice the products of forward
+    has_columns = _COLUMNS.search(lines) is not None
     return Division(
         work=passes * code.multiply_adds,
         cost=_WAITING + (_ADDING * trained if with_backward else 0),
         lead=_LEAD,
-        multiple=_FILLING if _COLUMNS.search(lines) else _ROWS,
+        multiple=_FILLING if has_columns else _ROWS,
         chunk_size=max(1, size) if in_chunks else math.inf,
+        vector=max(1, _REGISTER // code.dtype.itemsize) if has_columns else 1,
     )
 
 
 @functools.lru_cache(maxsize=1024)
 def _chunks(division: Division, n: int, threads: int) -> Chunks:
-    work, cost, lead, multiple, size = division
-    limit = min(threads, math.ceil(n / _FILLING)) if multiple == _FILLING else threads
+    work, cost, lead, multiple, size, vector = division
+    limit = min(threads, math.ceil(n / vector))
     bounds = parts(n, limit, work * n, cost, lead, multiple)
     return tuple(in_chunks(start, stop, size) for start, stop in bounds)
 

@@ -31,7 +31,10 @@ def test_a_perceptron():
 
 def test_samples_are_columns_in_a_recurrent_layer():
     code = code_of(nn.LSTM(4, 5), np.zeros((2, 3, 4), np.float32))
-    assert split.division(code, with_backward=True).multiple == 16
+    division = split.division(code, with_backward=True)
+    assert division.multiple == division.vector == 16
+    code = code_of(nn.LSTM(4, 5).astype(np.float64), np.zeros((2, 3, 4)))
+    assert split.division(code, with_backward=True).vector == 8
 
 
 # Bytes that fit, for arrays of 25 floats a sample, and the parameters, each as a number of samples.
@@ -111,7 +114,7 @@ def test_the_largest_batch_that_is_not_divided(cost, chunk_size, undivided, monk
 @pytest.mark.parametrize(("n", "sizes"), [(16, [16]), (17, [8, 9]), (40, [13, 14, 13])])
 def test_a_vector_of_columns_is_one_part(n, sizes, monkeypatch):
     monkeypatch.setattr(split, "threads_of_products", lambda: 3)
-    division = split.Division(100, 1, 0, 16, math.inf)
+    division = split.Division(100, 1, 0, 16, math.inf, 16)
     chunks = division.chunks(n)
     assert [stop - start for ((start, stop),) in chunks] == sizes
     assert division.undivided == 16

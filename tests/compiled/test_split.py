@@ -27,7 +27,7 @@ def chunks(request, monkeypatch):
     if request.param == "samples":
         monkeypatch.setattr(split, "_CACHED", 1)
         monkeypatch.setattr(split, "_TIMES", 0)
-    monkeypatch.setattr(split, "_FILLING", 1)
+    monkeypatch.setattr(split, "_REGISTER", 1)
     monkeypatch.setattr(split, "_WAITING", 0)
     monkeypatch.setattr(split, "_ADDING", 0)
     monkeypatch.setattr(split, "_LEAD", 0)
