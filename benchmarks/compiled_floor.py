@@ -1,11 +1,11 @@
 """The floor of a compiled step: the necessary work of its machine code.
 
-The side "compiled floor" is one call of a native function. It makes as many multiply-adds as the
-matrix products of the step, with matrices that stay in the first-level cache, and passes over the
-parameters: a prediction reads them, and a training step also writes the gradients and moves the
-parameters with the optimizer's state. The computed numbers are meaningless. All threads share the
-multiply-adds of a large step. A real step can be faster than this floor if its convolutions need
-fewer products, by Winograd's algorithm.
+The side "compiled floor" is one call of a native function, in each thread if the step is large. It
+makes about as many multiply-adds as the matrix products of the step, with matrices that stay in the
+first-level cache, and passes over the parameters: a prediction reads them, and a training step also
+writes the gradients and moves the parameters with the optimizer's state. The computed numbers are
+meaningless. A real step can be faster than this floor if its convolutions need fewer products, by
+Winograd's algorithm.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from nnlite.compiled.products import matmul
 real = np.float32
 
 
-def multiply(left, right, out, count):
+def multiply(left, right, out, count, rest):
     for _ in range(count):
         matmul(left, right, out)
+    matmul(left[:rest], right, out[:rest])
 
 
-def step(left, right, out, count, {arrays}):
+def step(left, right, out, count, rest, {arrays}):
     for _ in range(count):
         matmul(left, right, out)
+    matmul(left[:rest], right, out[:rest])
     total = real(0)
     for i in range(len(value)):
         total += value[i]
@@ -81,14 +83,16 @@ class CompiledFloorRunner(Runner):
         functions: Any = functions_of(_source(passes.states), native=True)
         multiply_adds = sum(product.operations for product in case.products()) // 2
         threads = threads_of_products() if multiply_adds >= _SHARED else 1
-        count = round(multiply_adds / (math.prod(SIZES) * threads))
+        rows, *others = SIZES
+        # The last product has fewer rows.
+        count, rest = divmod(round(multiply_adds / (math.prod(others) * threads)), rows)
         names = 1 if passes.states is None else 2 + passes.states
         arrays = [np.zeros(passes.parameters, np.float32) for _ in range(names)]
-        for name, others in (("multiply", []), ("step", arrays)):
-            functions[name](*_operands(), 0, *others)  # which compiles it
-        self.calls = [partial(functions["step"], *_operands(), count, *arrays)]
+        for name, more in (("multiply", []), ("step", arrays)):
+            functions[name](*_operands(), 0, 0, *more)  # which compiles it
+        self.calls = [partial(functions["step"], *_operands(), count, rest, *arrays)]
         for _ in range(threads - 1):
-            self.calls.append(partial(functions["multiply"], *_operands(), count))
+            self.calls.append(partial(functions["multiply"], *_operands(), count, rest))
 
     def load(self, state: State) -> None:
         """Ignore the weights: only shapes matter."""
