@@ -2,11 +2,12 @@
 
 The padded image of a sample is (H, W, C) then. At a tap of the kernel, a window is a row of
 channels, and neighbouring windows are a fixed distance apart, whatever the stride: they are
-multiplied where they lie, and none is computed that is not used.
+multiplied where they lie, and none is computed that is not used. Gradients of few windows copy
+them.
 
-All functions take images (N, C, H, W), kernels (O, C / groups, U, V), results (N, O, H', W') and
-then padding, stride and dilation of rows and of columns, as those of `correlation` do. Each group
-of channels is a convolution of its own.
+A convolution and its gradients take images (N, C, H, W), kernels (O, C / groups, U, V), results (N,
+O, H', W') and then padding, stride and dilation of rows and of columns, as those of `correlation`
+do. Each group of channels is a convolution of its own.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from nnlite.compiled.products import copy_transposed, dot_columns, matmul
 from nnlite.compiled.routines import Images, Matrix, Vector
 from nnlite.compiled.tiles import multiply, strided
 
-# From this number of windows on few of those in a line of pixels are not used, and products with
-# fewer columns do not fill the vectors of a tile: `correlation` is faster then.
+# `correlation` is faster with at least `LONG_LINE` windows, of which few are not used, and where a
+# product would have fewer than `FULL_TILE` columns, which leaves vectors of a tile empty.
 LONG_LINE, FULL_TILE = 128, 32
 
 # Terms of a product at a time: what a tile multiplies stays in the first-level cache.

@@ -22,7 +22,7 @@ Conv = nn.Conv1d | nn.Conv2d
 _MOST_WEIGHTS = 2304
 # Windows that are computed in place for each window that is used.
 _MOST_WINDOWS = 4
-# Channels that fill the vectors of a tile. Winograd's algorithm saves more than its sums cost then.
+# Channels that fill the vectors of a tile. With fewer, Winograd's sums cost more than they save.
 _MANY_CHANNELS = 16
 # Columns of the gradient of a row of a kernel that do.
 _MANY_COLUMNS = 24
@@ -238,7 +238,7 @@ def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
 
 
 def _in_place(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
-    """Products with windows that are not copied: see `correlation` and `channels`."""
+    """Products of windows: see `correlation` and `channels`."""
     rows, columns = rows_and_columns(axes)
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
@@ -369,6 +369,7 @@ def transposed_convolution(
 def _transposed_in_place(
     layer: nn.ConvTranspose1d | nn.ConvTranspose2d, axes: Axes, code: Code, x: Value
 ) -> Any:
+    """Write the gradient of the images of a convolution as y, and the convolution of dy as dx."""
     rows, columns = rows_and_columns(axes)
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")

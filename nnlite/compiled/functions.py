@@ -2,7 +2,7 @@
 
 They are plain Python, and Numba compiles them into the loops that call them. In float32 they are
 polynomials without branches, so that a loop of them becomes vector instructions. Their errors are
-below 4 ulps, those of `tanh` below 6; in the tails of the normal distribution they grow with x². In
+at most 4 ulps, and 6 for `tanh` and the normal distribution, in whose tails they grow with x². In
 float64 they are those of the C library.
 """
 

@@ -141,8 +141,9 @@ def _kernel(layer: Any, x: Value) -> tuple[int, ...] | None:
     return tuple(size // count for size, count in zip(inputs, outputs, strict=True))
 
 
-def _of_one_place(y: Value, backward: Any, rank: int) -> Any:
-    """Return y, which has one value for each channel, as a plane of one place."""
+def _of_one_place(pooled: Any, rank: int) -> Any:
+    """Return the output, which has one value for each channel, with planes of one place."""
+    y, backward = pooled
     return y.with_shape((*y.shape, *[1] * rank)), backward
 
 
@@ -156,7 +157,7 @@ def adaptive_avg_pool(layer: Any, code: Code, x: Value) -> Any:
     """Y = the mean of a window; dx = Σ dy / a over the windows of a inputs."""
     kernel = _kernel(layer, x)
     if kernel == x.shape[2:]:
-        return _of_one_place(*global_avg_pool(layer, code, x), len(kernel))
+        return _of_one_place(global_avg_pool(layer, code, x), len(kernel))
     if kernel is not None:
         pool = nn.AvgPool1d(*kernel) if len(kernel) == 1 else nn.AvgPool2d(kernel)
         return avg_pool(pool, code, x)
@@ -195,7 +196,7 @@ def adaptive_max_pool(layer: Any, code: Code, x: Value) -> Any:
         raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
     kernel = _kernel(layer, x)
     if kernel == x.shape[2:]:
-        return _of_one_place(*global_max_pool(layer, code, x), len(kernel))
+        return _of_one_place(global_max_pool(layer, code, x), len(kernel))
     if kernel is not None:
         pool = nn.MaxPool1d(*kernel) if len(kernel) == 1 else nn.MaxPool2d(kernel)
         return max_pool(pool, code, x)
