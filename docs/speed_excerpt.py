@@ -38,10 +38,11 @@ def cells() -> list[list[str]]:
 def whole() -> str:
     """Return all rows in Markdown, with the processor and the versions below."""
     header, _, *rows = cells()
-    titles = {"ratio": "speed-up"}
+    titles = ["speed-up" if title == "ratio" else title for title in header]
+    titles[header.index("floor") + 1] = "floor / nnlite"
+    titles[header.index("compiled floor") + 1] = "floor / compiled"
     columns = [column for column, title in enumerate(header) if title != "goal"]
-    shown = [titles.get(header[column], header[column]) for column in columns]
-    shown[-1] = "floor / nnlite"
+    shown = [titles[column] for column in columns]
     table = [shown, ["---", *["---:"] * (len(shown) - 1)]]
     table += [
         [row[column] for column in columns] for row in rows if row[header.index("PyTorch")] != "–"
