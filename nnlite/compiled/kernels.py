@@ -132,19 +132,24 @@ def _windows(layer: Any, code: Code, x: Value) -> tuple[Shape, tuple[Size, ...],
     return outputs, image, "\n    ".join(loops)
 
 
-def _kernel(layer: Any, x: Value) -> tuple[int, ...] | None:
-    """Return the size of the windows, if all are equal and no two overlap; else None."""
-    inputs = numbers(x.shape[2:])
-    outputs = [len(windows) for windows in layer.windows(of_one_sample(x.shape))]
-    if any(size % count for size, count in zip(inputs, outputs, strict=True)):
+def _without_overlap(
+    layer: Any, code: Code, x: Value, of_plane: Any, pool: Any, kinds: tuple[Any, Any]
+) -> Any:
+    """Write pooling of equal windows that do not overlap, as the layers of a kernel do it.
+
+    `of_plane` writes that of a single window, and `pool` that of a layer, which is of one of the
+    `kinds`. Return None if the windows are others.
+    """
+    sizes = numbers(x.shape[2:])
+    counts = [len(windows) for windows in layer.windows(of_one_sample(x.shape))]
+    if any(size % count for size, count in zip(sizes, counts, strict=True)):
         return None
-    return tuple(size // count for size, count in zip(inputs, outputs, strict=True))
-
-
-def _of_one_place(pooled: Any, rank: int) -> Any:
-    """Return the output, which has one value for each channel, with planes of one place."""
-    y, backward = pooled
-    return y.with_shape((*y.shape, *[1] * rank)), backward
+    if set(counts) == {1}:
+        y, backward = of_plane(layer, code, x)
+        return y.with_shape((*y.shape, *counts)), backward
+    kernel = tuple(size // count for size, count in zip(sizes, counts, strict=True))
+    kind = kinds[len(kernel) - 1]
+    return pool(kind(kernel), code, x)
 
 
 def _unchanged(array: Array, n: int) -> Array:
@@ -155,12 +160,10 @@ def _unchanged(array: Array, n: int) -> Array:
 @form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
 def adaptive_avg_pool(layer: Any, code: Code, x: Value) -> Any:
     """Y = the mean of a window; dx = Σ dy / a over the windows of a inputs."""
-    kernel = _kernel(layer, x)
-    if kernel == x.shape[2:]:
-        return _of_one_place(global_avg_pool(layer, code, x), len(kernel))
-    if kernel is not None:
-        pool = nn.AvgPool1d(*kernel) if len(kernel) == 1 else nn.AvgPool2d(kernel)
-        return avg_pool(pool, code, x)
+    kinds = nn.AvgPool1d, nn.AvgPool2d
+    pooled = _without_overlap(layer, code, x, global_avg_pool, avg_pool, kinds)
+    if pooled is not None:
+        return pooled
     outputs, image, loops = _windows(layer, code, x)
     y = code.new(outputs)
     sizes: dict[str, Size] = {
@@ -194,12 +197,10 @@ def adaptive_max_pool(layer: Any, code: Code, x: Value) -> Any:
     """Y = the largest input of a window; dx = Σ dy over the windows whose first maximum x is."""
     if layer.return_indices:
         raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
-    kernel = _kernel(layer, x)
-    if kernel == x.shape[2:]:
-        return _of_one_place(global_max_pool(layer, code, x), len(kernel))
-    if kernel is not None:
-        pool = nn.MaxPool1d(*kernel) if len(kernel) == 1 else nn.MaxPool2d(kernel)
-        return max_pool(pool, code, x)
+    kinds = nn.MaxPool1d, nn.MaxPool2d
+    pooled = _without_overlap(layer, code, x, global_max_pool, max_pool, kinds)
+    if pooled is not None:
+        return pooled
     outputs, image, loops = _windows(layer, code, x)
     y = code.new(outputs)
     place = code.new(outputs, "place", "np.int32")
