@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.functions import view
+from nnlite.compiled.functions import extent, odd_lines, view
 from nnlite.compiled.products import copy_transposed, dot_columns, matmul
 from nnlite.compiled.routines import Images, Matrix, Vector
 from nnlite.compiled.tiles import multiply, strided
@@ -45,8 +45,8 @@ def convolve(
     samples = max(1, min(batch, _WINDOWS // places))
     lines = _lines(height, width, _WINDOWS)
     high = (lines - 1) * row_stride + (rows - 1) * row_step + 1
-    wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
-    pixel, result = _distance(depth), _distance(group)
+    wide = extent(images.shape[3], width, taps, column_stride, left, column_step)
+    pixel, result = odd_lines(depth), odd_lines(group)
     row = wide * pixel
     pixels = np.zeros((samples, high, wide, pixel), out.dtype)
     factors = np.empty((depth * kernel, result), out.dtype)
@@ -109,10 +109,10 @@ def convolve_kernels(
         return
     samples, lines = max(1, min(batch, _DEPTH // places)), _lines(height, width, _DEPTH)
     high = (lines - 1) * row_stride + (rows - 1) * row_step + 1
-    wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
+    wide = extent(images.shape[3], width, taps, column_stride, left, column_step)
     are_joined = column_step == 1 and depth < _MANY
     step = depth if are_joined else min(depth, _BLOCK)
-    pixel, joined = (depth, taps) if are_joined else (_distance(step), 1)
+    pixel, joined = (depth, taps) if are_joined else (odd_lines(step), 1)
     row, columns = wide * pixel, joined * pixel
     pixels = np.zeros((samples, high, wide, pixel), out.dtype)
     totals = np.empty((kernel // joined, group, columns), out.dtype)
@@ -167,9 +167,9 @@ def convolve_images(
         )
         return
     samples, step = max(1, min(batch, _WINDOWS // places)), min(depth, _BLOCK)
-    high = _extent(height, lines, rows, row_stride, top, row_step)
-    wide = _extent(width, columns, taps, column_stride, left, column_step)
-    pixel, flow = _distance(step), _distance(group)
+    high = extent(height, lines, rows, row_stride, top, row_step)
+    wide = extent(width, columns, taps, column_stride, left, column_step)
+    pixel, flow = odd_lines(step), odd_lines(group)
     row = wide * pixel
     pixels = np.empty((samples, high, wide, pixel), out.dtype)
     flows = np.empty((samples, places, flow), out.dtype)
@@ -222,9 +222,9 @@ def kernels_of_few(
     count, rows, taps = out.shape[0], out.shape[2], out.shape[3]
     height, width = grads.shape[2:]
     places, kernel = height * width, rows * taps
-    high = _extent(images.shape[2], height, rows, row_stride, top, row_step)
-    wide = _extent(images.shape[3], width, taps, column_stride, left, column_step)
-    pixel = _distance(depth)
+    high = extent(images.shape[2], height, rows, row_stride, top, row_step)
+    wide = extent(images.shape[3], width, taps, column_stride, left, column_step)
+    pixel = odd_lines(depth)
     pixels = np.zeros((1, high, wide, pixel), out.dtype)
     line = view(pixels, pixels.size)
     windows = np.empty((batch * places, depth * kernel), out.dtype)
@@ -251,8 +251,8 @@ def images_of_few(
     count, rows, taps = kernels.shape[0], kernels.shape[2], kernels.shape[3]
     lines, columns = grads.shape[2:]
     places, kernel = lines * columns, rows * taps
-    high = _extent(height, lines, rows, row_stride, top, row_step)
-    wide = _extent(width, columns, taps, column_stride, left, column_step)
+    high = extent(height, lines, rows, row_stride, top, row_step)
+    wide = extent(width, columns, taps, column_stride, left, column_step)
     pixels = np.empty((high, wide, depth), out.dtype)
     windows = np.empty((batch * places, depth * kernel), out.dtype)
     flows = np.empty((count, batch * places), out.dtype)
@@ -307,16 +307,6 @@ def _are_few(windows: int, count: int, group: int) -> bool:
 
 
 def _lines(height: int, width: int, windows: int) -> int:
-    """Return the number of rows of windows that are multiplied together: about so many windows."""
+    """Return how many rows of the result to compute at a time, for about this many windows."""
     bands = max(1, (height * width + windows // 2) // windows)
     return (height + bands - 1) // bands
-
-
-def _extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
-    """Return the number of positions along an axis, with padding."""
-    return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1)
-
-
-def _distance(channels: int) -> int:
-    """Return the distance of neighbours: an odd number of cache lines, which do not conflict."""
-    return ((channels + 15) // 16 | 1) * 16

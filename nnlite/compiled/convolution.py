@@ -12,6 +12,7 @@ from ..engine.axis import Axes, Axis
 from ..engine.gather import border
 from .channels import FULL_TILE, LONG_LINE
 from .forms import form
+from .functions import extent
 from .kernels import gathered
 from .source import Code, Size, Value, joined, nest, of_one_sample, product
 from .windows import geometry, letters_of, plus, rows_and_columns, slide, times
@@ -137,7 +138,7 @@ class _Windows(NamedTuple):
 
 def _extent(axis: Axis) -> int:
     """Return the number of positions along an axis, with padding."""
-    return max(axis.padding + axis.inputs, (axis.outputs - 1) * axis.stride + axis.span)
+    return extent(axis.inputs, axis.outputs, axis.taps, axis.stride, axis.padding, axis.dilation)
 
 
 def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:

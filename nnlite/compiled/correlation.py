@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.functions import view
+from nnlite.compiled.functions import extent, odd_lines, view
 from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
 from nnlite.compiled.tiles import multiply, multiply_rows, strided
 
@@ -29,7 +29,7 @@ def correlate(
     batch, channels, height, columns = images.shape
     count, depth, rows, taps = kernels.shape
     width = _width(columns, out.shape[3], taps, column_stride, left, column_step)
-    pixels = _length(_extent(height, out.shape[2], rows, row_stride, top, row_step) * width + left)
+    pixels = odd_lines(extent(height, out.shape[2], rows, row_stride, top, row_step) * width + left)
     windows = (out.shape[2] - 1) * row_stride * width + (out.shape[3] - 1) * column_stride + 1
     image = np.zeros((channels, pixels), images.dtype)
     group = count * depth // channels
@@ -56,8 +56,8 @@ def correlate_kernels(
     batch, channels, height, columns = images.shape
     count, depth, rows, taps = out.shape
     width = _width(columns, grads.shape[3], taps, column_stride, left, column_step)
-    pixels = _length(
-        _extent(height, grads.shape[2], rows, row_stride, top, row_step) * width + left
+    pixels = odd_lines(
+        extent(height, grads.shape[2], rows, row_stride, top, row_step) * width + left
     )
     windows = (grads.shape[2] - 1) * row_stride * width + (grads.shape[3] - 1) * column_stride + 1
     reach = (taps - 1) * column_step
@@ -108,11 +108,11 @@ def correlate_images(
     batch, channels, height, columns = out.shape
     count, depth, rows, taps = kernels.shape
     width = _width(columns, grads.shape[3], taps, column_stride, left, column_step)
-    pixels = _length(
-        _extent(height, grads.shape[2], rows, row_stride, top, row_step) * width + left
+    pixels = odd_lines(
+        extent(height, grads.shape[2], rows, row_stride, top, row_step) * width + left
     )
     reach = (rows - 1) * row_step * width + (taps - 1) * column_step
-    length = _length(reach + pixels)
+    length = odd_lines(reach + pixels)
     flows = np.zeros((count, length), out.dtype)
     flow_lines = view(flows, flows.size)
     group = count * depth // channels
@@ -164,19 +164,6 @@ def take(line: Vector, row: int, column: int, shift: Real, out: Matrix) -> None:
                 target[j] = part[j * column] + shift
 
 
-def _extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
-    """Return the number of positions along an axis, with padding."""
-    return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1)
-
-
 def _width(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
     """Return the width of a padded row; the zeros before the next row are also those behind it."""
     return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1 - padding)
-
-
-def _length(pixels: int) -> int:
-    """Return the length of a line with room for these pixels: an odd number of cache lines.
-
-    Lines of a power of two would take each other's place in the cache.
-    """
-    return ((pixels + 15) // 16 | 1) * 16

@@ -1,4 +1,4 @@
-"""Scalar functions that the source of a compiled model calls.
+"""Scalar functions that the source of a compiled model, and its routines, call.
 
 They are plain Python, and Numba compiles them into the loops that call them. In float32 they are
 polynomials without branches, so that a loop of them becomes vector instructions. Their errors are
@@ -37,6 +37,19 @@ def view(array: Any, *sizes: int) -> Any:
 def part(array: Any, start: int, *sizes: int) -> Any:
     """Return the elements of a flat array from the place `start` on, with these sizes."""
     return array[start : start + math.prod(sizes)].reshape(sizes)
+
+
+def extent(inputs: int, outputs: int, taps: int, stride: int, padding: int, dilation: int) -> int:
+    """Return the number of positions along an axis of windows, with padding."""
+    return max(padding + inputs, (outputs - 1) * stride + (taps - 1) * dilation + 1)
+
+
+def odd_lines(size: int) -> int:
+    """Return a length with room for `size` elements: an odd number of cache lines.
+
+    Lines of a power of two would take each other's place in the cache.
+    """
+    return ((size + 15) // 16 | 1) * 16
 
 
 _single = np.float32
@@ -255,5 +268,10 @@ def normal_pdf_double(x: Any) -> Any:
     return 0.3989422804014327 * math.exp(-0.5 * x * x)
 
 
+_OF_ROUTINES = ("extent", "odd_lines")
 _OF_FUNCTIONS = ("exp_parts", "times_power_of_two", "artanh_series")
-HELPERS = (*_OF_FUNCTIONS, *(name for names in NAMES.values() for name in names))
+HELPERS = (
+    *_OF_ROUTINES,
+    *_OF_FUNCTIONS,
+    *(name for names in NAMES.values() for name in names),
+)

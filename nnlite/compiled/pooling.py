@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from nnlite.compiled.correlation import spread
-from nnlite.compiled.functions import view
+from nnlite.compiled.functions import extent, view
 from nnlite.compiled.routines import Cube, Matrix, Numbers, Places, Vector
 
 # Small planes are taken together, up to this number of pixels.
@@ -31,8 +31,8 @@ def max_pool(
     """
     planes, height, width = images.shape
     count, columns = out.shape[1:]
-    tall = max(top + height, (count - 1) * row_stride + (rows - 1) * row_step + 1)
-    wide = max(left + width, (columns - 1) * column_stride + (taps - 1) * column_step + 1)
+    tall = extent(height, count, rows, row_stride, top, row_step)
+    wide = extent(width, columns, taps, column_stride, left, column_step)
     row = (wide + column_stride - 1) // column_stride  # windows that begin in it
     wide = row * column_stride
     is_padded = tall > height or wide > width
