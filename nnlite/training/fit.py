@@ -211,9 +211,10 @@ def fit(
             model, loss, optimizer, train, accumulate=accumulate, max_grad_norm=max_norm,
             schedule_every=pace.every, monitor=pace.monitor,
         )  # fmt: skip
-    supervisor = Supervisor(
-        training, pace, good, saver, resume, Progress(training, boolean(progress, "fit: progress"))
-    )
+    # The first step may take seconds then.
+    text = "" if compiled is None else "compiling"
+    bar = Progress(training, boolean(progress, "fit: progress"), text)
+    supervisor = Supervisor(training, pace, good, saver, resume, bar)
     validation = checked_validation(model, loss, validation, BATCH_SIZE, optimizer.processes)
 
     with supervisor.run():

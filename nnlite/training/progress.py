@@ -15,11 +15,15 @@ from .state import Training
 
 
 class Progress:
-    """Prints how far a run is, in the process of rank 0; nothing if it is not `shown`."""
+    """Prints how far a run is, in the process of rank 0; nothing if it is not `shown`.
 
-    def __init__(self, training: Training, shown: bool) -> None:
+    The first bar has the text `first`, until there are figures.
+    """
+
+    def __init__(self, training: Training, shown: bool, first: str = "") -> None:
         self._training = training
         self._shown = shown and training.processes.rank == 0
+        self._text = first
         self._bar: Any = None
         self._begun = 0.0
 
@@ -42,9 +46,10 @@ class Progress:
             unit=" batches",
             leave=False,
             dynamic_ncols=True,
+            postfix=self._text,
         ) as self._bar:
             yield
-        self._bar = None
+        self._bar, self._text = None, ""
 
     def advance(self, batches: int) -> None:
         """Move the bar."""

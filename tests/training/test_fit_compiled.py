@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -589,3 +590,18 @@ def test_a_layer_without_a_compiled_form_is_named() -> None:
             model, nn.CrossEntropy(), nn.SGD(model.parameters(), 0.1),
             nn.DataLoader(*blobs(), batch_size=16), compile=True, progress=False,
         )  # fmt: skip
+
+
+def test_the_bar_says_that_the_first_step_is_compiled(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    model = classifier()
+    nn.fit(
+        model, nn.CrossEntropy(), nn.SGD(model.parameters(), 0.1),
+        nn.DataLoader(*blobs(), batch_size=16), epochs=2, compile=True, progress=True,
+    )  # fmt: skip
+    first, *later = capsys.readouterr().err.split("epoch 2/2")
+    assert "0/4" in first
+    assert "compiling" in first
+    assert "compiling" not in "".join(later)
