@@ -38,13 +38,10 @@ def recurrent_cell(
         code(f"dot_rows({rows}, {weights[side]}, {y.view(batch, width)})")
 
     # For each side, the blocks of the sums and their gates: see `Cell`.
-    gates: dict[str, dict[int, int]] = {"ih": {}, "hh": {}}
-    for first, count, of_state, of_input in cell.gates:
-        for i in range(count):
-            if of_input is not None:
-                gates["ih"][first + i] = of_input + i
-            if of_state is not None:
-                gates["hh"][first + i] = of_state + i
+    gates = {
+        "ih": {block: gate for block, gate in enumerate(cell.of_input) if gate is not None},
+        "hh": {block: block for block in range(cell.of_state)},
+    }
 
     def total(block: int) -> str:
         terms = []

@@ -246,14 +246,22 @@ def _link(place: str, name: str, real: np.dtype[Any], cache: bool) -> Any:
     import llvmlite.binding
 
     function = _functions(place, cache)[name]
-    for called in map(vars(_module(place)).get, function.__code__.co_names):
-        if _is_routine(called):
-            _link(_place_of(called), called.__name__, real, cache)
+    for called in _routines_of(function, vars(_module(place))):
+        _link(_place_of(called), called.__name__, real, cache)
     dispatcher = _dispatcher(function, _argument_types(function, real), cache, is_routine=True)
     (compiled,) = dispatcher.overloads.values()
     address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     llvmlite.binding.add_symbol(_symbol(getattr(_module(place), name), real), address)
     return dispatcher
+
+
+def _routines_of(function: Function, module: dict[str, Any]) -> Iterator[Function]:
+    """Yield the routines that a function calls, itself or where it calls one of its module."""
+    for called in map(module.get, function.__code__.co_names):
+        if _is_routine(called):
+            yield called
+        elif inspect.isfunction(called) and called.__module__ == module["__name__"]:
+            yield from _routines_of(called, module)
 
 
 def _symbol(routine: Function, real: np.dtype[Any]) -> str:
@@ -280,7 +288,12 @@ def _argument_types(function: Function, real: np.dtype[Any]) -> tuple[Any, ...]:
     element = numba.from_dtype(real)
     by_name = {name: numba.types.Array(element, axes, "C") for name, axes in AXES.items()}
     by_name |= {"Rows": numba.types.Array(element, 2, "A")}
-    by_name |= {"int": numba.intp, "Real": element, "Places": numba.int32[:, ::1]}
+    by_name |= {
+        "bool": numba.boolean,
+        "int": numba.intp,
+        "Real": element,
+        "Places": numba.int32[:, ::1],
+    }
     by_name |= {"Doubles": numba.float64[::1], "Numbers": numba.int32[::1]}
     by_name["float"] = numba.float64
     annotations = inspect.get_annotations(function)

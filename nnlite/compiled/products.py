@@ -28,11 +28,20 @@ _FAR = 800_000
 
 def matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
     """Write a b."""
+    _matmul(a, b, out, False)
+
+
+def add_matmul(a: Matrix, b: Matrix, out: Matrix) -> None:
+    """Add a b to `out`."""
+    _matmul(a, b, out, True)
+
+
+def _matmul(a: Matrix, b: Matrix, out: Matrix, add: bool) -> None:
     (rows, terms), columns = a.shape, b.shape[1]
     if columns == 1:
-        multiply_rows(view(b, 1, terms), a, view(out, 1, rows), False)
+        multiply_rows(view(b, 1, terms), a, view(out, 1, rows), add)
     else:
-        product(view(a, a.size), terms, 1, view(b, b.size), columns, 1, terms, out)
+        product(view(a, a.size), terms, 1, view(b, b.size), columns, 1, terms, out, add)
 
 
 def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
@@ -42,7 +51,7 @@ def dot_rows(a: Matrix, b: Matrix, out: Matrix) -> None:
     # rows takes longer than a transposed copy of b.
     is_short = rows > 1 and 2 * terms <= lanes(out) * rows
     if columns > _NARROW and (is_short or (rows >= _SOME and b.size * b.itemsize > _FAR)):
-        product(view(a, a.size), terms, 1, view(b, b.size), 1, terms, terms, out)
+        product(view(a, a.size), terms, 1, view(b, b.size), 1, terms, terms, out, False)
     else:
         multiply_rows(a, b, out, False)
 
@@ -55,28 +64,25 @@ def dot_columns(a: Matrix, b: Matrix, out: Matrix) -> None:
             for j in range(columns):
                 out[i, j] = a[0, i] * b[0, j]
     else:
-        product(view(a, a.size), 1, rows, view(b, b.size), columns, 1, terms, out)
+        product(view(a, a.size), 1, rows, view(b, b.size), columns, 1, terms, out, False)
 
 
-def sum_of_dots(a: Cube, first: int, b: Cube, start: int, out: Matrix) -> None:
-    """Write Σ_t a[t] b[t]ᵀ over the t of `a`, for as many rows of both as `out` has.
-
-    They begin at `first` and at `start`.
-    """
+def sum_of_dots(a: Cube, b: Cube, out: Matrix) -> None:
+    """Write Σ_t a[t] b[t]ᵀ over the t of `a`, for as many rows of both as `out` has."""
     (rows, terms), columns = out.shape, a.shape[2]
     times, step = max(1, _DEPTH // max(1, columns)), max(1, min(columns, _DEPTH))
     panel = view(_aligned(times * step * (_PANEL + _REST), out), times, step, _PANEL + _REST)
     for t in range(0, len(a), times):
         for k in range(0, max(1, columns), step):  # without samples, the result is 0
             count, depth = min(times, len(a) - t), min(step, columns - k)
-            line = view(a[t:], a[t:].size)[first * columns + k :]
+            line = view(a[t:], a[t:].size)[k:]
             left = strided(line, (rows, count, depth), (columns, a.shape[1] * columns, 1))
             j = 0
             while j < terms:
                 width = _width(terms - j)
                 right = panel[:count, :depth, :width]
                 for i in range(count):
-                    source = b[t + i, start + j : start + j + width, k : k + depth]
+                    source = b[t + i, j : j + width, k : k + depth]
                     transpose(source, right[i])
                 multiply(left, right, out[:, j : j + width], t > 0 or k > 0)
                 j += width
@@ -101,8 +107,11 @@ def product(
     column_b: int,
     terms: int,
     out: Matrix,
+    add: bool,
 ) -> None:
-    """Write the product of two matrices; for many rows, one copied panel of b after another.
+    """Write the product of two matrices, or add it to `out`.
+
+    For many rows, one panel of b after another is copied.
 
     The rows of `a` are `row_a` elements apart and its columns `column_a`, one of which is 1; so it
     is with b.
@@ -111,7 +120,7 @@ def product(
     left = strided(a, (rows, terms), (row_a, column_a))
     right = strided(b, (terms, columns), (row_b, column_b))
     if column_b == 1 and rows < (_SOME if row_b * size % _CONFLICT == 0 else _MANY):
-        multiply(left, right, out, False)
+        multiply(left, right, out, add)
         return
     memory = _aligned(_DEPTH * (width + _BLOCK), out)
     panel = view(memory[: _DEPTH * width], _DEPTH, width)
@@ -135,7 +144,9 @@ def product(
                 if is_copied:
                     transpose(few.T, block[: len(few), :depth])
                     few = block[: len(few), :depth]
-                multiply(few, panel[:depth, :count], out[i : i + height, j : j + count], k > 0)
+                multiply(
+                    few, panel[:depth, :count], out[i : i + height, j : j + count], add or k > 0
+                )
             j += count
 
 

@@ -1,15 +1,15 @@
 """RNN, LSTM and GRU: products for each step, then the formulas of the cell for all its elements.
 
-With the state before a step, a one and the input below each other, and the weights of a gate and
-its biases in one matrix, the sums of a step are one product::
+With a one above the input, and the biases and the weights of the input in one matrix, the sums of a
+step are two products::
 
-    a_t = [W_hh  b  W_ih] [h_{t-1}; 1; x_t]
+    a_t = [b  W_ih] [1; x_t] + W_hh h_{t-1}
 
-A GRU has sums of the state alone, [W_hh b] [h_{t-1}; 1], and of the input alone, [b W_ih] [1; x_t],
-too.
+The sums of a GRU are in four blocks: the third is a sum of the state and its bias alone, and the
+last of the input and its bias. The matrix has zeros there, and W_hh ends before the last block.
 
 Backward there is one product a step, dh_{t-1} = W_hhᵀ da_t, and one sum over all steps for each
-such matrix, its gradient Σ_t da_t [h_{t-1}; 1; x_t]ᵀ.
+matrix, its gradient: Σ_t da_t [1; x_t]ᵀ and Σ_t da_t h_{t-1}ᵀ.
 
 The batch is the last axis of all arrays, as in `nnlite.engine.scan`: it fills the vectors of a
 product, and the formulas are one long loop for a small batch too.
@@ -29,27 +29,10 @@ from ..engine.arrays import Array
 from ..random import generator, own_generators
 from .forms import form
 from .layers import dropped
-from .source import Code, Name, Size, Value, fixed, joined, nest, number, product, used
+from .source import Code, Name, Value, fixed, joined, nest, number, product, used
 from .windows import plus
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
-
-
-class Gates(NamedTuple):
-    """Blocks of a_t that follow each other, and the weights that they are sums of.
-
-    Attributes
-    ----------
-    first, number : int
-        The first block, and the number of blocks.
-    of_state, of_input : int, optional
-        The gates of W_hh, and of W_ih, by the first one; None if they are no sums of them.
-    """
-
-    first: int
-    number: int
-    of_state: int | None
-    of_input: int | None
 
 
 class Cell(NamedTuple):
@@ -68,15 +51,18 @@ class Cell(NamedTuple):
         The gradients of the sums, ``d_`` in front of their names, of ``dh`` and ``dc``, those of
         the state after the step; with ``dh_before`` and ``dc_before``, what reaches the state
         before the step without the product.
-    gates : list of Gates
-        All blocks in their order. Those of the state follow each other, as do those of the input.
+    of_state : int
+        The number of blocks that are sums of the state: the first ones, one for each gate of W_hh.
+    of_input : tuple of int or None
+        The gate of W_ih that each block is a sum of; None if it is no sum of the input.
     """
 
     sums: tuple[str, ...]
     step: str
     kept: tuple[str, ...]
     step_back: str
-    gates: list[Gates]
+    of_state: int
+    of_input: tuple[int | None, ...]
 
 
 def _rnn(layer: nn.RNN | nn.RNNCell) -> Cell:
@@ -86,7 +72,8 @@ def _rnn(layer: nn.RNN | nn.RNNCell) -> Cell:
         step=f"h = {'tanh(a)' if is_tanh else 'real(0) if a < 0 else a'}",
         kept=("h",),
         step_back=f"d_a = {'dh * (real(1) - h * h)' if is_tanh else 'dh if h > 0 else real(0)'}",
-        gates=[Gates(0, 1, of_state=0, of_input=0)],
+        of_state=1,
+        of_input=(0,),
     )
 
 
@@ -108,20 +95,21 @@ def _lstm(layer: nn.LSTM | nn.LSTMCell) -> Cell:
             d_a_o = dh * tanh_c * o * (real(1) - o)
             dc_before = dc * f
         """,
-        gates=[Gates(0, 4, of_state=0, of_input=0)],
+        of_state=4,
+        of_input=(0, 1, 2, 3),
     )
 
 
 def _gru(layer: nn.GRU | nn.GRUCell) -> Cell:
     return Cell(
         # r scales v_n with its bias, so that u_n and v_n are sums of their own.
-        sums=("v_n", "a_r", "a_z", "u_n"),
+        sums=("a_r", "a_z", "v_n", "u_n"),
         step="""
             r, z = sigmoid(a_r), sigmoid(a_z)
             n = tanh(u_n + r * v_n)
             h = (real(1) - z) * n + z * h_before
         """,
-        kept=("v_n", "r", "z", "n"),
+        kept=("r", "z", "v_n", "n"),
         step_back="""
             d_u_n = dh * (real(1) - z) * (real(1) - n * n)
             d_v_n = d_u_n * r
@@ -129,11 +117,8 @@ def _gru(layer: nn.GRU | nn.GRUCell) -> Cell:
             d_a_z = dh * (h_before - n) * z * (real(1) - z)
             dh_before = dh * z
         """,
-        gates=[
-            Gates(0, 1, of_state=2, of_input=None),
-            Gates(1, 2, of_state=0, of_input=0),
-            Gates(3, 1, of_state=None, of_input=2),
-        ],
+        of_state=3,
+        of_input=(0, 1, None, 2),
     )
 
 
@@ -215,40 +200,6 @@ def _noise(layer: Recurrent, x: Value) -> Callable[[int], Array]:
     return draw
 
 
-class _Side(NamedTuple):
-    """One of the weights, with its bias and its factors.
-
-    Attributes
-    ----------
-    weight, bias : Value
-    pieces : list of tuple of int
-        The first block, the first gate, and the number of both, of blocks that follow each other.
-    first, end : int
-        The rows of the columns, [h; 1; x], that are its factors: the one is among them if there
-        are biases.
-    column, one : int
-        Among these, the first that multiplies the weight, and that of the bias.
-    """
-
-    weight: Value
-    bias: Value | None
-    pieces: list[tuple[int, int, int]]
-    first: int
-    end: int
-    column: int
-    one: int
-
-    @property
-    def first_block(self) -> int:
-        """The first block that is a sum of this weight."""
-        return self.pieces[0][0]
-
-    @property
-    def parameters(self) -> list[Value]:
-        """The weight, and the bias if there is one."""
-        return [self.weight, self.bias] if self.bias else [self.weight]
-
-
 class _Run:
     """One layer in one direction, from the sequences `x` to its part of `y`."""
 
@@ -279,29 +230,15 @@ class _Run:
         self.batch, self.length, self.size = batch, number(length), layer.hidden_size
         self.features = number(features)
         self.rows = len(self.cell.sums) * self.size
-        self.terms = self.size + layer.bias + self.features
-        gates, one = self.cell.gates, 1 if layer.bias else 0
-
-        def side(kind: str, of_gates: list[int | None], **places: int) -> _Side:
-            pieces = [
-                (g.first, gate, g.number)
-                for g, gate in zip(gates, of_gates, strict=True)
-                if gate is not None
-            ]
-            bias = parameter(f"bias_{kind}") if layer.bias else None
-            return _Side(parameter(f"weight_{kind}"), bias, pieces, **places)
-
-        self.of_state = side(
-            "hh", [g.of_state for g in gates], first=0, end=self.size + one, column=0, one=self.size
-        )
-        self.of_input = side(
-            "ih", [g.of_input for g in gates], first=self.size, end=self.terms, column=one, one=0
-        )
-        self.columns, self.sums = map(code.name, ("columns", "sums"))
-        # The arrays of the states after each step; the hidden state is a part of the columns.
-        self.states = {"h": self.columns}
-        if len(final) > 1:
-            self.states["c"] = code.name("cells")
+        self.rows_of_state = self.cell.of_state * self.size
+        self.has_bias, self.one = layer.bias, int(layer.bias)
+        self.weight_ih, self.weight_hh = parameter("weight_ih"), parameter("weight_hh")
+        if layer.bias:
+            self.bias_ih, self.bias_hh = parameter("bias_ih"), parameter("bias_hh")
+        self.inputs, self.sums = map(code.name, ("inputs", "sums"))
+        # The arrays of the states before the first step and after each.
+        names = ("hidden", "cells")[: len(final)]
+        self.states = dict(zip(("h", "c"), map(code.name, names), strict=False))
         # The step of the sequence, and the first feature of the output.
         self.time = f"{self.length - 1} - t" if direction else "t"
         self.feature = direction * self.size
@@ -311,25 +248,25 @@ class _Run:
 
     def forward(self) -> None:
         code, cell, size, batch = self.code, self.cell, self.size, self.batch
-        columns = self.columns
+        length, inputs, sums = self.length, self.inputs, self.sums
         if not self.is_alone:
             code.subtitle(self.title)
+        terms = self.one + self.features
         code(f"""
-            {columns} = np.empty(({self.length + 1}, {self.terms}, {batch}), real)
-            {self.sums} = np.empty(({self.length}, {self.rows}, {batch}), real)
+            {inputs} = np.empty(({length}, {terms}, {batch}), real)
+            {sums} = np.empty(({length}, {self.rows}, {batch}), real)
         """)
-        products = [self._product(gates) for gates in cell.gates]
+        for array in self.states.values():
+            code(f"{array} = np.empty(({length + 1}, {size}, {batch}), real)")
         self._read_mask()
-        code(f"inputs = {self.x.view(*self.x.shape)}")
-        place = self.of_input.first + self.of_input.column
-        rows = _slice(f"{columns}[t", place, self.terms, self.terms)
-        copy = f"copy_transposed(inputs[:, {self.time}], {rows})"
+        code(f"samples = {self.x.view(*self.x.shape)}")
+        rows = f"{inputs}[t, 1:]" if self.one else f"{inputs}[t]"
+        copy = f"copy_transposed(samples[:, {self.time}], {rows})"
         # The input counts only where the step is present.
-        clear = self._where_absent(f"{columns}[t, {plus('k', place)}, b] = 0", self.features)
-        one = nest({"b": batch}, f"{columns}[t, {size}, b] = 1") if self.of_state.bias else ""
-        code(nest({"t": self.length}, joined(copy, clear, one)))
-        if "c" in self.states:
-            code(f"{self.states['c']} = np.empty(({self.length + 1}, {size}, {batch}), real)")
+        clear = self._where_absent(f"{inputs}[t, {plus('k', self.one)}, b] = 0", self.features)
+        one = nest({"b": batch}, f"{inputs}[t, 0, b] = 1") if self.one else ""
+        code(nest({"t": length}, joined(copy, clear, one)))
+        self._write_matrix()
         for position, array in enumerate(self.states.values()):
             start = "0"
             if self.initial:
@@ -349,15 +286,25 @@ class _Run:
         output = ""
         if not self.only_last:
             output = joined(
-                f"copy_transposed({self._state('h', 't + 1')}, {self._of_output('out')})",
+                f"copy_transposed({self.states['h']}[t + 1], {self._of_output('out')})",
                 self._where_absent(f"out[b, {self.time}, {plus('k', self.feature)}] = 0", size),
             )
-        code(f"out = {self.y.view(*self.y.shape)}")
-        code(nest({"t": self.length}, joined(*products, step, output)))
-        for final, name in zip(self.final, self.states, strict=True):
-            code(f"copy_transposed({self._state(name, self.length)}, {final}[:, {self.index}])")
+        # The inputs of all steps of one sample are the rows of a matrix.
+        code(f"""
+            out = {self.y.view(*self.y.shape)}
+            if {batch} == 1:
+                lines = view({inputs}, {length}, {terms})
+                dot_rows(lines, matrix, view({sums}, {length}, {self.rows}))
+        """)
+        products = joined(
+            f"if {batch} > 1:\n    matmul(matrix, {inputs}[t], {sums}[t])",
+            f"add_matmul({self.weight_hh}, {self.states['h']}[t], {self._of_state(sums)})",
+        )
+        code(nest({"t": length}, joined(products, step, output)))
+        for final, array in zip(self.final, self.states.values(), strict=True):
+            code(f"copy_transposed({array}[{length}], {final}[:, {self.index}])")
         if self.only_last:
-            code(f"copy_transposed({self._state('h', self.length)}, {self._of_output('out')})")
+            code(f"copy_transposed({self.states['h']}[{length}], {self._of_output('out')})")
 
     def backward(self, dy: Value) -> None:
         code, size, batch = self.code, self.size, self.batch
@@ -381,10 +328,13 @@ class _Run:
             code(f"d_output = np.empty(({size}, {batch}), real)")
             step.append(f"copy_transposed({self._of_output('grads')}, d_output)")
         step.append(self._elements_back(arrays))
-        of_state = self._transposed("of_state", self.of_state)
+        code(f"""
+            of_state = np.empty(({size}, {self.rows_of_state}), real)
+            copy_transposed({self.weight_hh}, of_state)
+        """)
         if not any(state.needs_grad for state in self.initial):
             step.append("if t == 0:\n    break")
-        step.append(f"matmul({of_state}, {self._gradients_of(self.of_state)}, d_h)")
+        step.append(f"matmul(of_state, {self._of_state('d_sums')}, d_h)")
         if self.truncate:
             zeros = "\n".join(f"    {array}[:] = 0" for array in arrays)
             step.append(f"if t and ({self.length} - t) % {self.truncate} == 0:\n{zeros}")
@@ -404,10 +354,10 @@ class _Run:
 
     # ---- parts of arrays ----
 
-    def _state(self, name: str, t: int | str) -> str:
-        """Return a state after t steps, one row for each feature."""
-        rows = self.terms if name == "h" else self.size
-        return _slice(f"{self.states[name]}[{t}", 0, self.size, rows)
+    def _of_state(self, array: str) -> str:
+        """Return the blocks, in step t, that are sums of the state."""
+        rows = "" if self.rows_of_state == self.rows else f", :{self.rows_of_state}"
+        return f"{array}[t{rows}]"
 
     def _of_output(self, array: str) -> str:
         """Return the features of this direction, in step t or in the only one that there is."""
@@ -418,86 +368,76 @@ class _Run:
 
     # ---- products ----
 
-    def _sides(self, gates: Gates) -> list[tuple[_Side, int]]:
-        """Return the weights that some gates are sums of, each with its first gate."""
-        both = (self.of_state, gates.of_state), (self.of_input, gates.of_input)
-        return [(side, gate) for side, gate in both if gate is not None]
+    @property
+    def _pieces(self) -> list[tuple[int, int, int]]:
+        """Blocks that are sums of the input: the first row, that of W_ih, and their number."""
+        pieces: list[tuple[int, int, int]] = []
+        for block, gate in enumerate(self.cell.of_input):
+            if gate is None:
+                continue
+            row, of_weight = block * self.size, gate * self.size
+            if pieces and pieces[-1][0] + pieces[-1][2] == row:
+                row, of_weight, _ = pieces.pop()
+            pieces.append((row, of_weight, (block + 1) * self.size - row))
+        return pieces
 
-    def _product(self, gates: Gates) -> str:
-        """Write the matrix of some gates; return the statement of their sums in step t."""
-        code, size, sides = self.code, self.size, self._sides(gates)
-        first, end = sides[0][0].first, sides[-1][0].end
-        matrix, rows = code.name("matrix"), gates.number * size
-        code(f"{matrix} = np.zeros(({rows}, {end - first}), real)")
-        for side, gate in sides:
-            row, start = plus("i", gate * size), side.first - first
-            copy = f"{matrix}[i, {plus('j', start + side.column)}] = {side.weight}[{row}, j]"
-            add = f"{matrix}[i, {start + side.one}] += {side.bias}[{row}]" if side.bias else ""
-            code(nest({"i": rows}, joined(nest({"j": side.weight.shape[1]}, copy), add)))
-        column = _slice(f"{self.columns}[t", first, end, self.terms)
-        sums = _slice(f"{self.sums}[t", gates.first * size, gates.first * size + rows, self.rows)
-        return f"matmul({matrix}, {column}, {sums})"
+    def _write_matrix(self) -> None:
+        """Write the matrix of the biases and the weights of the input."""
+        code, one = self.code, self.one
+        code(f"matrix = np.zeros(({self.rows}, {one + self.features}), real)")
+        if self.has_bias:
+            code(nest({"i": self.rows_of_state}, f"matrix[i, 0] = {self.bias_hh}[i]"))
+        for first, row, count in self._pieces:
+            i, k = plus("i", first), plus("i", row)
+            bias = f"matrix[{i}, 0] += {self.bias_ih}[{k}]" if self.has_bias else ""
+            copy = f"matrix[{i}, {plus('j', one)}] = {self.weight_ih}[{k}, j]"
+            code(nest({"i": count}, joined(bias, nest({"j": self.features}, copy))))
 
     def _write_gradients(self) -> None:
-        """Write the gradients of the matrices, and those of weights and biases, their parts."""
-        code, size = self.code, self.size
-        # For each parameter, the statements that copy its gradient from those of the matrices.
-        copies: dict[str, list[str]] = {}
-        parameters = [each for side in (self.of_state, self.of_input) for each in side.parameters]
-        if not any(parameter.needs_grad for parameter in parameters):
+        """Write the gradients of the weights and biases."""
+        code, one = self.code, self.one
+        if self.weight_hh.needs_grad:
+            with code.gradient(self.weight_hh) as dw:
+                code(f"sum_of_dots(d_sums, {self.states['h']}, {dw})")
+        biases = [self.bias_ih, self.bias_hh] if self.has_bias else []
+        if not any(parameter.needs_grad for parameter in (self.weight_ih, *biases)):
             return
-        for gates in self.cell.gates:
-            sides = self._sides(gates)
-            first, end = sides[0][0].first, sides[-1][0].end
-            matrix, rows = code.name("d_matrix"), gates.number * size
-            code(f"""
-                {matrix} = np.empty(({rows}, {end - first}), real)
-                sum_of_dots(d_sums, {gates.first * size}, {self.columns}, {first}, {matrix})
-            """)
-            for side, gate in sides:
-                row, start = plus("i", gate * size), side.first - first
-                value = f"{matrix}[i, {plus('j', start + side.column)}]"
-                loops: dict[str, Size] = {"i": rows, "j": side.weight.shape[1]}
-                copy = nest(loops, f"{{grad}}[{row}, j] = {value}")
-                copies.setdefault(side.weight.name, []).append(copy)
-                if side.bias:
-                    copy = f"{{grad}}[{row}] = {matrix}[i, {start + side.one}]"
-                    copies.setdefault(side.bias.name, []).append(nest({"i": rows}, copy))
-        for parameter in parameters:
-            if parameter.needs_grad:
-                with code.gradient(parameter) as grad:
-                    code(joined(*copies[parameter.name]).format(grad=grad))
-
-    def _transposed(self, name: str, side: _Side) -> str:
-        """Write the transpose of a weight, with its gates in the order of the blocks."""
-        self.code(f"{name} = np.empty(({side.weight.shape[1]}, {side.weight.shape[0]}), real)")
-        size = self.size
-        for block, gate, count in side.pieces:
-            row, column = gate * size, (block - side.first_block) * size
-            gates, blocks = str(side.weight), name
-            if len(side.pieces) > 1:
-                gates += f"[{row}:{row + count * size}]"
-                blocks += f"[:, {column}:{column + count * size}]"
-            self.code(f"copy_transposed({gates}, {blocks})")
-        return name
-
-    def _gradients_of(self, side: _Side) -> str:
-        """Return the gradients, in step t, of the blocks that are sums of a weight."""
-        first = side.first_block * self.size
-        return _slice("d_sums[t", first, first + int(side.weight.shape[0]), self.rows)
+        code(f"""
+            d_matrix = np.empty(({self.rows}, {one + self.features}), real)
+            sum_of_dots(d_sums, {self.inputs}, d_matrix)
+        """)
+        if self.has_bias and self.bias_hh.needs_grad:
+            with code.gradient(self.bias_hh) as db:
+                code(nest({"i": self.rows_of_state}, f"{db}[i] = d_matrix[i, 0]"))
+        if self.has_bias and self.bias_ih.needs_grad:
+            with code.gradient(self.bias_ih) as db:
+                for first, row, count in self._pieces:
+                    copy = f"{db}[{plus('i', row)}] = d_matrix[{plus('i', first)}, 0]"
+                    code(nest({"i": count}, copy))
+        if self.weight_ih.needs_grad:
+            with code.gradient(self.weight_ih) as dw:
+                for first, row, count in self._pieces:
+                    value = f"d_matrix[{plus('i', first)}, {plus('j', one)}]"
+                    copy = f"{dw}[{plus('i', row)}, j] = {value}"
+                    code(nest({"i": count, "j": self.features}, copy))
 
     def _write_input_gradient(self) -> None:
         """Write dx, one step after the other."""
-        code, side = self.code, self.of_input
-        of_input = self._transposed("of_input", side)
+        code = self.code
+        code(f"of_input = np.zeros(({self.features}, {self.rows}), real)")
+        for first, row, count in self._pieces:
+            gates, blocks = str(self.weight_ih), "of_input"
+            if count < self.rows:
+                gates += f"[{row}:{row + count}]"
+                blocks += f"[:, {first}:{first + count}]"
+            code(f"copy_transposed({gates}, {blocks})")
         with code.gradient(self.x) as dx:
             code(f"""
                 d_input = np.empty(({self.features}, {self.batch}), real)
                 d_inputs = {dx.view(*self.x.shape)}
             """)
-            product = f"matmul({of_input}, {self._gradients_of(side)}, d_input)"
             copy = f"copy_transposed(d_input, d_inputs[:, {self.time}])"
-            code(nest({"t": self.length}, joined(product, copy)))
+            code(nest({"t": self.length}, joined("matmul(of_input, d_sums[t], d_input)", copy)))
 
     # ---- elements ----
 

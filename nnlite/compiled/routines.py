@@ -14,6 +14,7 @@ ROUTINES = {
     "dot_rows": "products",
     "dot_columns": "products",
     "matmul": "products",
+    "add_matmul": "products",
     "sum_of_dots": "products",
     "copy_transposed": "products",
     "add_to_rows": "sums",

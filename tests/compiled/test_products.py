@@ -11,6 +11,7 @@ import nnlite as nn
 from nnlite.compiled import products
 from nnlite.compiled.native import functions_of
 from nnlite.compiled.products import (
+    add_matmul,
     copy_transposed,
     dot_columns,
     dot_rows,
@@ -32,6 +33,8 @@ def test_products(rows, columns, dtype):
     out[:] = np.nan
     matmul(a, np.ascontiguousarray(b.T), out)
     close(out, np.einsum("ik,jk->ij", a, b))
+    add_matmul(a, np.ascontiguousarray(b.T), out)
+    close(out, 2 * np.einsum("ik,jk->ij", a, b))
     b, out = rng.normal(size=(rows, columns)).astype(dtype), np.full((7, columns), np.nan, dtype)
     dot_columns(a, b, out)
     close(out, np.einsum("ki,kj->ij", a, b))
@@ -71,7 +74,7 @@ real = np.float64
 def call(a, b, out):
     {name}(a, b, out)
 """, True)["call"]
-            for name in ("matmul", "dot_rows", "dot_columns")
+            for name in ("matmul", "add_matmul", "dot_rows", "dot_columns")
         })  # fmt: skip
     for name, left, right in (
         ("matmul", a, b),
@@ -81,6 +84,8 @@ def call(a, b, out):
         out[:] = np.nan
         getattr(called, name)(left, right, out)
         assert_allclose(out, np.einsum("ik,kj->ij", a, b), rtol=0, atol=1e-12)
+    called.add_matmul(a, b, out)
+    assert_allclose(out, 2 * np.einsum("ik,kj->ij", a, b), rtol=0, atol=1e-12)
 
 
 def test_matmul_without_terms():
@@ -93,16 +98,16 @@ def test_matmul_without_terms():
 @pytest.mark.parametrize("depth", [20, 50, 100, 512])
 @pytest.mark.parametrize("panel", [(1, 0), (2, 1), (384, 16)])
 @pytest.mark.parametrize("columns", [0, 1, 50])
-@pytest.mark.parametrize(("first", "start"), [(0, 0), (0, 1), (2, 0), (2, 1)])
-def test_sum_of_dots(depth, panel, columns, first, start, monkeypatch):
+@pytest.mark.parametrize("rows", [9, 7])
+def test_sum_of_dots(depth, panel, columns, rows, monkeypatch):
     monkeypatch.setattr(products, "_DEPTH", depth)
     monkeypatch.setattr(products, "_PANEL", panel[0])
     monkeypatch.setattr(products, "_REST", panel[1])
     rng = np.random.default_rng(columns)
     a, b = rng.normal(size=(3, 9, columns)), rng.normal(size=(4, 4, columns))
-    out = np.full((7, 3), np.nan)
-    sum_of_dots(a, first, b, start, out)
-    expected = np.einsum("tik,tjk->ij", a[:, first : first + 7], b[:3, start : start + 3])
+    out = np.full((rows, 3), np.nan)
+    sum_of_dots(a, b, out)
+    expected = np.einsum("tik,tjk->ij", a[:, :rows], b[:3, :3])
     assert_allclose(out, expected, rtol=0, atol=1e-12)
 
 
