@@ -92,7 +92,8 @@ def compile(
 
     Parameters, buffers, gradients and the state of the optimizer are those of the objects at all
     times, so that everything else may be done between two steps as if nothing was compiled.
-    Errors are those of the uncompiled model, and no parameter, gradient or buffer is changed then.
+    Errors are those of the uncompiled model, and no parameter, buffer or state of the optimizer is
+    changed then. The gradients after a step that fails are undefined.
 
     Examples
     --------

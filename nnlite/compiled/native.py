@@ -13,8 +13,10 @@ import gc
 import glob
 import hashlib
 import importlib.machinery
+import importlib.resources
 import importlib.util
 import inspect
+import itertools
 import os
 import signal
 import stat
@@ -41,8 +43,16 @@ _FAST = {"reassoc", "contract", "nsz"}
 # The modules whose functions a source may call.
 _PLACES = tuple(dict.fromkeys(ROUTINES.values()))
 
-# Seconds after which a temporary file is one that nobody writes any more.
-_STALE = 3600
+# The texts of the modules that machine code depends on; this one gives routines their symbols. They
+# are read at once: when they are needed, the files may be those of another version.
+_TEXTS = {
+    name: importlib.resources.files(__package__).joinpath(f"{name}.py").read_text("utf-8")
+    for name in ("native", "functions", "routines", "tiles", "lowering", *_PLACES)
+}
+
+# Names of the files in the cache folder begin with `_PREFIX`. Those of files that are still being
+# written also have `_TEMPORARY`; from the age of `_STALE` seconds on they count as abandoned.
+_PREFIX, _TEMPORARY, _STALE = "nnlite_", ".tmp", 3600
 
 # Parameters of glibc's mallopt: the freed memory that is kept, and the largest array within it.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -307,8 +317,7 @@ def _functions(place: str, cache: bool) -> dict[str, Function]:
     They are of a copy of its file, so that the machine code is cached beside it. Those with an
     underscore are compiled into their callers, and the others are called by their symbols.
     """
-    module = _module(place)
-    source = inspect.getsource(module)
+    module, source = _module(place), _TEXTS[place]
     path = _cached_file(source) if cache else None
     copy = _module_of(path) if path is not None else _plain(source, place)
     functions: dict[str, Function] = {
@@ -392,14 +401,10 @@ def _cached_file(source: str) -> str | None:
     """Return the path of the source in the cache folder, or None if it cannot be there."""
     folder = cache_folder()
     try:
-        # This module gives the symbols of routines, which are part of the machine code.
-        names = ["native", "functions", "tiles", "lowering", *_PLACES]
-        parts = list(map(_module, names))
-        text = "".join([source, *map(inspect.getsource, parts)])
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256("".join([source, *_TEXTS.values()]).encode()).hexdigest()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         _check_owner(folder)
-        path = os.path.join(folder, f"nnlite_{digest[:24]}.py")
+        path = os.path.join(folder, f"{_PREFIX}{digest[:24]}.py")
         # Anything may stand in a damaged file.
         with (
             contextlib.suppress(FileNotFoundError),
@@ -408,7 +413,7 @@ def _cached_file(source: str) -> str | None:
             if file.read() == source:
                 return path
         _sweep(folder)
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(_TEMPORARY, _PREFIX, folder)
         try:
             with open(handle, "w", encoding="utf-8") as file:
                 file.write(source)
@@ -427,7 +432,9 @@ def _cached_file(source: str) -> str | None:
 
 def _sweep(folder: str) -> None:
     """Delete the temporary files of processes that were killed, of Numba's own too."""
-    for path in glob.glob(os.path.join(glob.escape(folder), "**", "*.tmp*"), recursive=True):
+    folders = glob.escape(folder), os.path.join(glob.escape(folder), "__pycache__")
+    names = [os.path.join(each, f"{_PREFIX}*{_TEMPORARY}*") for each in folders]
+    for path in itertools.chain(*map(glob.iglob, names)):
         with contextlib.suppress(OSError):  # another process may sweep too
             if time.time() - os.path.getmtime(path) > _STALE:
                 os.unlink(path)

@@ -170,7 +170,7 @@ class CompiledUpdate:
         form_of(optimizer)
         self._optimizer = optimizer
         self._native = native
-        # By the options that are 0 in each run: the update, and its function by name.
+        # By dtype and the options that are 0 in each run: the update, and its function by name.
         self._written: dict[Any, tuple[Update, Native | Plain]] = {}
         self.source = ""
 
@@ -179,7 +179,7 @@ class CompiledUpdate:
         optimizer = self._optimizer
         runs = optimizer.runs()
         if runs:
-            key = tuple(tuple(_flags(run.group)) for run in runs)
+            key = tuple((run.value.dtype, *_flags(run.group)) for run in runs)
             if key not in self._written:
                 self._written[key] = self._write(runs)
             update, functions = self._written[key]

@@ -29,8 +29,8 @@ from .source import (
     Shape,
     Sums,
     Value,
-    carried,
     function,
+    handed_on,
     header,
     used,
 )
@@ -198,11 +198,12 @@ class Program:
             self._kinds = kinds
         if self._kinds != kinds:
             raise OutdatedError
-        self._gradients, self._arrays = gradients, watch
         self._bound = {
             function: tuple(arrays[name] for name in bound)
             for function, (_, bound) in self._arguments.items()
         }
+        # At the end, because another thread may look at it.
+        self._gradients, self._arrays = gradients, watch
 
     def places(self) -> list[tuple[Any, str]]:
         """Return owners and attributes of the arrays that must stay the same between two calls."""
@@ -330,7 +331,7 @@ class ModelProgram(Program):
         self._division = division(code, with_backward=False) if can_split else WHOLE
         self._undivided = self._division.undivided
         self._memory = self._results.copy()
-        variables = carried(code.forward, code.backward)
+        variables = handed_on(code.forward, code.backward)
         variables = [x for x in variables if x not in self._memory.lines]
         variables = self._memory.add_parts(variables, lines)
         known = [*given, *self._memory.names]
@@ -369,7 +370,7 @@ class ModelProgram(Program):
         if n > self._undivided:
             return self._predict_parts(values, n, memory)
         results = self.call("predict", n, [*values, *memory])
-        return _merged(memory, self._returned, results) if self._returned else memory
+        return _merged(memory, self._returned, results)
 
     def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
         """Return the outputs, which threads compute for parts of the batch."""
@@ -420,9 +421,7 @@ class ModelProgram(Program):
             memory = self._input_grads.make(n)
             values = [*values, *memory]
         results = self.call(name, n, values, (), (*bound[:first], *grads))
-        found: list[Any] = memory
-        if self._returned_grads:
-            found = _merged(memory, self._returned_grads, results)
+        found: list[Any] = _merged(memory, self._returned_grads, results)
         if not missing:
             take_grads(self._trained, grads, own)
             return found
@@ -451,9 +450,8 @@ def _merged(
     memory: list[Array], places: list[int], returned: Sequence[Array] | None
 ) -> list[Array]:
     """Return the results in their order: those in memory, and those returned for their places."""
-    if places:
-        for place, array in zip(places, returned or (), strict=False):
-            memory.insert(place, array)
+    for place, array in zip(places, returned or (), strict=False):
+        memory.insert(place, array)
     return memory
 
 
@@ -605,7 +603,7 @@ def _kind_of(array: Array) -> tuple[Any, ...]:
     """Return what machine code depends on in an array, beside its sizes."""
     flags = array.flags
     order = flags.c_contiguous, flags.f_contiguous
-    return array.dtype, array.ndim, order, flags.aligned, flags.writeable
+    return array.dtype, array.shape, order, flags.aligned, flags.writeable
 
 
 def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:

@@ -63,7 +63,7 @@ class _Pruner:
         if isinstance(statement, ast.If):
             inner = self._before_parts(statement, live)
             return live if inner is None else self._read(statement.test) | inner
-        if isinstance(statement, ast.Continue):
+        if isinstance(statement, (ast.Break, ast.Continue)):
             return self._read_in_loop
         return live | self._read(statement)
 
@@ -84,10 +84,12 @@ class _Pruner:
         mark = len(self.edits)
         inner = self.prune(statement.orelse, live) | self.prune(statement.body, live)
         gone = {id(each) for each, rest in self.edits[mark:] if not rest}
-        if any(id(each) not in gone for each in statement.body):
+        blocks = [block for block in (statement.body, statement.orelse) if block]
+        empty = [all(id(each) in gone for each in block) for block in blocks]
+        if not any(empty):
             return inner
         del self.edits[mark:]
-        if any(id(each) not in gone for each in statement.orelse):
+        if not all(empty):  # Python has no block without statements
             return live | self._read(statement)
         self.edits.append((statement, ""))
         return None

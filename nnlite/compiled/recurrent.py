@@ -177,7 +177,7 @@ def _final_states(
 
     def new(name: str) -> Callable[[int], Array]:
         def array(n: int) -> Array:
-            array = np.empty(fixed(shape, n), code.dtype)
+            array = np.zeros(fixed(shape, n), code.dtype)  # also after an error
             arrays[name] = array.swapaxes(0, 1)
             state = tuple(arrays.values()) if len(names) > 1 else arrays[name]
             vars(layer)["last_state"] = state  # not a change that calls have to look for

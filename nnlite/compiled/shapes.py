@@ -15,7 +15,7 @@ from .source import Code, Size, Value, counted_axis, fixed, nest, number, produc
 @form(nn.Squeeze)
 def squeeze(layer: nn.Squeeze, code: Code, x: Value) -> Value:
     """Every value is a flat array already."""
-    axis = layer.dim % len(x.shape)
+    axis = counted_axis(layer.dim, x.shape)
     return x.with_shape((*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
@@ -64,7 +64,7 @@ def slice_(layer: nn.Slice, code: Code, x: Value) -> Any:
     def backward(dy: Value) -> None:
         with code.gradient(x) as dx:
             code(f"{dx}[:] = 0")
-            _copy(code, axis, Value(dx.name, x.shape), dy, places, back=True)
+            _copy(code, axis, dx, dy, places, back=True)
 
     return y, backward
 
@@ -83,7 +83,7 @@ def split(layer: nn.Split, code: Code, x: Value) -> Any:
     def backward(*grads: Value) -> None:
         with code.gradient(x) as dx:
             for (_, places), dy in zip(parts, grads, strict=True):
-                _copy(code, axis, Value(dx.name, x.shape), dy, places, back=True)
+                _copy(code, axis, dx, dy, places, back=True)
 
     return tuple(y for y, _ in parts), backward
 
@@ -116,7 +116,7 @@ def _joined(code: Code, axis: int, inputs: Any) -> Any:
         for x, part in zip(inputs, places, strict=True):
             if x.needs_grad:
                 with code.gradient(x) as dx:
-                    _copy(code, axis, dy, Value(dx.name, x.shape), part)
+                    _copy(code, axis, dy, dx, part)
 
     return y, backward
 

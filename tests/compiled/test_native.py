@@ -127,6 +127,17 @@ def test_a_buffer_of_another_number_of_axes_is_no_array_of_the_same_machine_code
             call(x)
 
 
+def test_a_buffer_of_another_size_is_an_error():
+    """Machine code has the sizes in it, and would read behind the end."""
+    model = nn.BatchNorm1d(3).eval()
+    compiled, x = nn.compile(model), X[None]
+    compiled(x)
+    model.running_mean = np.zeros(2, np.float32)
+    for call in (model, compiled):
+        with pytest.raises(ValueError, match="could not be broadcast"):
+            call(x)
+
+
 @pytest.mark.parametrize("x", [X, np.arange(6), np.arange(12.0).reshape(3, 4)], ids=str)
 def test_a_view_is_the_same_memory_in_another_shape(x):
     source = """
@@ -311,17 +322,27 @@ def test_an_interruption_behind_the_renaming_of_a_source_is_raised_as_it_is(fold
 
 
 def test_what_killed_processes_have_left_is_deleted_after_an_hour(folder):
-    old = folder / "a.tmp", folder / "__pycache__" / "nnlite_0.nbi.tmp.0123456789abcdef"
+    old = folder / "nnlite_a.tmp", folder / "__pycache__" / "nnlite_0.nbi.tmp.0123456789abcdef"
     old[1].parent.mkdir(parents=True)
     folder.chmod(0o700)
-    new = folder / "b.tmp"
-    for path in (*old, new):
+    new = folder / "nnlite_b.tmp"
+    of_user = folder / "page.tmpl", folder / "notes" / "nnlite_a.tmp"
+    of_user[1].parent.mkdir()
+    for path in (*old, new, *of_user):
         path.write_text("half")
-    for path in old:
+    for path in (*old, *of_user):
         os.utime(path, (0, 0))
     call()
     assert not any(path.exists() for path in old)
-    assert new.exists()
+    assert all(path.exists() for path in (new, *of_user))
+
+
+def test_a_source_is_named_by_the_modules_that_were_imported(folder, monkeypatch):
+    """Their files may be those of another version by now."""
+    call()
+    monkeypatch.setattr(inspect, "getsource", lambda module: "another version")
+    call()
+    assert len(list(folder.glob("nnlite_*.py"))) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="of POSIX")

@@ -41,10 +41,14 @@ assert nn.compile  # its module registers the forms
         ("for i in r:\n    if i:\n        a = 1\n        continue\n    a = 2\n    x[i] = a",
          "for i in r:\n    if i:\n        continue\n    a = 2\n    x[i] = a"),
         ("for i in r:\n    x[i] = a\n    if i:\n        a = 1\n        continue\n    a = 2",) * 2,
+        ("for i in r:\n    a = 1\n    if i:\n        break\n    a = 2\nreturn a",) * 2,
+        ("for i in r:\n    a = 1\n    if i:\n        break\n    a = 2\n    x[i] = a",
+         "for i in r:\n    if i:\n        break\n    a = 2\n    x[i] = a"),
         # Conditions
         ("if c:\n    a = 1\nelse:\n    a = 2\nreturn c", "return c"),
         ("if c:\n    a = 1\nelse:\n    b = 2\nreturn b",) * 2,
         ("if c:\n    a = 1\nreturn a",) * 2,
+        ("if c:\n    b = 1\nelse:\n    a = 2\nreturn b",) * 2,
         # Comments
         ("# A\na = 1\n# B\nreturn b", "# A\n# B\nreturn b"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite.compiled.optimizers import CompiledUpdate
 
 OPTIMIZERS = {
     "SGD": lambda p: nn.SGD(p, lr=0.1),
@@ -205,6 +206,19 @@ def test_arrays_that_were_replaced_hold_from_the_next_step_on():
                 one[2].eps = 0.1
         assert compiled(inputs, targets) == pytest.approx(plain(inputs, targets))
     assert_same_state(model, twin)
+
+
+def test_an_update_is_of_the_dtype_of_the_parameters():
+    layer = nn.Linear(3, 2, rng=0)
+    update = CompiledUpdate(nn.SGD(layer.parameters(), lr=0.1), native=False)
+    for dtype in (np.float32, np.float64):
+        layer.astype(dtype)
+        for parameter in layer.parameters():
+            parameter.data[...] = 1 / 3
+            parameter.accumulate(np.full(parameter.shape, 1 / 3, dtype))
+        update()
+        assert_allclose(layer.bias.data, 0.9 / 3, rtol=4 * np.finfo(dtype).eps)
+        layer.zero_grad()
 
 
 def test_an_option_of_the_optimizer_out_of_range_is_an_error():
