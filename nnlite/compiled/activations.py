@@ -7,14 +7,13 @@ expression is dL/dx.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Size, Value, counted_axis, nest, number, product
+from .source import Code, Size, Value, counted_axis, elements, nest, number, product
 
 Formulas = Callable[[Any], tuple[str, str]]
 
@@ -130,23 +129,16 @@ def elementwise(layer: nn.Layer, code: Code, x: Value) -> Any:
     value, slope = FORMULAS[type(layer)](layer)
     y = code.new(x.shape)
 
-    def at(formula: str) -> str:
-        arrays = {"x": x, "y": y, "dy": dy}
-        return re.sub(r"\b(x|y|dy)\b", lambda match: f"{arrays[match[0]]}[i]", formula)
-
-    dy = Value("", x.shape)
     code(f"""
         for i in range({x.size}):
-            {y}[i] = {at(value)}
+            {y}[i] = {elements(value, x=x)}
     """)
 
-    def backward(grad: Value) -> None:
-        nonlocal dy
-        dy = grad
+    def backward(dy: Value) -> None:
         with code.gradient(x) as dx:
             code(f"""
                 for i in range({x.size}):
-                    {dx}[i] = {at(slope)}
+                    {dx}[i] = {elements(slope, x=x, y=y, dy=dy)}
             """)
 
     return y, backward

@@ -91,14 +91,9 @@ def _projections(layer: nn.MultiheadAttention, code: Code, inputs: list[Value]) 
             matrices.append(x.view(rows, x.shape[2]))
         if bias is not None and bias.needs_grad:
             with code.gradient(bias) as db:
-                code(f"{db}[:] = 0")
                 for index, flow_rows in enumerate(flows):
-                    code(f"""
-                        rows = {flow_rows}
-                        for i in range(len(rows)):
-                            for j in range({width}):
-                                {db}[{index * width} + j] += rows[i, j]
-                    """)
+                    part = f"{db}[{index * width}:{(index + 1) * width}]"
+                    code(f"column_sums({flow_rows}, {part})")
         if is_packed and weights[0].needs_grad:
             with code.gradient(weights[0]) as dw:
                 for index, (flow_rows, matrix) in enumerate(zip(flows, matrices, strict=True)):

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 # By the name in the source: the functions for float32 and for float64.
-NAMES = {
-    "exp": ("exp_single", "exp_double"),
-    "expm1": ("expm1_single", "expm1_double"),
-    "sigmoid": ("sigmoid_single", "sigmoid_double"),
-    "tanh": ("tanh_single", "tanh_double"),
-    "key": ("key_single", "key_double"),
-    "of_key": ("of_key_single", "of_key_double"),
-    "log": ("log_single", "log_double"),
-    "log1p_exp": ("log1p_exp_single", "log1p_exp_double"),
-    "tanh_log1p_exp": ("tanh_log1p_exp_single", "tanh_log1p_exp_double"),
-    "normal_cdf": ("normal_cdf_single", "normal_cdf_double"),
-    "normal_pdf": ("normal_pdf_single", "normal_pdf_double"),
-}
+NAMES = (
+    "exp",
+    "expm1",
+    "sigmoid",
+    "tanh",
+    "key",
+    "of_key",
+    "log",
+    "log1p_exp",
+    "tanh_log1p_exp",
+    "normal_cdf",
+    "normal_pdf",
+)
 
 
 def view(array: Any, *sizes: int) -> Any:
@@ -268,10 +268,8 @@ def normal_pdf_double(x: Any) -> Any:
     return 0.3989422804014327 * math.exp(-0.5 * x * x)
 
 
-_OF_ROUTINES = ("extent", "odd_lines")
-_OF_FUNCTIONS = ("exp_parts", "times_power_of_two", "artanh_series")
 HELPERS = (
-    *_OF_ROUTINES,
-    *_OF_FUNCTIONS,
-    *(name for names in NAMES.values() for name in names),
+    *("extent", "odd_lines"),
+    *("exp_parts", "times_power_of_two", "artanh_series"),
+    *(f"{name}_{kind}" for name in NAMES for kind in ("single", "double")),
 )

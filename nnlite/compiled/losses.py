@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,16 +12,17 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
-from .source import Code, Name, Shape, Size, Value, joined, nest, number, product
+from .source import Code, Name, Shape, Size, Value, elements, joined, nest, number, product
+
+
+def _require(code: Code, condition: str, size: str, fault: str) -> None:
+    """Write the check that a condition holds for each i below `size`."""
+    code(f"valid = True\n{nest({'i': size}, f'valid &= {condition}')}")
+    code.fail_if("not valid", fault)
 
 
 def _finite(code: Code, x: Value) -> None:
-    code(f"""
-        finite = True
-        for i in range({x.size}):
-            finite &= abs({x}[i]) <= real({float(np.finfo(code.dtype).max)!r})
-    """)
-    code.fail_if("not finite", "the predictions are not finite")
+    _require(code, f"abs({x}[i]) < real(math.inf)", x.size, "the predictions are not finite")
 
 
 def _sum_of_weights(loss: Any, code: Code, weight: Value) -> Name:
@@ -47,12 +48,7 @@ def _sum_of_weights(loss: Any, code: Code, weight: Value) -> Name:
 def _check_numbers(code: Code, target: Value) -> None:
     """Take a target as numbers, and write the check that they are finite."""
     code.kinds[target.name] = code.dtype
-    code(f"""
-        valid = True
-        for i in range({target.size}):
-            valid &= abs({target}[i]) < math.inf
-    """)
-    code.fail_if("not valid", "the targets are not finite")
+    _require(code, f"abs({target}[i]) < real(math.inf)", target.size, "the targets are not finite")
 
 
 # ---- one number against one ----
@@ -168,19 +164,15 @@ def elementwise(loss: Any, code: Code, prediction: Value, target: Value, *weight
     """Loss = Σ w ℓ(x, t), over Σ w for the mean; dx = w ℓ'(x, t), over the same."""
     formula, slope = FORMULAS[type(loss)](loss, code)
 
-    def at(formula: str) -> str:
-        arrays = {"x": prediction, "t": target}
-        return re.sub(r"\b[xt]\b", lambda match: f"{arrays[match[0]]}[i]", formula)
-
+    at = functools.partial(elements, x=prediction, t=target)
+    weights = [getattr(loss, name, None) for name in ("weight", "pos_weight")]
+    if len(prediction.shape) == 1 and any(each is not None and np.ndim(each) for each in weights):
+        number(prediction.shape[0])  # there is a weight for each sample
     _finite(code, prediction)
     _check_numbers(code, target)
     if type(loss) in DOMAINS:
-        code(f"""
-            valid = True
-            for i in range({target.size}):
-                valid &= {at(DOMAINS[type(loss)](loss))}
-        """)
-        code.fail_if("not valid", "targets or predictions are out of range")
+        domain = at(DOMAINS[type(loss)](loss))
+        _require(code, domain, target.size, "targets or predictions are out of range")
     if isinstance(loss, nn.KLDivergence):
         _check_divergence_targets(loss, code, target)
     factor, norm = _reduction(loss, code, prediction.shape, *weight)
@@ -387,12 +379,7 @@ def _layout(loss: Any, scores: Value) -> tuple[int, str, dict[str, Size], list[S
 
 def _check_scores(code: Code, scores: Value) -> None:
     """Write the check of scores; those of -inf mask their class."""
-    code(f"""
-        valid = True
-        for i in range({scores.size}):
-            valid &= {scores}[i] < math.inf
-    """)
-    code.fail_if("not valid", "the predictions are not finite")
+    _require(code, f"{scores}[i] < real(math.inf)", scores.size, "the predictions are not finite")
 
 
 def _softmax(classes: Size, at: Callable[[str], str]) -> str:
@@ -534,14 +521,9 @@ def multi_margin(
 
 
 def _check_labels(code: Code, labels: Value, classes: int, ignored: int | None) -> None:
-    is_ignored = "" if ignored is None else f" or t == {ignored}"
-    code(f"""
-        valid = True
-        for i in range({labels.size}):
-            t = {labels}[i]
-            valid &= (0 <= t < {classes}){is_ignored}
-    """)
-    code.fail_if("not valid", f"labels must be in [0, {classes})")
+    is_ignored = "" if ignored is None else f" or {labels}[i] == {ignored}"
+    condition = f"(0 <= {labels}[i] < {classes}){is_ignored}"
+    _require(code, condition, labels.size, f"labels must be in [0, {classes})")
 
 
 def _check_distributions(
@@ -574,12 +556,7 @@ def gaussian_nll(
     _finite(code, mean)
     _finite(code, var)
     _check_numbers(code, target)
-    code(f"""
-        valid = True
-        for i in range({var.size}):
-            valid &= {var}[i] >= 0
-    """)
-    code.fail_if("not valid", "variances are negative")
+    _require(code, f"{var}[i] >= 0", var.size, "variances are negative")
     factor, norm = _reduction(loss, code, mean.shape, *weight)
     place = "i" if var.shape == mean.shape else f"i // {mean.shape[-1]}"
     d, v = f"({mean}[i] - {target}[i])", f"max({var}[{place}], real({loss.eps!r}))"
@@ -624,12 +601,7 @@ def cosine_embedding(
     _finite(code, x)
     _finite(code, y)
     _check_numbers(code, target)
-    code(f"""
-        valid = True
-        for i in range({target.size}):
-            valid &= abs({target}[i]) == real(1)
-    """)
-    code.fail_if("not valid", "targets must be -1 or 1")
+    _require(code, f"abs({target}[i]) == real(1)", target.size, "targets must be -1 or 1")
     factor, norm = _reduction(loss, code, target.shape, *weight)
     rows, size = target.size, x.shape[-1]
     cosine, x_norm, y_norm = (
@@ -740,13 +712,13 @@ def triplet_margin(
         of_far = slope("a", "n", f"{far}[i]")
         if loss.swap:
             of_far = f"{slope('q', 'n', f'{far}[i]')} if {swapped}[i] else {of_far}"
-        terms = {
-            anchor: "of_near - (real(0) if swaps else of_far)",
-            positive: "(real(0) - of_far if swaps else real(0)) - of_near",
-            negative: "of_far",
-        }
+        terms = (
+            (anchor, "of_near - (real(0) if swaps else of_far)"),
+            (positive, "(real(0) - of_far if swaps else real(0)) - of_near"),
+            (negative, "of_far"),
+        )
         code(f"a, q, n = {', '.join(views)}")
-        for each, term in terms.items():
+        for each, term in terms:
             if not each.needs_grad:
                 continue
             with code.gradient(each) as part:

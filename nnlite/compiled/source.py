@@ -85,6 +85,13 @@ def nest(sizes: dict[str, Size], body: str) -> str:
     return text
 
 
+def elements(formula: str, **arrays: Value) -> str:
+    """Return a formula with element i of each array in place of its name."""
+    return re.sub(
+        r"\b\w+\b", lambda word: f"{arrays[word[0]]}[i]" if word[0] in arrays else word[0], formula
+    )
+
+
 def joined(*parts: str) -> str:
     """Return the statements of all parts, one after the other."""
     return "\n".join(textwrap.dedent(part).strip("\n") for part in parts if part)
@@ -489,6 +496,10 @@ class Code:
         """
         text = textwrap.dedent(text).strip("\n")
         try:
+            nodes = ast.walk(ast.parse(text))
+            starts = [node.lineno for node in nodes if isinstance(node, ast.stmt)]
+            if len({*starts}) < len(starts):
+                raise SyntaxError("expected one statement in each line")
             stored, loaded = names_of(text)
         except SyntaxError as error:
             raise SyntaxError(f"compile: the form of {self.label}: {error}:\n{text}") from None
@@ -576,12 +587,8 @@ def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
 def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     """Return the first lines of a source file: imports of what `body` uses, and ``real``."""
     used = set(names_of(body)[1])
-    single = dtype == np.float32
-    imports = [
-        f"{of_single if single else of_double} as {name}"
-        for name, (of_single, of_double) in functions.NAMES.items()
-        if name in used
-    ]
+    kind = "single" if dtype == np.float32 else "double"
+    imports = [f"{name}_{kind} as {name}" for name in functions.NAMES if name in used]
     imports += [name for name in ("part", "view") if name in used]
     line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
     for module in dict.fromkeys(ROUTINES.values()):
@@ -599,14 +606,6 @@ def function(name: str, arguments: list[str], lines: list[str], doc: str) -> str
         signature = "\n" + textwrap.fill(signature, 96, initial_indent="    ",
                                          subsequent_indent="    ") + ",\n"  # fmt: skip
     return f'def {name}({signature}):\n    """{doc}"""\n{textwrap.indent(body, "    ")}\n'
-
-
-def carried(forward: list[str], backward: list[str]) -> list[str]:
-    """Return the variables of forward that backward reads, in the order of their assignment."""
-    stored, loaded = names_of("\n".join(backward))
-    read = set(loaded) - set(stored)
-    first = names_of("\n".join(forward))[0]
-    return [name for name in dict.fromkeys(first) if name in read]
 
 
 def used(names: Iterable[str], lines: list[str]) -> list[str]:

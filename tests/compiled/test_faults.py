@@ -176,3 +176,30 @@ def test_a_loss_that_overflows_changes_nothing():
     with np.errstate(over="ignore"), pytest.raises(ValueError, match=message):
         step(1e30 * X, POINTS)
     assert_array_equal(model.weight.data, before)
+
+
+@pytest.mark.parametrize("option", ["weight", "pos_weight"])
+def test_weights_of_samples_are_of_one_batch_size(option):
+    loss = nn.BinaryCrossEntropy(**{option: np.array([1, 2, 3, 4], np.float32)})
+    model = nn.Sequential(nn.Linear(3, 1, rng=0), nn.Flatten(0))
+    gradients = nn.compile(model, loss, native=False)
+    assert gradients(X, POINTS[:, 0]) == pytest.approx(loss(model(X), POINTS[:, 0]), rel=1e-6)
+    more, targets = np.tile(X, (2, 1)), np.tile(POINTS[:, 0], 2)
+    with pytest.raises(ValueError, match=rf"{option} of shape \(4,\) does not broadcast"):
+        gradients(more, targets)
+
+
+def test_samples_are_no_axis_to_leave_out():
+    compiled = nn.compile(nn.Sequential(nn.Squeeze(0), nn.ReLU()), native=False)
+    assert_array_equal(compiled(X[:1]), np.maximum(X[0], 0))
+    with pytest.raises(ValueError, match="expected an axis of size 1"):
+        compiled(X)
+
+
+def test_the_state_of_a_recurrent_layer_after_an_error_is_no_memory_that_nobody_wrote():
+    model = nn.Sequential(nn.Embedding(5, 4, rng=0), nn.RNN(4, 3, rng=1))
+    compiled, indices = nn.compile(model, native=False), np.ones((2, 6), int)
+    compiled(indices)
+    with pytest.raises(ValueError, match="out of range|must be"):
+        compiled(9 * indices)
+    assert_array_equal(model[1].last_state, np.zeros((1, 2, 3)))

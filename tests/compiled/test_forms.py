@@ -370,6 +370,21 @@ def test_the_number_of_outputs_is_that_of_the_loss():
         compiled(np.ones((6, 3)), np.ones((6, 3)))
 
 
+@pytest.mark.parametrize("order", [("a", "i", "b"), ("a", "b", "i"), ("b", "a", "i")])
+def test_an_output_may_be_two_inputs_of_a_loss(order):
+    nodes = {"a": (nn.Linear(3, 4, rng=0), "x"), "b": (nn.Linear(3, 4, rng=1), "z")}
+    model = nn.Graph({**nodes, "i": (nn.Identity(), "a")}, ("x", "z"), order).astype(np.float64)
+    loss, rng = nn.TripletMargin(margin=3), np.random.default_rng(0)
+    inputs = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    expected = loss(*model(*inputs))
+    model.backward(loss.backward(), input_grad=False)
+    grads = [parameter.grad.copy() for parameter in model.parameters()]
+    model.zero_grad()
+    assert nn.compile(model, loss, native=False)(inputs) == pytest.approx(expected)
+    for parameter, grad in zip(model.parameters(), grads, strict=True):
+        assert_allclose(parameter.grad, grad, rtol=1e-12, atol=1e-14)
+
+
 def test_a_negative_variance_is_named():
     model, loss, inputs, target = of_several("GaussianNLL")
     model = nn.Graph({"a": (nn.Linear(3, 3), "x"), "b": (nn.Negative(), "v")},
@@ -502,8 +517,13 @@ def test_a_backward_that_reads_a_variable_of_its_forward_is_an_error():
         (lambda code, x: (x, "back"), TypeError, r"of Careless\(\) must return its output"),
         (lambda code, x: code.new(x.shape), TypeError, r"Careless\(\) returns no function that"),
         (lambda code, x: code("a b"), SyntaxError, r"of Careless\(\): invalid syntax .*\na b$"),
+        (
+            lambda code, x: code("a = 1; b = 2"),
+            SyntaxError,
+            r"one statement in each line:\na = 1; b",
+        ),
     ],
-    ids=["nothing", "no function", "no backward", "no Python"],
+    ids=["nothing", "no function", "no backward", "no Python", "two statements"],
 )
 def test_a_form_with_a_fault_is_named(returned, error, message):
     @form(Careless)
