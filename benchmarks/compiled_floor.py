@@ -26,7 +26,7 @@ _SHARED = 20_000_000
 _SOURCE = """\
 import numpy as np
 
-from nnlite.compiled.products import matmul
+from nnlite.compiled.routines.products import matmul
 
 real = np.float32
 

@@ -117,7 +117,7 @@ def experiments() -> Iterator[Experiment]:
 _PRODUCTS = """
 import numpy as np
 
-from nnlite.compiled.products import dot_columns, dot_rows, matmul
+from nnlite.compiled.routines.products import dot_columns, dot_rows, matmul
 
 real = np.float32
 

@@ -18,24 +18,28 @@ from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
 from ..training.batches import as_batch, averages
-from . import (  # noqa: F401 - they register forms
+from . import losses  # noqa: F401 - it registers forms, and so do these
+from .forms import form, form_of
+from .gradients import LossProgram, write_passes
+from .layers import (  # noqa: F401
     activations,
     arithmetic,
     attention,
     cells,
     containers,
     convolution,
-    kernels,
-    layers,
-    losses,
+    dropout,
+    embedding,
+    linear,
     normalization,
+    padding,
+    pooling,
     recurrent,
-    shapes,
-    windows,
+    resampling,
+    shape,
+    softmax,
 )
-from .containers import check_forms, child_path
-from .forms import form, form_of
-from .gradients import LossProgram, write_passes
+from .layers.containers import check_forms, child_path
 from .optimizers import CompiledUpdate
 from .programs import Batch, ModelProgram, Program, Programs, flat
 from .source import Code, Made, Value, fixed, shapes_of
@@ -64,7 +68,8 @@ def compile(
         Of parameters of the model: any of nnlite but `Muon` and `LBFGS`. It may be a
         `DistributedOptimizer`.
     max_grad_norm : float, optional
-        Gradients that are longer are scaled to it: see `clip_grad_norm`. Of a step alone.
+        Largest norm of all gradients together; longer ones are scaled to it, as by
+        `clip_grad_norm`. Only with an optimizer.
     native : bool, default True
         Whether Numba compiles the source. False runs it as the Python that it is: slowly, but
         without Numba, and with a debugger if need be.
@@ -180,7 +185,7 @@ class CompiledModel(nn.Layer):
             self.drop_cache()
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    __call__ = forward  # the model has named the layer in an error
+    __call__ = forward  # an error of the model names the layer already
 
     def output_at_once(self, inputs: Sequence[Any]) -> Any:
         found = self._programs.again(len(inputs), inputs, True)
@@ -202,7 +207,7 @@ class CompiledModel(nn.Layer):
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         try:
             program, n, values = self.cached()
-        except RuntimeError as error:  # named as uncompiled
+        except RuntimeError as error:  # the message names the model
             message = str(error).replace(self.label, self.model.label, 1)
             raise RuntimeError(message) from None
         dtype, outputs = program.code.dtype, program.outputs
@@ -214,11 +219,11 @@ class CompiledModel(nn.Layer):
             )
         given, missing = [], []
         for place, (y, part) in enumerate(zip(outputs, grads)):  # noqa: B905 - quicker
-            shape = fixed(y.shape, n)
+            sizes = fixed(y.shape, n)
             if part is None and len(outputs) > 1:
                 missing.append(place)
-                part = np.zeros(shape)
-            given.append(flat(as_output_grad(self.model, part, shape, dtype), dtype))
+                part = np.zeros(sizes)
+            given.append(flat(as_output_grad(self.model, part, sizes, dtype), dtype))
         if len(missing) == len(outputs):
             if isinstance(self.model, nn.Graph):
                 raise ValueError(f"{self.model.label}: backward got no gradient for any output")

@@ -18,9 +18,9 @@ from ..training.supervisor import Supervisor
 from ..training.together import generators_of
 from . import programs
 from .compile import CompiledModel, Gradients, _check, as_batch_of
-from .containers import check_forms
 from .epochs import DividedEpochProgram, EpochProgram
 from .gradients import write_passes
+from .layers.containers import check_forms
 from .optimizers import CompiledUpdate
 from .source import FixedBatchError
 from .steps import StepProgram

@@ -17,7 +17,7 @@ import numba.np.arrayobj
 from llvmlite import ir
 from numba.core import cgutils as _cgutils
 
-from . import functions, tiles
+from .routines import functions, tiles
 
 _types: Any = numba.types
 _extending: Any = numba.extending

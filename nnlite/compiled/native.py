@@ -31,8 +31,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from . import functions
-from .routines import AXES, ROUTINES
+from .routines import functions
+from .routines.table import AXES, ROUTINES
 
 Function = Callable[..., Any]
 
@@ -45,9 +45,14 @@ _PLACES = tuple(dict.fromkeys(ROUTINES.values()))
 
 # The texts of the modules that machine code depends on; this one gives routines their symbols. They
 # are read at once: when they are needed, the files may be those of another version.
+_ROUTINES = f"{__package__}.routines"
 _TEXTS = {
-    name: importlib.resources.files(__package__).joinpath(f"{name}.py").read_text("utf-8")
-    for name in ("native", "functions", "routines", "tiles", "lowering", *_PLACES)
+    name: importlib.resources.files(package).joinpath(f"{name}.py").read_text("utf-8")
+    for package, names in (
+        (__package__, ("native", "lowering")),
+        (_ROUTINES, ("table", "functions", "tiles", *_PLACES)),
+    )
+    for name in names
 }
 
 # Names of the files in the cache folder begin with `_PREFIX`. Those of files that are still being
@@ -332,7 +337,7 @@ def _functions(place: str, cache: bool) -> dict[str, Function]:
 
 
 def _module(place: str) -> types.ModuleType:
-    return importlib.import_module(f".{place}", __package__)
+    return importlib.import_module(f".{place}", _ROUTINES)
 
 
 def _let_numba_call(routine: Function) -> None:

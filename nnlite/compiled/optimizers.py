@@ -29,11 +29,11 @@ class Rule(NamedTuple):
     ----------
     text : callable
         ``text(group)`` returns the statements for one element ``i`` of ``value``, ``grad`` and
-        the arrays of the state. They depend on which options are 0 alone.
+        the arrays of the state. They depend only on which options are 0.
     scalars : callable
         ``scalars(group, step)`` returns the numbers that the statements use, by name.
     settled : int or None
-        From this step on, the numbers depend on the options alone.
+        The first step from which the numbers no longer depend on the step; None if they always do.
     """
 
     text: Callable[[Options], str]
@@ -86,7 +86,7 @@ class Update:
         title = f"\n# {type(optimizer).__name__}"
         for index, run in enumerate(runs):
             arrays = [*optimizer.state_names, "value", "grad", "kept"]
-            text = "kept[i] = value[i]\n" * keeps + self._rule.text(run.group)
+            text = ("kept[i] = value[i]\n" if keeps else "") + self._rule.text(run.group)
             read = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
             numbers = [name for name in self._rule.scalars(run.group, run.step) if name in read]
             self._used.append(numbers)
@@ -258,7 +258,7 @@ def _decoupled(group: Options) -> str:
 
 @form(nn.SGD)
 def sgd() -> Rule:
-    """V ← momentum v + keep g, θ ← θ - lr v; in the first step v ← g."""
+    """θ ← θ - lr v with v ← momentum v + keep g; in the first step v ← g."""
 
     def text(group: Options) -> str:
         lines = [f"g = {_gradient(group)}"]
@@ -319,7 +319,7 @@ def _adam_scalars(group: Options, step: int) -> dict[str, float]:
 
 @form(nn.Adam)
 def adam() -> Rule:
-    """M and v are the decayed means of g and g²; θ ← θ - rate m / (√v correction + eps)."""
+    """θ ← θ - rate m / (√v correction + eps) with the decayed means m of g and v of g²."""
 
     def text(group: Options) -> str:
         return f"g = {_gradient(group)}\n{_adam(group)}"
@@ -339,7 +339,7 @@ def adamw() -> Rule:
 
 @form(nn.RMSprop)
 def rmsprop() -> Rule:
-    """V and a are the decayed means of g² and g; θ ← θ - lr g / (√(v - a²) + eps)."""
+    """θ ← θ - lr g / (√(v - a²) + eps) with the decayed means v of g² and a of g."""
 
     def text(group: Options) -> str:
         lines = [f"g = {_gradient(group)}", "square = alpha * square_avg[i] + rest * g * g"]
@@ -368,7 +368,7 @@ def rmsprop() -> Rule:
 
 @form(nn.Adagrad)
 def adagrad() -> Rule:
-    """S is the sum of all g²; θ ← θ - lr g / (√s + eps)."""
+    """θ ← θ - rate g / (√s + eps) with the sum s of all g²."""
 
     def text(group: Options) -> str:
         return f"""\

@@ -523,9 +523,9 @@ class Programs:
     def again(
         self, inputs: int, arrays: Sequence[Any], evaluates: bool | None
     ) -> tuple[Any, int, list[Any]] | None:
-        """Return what `prepare` returns, if the call is like the latest one; else None.
+        """Return what `prepare` returns if this call is like the latest one; otherwise None.
 
-        It is so for arrays of the same dtypes and shapes, while nothing has changed: a quick test.
+        It is like it with arrays of the same dtypes and shapes, and if nothing has changed since.
         The first arrays are the `inputs`, none given by keyword; for `evaluates` see
         `Program.is_current`.
         """
@@ -614,7 +614,7 @@ def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
     if dtypes:
         return dtypes.pop()
     floats = [array.dtype.itemsize for array in batch.arrays if array.dtype.kind == "f"]
-    return FLOATS[bool(floats) and min(floats) >= 8]
+    return FLOATS[1 if floats and min(floats) >= 8 else 0]
 
 
 def call_values(code: Code, batch: Batch, n: int) -> list[Value]:

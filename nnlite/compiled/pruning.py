@@ -1,7 +1,8 @@
-"""Leaving out statements of a source whose results nothing reads.
+"""Dead-code elimination: assignments that nothing reads are left out of a source.
 
-A form writes all that its layer may need. Which of it a function reads follows from the other
-layers, from the parameters that are trained, and from what the function returns.
+A backward liveness analysis finds them. A form writes all that its layer may need. Which of it a
+function reads follows from the other layers, from the parameters that are trained, and from what
+the function returns.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 
-# Functions that do no more than return a value.
+# Functions without side effects.
 _PURE = {
     "view",
     "part",

@@ -23,10 +23,11 @@ import numpy as np
 
 import nnlite as nn
 
+from ..engine.arrays import Array
 from ..parameter import Parameter
-from . import functions
 from .forms import backward_of, form_of, methods_of, place_in_model
-from .routines import ROUTINES
+from .routines import functions
+from .routines.table import ROUTINES
 
 Size = int | str  # a number, `BATCH`, or a product of both
 Shape = tuple[Size, ...]
@@ -42,8 +43,8 @@ import numpy as np
 real = np.{dtype}
 '''
 
-# Names of `Code` carry this mark in the text of a statement; a variable of the statement's own does
-# not, so that the two are told apart however they are called.
+# Names that `Code` gives carry this mark within a statement; variables of the statement itself do
+# not, so the two cannot clash.
 _MARK = "__"
 _WORD = re.compile(rf"(?<![\w.])({_MARK})?([A-Za-z]\w*)")
 _CODE_OR_TEXT = re.compile(r"[^'#]+|'[^'\n]*'|#[^\n]*|'")
@@ -285,6 +286,10 @@ class Code:
         if by_sample:
             self.divided.add(name)
         return name
+
+    def argument(self, stem: str, array: Array) -> Name:
+        """Return the name of an argument that is this array in each call."""
+        return self.each_call(stem, lambda n: array)
 
     def is_training(self, layer: nn.Layer) -> bool:
         """Return whether the layer is in training mode; the source holds for this mode alone."""
@@ -573,6 +578,12 @@ def counted_axis(dim: int, shape: Shape) -> int:
     return axis
 
 
+def lines_along(shape: Shape, dim: int) -> tuple[str, int, str]:
+    """Return the product of the sizes before the axis `dim`, its size, and that of those behind."""
+    axis = counted_axis(dim, shape)
+    return product(shape[:axis]), number(shape[axis]), product(shape[axis + 1 :])
+
+
 def _is_by_sample(inputs: Iterable[Value], outputs: Iterable[Value]) -> bool:
     """Whether the samples are the first axis of the outputs, if the inputs are of samples."""
     sizes = {size for x in inputs for size in x.shape}
@@ -590,12 +601,17 @@ def header(title: str, dtype: np.dtype[Any], body: str) -> str:
     kind = "single" if dtype == np.float32 else "double"
     imports = [f"{name}_{kind} as {name}" for name in functions.NAMES if name in used]
     imports += [name for name in ("part", "view") if name in used]
-    line = f"\nfrom nnlite.compiled.functions import {', '.join(imports)}" if imports else ""
-    for module in dict.fromkeys(ROUTINES.values()):
-        names = [name for name in ROUTINES if ROUTINES[name] == module and name in used]
-        line += f"\nfrom nnlite.compiled.{module} import {', '.join(names)}" if names else ""
-    line += "\n" if line else ""
-    return _HEADER.format(title=title, functions=line, dtype=dtype.name)
+    by_module = {"functions": imports}
+    for name, module in ROUTINES.items():
+        if name in used:
+            by_module.setdefault(module, []).append(name)
+    lines = [
+        f"\nfrom nnlite.compiled.routines.{module} import {', '.join(names)}"
+        for module, names in by_module.items()
+        if names
+    ]
+    functions_text = "".join([*lines, "\n"]) if lines else ""
+    return _HEADER.format(title=title, functions=functions_text, dtype=dtype.name)
 
 
 def function(name: str, arguments: list[str], lines: list[str], doc: str) -> str:

@@ -13,9 +13,9 @@ from ..engine.blas import threads_of_products
 from ..engine.threads import parts
 from .source import BATCH, Code, Value
 
-# In multiply-adds: the delay that waiting for another thread may be on a busy machine; the time to
-# add one element of its gradients to those of the others; and the lead of the calling thread, which
-# computes while the others wake and finish.
+# In multiply-adds: the delay of waiting for another thread on a busy machine; the time to add one
+# element of its gradients; and the head start of the calling thread, which computes while the
+# others wake.
 _WAITING, _ADDING, _LEAD = 10_000_000, 75, 4_000_000
 
 # Bytes of arrays that stay in the cache. The arrays of a chunk of a step may also take `_TIMES` the

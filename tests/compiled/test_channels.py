@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from nnlite.compiled import channels, correlation
 from nnlite.compiled.native import functions_of
+from nnlite.compiled.routines import channels, correlation
 
 
 def check(functions, shapes, options, dtype, seed):
@@ -103,7 +103,7 @@ def test_they_are_plain_sums(place, sizes, options, numbers, seed):
 def native(name, count, dtype):
     arguments = ", ".join(f"a{i}" for i in range(count))
     return functions_of(f"""
-from nnlite.compiled.channels import {name}
+from nnlite.compiled.routines.channels import {name}
 import numpy as np
 real = np.{dtype}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
-from nnlite.compiled import winograd
+from nnlite.compiled.routines import winograd
 
 SIZES = st.integers(6, 11)
 BATCHES = st.integers(1, 3)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from nnlite.compiled import functions
+from nnlite.compiled.routines import functions
 
 
 @pytest.mark.parametrize(

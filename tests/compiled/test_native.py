@@ -141,7 +141,7 @@ def test_a_buffer_of_another_size_is_an_error():
 @pytest.mark.parametrize("x", [X, np.arange(6), np.arange(12.0).reshape(3, 4)], ids=str)
 def test_a_view_is_the_same_memory_in_another_shape(x):
     source = """
-from nnlite.compiled.functions import view
+from nnlite.compiled.routines.functions import view
 
 
 def views(n, x):
@@ -159,7 +159,7 @@ def views(n, x):
 @pytest.mark.parametrize("x", [X, np.arange(6)], ids=str)
 def test_a_part_is_the_same_memory_from_a_place_on(x):
     source = """
-from nnlite.compiled.functions import part
+from nnlite.compiled.routines.functions import part
 
 
 def parts(n, x):

@@ -8,9 +8,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import nnlite as nn
-from nnlite.compiled import products
 from nnlite.compiled.native import functions_of
-from nnlite.compiled.products import (
+from nnlite.compiled.routines import products
+from nnlite.compiled.routines.products import (
     add_matmul,
     copy_transposed,
     dot_columns,
@@ -66,7 +66,7 @@ def test_panels(shape, is_native):
         pytest.importorskip("numba")
         called = types.SimpleNamespace(**{
             name: functions_of(f"""
-from nnlite.compiled.products import {name}
+from nnlite.compiled.routines.products import {name}
 import numpy as np
 real = np.float64
 
@@ -119,7 +119,7 @@ def test_copy_transposed(shape, is_native):
     if is_native:
         pytest.importorskip("numba")
         call = functions_of("""
-from nnlite.compiled.products import copy_transposed
+from nnlite.compiled.routines.products import copy_transposed
 import numpy as np
 real = np.float32
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nnlite.compiled import tiles
+from nnlite.compiled.routines import tiles
 
 
 @functools.cache

@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
-from nnlite.compiled.correlation import spread
-from nnlite.compiled.functions import extent, view
-from nnlite.compiled.routines import Cube, Matrix, Numbers, Places, Vector
+from nnlite.compiled.routines.correlation import spread
+from nnlite.compiled.routines.functions import extent, view
+from nnlite.compiled.routines.table import Cube, Matrix, Numbers, Places, Vector
 
 # Small planes are taken together, up to this number of pixels.
 _PIXELS = 2048

@@ -1,7 +1,7 @@
-"""Functions of arrays that the source of a compiled model calls.
+"""The routines, functions of arrays that the source of a model calls, and their argument types.
 
-They are plain Python. Numba compiles each of them once for all models, and the machine code of a
-model calls them by their address, so that it is compiled without them. Hence their arguments have
+Routines are plain Python. Numba compiles each of them once for all models, and the machine code of
+a model calls them by their address, so that it is compiled without them. Hence their arguments have
 one type each, which the annotations tell, and they return nothing.
 """
 
@@ -27,7 +27,7 @@ ROUTINES = {
     "convolve": "channels",
     "convolve_kernels": "channels",
     "convolve_images": "channels",
-    "max_pool": "pooling",
+    "max_pool": "maxima",
     "line_moments": "moments",
     "center_lines": "moments",
     "normalize_lines": "moments",

@@ -8,8 +8,8 @@ from typing import Any
 
 import nnlite as nn
 
-from .forms import form
-from .source import Code, FixedBatchError, Shape, Size, Value, nest, product
+from ..forms import form
+from ..source import Code, FixedBatchError, Shape, Size, Value, nest, product
 
 # For a number of operands, called a0, a1, …: the output, and dL/da of each of them.
 Formulas = Callable[[int], tuple[str, list[str]]]

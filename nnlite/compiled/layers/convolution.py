@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import nnlite as nn
 
-from ..engine.axis import Axes, Axis
-from ..engine.gather import border
-from .channels import FULL_TILE, LONG_LINE
-from .forms import form
-from .functions import extent
-from .kernels import gathered
-from .source import Code, Size, Value, joined, nest, of_one_sample, product
+from ...engine.axis import Axes, Axis
+from ...engine.gather import border
+from ..forms import form
+from ..routines.channels import FULL_TILE, LONG_LINE
+from ..routines.functions import extent
+from ..source import Code, Size, Value, joined, nest, of_one_sample, product
+from .gather import gathered
 from .windows import geometry, letters_of, plus, rows_and_columns, slide, times
 
 Conv = nn.Conv1d | nn.Conv2d
@@ -142,7 +142,7 @@ def _extent(axis: Axis) -> int:
 
 
 def _by_products(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
-    """Matrix products: for each group, the windows of a sample are the columns of a matrix.
+    """Matrix products of copied windows (im2col): the columns of a matrix for each group.
 
     An input gets the sum of dX over the windows that it lies in.
     """
@@ -245,7 +245,7 @@ def _in_place(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((x.shape[0], layer.out_channels, *(axis.outputs for axis in axes)))
     images = x.view(*x.shape[:2], rows.inputs, columns.inputs)
-    kernels = f"{weight}" if len(axes) == 2 else weight.view(*weight.shape[:2], 1, columns.taps)
+    kernels = _of_images(weight)
     options = geometry(axes, "padding", "stride", "dilation")
     forward, of_kernels, of_images = _routines(layer.weight.shape, layer.groups, axes)
 
@@ -260,14 +260,19 @@ def _in_place(layer: Conv, axes: Axes, code: Code, x: Value) -> Any:
         grads = results(dy)
         if weight.needs_grad:
             with code.gradient(weight) as dw:
-                d_kernels = kernels.replace(f"{weight}", f"{dw}")
-                code(f"{of_kernels}({images}, {grads}, {d_kernels}, {options})")
+                code(f"{of_kernels}({images}, {grads}, {_of_images(dw)}, {options})")
         if x.needs_grad:
             with code.gradient(x) as dx:
                 d_images = dx.view(*x.shape[:2], rows.inputs, columns.inputs)
                 code(f"{of_images}({grads}, {kernels}, {d_images}, {options})")
 
     return y, backward
+
+
+def _of_images(kernels: Value) -> str:
+    """Return kernels as those of images; a kernel of sequences is one of a single row."""
+    *channels, taps = kernels.shape
+    return f"{kernels}" if len(kernels.shape) == 4 else kernels.view(*channels, 1, taps)
 
 
 def _routines(shape: tuple[int, ...], groups: int, axes: Axes) -> tuple[str, str, str]:
@@ -375,7 +380,7 @@ def _transposed_in_place(
     weight = code.parameter(layer.weight, "weight")
     bias = None if layer.bias is None else code.parameter(layer.bias, "bias")
     y = code.new((x.shape[0], layer.out_channels, *(axis.inputs for axis in axes)))
-    kernels = f"{weight}" if len(axes) == 2 else weight.view(*weight.shape[:2], 1, columns.taps)
+    kernels = _of_images(weight)
     options = geometry(axes, "padding", "stride", "dilation")
     forward, of_kernels, of_images = _routines(layer.weight.shape, layer.groups, axes)
 
@@ -396,8 +401,7 @@ def _transposed_in_place(
         _bias_gradient(code, bias, dy)
         if weight.needs_grad:
             with code.gradient(weight) as dw:
-                d_kernels = kernels.replace(f"{weight}", f"{dw}")
-                code(f"{of_kernels}({larger(dy)}, {smaller(x)}, {d_kernels}, {options})")
+                code(f"{of_kernels}({larger(dy)}, {smaller(x)}, {_of_images(dw)}, {options})")
         if x.needs_grad:
             with code.gradient(x) as dx:
                 zeros = f"np.zeros({layer.in_channels}, real)"

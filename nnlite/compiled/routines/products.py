@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.functions import view
-from nnlite.compiled.routines import Cube, Matrix, Rows, Vector
-from nnlite.compiled.tiles import lanes, multiply, multiply_rows, strided, transpose
+from nnlite.compiled.routines.functions import view
+from nnlite.compiled.routines.table import Cube, Matrix, Rows, Vector
+from nnlite.compiled.routines.tiles import lanes, multiply, multiply_rows, strided, transpose
 
 # Rows that are a multiple of `_CONFLICT` bytes apart evict each other from the first-level cache.
 # Elements that are a multiple of `_PAGE` bytes apart map to a single set of it.

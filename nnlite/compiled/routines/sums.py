@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlite.compiled.routines import Cube, Matrix, Places, Vector
+from nnlite.compiled.routines.table import Cube, Matrix, Places, Vector
 
 
 def add_to_rows(row: Vector, out: Matrix) -> None:

@@ -25,8 +25,6 @@ rows are one loop. Then the tiles of a group of samples are one line, in which t
 pixel 2t, and sums along the rows are one loop over t. For this each row of tiles has one tile more
 than there are outputs; its results are not used.
 
-The functions are plain Python that Numba compiles: once for each dtype, and not for each layer.
-
 References
 ----------
 A. Lavin, S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016.
@@ -36,18 +34,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.channels import (
+from nnlite.compiled.routines.channels import (
     FULL_TILE,
     LONG_LINE,
     convolve,
     convolve_images,
     convolve_kernels,
 )
-from nnlite.compiled.correlation import correlate, correlate_images
-from nnlite.compiled.functions import view
-from nnlite.compiled.products import copy_transposed, dot_columns, dot_rows, matmul
-from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
-from nnlite.compiled.tiles import lanes
+from nnlite.compiled.routines.correlation import correlate, correlate_images
+from nnlite.compiled.routines.functions import view
+from nnlite.compiled.routines.products import copy_transposed, dot_columns, dot_rows, matmul
+from nnlite.compiled.routines.table import Cube, Images, Matrix, Real, Vector
+from nnlite.compiled.routines.tiles import lanes
 
 # Tiles of several small samples are multiplied together: about this many at a time.
 _TILES = 144
@@ -113,7 +111,8 @@ def winograd_backward(
                 convolve_images(grads, kernels, image_grads, top, left, 1, 1, 1, 1)
         return
     factors = np.empty((16, out_channels, channels), grads.dtype)
-    kernel_sums(kernels, factors)
+    if image_grads.size:
+        kernel_sums(kernels, factors)
     pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
     grad_pixels = np.zeros((2, 2 * (tiles + width)), grads.dtype)
     lines = np.zeros((4, 2 * group * tiles + 2), grads.dtype)

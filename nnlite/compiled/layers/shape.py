@@ -1,15 +1,58 @@
-"""Layers that reorder, join and take parts of arrays."""
+"""Layers that reshape, reorder, join and take parts of arrays."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 import nnlite as nn
 
-from ..layers.embedding import sinusoids
-from ..layers.shape import filled
-from .forms import form
-from .source import Code, Size, Value, counted_axis, fixed, nest, number, product
+from ...layers.shape import filled
+from ..forms import form
+from ..source import (
+    Code,
+    Shape,
+    Size,
+    Value,
+    counted_axis,
+    lines_along,
+    nest,
+    number,
+    numbers,
+    product,
+)
+
+
+@form(nn.Flatten)
+def flatten(layer: nn.Flatten, code: Code, x: Value) -> Value:
+    """Every value is a flat array already."""
+    rank = len(x.shape)
+    start, end = layer.start_dim % rank, layer.end_dim % rank
+    merged = _size(x.shape[start : end + 1])
+    return x.with_shape((*x.shape[:start], merged, *x.shape[end + 1 :]))
+
+
+@form(nn.Reshape)
+def reshape(layer: nn.Reshape, code: Code, x: Value) -> Value:
+    """Every value is a flat array already."""
+    sizes = layer.shape
+    if -1 in sizes:
+        rest = math.prod(numbers(x.shape[1:]))
+        sizes = tuple(rest // -int(np.prod(sizes)) if size == -1 else size for size in sizes)
+    return x.with_shape((x.shape[0], *sizes))
+
+
+def _size(sizes: Shape) -> Size:
+    text = product(sizes)
+    return int(text) if text.isdecimal() else text
+
+
+@form(nn.Identity)
+def identity(layer: nn.Identity, code: Code, x: Value) -> Value:
+    """Y = x."""
+    return x
 
 
 @form(nn.Squeeze)
@@ -125,47 +168,9 @@ def _copy(
     code: Code, axis: int, whole: Value, part: Value, places: range, back: bool = False
 ) -> None:
     """Write the copy of `places` of an axis of `whole` to `part`, or back."""
-    before, behind = product(whole.shape[:axis]), product(whole.shape[axis + 1 :])
-    code(f"a = {whole.view(before, whole.shape[axis], behind)}")
+    before, size, behind = lines_along(whole.shape, axis)
+    code(f"a = {whole.view(before, size, behind)}")
     code(f"b = {part.view(before, part.shape[axis], behind)}")
     place = f"a[i, {places.start} + j * {places.step}, k]"
     body = f"{place} = b[i, j, k]" if back else f"b[i, j, k] = {place}"
     code(nest({"i": before, "j": len(places), "k": behind}, body))
-
-
-@form(nn.SinusoidalPositions)
-def sinusoidal_positions(layer: nn.SinusoidalPositions, code: Code, x: Value) -> Any:
-    """y_t = x_t + p_t."""
-    table = code.each_call("table", lambda n: sinusoids(*fixed(x.shape, n)[1:], code.dtype).copy())
-    return _positions(code, x, f"{table}")
-
-
-@form(nn.LearnedPositions)
-def learned_positions(layer: nn.LearnedPositions, code: Code, x: Value) -> Any:
-    """y_t = x_t + W_t; dW_t = Σ_n dy_nt."""
-    weight = code.parameter(layer.weight, "weight")
-    n, steps, size = x.shape
-    y, backward = _positions(code, x, f"{weight}")
-
-    def with_weight(dy: Value) -> None:
-        backward(dy)
-        if weight.needs_grad:
-            with code.gradient(weight) as dw:
-                code(f"grads = {dy.view(*x.shape)}\n{dw}[:] = 0")
-                places: dict[str, Size] = {"i": n, "t": steps, "j": size}
-                code(nest(places, f"{dw}[t, j] += grads[i, t, j]"))
-
-    return y, with_weight
-
-
-def _positions(code: Code, x: Value, table: str) -> Any:
-    y = code.new(x.shape)
-    sizes: dict[str, Size] = dict(zip("itj", x.shape, strict=True))
-    code(f"a, b = {x.view(*x.shape)}, {y.view(*y.shape)}")
-    code(nest(sizes, f"b[i, t, j] = a[i, t, j] + {table}[t, j]"))
-
-    def backward(dy: Value) -> None:
-        if x.needs_grad:
-            code.pass_gradient(x, dy)
-
-    return y, backward

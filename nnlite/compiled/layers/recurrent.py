@@ -25,11 +25,11 @@ import numpy as np
 
 import nnlite as nn
 
-from ..engine.arrays import Array
-from ..random import generator, own_generators
-from .forms import form
-from .layers import dropped
-from .source import Code, Name, Value, fixed, joined, nest, number, product, used
+from ...engine.arrays import Array
+from ...random import generator, own_generators
+from ..forms import form
+from ..source import Code, Name, Value, fixed, joined, nest, number, product, used
+from .dropout import dropped
 from .windows import plus
 
 Recurrent = nn.RNN | nn.LSTM | nn.GRU
@@ -243,7 +243,7 @@ class _Run:
         self.time = f"{self.length - 1} - t" if direction else "t"
         self.feature = direction * self.size
         self.only_last = len(y.shape) == 2
-        # Whether the hidden state before a step is reached by a way beside the product.
+        # Whether dh_{t-1} has a term besides W_hhᵀ da_t.
         self.has_direct = "dh_before" in self.cell.step_back or mask is not None
 
     def forward(self) -> None:

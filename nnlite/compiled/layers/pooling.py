@@ -1,107 +1,27 @@
-"""Pooling, of sequences and of images, and the loops over windows."""
+"""Pooling, of sequences and of images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 import nnlite as nn
 
-from ..engine.axis import Axes, Axis
-from .forms import form
-from .source import Code, Value, nest, of_one_sample, product
-
-_ONE_ROW = Axis(inputs=1, outputs=1, taps=1, stride=1, padding=0, dilation=1)
-
-Pool = nn.MaxPool1d | nn.MaxPool2d | nn.AvgPool1d | nn.AvgPool2d
-
-
-class Letters(NamedTuple):
-    """The variables of loops over windows, for each axis."""
-
-    taps: tuple[str, ...]
-    outputs: tuple[str, ...]
-    inputs: tuple[str, ...]
-
-
-def letters_of(axes: Axes) -> Letters:
-    """Return the letters of images (u, v), (i, j), (h, w), of which sequences have the second."""
-    rank = len(axes)
-    return Letters(("u", "v")[-rank:], ("i", "j")[-rank:], ("h", "w")[-rank:])
-
-
-def slide(axes: Axes, inputs: dict[str, str], outputs: dict[str, str], body: str) -> str:
-    """Return loops over all taps, and for each of them over the outputs that meet an input.
-
-    The statements `body` are about element ``j`` of lines: of the inputs along the last axis, from
-    ``start`` on, and of the outputs. `inputs` and `outputs` map the name of each line to the
-    array that it is part of. With ``j`` as the only index a loop becomes vector instructions.
-    """
-    taps, rows, places = letters_of(axes)
-    column, left = axes[-1], _offset(taps[-1], axes[-1])
-    first, end = _bounds(column, left)
-    start = left if first == "0" else plus(times("first", column.stride), left)
-    step = "" if column.stride == 1 else f":{column.stride}"
-    lines = [f"start = {start}"]
-    lines += [
-        f"{name} = {array}[{', '.join((*places[:-1], f'start:{step}'))}]"
-        for name, array in inputs.items()
-    ]
-    part = ":" if first == "0" else "first:end"
-    lines += [
-        f"{name} = {array}[{', '.join((*rows[:-1], part))}]" for name, array in outputs.items()
-    ]
-    length = end if first == "0" else "end - first"
-    text = "\n".join([*lines, nest({"j": length}, body)])
-    for axis, tap, row, place in zip(axes[:-1], taps, rows, places, strict=False):
-        top = _offset(tap, axis)
-        above, below = _bounds(axis, top)
-        span = below if above == "0" else f"{above}, {below}"
-        text = f"{place} = {plus(times(row, axis.stride), top)}\n{text}"
-        text = nest({row: span}, text)
-    if first != "0":
-        text = f"first, end = {first}, {end}\n{text}"
-    return nest(dict(zip(taps, (axis.taps for axis in axes), strict=True)), text)
-
-
-def _offset(tap: str, axis: Axis) -> str:
-    """Return the input that the first output meets at a tap; it may lie in the padding."""
-    return plus(times(tap, axis.dilation), -axis.padding)
-
-
-def _bounds(axis: Axis, offset: str) -> tuple[str, str]:
-    """Return the first output, and the end, of those that meet an input at this offset."""
-    if not axis.is_padded:
-        return "0", f"{axis.outputs}"
-    first = f"max(0, -(({offset}) // {axis.stride}))"
-    return first, f"min({axis.outputs}, ({axis.inputs - 1} - ({offset})) // {axis.stride} + 1)"
-
-
-def times(name: str, factor: int) -> str:
-    """Return the product as text."""
-    return name if factor == 1 else f"{name} * {factor}"
-
-
-def plus(first: str, second: str | int) -> str:
-    """Return the sum as text."""
-    if isinstance(second, str):
-        return f"{first} + {second}"
-    return f"{first} - {-second}" if second < 0 else f"{first} + {second}" if second else first
-
-
-def rows_and_columns(axes: Axes) -> tuple[Axis, Axis]:
-    """Return the axes of an image; a sequence is an image of one row."""
-    return (axes[0] if len(axes) == 2 else _ONE_ROW), axes[-1]
-
-
-def geometry(axes: Axes, *options: str) -> str:
-    """Return these options of the windows, of rows and of columns each, as arguments."""
-    return ", ".join(
-        f"{getattr(axis, name)}" for name in options for axis in rows_and_columns(axes)
-    )
-
-
-# ---- pooling ----
+from ...engine.axis import Axes
+from ..forms import form
+from ..source import (
+    Code,
+    Shape,
+    Size,
+    Value,
+    nest,
+    numbers,
+    of_one_sample,
+    product,
+)
+from .windows import geometry, letters_of, plus, rows_and_columns, slide, times
 
 
 @form(nn.MaxPool1d, nn.MaxPool2d)
@@ -224,4 +144,105 @@ def global_max_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
                 first = min(first, j if is_top else {count})
             {y}[i], {place}[i] = top, first
     """)
+    return y, lambda dy: to_maxima(code, x, dy, place)
+
+
+# ---- adaptive pooling ----
+
+
+def _windows(layer: Any, code: Code, x: Value) -> tuple[Shape, tuple[Size, ...], str]:
+    """Return the output's shape, that of a plane as an image, and the loops over a window."""
+    shape = of_one_sample(x.shape)
+    windows = layer.windows(shape)
+    outputs: Shape = (*x.shape[:2], *map(len, windows))
+    image: tuple[Size, ...] = (product(x.shape[:2]), *((1,) * (4 - len(shape))), *x.shape[2:])
+    loops = []
+    for letter, place, parts in zip(
+        "ij", "hw", [[slice(0, 1)]] * (4 - len(shape)) + windows, strict=True
+    ):
+        bounds = np.array([(part.start, part.stop) for part in parts])
+        name = code.argument("bounds", bounds)
+        loops.append(f"for {place} in range({name}[{letter}, 0], {name}[{letter}, 1]):")
+    return outputs, image, "\n    ".join(loops)
+
+
+def _without_overlap(
+    layer: Any, code: Code, x: Value, of_plane: Any, pool: Any, kinds: tuple[Any, Any]
+) -> Any:
+    """Write pooling of equal windows that do not overlap, as the layers of a kernel do it.
+
+    `of_plane` writes that of a single window, and `pool` that of a layer, which is of one of the
+    `kinds`. Return None if the windows are others.
+    """
+    sizes = numbers(x.shape[2:])
+    counts = [len(windows) for windows in layer.windows(of_one_sample(x.shape))]
+    if any(size % count for size, count in zip(sizes, counts, strict=True)):
+        return None
+    if set(counts) == {1}:
+        y, backward = of_plane(layer, code, x)
+        return y.with_shape((*y.shape, *counts)), backward
+    kernel = tuple(size // count for size, count in zip(sizes, counts, strict=True))
+    kind = kinds[len(kernel) - 1]
+    return pool(kind(kernel), code, x)
+
+
+@form(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d)
+def adaptive_avg_pool(layer: Any, code: Code, x: Value) -> Any:
+    """Y = the mean of a window; dx = Σ dy / a over the windows of a inputs."""
+    kinds = nn.AvgPool1d, nn.AvgPool2d
+    pooled = _without_overlap(layer, code, x, global_avg_pool, avg_pool, kinds)
+    if pooled is not None:
+        return pooled
+    outputs, image, loops = _windows(layer, code, x)
+    y = code.new(outputs)
+    sizes: dict[str, Size] = {
+        "p": image[0], "i": outputs[2] if len(outputs) == 4 else 1, "j": outputs[-1]
+    }  # fmt: skip
+    code(f"a, b = {x.view(*image)}, {y.view(*sizes.values())}")
+    code(nest(sizes, f"""
+total, count = real(0), 0
+{loops}
+        total += a[p, h, w]
+        count += 1
+b[p, i, j] = total / real(count)
+"""))  # fmt: skip
+
+    def backward(dy: Value) -> None:
+        with code.gradient(x) as dx:
+            code(f"d, g = {dx.view(*image)}, {dy.view(*sizes.values())}\n{dx}[:] = 0")
+            code(nest(sizes, f"""
+count = 0
+{loops}
+        count += 1
+{loops}
+        d[p, h, w] += g[p, i, j] / real(count)
+"""))  # fmt: skip
+
+    return y, backward
+
+
+@form(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d)
+def adaptive_max_pool(layer: Any, code: Code, x: Value) -> Any:
+    """Y = the largest input of a window; dx = Σ dy over the windows whose first maximum x is."""
+    if layer.return_indices:
+        raise TypeError(f"compile: {layer.label} has no compiled form that returns indices")
+    kinds = nn.MaxPool1d, nn.MaxPool2d
+    pooled = _without_overlap(layer, code, x, global_max_pool, max_pool, kinds)
+    if pooled is not None:
+        return pooled
+    outputs, image, loops = _windows(layer, code, x)
+    y = code.new(outputs)
+    place = code.new(outputs, "place", "np.int32")
+    sizes: dict[str, Size] = {
+        "p": image[0], "i": outputs[2] if len(outputs) == 4 else 1, "j": outputs[-1]
+    }  # fmt: skip
+    views = [each.view(*sizes.values()) for each in (y, place)]
+    code(f"a, b, places = {x.view(*image)}, {', '.join(views)}")
+    code(nest(sizes, f"""
+top, first = real(-math.inf), -1
+{loops}
+        if first < 0 or (not a[p, h, w] <= top and top == top):
+            top, first = a[p, h, w], h * {image[-1]} + w
+b[p, i, j], places[p, i, j] = top, first
+"""))  # fmt: skip
     return y, lambda dy: to_maxima(code, x, dy, place)

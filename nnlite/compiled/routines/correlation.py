@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.functions import extent, odd_lines, view
-from nnlite.compiled.routines import Cube, Images, Matrix, Real, Vector
-from nnlite.compiled.tiles import multiply, multiply_rows, strided
+from nnlite.compiled.routines.functions import extent, odd_lines, view
+from nnlite.compiled.routines.table import Cube, Images, Matrix, Real, Vector
+from nnlite.compiled.routines.tiles import multiply, multiply_rows, strided
 
 # Windows of several small samples whose gradients are summed together: about this many.
 _WINDOWS = 800

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from nnlite.compiled.routines import Cube, Doubles, Matrix, Vector
+from nnlite.compiled.routines.table import Cube, Doubles, Matrix, Vector
 
 # ---- lines ----
 

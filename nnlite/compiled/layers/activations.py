@@ -12,8 +12,8 @@ from typing import Any
 
 import nnlite as nn
 
-from .forms import form
-from .source import Code, Size, Value, counted_axis, elements, nest, number, product
+from ..forms import form
+from ..source import Code, Value, elements, product
 
 Formulas = Callable[[Any], tuple[str, str]]
 
@@ -150,13 +150,13 @@ def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
     weight = code.parameter(layer.weight, "weight")
     is_shared = layer.num_parameters == 1
     sizes = (1, 1, x.size) if is_shared else (*x.shape[:2], product(x.shape[2:]))
-    slope = f"{weight}[{'0' if is_shared else 'j'}]"
+    channel = "0" if is_shared else "j"
     y = code.new(x.shape)
     code(f"a, b = {x.view(*sizes)}, {y.view(*sizes)}")
     code(f"""
         for i in range({sizes[0]}):
             for j in range({sizes[1]}):
-                slope, source, target = {slope}, a[i, j], b[i, j]
+                slope, source, target = {weight}[{channel}], a[i, j], b[i, j]
                 for k in range({sizes[2]}):
                     target[k] = source[k] if source[k] > 0 else slope * source[k]
     """)
@@ -172,7 +172,7 @@ def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
                             total, source, flow = real(0), a[i, j], g[i, j]
                             for k in range({sizes[2]}):
                                 total += flow[k] * source[k] if source[k] < 0 else real(0)
-                            {slope.replace(f"{weight}", f"{dw}")} += total
+                            {dw}[{channel}] += total
                 """)
         if x.needs_grad:
             with code.gradient(x) as dx:
@@ -180,34 +180,10 @@ def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
                 code(f"""
                     for i in range({sizes[0]}):
                         for j in range({sizes[1]}):
-                            slope, source, flow, target = {slope}, a[i, j], g[i, j], b[i, j]
+                            slope, source, flow = {weight}[{channel}], a[i, j], g[i, j]
+                            target = b[i, j]
                             for k in range({sizes[2]}):
                                 target[k] = flow[k] if source[k] > 0 else slope * flow[k]
                 """)
-
-    return y, backward
-
-
-@form(nn.GLU)
-def glu(layer: nn.GLU, code: Code, x: Value) -> Any:
-    """Y = a σ(b) for the halves a, b of x; da = dy σ(b), db = dy a σ(b) (1 - σ(b))."""
-    axis = counted_axis(layer.dim, x.shape)
-    half = number(x.shape[axis]) // 2
-    before, behind = product(x.shape[:axis]), product(x.shape[axis + 1 :])
-    y = code.new((*x.shape[:axis], half, *x.shape[axis + 1 :]))
-    halves, whole = (before, half, behind), (before, 2, half, behind)
-    sizes: dict[str, Size] = {"i": before, "j": half, "k": behind}
-    code(f"a, b = {x.view(*whole)}, {y.view(*halves)}")
-    code(nest(sizes, "b[i, j, k] = a[i, 0, j, k] * sigmoid(a[i, 1, j, k])"))
-
-    def backward(dy: Value) -> None:
-        with code.gradient(x) as dx:
-            code(f"a, b, g = {x.view(*whole)}, {dx.view(*whole)}, {dy.view(*halves)}")
-            body = """
-                gate = sigmoid(a[i, 1, j, k])
-                b[i, 0, j, k] = g[i, j, k] * gate
-                b[i, 1, j, k] = b[i, 0, j, k] * a[i, 0, j, k] * (real(1) - gate)
-            """
-            code(nest(sizes, body))
 
     return y, backward

@@ -6,9 +6,9 @@ from typing import Any
 
 import nnlite as nn
 
-from ..layers.graph import traversed
-from .forms import form, form_of, place_in_model
-from .source import Code, Value
+from ...layers.graph import traversed
+from ..forms import form, form_of, place_in_model
+from ..source import Code, Value
 
 
 def child_path(path: str, name: str) -> str:

@@ -15,8 +15,8 @@ import numpy as np
 
 import nnlite as nn
 
-from .forms import form
-from .source import Code, Value, joined, nest, number, product
+from ..forms import form
+from ..source import Code, Value, joined, nest, number, product
 
 
 @form(nn.BatchNorm1d, nn.BatchNorm2d)

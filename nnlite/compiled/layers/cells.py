@@ -6,9 +6,9 @@ from typing import Any
 
 import nnlite as nn
 
-from .forms import form
+from ..forms import form
+from ..source import Code, Value, joined, nest, used
 from .recurrent import CELLS
-from .source import Code, Value, joined, nest, used
 from .windows import plus
 
 

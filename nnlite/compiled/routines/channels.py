@@ -1,4 +1,4 @@
-"""Convolution of many channels, which are copied so that those of a pixel are neighbours.
+"""Convolution of many channels in NHWC order: those of a pixel are copied to be neighbours.
 
 The padded image of a sample is (H, W, C) then. At a tap of the kernel, a window is a row of
 channels, and neighbouring windows are a fixed distance apart, whatever the stride: they are
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlite.compiled.functions import extent, odd_lines, view
-from nnlite.compiled.products import copy_transposed, dot_columns, matmul
-from nnlite.compiled.routines import Images, Matrix, Vector
-from nnlite.compiled.tiles import multiply, strided
+from nnlite.compiled.routines.functions import extent, odd_lines, view
+from nnlite.compiled.routines.products import copy_transposed, dot_columns, matmul
+from nnlite.compiled.routines.table import Images, Matrix, Vector
+from nnlite.compiled.routines.tiles import multiply, strided
 
 # `correlation` is faster with at least `LONG_LINE` windows, of which few are not used, and where a
 # product would have fewer than `FULL_TILE` columns, which leaves vectors of a tile empty.

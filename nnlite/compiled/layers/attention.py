@@ -8,9 +8,9 @@ from typing import Any
 
 import nnlite as nn
 
+from ..forms import form
+from ..source import BATCH, Code, FixedBatchError, Value, product
 from .containers import add, child_path
-from .forms import form
-from .source import BATCH, Code, FixedBatchError, Value, product
 
 
 @form(nn.MultiheadAttention)
