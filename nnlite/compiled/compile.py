@@ -36,8 +36,9 @@ from . import (  # noqa: F401 - they register forms
 from .containers import check_forms, child_path
 from .forms import form, form_of
 from .gradients import LossProgram, write_passes
+from .models import ModelProgram
 from .optimizers import CompiledUpdate
-from .programs import Batch, ModelProgram, Program, Programs, flat
+from .programs import Batch, Program, Programs, flat
 from .source import Code, Made, Value, fixed, shapes_of
 from .steps import DividedStepProgram, StepProgram
 
