@@ -202,7 +202,7 @@ class CompiledModel(nn.Layer):
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         try:
-            program, n, values = self.cached()
+            program, n, needed = self.cached()
         except RuntimeError as error:  # named as uncompiled
             message = str(error).replace(self.label, self.model.label, 1)
             raise RuntimeError(message) from None
@@ -224,7 +224,7 @@ class CompiledModel(nn.Layer):
             if isinstance(self.model, nn.Graph):
                 raise ValueError(f"{self.model.label}: backward got no gradient for any output")
             missing = []
-        results = program.backward(n, given + values, input_grad, missing)
+        results = program.backward(n, given, needed, input_grad, missing)
         if not input_grad:
             return None
         if len(results) == len(program.inputs) == 1:

@@ -13,9 +13,9 @@ import nnlite as nn
 
 from ..engine.arrays import Array
 from .models import write_forward
-from .parallel import DIVISOR, ParallelProgram, PartOf, Stage
-from .programs import Batch, call_values, returned
-from .source import Code, Made, Sums, Value, fixed, handed_on, stages
+from .parallel import DIVISOR, ParallelProgram, PartOf, result
+from .programs import Batch, call_values
+from .source import Code, Made, Sums, Value, fixed
 from .split import WHOLE, Chunks, Division, division, is_separable
 
 
@@ -86,29 +86,17 @@ class LossProgram(ParallelProgram):
     def _define_gradients(self, given: Sequence[Value]) -> None:
         """Define ``gradients``; or a function for each stage, and ``commit`` for the buffers."""
         code = self.code
-        outputs = [y.name for y in self.outputs]
-        end = f"return {', '.join(['loss', f'float({code.divisor or 1})', *outputs])}"
         lines, commits = [*code.forward, *code.backward], code.commits
-        if self._needs_sums:
-            parts, sums = stages(lines)
-        else:
-            parts, sums, commits = [[*lines, *commits]], [], []
-        self._stages: list[Stage] = []
+        if not self._needs_sums:
+            lines, commits = ["\n".join([*lines, *commits])], []  # one function
         known = [*[x.name for x in given], *code.per_call]
-        for index, names in enumerate(sums):
-            later = [line for part in parts[index + 1 :] for line in part]
-            results = handed_on(parts[index], [*later, end, *commits])
-            name, doc = f"gradients_{index}", "Return what the functions after this one need."
-            self.define(name, known, [*parts[index], *returned(results)], doc)
-            self._stages.append(Stage(name, results, names))
-            known = list(dict.fromkeys([*known, *results]))
-        results = handed_on(parts[-1], commits)
+        results = {"loss": "loss", DIVISOR: f"float({code.divisor or 1})"}
+        results |= {result(place): y.name for place, y in enumerate(self.outputs)}
         doc = "Compute the gradients; return the loss, its divisor and the outputs."
-        self.define("gradients", known, [*parts[-1], ", ".join([end, *results])], doc)
-        variables = ["loss", DIVISOR, *self._output_names, *results]
-        self._stages.append(Stage("gradients", variables))
+        self._stages = self.define_stages("gradients", known, lines, results, commits, doc)
         if commits:
-            self.define("commit", [*known, *results], commits, "Change the buffers.")
+            known += itertools.chain(*[stage.results for stage in self._stages])
+            self.define("commit", known, commits, "Change the buffers.")
         if self._is_divided:
             self.define_addition()
 
@@ -140,11 +128,6 @@ class LossProgram(ParallelProgram):
         loss, _, *outputs = self.call_with("gradients", n, part_of(0, n), self._bound["gradients"])
         return float(loss), self._shaped(outputs, n)
 
-    @property
-    def _output_names(self) -> list[str]:
-        """The names of the outputs among the variables of a part."""
-        return [f"output {index}" for index in range(len(self.outputs))]
-
     def _shaped(self, flat: Sequence[Array], n: int) -> Any:
         """Return the output of n samples, or the tuple of several."""
         arrays = [y.reshape(fixed(of.shape, n)) for y, of in zip(flat, self.outputs, strict=True)]
@@ -163,5 +146,6 @@ class LossProgram(ParallelProgram):
         divisor = sum(each[DIVISOR] for each in found)
         weights = [each[DIVISOR] / divisor if self._averages else 1.0 for each in found]
         loss = sum(weight * each["loss"] for weight, each in zip(weights, found, strict=True))
-        outputs = [np.concatenate([each[name] for each in found]) for name in self._output_names]
+        names = map(result, range(len(self.outputs)))
+        outputs = [np.concatenate([each[name] for each in found]) for name in names]
         return float(loss), self._shaped(outputs, n)

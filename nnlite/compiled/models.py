@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,31 @@ import nnlite as nn
 from ..engine.arrays import FLOATS, Array
 from ..parameter import rooms_for_grads, take_grads
 from .memory import Memory
-from .parallel import ParallelProgram, Stage, Variables
+from .parallel import ParallelProgram, Stage, Variables, result
 from .programs import Batch, call_values, returned
 from .source import Code, Made, Sums, Value, handed_on
-from .split import WHOLE, division, is_separable
+from .split import WHOLE, Chunks, division, is_separable
+
+
+class _Divided(NamedTuple):
+    """What backward needs of the chunks of a batch, for each of which forward was computed.
+
+    Attributes
+    ----------
+    chunks : Chunks
+    variables : dict of tuple to Variables
+        By the first sample and the end of a chunk.
+    """
+
+    chunks: Chunks
+    variables: dict[tuple[int, int], Variables]
 
 
 class ModelProgram(ParallelProgram):
     """The functions ``predict``, ``forward``, ``backward`` and ``backward_parameters`` of a model.
 
-    Threads compute parts of the predictions of a large batch.
+    Threads compute parts of a large batch. Where layers need sums over the batch in forward or
+    backward, other functions compute the parts, each as far as the next sums.
 
     Attributes
     ----------
@@ -56,10 +71,11 @@ class ModelProgram(ParallelProgram):
         variables = handed_on(code.forward, code.backward)
         variables = [x for x in variables if x not in self._memory.lines]
         variables = self._memory.add_parts(variables, lines)
-        known = [*given, *self._memory.names]
+        self._given = [*given, *self._memory.names]
         doc = "Compute the output, and what backward needs."
-        self._define("forward", known, lines, returns | {x: x for x in variables}, doc)
-        known = [*grads, *known, *variables]
+        self._define("forward", self._given, lines, returns | {x: x for x in variables}, doc)
+        passes = {"forward": (lines[: len(code.forward)], returns)}
+        known = [*grads, *self._given, *variables]
         lines = [*code.backward]
         self._input_grads, found = Memory(code), [*input_grads.values()]
         self._returned_grads = self._input_grads.add_results(found, lines)
@@ -67,12 +83,17 @@ class ModelProgram(ParallelProgram):
         returns = self._shaped(found, self._returned_grads)
         doc = "Compute the gradients of the inputs and of the parameters."
         self._define("backward", [*known, *self._input_grads.names], lines, returns, doc)
+        passes["backward"] = lines, returns
+        self._given_to_backward = [*grads, *self._input_grads.names]
         self._divide(model, call_values(code, batch, n))
         code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
         code.write_backward(outputs, grads, [])
         lines = [*self._memory.unpacked(code.backward), *code.backward]
         doc = "Compute the parameters' gradients."
         self._define("backward_parameters", known, lines, {}, doc)
+        passes["backward_parameters"] = lines, {}
+        if self._needs_sums:
+            self._define_passes(passes)
         self.finish(f"Compiled {model.label}")
         # Arrays of the same shapes without memory, with which `_reached` writes the model again.
         empty = [np.broadcast_to(array.dtype.type(0), array.shape) for array in batch.arrays]
@@ -88,18 +109,42 @@ class ModelProgram(ParallelProgram):
         self.define(name, known, [*lines, *returned([*results.values()])], doc)
         self._stages[name] = [Stage(name, [*results])]
 
+    def _define_passes(self, passes: dict[str, tuple[list[str], dict[str, str]]]) -> None:
+        """Add functions that end where sums over the batch are needed.
+
+        `passes` are the statements and the results of ``forward`` and each backward.
+        """
+        known, commits = self._given, self.code.commits
+        for name, (lines, results) in passes.items():
+            after = [*commits, *passes["backward"][0]] if name == "forward" else []
+            doc = f"Do what {name} does, for a part of the batch."
+            stages = self.define_stages(f"{name}_part", known, lines, results, after, doc)
+            self._stages[name] = stages
+            if name == "forward":
+                known = [*known, *itertools.chain(*[stage.results for stage in stages])]
+                if commits:
+                    self.define("commit", known, commits, "Change the buffers.")
+                known += self._given_to_backward
+
     def _divide(self, model: nn.Layer, given: Sequence[Value]) -> None:
-        """Choose how the batches of predictions are divided."""
-        self._prediction = WHOLE
+        """Choose how batches are divided: for predictions, and for forward and backward."""
+        self._prediction = self._training = WHOLE
         has_sums = any(isinstance(line, Sums) for line in self.code.forward)
-        if not has_sums and is_separable(self.code, [*given, *self.outputs], model):
-            self._prediction = division(self.code, with_backward=False)
-        self._predicted_whole = self._prediction.undivided  # the largest batch
+        can_split = is_separable(self.code, [*given, *self.outputs], model)
+        self._needs_sums = has_sums and can_split
+        if can_split:
+            if not has_sums:
+                self._prediction = division(self.code, with_backward=False)
+            self._training = division(self.code, with_backward=True, in_chunks=not has_sums)
+            self.define_addition()
+        # The largest batches that are not divided.
+        self._predicted_whole = self._prediction.undivided
+        self._trained_whole = self._training.undivided
 
     def _shaped(self, values: Sequence[Value], places: list[int]) -> dict[str, str]:
         """Return the expressions for some flat arrays with their own shapes, as results."""
         return {
-            _result(place): self.code.resolved(x.view(*x.shape) if x.shape else f"{x}.reshape(())")
+            result(place): self.code.resolved(x.view(*x.shape) if x.shape else f"{x}.reshape(())")
             for place, x in enumerate(values)
             if place in places
         }
@@ -116,10 +161,12 @@ class ModelProgram(ParallelProgram):
         results = self.call("predict", n, [*values, *memory])
         return _merged(memory, self._returned, results)
 
-    def forward(self, values: list[Any], n: int) -> tuple[list[Array], list[Any]]:
-        """Return the outputs, and the values of a call of `backward` behind the gradients."""
+    def forward(self, values: list[Any], n: int) -> tuple[list[Array], Any]:
+        """Return the outputs, and what `backward` needs."""
         memory = self._memory.make(n)
         values = values + memory
+        if n > self._trained_whole and not self._training.is_whole(n):
+            return self._forward_parts(values, n, memory)
         results = self.call("forward", n, values)
         if results is None:
             return memory[: len(self.outputs)], values
@@ -127,37 +174,73 @@ class ModelProgram(ParallelProgram):
         made = memory[: len(self.outputs) - count]
         return _merged(made, self._returned, results), [*values, *results[count:]]
 
+    def _forward_parts(
+        self, values: list[Any], n: int, memory: list[Array]
+    ) -> tuple[list[Array], _Divided]:
+        """Do what `forward` does, by threads for parts of the batch."""
+        part_of = functools.partial(self.of_samples, self._given, values, n)
+        chunks = self._training.chunks(n)
+        parts = self.compute_parts(self._stages["forward"], chunks, part_of, {})
+        if self._needs_sums and self.code.commits:
+            self.call_with("commit", n, parts[0][0], self._bound["commit"])
+        found = [*itertools.chain(*parts)]
+        made = memory[: len(self.outputs) - len(self._returned)]
+        outputs = _joined(made, self._returned, found)
+        return outputs, _Divided(chunks, dict(zip(itertools.chain(*chunks), found, strict=True)))
+
     def backward(
-        self, n: int, values: Sequence[Any], input_grad: bool, missing: Sequence[int] = ()
+        self,
+        n: int,
+        grads: Sequence[Array],
+        needed: Any,
+        input_grad: bool,
+        missing: Sequence[int] = (),
     ) -> list[Any]:
         """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
 
         The function writes the gradient of a parameter that has none where it will have it. The
-        gradients of the outputs `missing` are 0; inputs and parameters that only these depend on
-        get none.
+        gradients `grads` of the outputs `missing` are 0; inputs and parameters that only these
+        depend on get none. `needed` is what `forward` has returned.
         """
         name = "backward" if input_grad else "backward_parameters"
-        bound, memory = self._bound[name], []
+        bound = self._bound[name]
         first = len(bound) - len(self._trained)  # the gradients are the last arrays
         own = bound[first:]
-        grads = rooms_for_grads(self._trained, own)
-        if input_grad:
-            memory = self._input_grads.make(n)
-            values = [*values, *memory]
-        results = self.call(name, n, values, (), (*bound[:first], *grads))
-        found: list[Any] = _merged(memory, self._returned_grads, results)
+        rooms = rooms_for_grads(self._trained, own)
+        memory = self._input_grads.make(n) if input_grad else []
+        found: list[Any]
+        if type(needed) is _Divided:
+            parts = self._backward_parts(name, n, [*grads, *memory], needed, rooms)
+            places = self._returned_grads if input_grad else []
+            found = _joined(memory, places, itertools.chain(*parts))
+        else:
+            values = [*grads, *needed, *memory]
+            results = self.call(name, n, values, (), (*bound[:first], *rooms))
+            found = _merged(memory, self._returned_grads, results)
         if not missing:
-            take_grads(self._trained, grads, own)
+            take_grads(self._trained, rooms, own)
             return found
         reached = self._reached(tuple(missing))
-        parameters = zip(self.code.trained, self._trained, grads, own, strict=True)
-        for name, parameter, grad, other in parameters:
+        parameters = zip(self.code.trained, self._trained, rooms, own, strict=True)
+        for name, parameter, room, other in parameters:
             if name in reached:
-                take_grads([parameter], [grad], [other])
+                take_grads([parameter], [room], [other])
         if not input_grad:
             return []
         inputs = [x.name for x in self.inputs if x.needs_grad]
         return [grad if x in reached else None for x, grad in zip(inputs, found, strict=True)]
+
+    def _backward_parts(
+        self, name: str, n: int, arrays: Sequence[Array], needed: _Divided, rooms: list[Array]
+    ) -> list[list[Variables]]:
+        """Let threads compute the gradients of the parts of which they have computed forward."""
+        names = self._given_to_backward[: len(arrays)]
+
+        def part_of(start: int, stop: int) -> Variables:
+            return needed.variables[start, stop] | self.of_samples(names, arrays, n, start, stop)
+
+        gradients = dict(zip(self.code.trained, rooms, strict=True))
+        return self.compute_parts(self._stages[name], needed.chunks, part_of, gradients)
 
     def _reached(self, missing: tuple[int, ...]) -> set[str]:
         """Return the names of the inputs and the parameters that the other outputs depend on."""
@@ -179,15 +262,10 @@ def _merged(
     return memory
 
 
-def _result(place: int) -> str:
-    """Return the name of an output, or of the gradient of an input, among variables."""
-    return f"result {place}"  # with a space, as no variable has
-
-
 def _joined(memory: list[Array], places: list[int], chunks: Iterable[Variables]) -> list[Array]:
     """Return the results of a batch: those in memory, and those of which each chunk has a part."""
     found = [*chunks]
-    rest = [np.concatenate([each[_result(place)] for each in found]) for place in places]
+    rest = [np.concatenate([each[result(place)] for each in found]) for place in places]
     return _merged(memory, places, rest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import numpy as np
 from ..engine import threads
 from ..engine.arrays import Array
 from .native import interruption_of
-from .programs import Program
-from .source import Code, function
+from .programs import Program, returned
+from .source import Code, function, handed_on, stages
 from .split import Chunks
 
 _ADDITION = """\
@@ -22,7 +23,7 @@ for i in range(total.size):
 # The values of a chunk of a batch, and the variables that functions have returned for it, by name.
 Variables = dict[str, Any]
 
-# The name of the divisor of a loss among them: with a space, as no variable has.
+# The name of the divisor of a loss among them: with spaces, as no variable has.
 DIVISOR = "divisor of the loss"
 
 # From the first sample and the end of a part of a batch to its values.
@@ -44,6 +45,11 @@ class Stage(NamedTuple):
     name: str
     results: list[str]
     sums: tuple[str, ...] = ()
+
+
+def result(place: int) -> str:
+    """Return the name of an output, or of the gradient of an input, among variables."""
+    return f"result {place}"
 
 
 class ParallelProgram(Program):
@@ -68,6 +74,49 @@ class ParallelProgram(Program):
         doc = "Add the gradients of a part of the batch to those of others."
         self._texts.append(function("add", ["total", "factor", "part", "weight"], [_ADDITION], doc))
 
+    def define_stages(
+        self,
+        name: str,
+        known: Sequence[str],
+        lines: list[str],
+        results: dict[str, str],
+        after: list[str],
+        doc: str,
+    ) -> list[Stage]:
+        """Add a function for the statements between each two sums over the batch.
+
+        Parameters
+        ----------
+        name : str
+            The last function; the names of those before it have a number.
+        known : sequence of str
+            The names of what the variables of a chunk begin with.
+        lines : list of str
+        results : dict of str to str
+            The expressions that the last function returns, by name.
+        after : list of str
+            Statements that read variables afterwards.
+        doc : str
+            The docstring of the last function.
+        """
+        parts, sums = stages(lines)
+        end, found = returned([*results.values()]), []
+        for index, (part, names) in enumerate(zip(parts, sums, strict=False)):
+            later = itertools.chain(*parts[index + 1 :])
+            handed = handed_on(part, [*later, *end, *after])
+            stage = Stage(f"{name}_{index}", handed, names)
+            self.define(
+                stage.name,
+                known,
+                [*part, *returned(handed)],
+                "Return what the functions after this one need.",
+            )
+            found.append(stage)
+            known = list(dict.fromkeys([*known, *handed]))
+        handed = handed_on(parts[-1], after)
+        self.define(name, known, [*parts[-1], *returned([*results.values(), *handed])], doc)
+        return [*found, Stage(name, [*results, *handed])]
+
     def bind_anew(self) -> None:
         super().bind_anew()
         self._gradients_of_parts, self._gradients_of_chunks = [], []
@@ -89,16 +138,16 @@ class ParallelProgram(Program):
 
     def compute_parts(
         self,
-        stages: Sequence[Stage],
+        functions: Sequence[Stage],
         chunks: Chunks,
         part_of: PartOf,
         gradients: dict[str, Array],
     ) -> list[list[Variables]]:
-        """Let each thread call the functions of the stages for its chunks, one after the other.
+        """Let each thread call the functions for its chunks, one after the other.
 
         Parameters
         ----------
-        stages : sequence of Stage
+        functions : sequence of Stage
         chunks : Chunks
             With sums, each part is one chunk.
         part_of : callable
@@ -128,7 +177,7 @@ class ParallelProgram(Program):
                     self._add(of_parts[part], divisors[part], own, divisor)
                 divisors[part] += divisor
 
-        for stage in stages:
+        for stage in functions:
             calls = [functools.partial(compute, stage, part) for part in range(len(chunks))]
             self._run_parts(stage.name, calls)
             for name in stage.sums:

@@ -13,6 +13,7 @@ from nnlite.compiled.gradients import LossProgram
 from nnlite.compiled.models import ModelProgram
 
 from ..registry import LAYERS, LOSSES
+from .division import divide
 
 assert nn.compile  # its module registers the forms
 LAYER_CASES = [case for case in LAYERS if all(type(part) in FORMS for part in case.make().layers())]
@@ -24,14 +25,7 @@ LOSS_CASES = [
 @pytest.fixture(autouse=True, params=["parts", "samples"])
 def chunks(request, monkeypatch):
     """Three threads, each of which computes its part as one chunk, or sample after sample."""
-    if request.param == "samples":
-        monkeypatch.setattr(split, "_CACHED", 1)
-        monkeypatch.setattr(split, "_TIMES", 0)
-    monkeypatch.setattr(split, "_REGISTER", 1)
-    monkeypatch.setattr(split, "_WAITING", 0)
-    monkeypatch.setattr(split, "_ADDING", 0)
-    monkeypatch.setattr(split, "_LEAD", 0)
-    monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    divide(monkeypatch, 3, request.param == "samples")
     monkeypatch.setattr(steps, "_SHARED", 0)
     monkeypatch.setattr(steps, "share", in_three_parts)
     return request.param
