@@ -112,19 +112,19 @@ class ModelProgram(ParallelProgram):
     def _define_passes(self, passes: dict[str, tuple[list[str], dict[str, str]]]) -> None:
         """Add functions that end where sums over the batch are needed.
 
-        `passes` are the statements and the results of ``forward`` and each backward.
+        `passes` are the statements and the results of ``forward``, and then of each backward.
         """
-        known, commits = self._given, self.code.commits
+        commits = self.code.commits
+        known, after = self._given, [*commits, *passes["backward"][0]]
         for name, (lines, results) in passes.items():
-            after = [*commits, *passes["backward"][0]] if name == "forward" else []
             doc = f"Do what {name} does, for a part of the batch."
             stages = self.define_stages(f"{name}_part", known, lines, results, after, doc)
             self._stages[name] = stages
             if name == "forward":
-                known = [*known, *itertools.chain(*[stage.results for stage in stages])]
-                if commits:
-                    self.define("commit", known, commits, "Change the buffers.")
-                known += self._given_to_backward
+                handed = itertools.chain(*[stage.results for stage in stages])
+                known, after = [*known, *handed, *self._given_to_backward], []
+        if commits:
+            self.define("commit", known, commits, "Change the buffers.")
 
     def _divide(self, model: nn.Layer, given: Sequence[Value]) -> None:
         """Choose how batches are divided: for predictions, and for forward and backward."""

@@ -31,7 +31,7 @@ PartOf = Callable[[int, int], Variables]
 
 
 class Stage(NamedTuple):
-    """A function that threads call for parts of a batch, before the next one.
+    """A function that threads call for parts of a batch: one of several, or the only one.
 
     Attributes
     ----------
@@ -104,14 +104,9 @@ class ParallelProgram(Program):
         for index, (part, names) in enumerate(zip(parts, sums, strict=False)):
             later = itertools.chain(*parts[index + 1 :])
             handed = handed_on(part, [*later, *end, *after])
-            stage = Stage(f"{name}_{index}", handed, names)
-            self.define(
-                stage.name,
-                known,
-                [*part, *returned(handed)],
-                "Return what the functions after this one need.",
-            )
-            found.append(stage)
+            found.append(Stage(f"{name}_{index}", handed, names))
+            needed = "Return what the functions after this one need."
+            self.define(f"{name}_{index}", known, [*part, *returned(handed)], needed)
             known = list(dict.fromkeys([*known, *handed]))
         handed = handed_on(parts[-1], after)
         self.define(name, known, [*parts[-1], *returned([*results.values(), *handed])], doc)
@@ -129,12 +124,13 @@ class ParallelProgram(Program):
         if stop - start == n:
             return dict(named)
         shared = self.code.per_call.keys() - self.code.divided
-        return {
-            name: array
-            if name in shared
-            else array[len(array) // n * start : len(array) // n * stop]
-            for name, array in named
-        }
+        found = {}
+        for name, array in named:
+            if name not in shared:
+                size = len(array) // n
+                array = array[start * size : stop * size]
+            found[name] = array
+        return found
 
     def compute_parts(
         self,
@@ -143,7 +139,7 @@ class ParallelProgram(Program):
         part_of: PartOf,
         gradients: dict[str, Array],
     ) -> list[list[Variables]]:
-        """Let each thread call the functions for its chunks, one after the other.
+        """Let threads call the functions, one after the other, each for the chunks of its part.
 
         Parameters
         ----------
