@@ -40,8 +40,9 @@ from .layers import (  # noqa: F401
     softmax,
 )
 from .layers.containers import check_forms, child_path
+from .models import ModelProgram
 from .optimizers import CompiledUpdate
-from .programs import Batch, ModelProgram, Program, Programs, flat
+from .programs import Batch, Program, Programs, flat
 from .source import Code, Made, Value, fixed, shapes_of
 from .steps import DividedStepProgram, StepProgram
 
@@ -206,7 +207,7 @@ class CompiledModel(nn.Layer):
 
     def backward(self, grad: Any, input_grad: bool = True) -> Any:
         try:
-            program, n, values = self.cached()
+            program, n, needed = self.cached()
         except RuntimeError as error:  # the message names the model
             message = str(error).replace(self.label, self.model.label, 1)
             raise RuntimeError(message) from None
@@ -228,7 +229,7 @@ class CompiledModel(nn.Layer):
             if isinstance(self.model, nn.Graph):
                 raise ValueError(f"{self.model.label}: backward got no gradient for any output")
             missing = []
-        results = program.backward(n, given + values, input_grad, missing)
+        results = program.backward(n, given, needed, input_grad, missing)
         if not input_grad:
             return None
         if len(results) == len(program.inputs) == 1:

@@ -12,6 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
+from .parallel import Variables
 from .parts import in_parts
 from .programs import Batch, flat
 from .pruning import pruned
@@ -140,13 +141,11 @@ class DividedEpochProgram(DividedStepProgram):
     def _computed_of(self, data: Batch, rows: Array) -> tuple[float, Any]:
         """Compute the gradients of some samples of a data set, each thread those of its own."""
         n = len(rows)
-        drawn = dict(zip(self.code.per_call, self.drawn(n), strict=True))
+        drawn = self.drawn(n)
 
-        def part_of(start: int, stop: int) -> dict[str, Any]:
+        def part_of(start: int, stop: int) -> Variables:
             given = zip(self.code.kinds.items(), data.arrays, strict=True)
             values = {name: flat(a.take(rows[start:stop], 0), dtype) for (name, dtype), a in given}
-            return values | {
-                name: self._of_samples(array, name, n, start, stop) for name, array in drawn.items()
-            }
+            return values | self.of_samples(self.code.per_call, drawn, n, start, stop)
 
         return self._computed(n, part_of)

@@ -5,19 +5,13 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 
-import nnlite as nn
-
 from ..changes import changes
-from ..engine import threads
-from ..engine.arrays import FLOATS, Array
+from ..engine.arrays import Array
 from ..modes import current
-from ..parameter import rooms_for_grads, take_grads
-from .memory import Memory
 from .native import functions_of, interruption_of
 from .parts import in_parts
 from .pruning import pruned
@@ -25,16 +19,12 @@ from .source import (
     BATCH,
     Code,
     FixedBatchError,
-    Made,
     Shape,
-    Sums,
     Value,
     function,
-    handed_on,
     header,
     used,
 )
-from .split import WHOLE, division, is_separable
 
 _ndarray = np.ndarray
 
@@ -102,7 +92,6 @@ class Program:
         self._arrays = Watch([])
         self._kinds: list[Any] | None = None  # of the arrays that are bound
         self._gradients: dict[str, Any] = {}
-        self._compiled: set[str] = set()  # the functions that threads have called
         self._bound: dict[str, tuple[Any, ...]] = {}
 
     # ---- assembly ----
@@ -253,23 +242,6 @@ class Program:
         except SystemError as error:
             raise interruption_of(error) from None
 
-    def _run_parts(self, name: str, calls: Sequence[Callable[[], object]]) -> None:
-        """Make calls of a function for parts of a batch, each in a thread."""
-        if name in self._compiled:
-            threads.run(calls)
-            return
-        for call in calls:  # one thread compiles for all
-            call()
-        self._compiled.add(name)
-
-    def _of_samples(self, array: Array, name: str, n: int, start: int, stop: int) -> Array:
-        """Return the part of some of n samples of an argument, all of it if they share it."""
-        code = self.code
-        if stop - start == n or (name in code.per_call and name not in code.divided):
-            return array
-        size = len(array) // n
-        return array[start * size : stop * size]
-
 
 class Watch:
     """Attributes of objects, and the values that they had: a quick test for changes."""
@@ -294,165 +266,6 @@ def _are_equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     return bool(one.shape == other.shape if isinstance(one, np.ndarray) else one == other)
-
-
-class ModelProgram(Program):
-    """The functions ``predict``, ``forward``, ``backward`` and ``backward_parameters`` of a model.
-
-    Attributes
-    ----------
-    inputs, outputs : list of Value
-        Without masks, of which there are no gradients.
-    returns_new : bool
-        Whether no output can be a view of an input or of a parameter.
-    """
-
-    def __init__(
-        self, model: nn.Layer, batch: Batch, n: int, free: bool, native: bool, made: Made
-    ) -> None:
-        code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=True)
-        super().__init__(code, native)
-        given = [*batch.names, *code.per_call]
-        grads = [f"grad_{i}" if i else "grad" for i in range(len(outputs))]
-        input_grads = code.write_backward(outputs, grads, inputs)
-        inputs = [x if x.name in input_grads else Value(x.name, x.shape) for x in inputs]
-        self.inputs, self.outputs = inputs[: _inputs_with_gradients(model)], outputs
-        self._trained = list(code.trained.values())
-        lines = [*code.forward, *code.commits]
-        self._results = Memory(code)
-        self._returned = self._results.add_results(outputs, lines)
-        self.returns_new = not self._returned
-        returns = self._shaped(outputs, self._returned)
-        known = [*given, *self._results.names]
-        self.define("predict", known, [*lines, *returned(returns)], "Compute the output.")
-        has_sums = any(isinstance(line, Sums) for line in code.forward)
-        values = call_values(code, batch, n)
-        can_split = not has_sums and is_separable(code, [*values, *outputs], model)
-        self._division = division(code, with_backward=False) if can_split else WHOLE
-        self._undivided = self._division.undivided
-        self._memory = self._results.copy()
-        variables = handed_on(code.forward, code.backward)
-        variables = [x for x in variables if x not in self._memory.lines]
-        variables = self._memory.add_parts(variables, lines)
-        known = [*given, *self._memory.names]
-        doc = "Compute the output, and what backward needs."
-        self.define("forward", known, [*lines, *returned([*returns, *variables])], doc)
-        known = [*grads, *known, *variables]
-        lines = [*code.backward]
-        self._input_grads, found = Memory(code), [*input_grads.values()]
-        self._returned_grads = self._input_grads.add_results(found, lines)
-        lines = [*self._memory.unpacked(lines), *lines]
-        lines += returned(self._shaped(found, self._returned_grads))
-        doc = "Compute the gradients of the inputs and of the parameters."
-        self.define("backward", [*known, *self._input_grads.names], lines, doc)
-        code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
-        code.write_backward(outputs, grads, [])
-        lines = [*self._memory.unpacked(code.backward), *code.backward]
-        self.define("backward_parameters", known, lines, "Compute the parameters' gradients.")
-        self.finish(f"Compiled {model.label}")
-        # Arrays of the same shapes without memory, with which `_reached` writes the model again.
-        empty = [np.broadcast_to(array.dtype.type(0), array.shape) for array in batch.arrays]
-        self._written = functools.partial(
-            write_forward, model, batch._replace(arrays=empty), n, free, made, input_grads=True
-        )
-        self._reached_without: dict[tuple[int, ...], set[str]] = {}
-
-    def _shaped(self, values: Sequence[Value], places: list[int]) -> list[str]:
-        """Return the expressions for some flat arrays with their own shapes."""
-        chosen = [values[place] for place in places]
-        return [
-            self.code.resolved(x.view(*x.shape) if x.shape else f"{x}.reshape(())") for x in chosen
-        ]
-
-    def predict(self, values: Sequence[Any], n: int) -> list[Array]:
-        """Return the outputs; threads compute parts of a large batch, some samples at a time."""
-        memory = self._results.make(n)
-        if n > self._undivided:
-            return self._predict_parts(values, n, memory)
-        results = self.call("predict", n, [*values, *memory])
-        return _merged(memory, self._returned, results)
-
-    def _predict_parts(self, values: Sequence[Any], n: int, memory: list[Array]) -> list[Array]:
-        """Return the outputs, which threads compute for parts of the batch."""
-        chunks = self._division.chunks(n)
-        results: list[list[Any]] = [[] for _ in chunks]
-
-        def compute(part: int) -> None:
-            for start, stop in chunks[part]:
-                rows = [
-                    self._of_samples(array, name, n, start, stop)
-                    for array, name in zip(values, self.names, strict=True)
-                ]
-                rows += [array[start:stop] for array in memory]
-                results[part].append(self.call("predict", stop - start, rows) or ())
-
-        self._run_parts(
-            "predict", [functools.partial(compute, part) for part in range(len(chunks))]
-        )
-        rest = [np.concatenate(parts) for parts in zip(*chain(*results), strict=True)]
-        return _merged(memory, self._returned, rest)
-
-    def forward(self, values: list[Any], n: int) -> tuple[list[Array], list[Any]]:
-        """Return the outputs, and the values of a call of `backward` behind the gradients."""
-        memory = self._memory.make(n)
-        values = values + memory
-        results = self.call("forward", n, values)
-        if results is None:
-            return memory[: len(self.outputs)], values
-        count = len(self._returned)
-        made = memory[: len(self.outputs) - count]
-        return _merged(made, self._returned, results), [*values, *results[count:]]
-
-    def backward(
-        self, n: int, values: Sequence[Any], input_grad: bool, missing: Sequence[int] = ()
-    ) -> list[Any]:
-        """Add the gradients of the parameters to theirs; return those of the inputs, if asked for.
-
-        The function writes the gradient of a parameter that has none where it will have it. The
-        gradients of the outputs `missing` are 0; inputs and parameters that only these depend on
-        get none.
-        """
-        name = "backward" if input_grad else "backward_parameters"
-        bound, memory = self._bound[name], []
-        first = len(bound) - len(self._trained)  # the gradients are the last arrays
-        own = bound[first:]
-        grads = rooms_for_grads(self._trained, own)
-        if input_grad:
-            memory = self._input_grads.make(n)
-            values = [*values, *memory]
-        results = self.call(name, n, values, (), (*bound[:first], *grads))
-        found: list[Any] = _merged(memory, self._returned_grads, results)
-        if not missing:
-            take_grads(self._trained, grads, own)
-            return found
-        reached = self._reached(tuple(missing))
-        parameters = zip(self.code.trained, self._trained, grads, own, strict=True)
-        for name, parameter, grad, other in parameters:
-            if name in reached:
-                take_grads([parameter], [grad], [other])
-        if not input_grad:
-            return []
-        inputs = [x.name for x in self.inputs if x.needs_grad]
-        return [grad if x in reached else None for x, grad in zip(inputs, found, strict=True)]
-
-    def _reached(self, missing: tuple[int, ...]) -> set[str]:
-        """Return the names of the inputs and the parameters that the other outputs depend on."""
-        if missing not in self._reached_without:
-            code, inputs, outputs = self._written()
-            others = [y for place, y in enumerate(outputs) if place not in missing]
-            grads = [f"grad_{i}" for i in range(len(others))]
-            input_grads = code.write_backward(others, grads, inputs)
-            self._reached_without[missing] = {*code.trained, *input_grads}
-        return self._reached_without[missing]
-
-
-def _merged(
-    memory: list[Array], places: list[int], returned: Sequence[Array] | None
-) -> list[Array]:
-    """Return the results in their order: those in memory, and those returned for their places."""
-    for place, array in zip(places, returned or (), strict=False):
-        memory.insert(place, array)
-    return memory
 
 
 class Latest(NamedTuple):
@@ -606,17 +419,6 @@ def _kind_of(array: Array) -> tuple[Any, ...]:
     return array.dtype, array.shape, order, flags.aligned, flags.writeable
 
 
-def _dtype_of(model: nn.Layer, batch: Batch) -> np.dtype[Any]:
-    """Return the dtype of all floats of a program: that of the parameters, if there are any."""
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if len(dtypes) > 1:
-        raise TypeError("compile: the parameters are of several dtypes; use model.astype")
-    if dtypes:
-        return dtypes.pop()
-    floats = [array.dtype.itemsize for array in batch.arrays if array.dtype.kind == "f"]
-    return FLOATS[1 if floats and min(floats) >= 8 else 0]
-
-
 def call_values(code: Code, batch: Batch, n: int) -> list[Value]:
     """Return what a call is given as values of the source."""
     values = []
@@ -625,35 +427,6 @@ def call_values(code: Code, batch: Batch, n: int) -> list[Value]:
         code.kinds[name] = kinds.get(array.dtype.kind, code.dtype)
         values.append(Value(name, _free(array.shape, n) if code.n_is_free else array.shape))
     return values
-
-
-def write_forward(
-    model: nn.Layer, batch: Batch, n: int, free: bool, made: Made, input_grads: bool
-) -> tuple[Code, list[Value], list[Value]]:
-    """Write the forward of a model; return the code, the inputs and the outputs.
-
-    For `made` see `Code`.
-    """
-    code = Code(_dtype_of(model, batch), free, n, made)
-    given = batch._replace(arrays=batch.arrays[: batch.inputs])
-    values = call_values(code, given, n)
-    inputs, others = values[: batch.positional], values[batch.positional :]
-    if input_grads:
-        first = inputs[: _inputs_with_gradients(model)]
-        is_float = {x.name: code.kinds[x.name].kind == "f" for x in first}
-        inputs = [Value(x.name, x.shape, is_float.get(x.name, False)) for x in inputs]
-    by_keyword = dict(zip(batch.keywords, others, strict=True))
-    output = code.apply(model, "", *inputs, **by_keyword)
-    return code, inputs, list(output) if isinstance(output, tuple) else [output]
-
-
-def _inputs_with_gradients(model: nn.Layer) -> int | None:
-    """Return the number of inputs before the masks, or None if the model takes no masks."""
-    if isinstance(model, nn.MultiheadAttention):
-        return 3
-    if isinstance(model, nn.TransformerEncoderLayer):
-        return 1
-    return 2 if isinstance(model, nn.TransformerDecoderLayer) else None
 
 
 def returned(names: list[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,7 +169,7 @@ class DividedStepProgram(StepProgram):
         self.finish(f"Compiled step of {model.label} with {loss.label} and {kind}")
 
     def step(self, values: Sequence[Any], n: int) -> float:
-        loss, _ = self._computed(n, functools.partial(self._part, values, n))
+        loss, _ = self._computed(n, self._part_of(values, n))
         self._move(n, self._update.numbers())
         return loss
 

@@ -10,9 +10,10 @@ import nnlite as nn
 from nnlite.compiled import split, steps
 from nnlite.compiled.forms import FORMS, form
 from nnlite.compiled.gradients import LossProgram
-from nnlite.compiled.programs import ModelProgram
+from nnlite.compiled.models import ModelProgram
 
 from ..registry import LAYERS, LOSSES
+from .division import divide
 
 assert nn.compile  # its module registers the forms
 LAYER_CASES = [case for case in LAYERS if all(type(part) in FORMS for part in case.make().layers())]
@@ -24,14 +25,7 @@ LOSS_CASES = [
 @pytest.fixture(autouse=True, params=["parts", "samples"])
 def chunks(request, monkeypatch):
     """Three threads, each of which computes its part as one chunk, or sample after sample."""
-    if request.param == "samples":
-        monkeypatch.setattr(split, "_CACHED", 1)
-        monkeypatch.setattr(split, "_TIMES", 0)
-    monkeypatch.setattr(split, "_REGISTER", 1)
-    monkeypatch.setattr(split, "_WAITING", 0)
-    monkeypatch.setattr(split, "_ADDING", 0)
-    monkeypatch.setattr(split, "_LEAD", 0)
-    monkeypatch.setattr(split, "threads_of_products", lambda: 3)
+    divide(monkeypatch, 3, request.param == "samples")
     monkeypatch.setattr(steps, "_SHARED", 0)
     monkeypatch.setattr(steps, "share", in_three_parts)
     return request.param
@@ -205,13 +199,14 @@ def test_one_thread_computes_the_chunks_of_a_large_batch(native, monkeypatch):
     numbers = 2 * 6 + 3 + 3  # of a sample: the outputs of the layers and the probabilities
     monkeypatch.setattr(split, "_CACHED", 4 * numbers * 8)
     monkeypatch.setattr(split, "_TIMES", 0)
-    calls = sizes_of_calls(monkeypatch, LossProgram, "_call_with")
+    calls = sizes_of_calls(monkeypatch, LossProgram)
     model = mlp()
     twin = copy.deepcopy(model)
     loss, optimizers = nn.CrossEntropy(), [nn.Adam(each.parameters()) for each in (model, twin)]
     step = nn.compile(model, loss, optimizers[0], native=native)
     assert_same_steps(model, step, loss, (twin, optimizers[1]), (10, 10, 4, 9))
-    assert [n for _, n in calls] == [4, 4, 2, 4, 4, 2, 4, 3, 3, 3]
+    sizes = [n for name, n in calls if name == "gradients"]
+    assert sizes == [4, 4, 2, 4, 4, 2, 4, 3, 3, 3]
 
 
 @pytest.mark.parametrize("layers", [(), (nn.BatchNorm1d(6),)], ids=["MLP", "batch norm"])
@@ -425,16 +420,19 @@ def test_a_prediction_with_a_mask_by_keyword(name, length, monkeypatch):
         assert_allclose(compiled(x, **{name: mask}), expected, rtol=1e-9, atol=1e-12)
 
 
-def sizes_of_calls(monkeypatch, kind=ModelProgram, method="call"):
+def sizes_of_calls(monkeypatch, kind=ModelProgram):
     """Return a list that gets the name and the number of samples of each call of a function."""
     sizes = []
-    call = getattr(kind, method)
 
-    def watched(self, name, n, *arguments):
-        sizes.append((name, n))
-        return call(self, name, n, *arguments)
+    def watch(call):
+        def watched(self, name, n, *arguments):
+            sizes.append((name, n))
+            return call(self, name, n, *arguments)
 
-    monkeypatch.setattr(kind, method, watched)
+        return watched
+
+    for method in ("call", "call_with"):
+        monkeypatch.setattr(kind, method, watch(getattr(kind, method)))
     return sizes
 
 
