@@ -123,7 +123,7 @@ def where(condition: Array, values: Array, out: Array | None = None) -> Array:
     """
     bits = _BITS[values.dtype]
     if out is None:
-        factors = condition.astype(bits)
+        factors = np.array(condition, bits)  # of a scalar too
     else:
         factors = out.view(bits)
         factors[...] = condition

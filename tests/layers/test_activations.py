@@ -193,6 +193,17 @@ def test_pieces_of_the_hard_activations() -> None:
         assert_allclose(layer.backward(np.ones(7)), slope, rtol=1e-15)
 
 
+@pytest.mark.parametrize("layer", [nn.Hardtanh(), nn.ReLU6(), nn.Hardsigmoid(), nn.Hardswish()])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_of_a_scalar(layer: nn.Layer, dtype: Any) -> None:
+    layer(np.full((), 0.5, dtype))
+    grad = layer.backward(np.ones((), dtype))
+    assert grad.shape == ()
+    assert grad.dtype == dtype
+    layer(np.full(1, 0.5, dtype))
+    np.testing.assert_array_equal(grad, layer.backward(np.ones(1, dtype))[0])
+
+
 def test_softsign_and_log_sigmoid_at_known_points() -> None:
     softsign = nn.Softsign()
     assert_allclose(softsign(np.array([-3.0, 0.0, 1.0])), [-0.75, 0, 0.5])
