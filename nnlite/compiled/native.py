@@ -142,7 +142,12 @@ def interruption_of(error: BaseException) -> BaseException:
 
 
 def is_of_handler(error: BaseException | None) -> bool:
-    """Whether a signal handler has raised the error: it says nothing about what it interrupted."""
+    """Whether a signal handler has raised the error: it says nothing about what it interrupted.
+
+    So has every KeyboardInterrupt.
+    """
+    if isinstance(error, BaseException) and not isinstance(error, Exception):
+        return True
     codes = set()
     for handler in filter(callable, map(signal.getsignal, signal.valid_signals())):
         function = getattr(handler, "func", handler)  # of a functools.partial
@@ -371,7 +376,12 @@ def _numba() -> Any:
     """Return Numba, which knows the functions that the source calls."""
     try:
         import numba
-    except ImportError as error:
+    except BaseException as error:
+        # Of a package whose import was interrupted, some modules would be missing next time.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "numba"]:
+            del sys.modules[name]
+        if not isinstance(error, ImportError):
+            raise
         raise ImportError("compile: Numba is not installed; use: pip install numba") from error
     _register()
     return numba

@@ -16,7 +16,7 @@ import nnlite as nn
 from ..optim.adaptive import nadam_rates, radam_rates
 from ..optim.base import Run
 from .forms import form, form_of
-from .native import Native, Plain, functions_of
+from .native import Native, Plain, functions_of, is_of_handler
 from .source import Code, function, header
 
 Options = dict[str, Any]
@@ -126,6 +126,10 @@ class Update:
             if self._rule.settled is not None:
                 self._unsettled = self._places_unsettled()
 
+    def take_back(self) -> None:
+        """Count one step less; this update is not current then."""
+        self._optimizer.take_back()
+
     def _places_unsettled(self) -> list[int]:
         """Return the places of the runs whose numbers the next step changes."""
         settled, counts = self._rule.settled, self._optimizer.counts
@@ -184,8 +188,15 @@ class CompiledUpdate:
                 self._written[key] = self._write(runs)
             update, functions = self._written[key]
             numbers = update.numbers_of([run.group for run in runs], [run.step for run in runs])
-            functions["update"](*numbers, *_arrays(optimizer, runs).values())
-        optimizer.advance()
+            arrays = _arrays(optimizer, runs).values()
+        optimizer.advance()  # before, as in `StepProgram.step`
+        if runs:
+            try:
+                functions["update"](*numbers, *arrays)
+            except BaseException as error:
+                if not is_of_handler(error):
+                    optimizer.take_back()
+                raise
 
     def _write(self, runs: list[Run]) -> tuple[Update, Native | Plain]:
         update, dtype = Update(self._optimizer, runs, None), runs[0].value.dtype

@@ -13,6 +13,7 @@ from ..changes import changes
 from ..engine.arrays import Array
 from ..engine.blas import share
 from .gradients import LossProgram, Passes
+from .native import is_of_handler
 from .optimizers import Update
 from .programs import OutdatedError
 from .source import BATCH, Value, used
@@ -137,9 +138,15 @@ class StepProgram(LossProgram):
     def step(self, values: Sequence[Any], n: int) -> float:
         """Make a step; return the loss before it."""
         update = self._update
-        loss = self.call("step", n, values, update.numbers())
+        numbers = update.numbers()
+        # Ctrl-C in machine code is raised behind it. The step has been made then, and must count.
         update.advance()
-        return float(loss)
+        try:
+            return float(self.call("step", n, values, numbers))
+        except BaseException as error:
+            if not is_of_handler(error):
+                update.take_back()
+            raise
 
 
 def _place_within(whole: Array, array: Array) -> int | None:
@@ -186,10 +193,17 @@ class DividedStepProgram(StepProgram):
             self.call("update", n, [], numbers, parts)
 
         size = sum(array.nbytes for array in arrays)
-        if "update" in self._compiled and self._max_norm is None and size >= _SHARED:
-            share(update, length, size)
-        else:
-            update(0, length)
-            self._compiled.add("update")
+        self._update.advance()  # before, as in `StepProgram.step`
+        try:
+            if "update" in self._compiled and self._max_norm is None and size >= _SHARED:
+                share(update, length, size)
+            else:
+                update(0, length)
+                self._compiled.add("update")
+        except BaseException as error:
+            if not is_of_handler(error):
+                self._update.take_back()
+                raise
+            self._commit(n)
+            raise
         self._commit(n)
-        self._update.advance()

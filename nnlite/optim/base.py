@@ -310,6 +310,17 @@ class Optimizer(Hinted):
         self._synchronized = False
         self.latest_step = object()
 
+    def take_back(self) -> None:
+        """Count one step less, after one that `advance` has counted could not be made.
+
+        :meta private:
+        """
+        for group, blocks in zip(self.param_groups, self._blocks, strict=True):
+            if self.counts(group):
+                for block in blocks:
+                    block.take_back()
+        self.latest_step = object()
+
     def steps_to_flush(self) -> int:
         """Return the number of steps until subnormals are flushed: see `state_names`.
 

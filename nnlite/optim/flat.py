@@ -146,6 +146,11 @@ class FlatBlock:
         if moving and (self._steps[moving[0]] + self._uncounted) % _STEPS_TO_FLUSH == 0:
             self._flush_subnormals()
 
+    def take_back(self) -> None:
+        """Count one step less."""
+        self._moving_places()
+        self._uncounted -= 1
+
     def steps_to_flush(self) -> int:
         """Return the number of steps until subnormals are flushed."""
         return min(_STEPS_TO_FLUSH - step % _STEPS_TO_FLUSH for step in self.steps)
