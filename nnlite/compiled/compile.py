@@ -18,10 +18,10 @@ from ..modes import current, evaluating, is_grad_enabled, no_grad
 from ..optim.clipping import clip_grad_norm
 from ..random import generators_of_layers, unmoved
 from ..training.batches import as_batch, averages
-from . import losses  # noqa: F401 - it registers forms, and so do these
+from . import losses
 from .forms import form, form_of
 from .gradients import LossProgram, write_passes
-from .layers import (  # noqa: F401
+from .layers import (  # noqa: F401 - they register forms
     activations,
     arithmetic,
     attention,
@@ -99,7 +99,8 @@ def compile(
     Parameters, buffers, gradients and the state of the optimizer are those of the objects at all
     times, so that everything else may be done between two steps as if nothing was compiled.
     Errors are those of the uncompiled model, and no parameter, buffer or state of the optimizer is
-    changed then. The gradients after a step that fails are undefined.
+    changed then. The gradients after a step that fails are undefined, and random numbers may have
+    been drawn. A loss that is not finite is an error too.
 
     Examples
     --------
@@ -128,8 +129,7 @@ def compile(
         raise TypeError(
             f"compile: the loss must be a loss such as CrossEntropy(), got {loss!r:.80}"
         )
-    if getattr(loss, "reduction", None) == "none":
-        raise ValueError(f"compile: {loss.label} gives no single number; use reduction='mean'")
+    losses.check_reduction(loss)
     check_forms(model, loss)
     if optimizer is None:
         if max_grad_norm is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from ..engine.arrays import Array
+from .losses import check_reduction
 from .models import write_forward
 from .parallel import DIVISOR, ParallelProgram, PartOf, result
 from .programs import Batch, call_values
@@ -50,6 +51,7 @@ def write_passes(
     model: nn.Layer, loss: nn.Layer, batch: Batch, n: int, free: bool, made: Made
 ) -> Passes:
     """Write forward, loss and backward of a model."""
+    check_reduction(loss)  # it may have been changed
     code, inputs, outputs = write_forward(model, batch, n, free, made, input_grads=False)
     others = call_values(code, batch, n)[len(inputs) :]
     code.apply_loss(loss, *outputs, *others)

@@ -57,6 +57,12 @@ def _check_numbers(code: Code, target: Value) -> None:
 Formulas = Callable[[Any, Code], tuple[str, str]]
 
 
+def check_reduction(loss: Any) -> None:
+    """Raise a ValueError if a loss gives a number for each sample."""
+    if getattr(loss, "reduction", None) == "none":
+        raise ValueError(f"compile: {loss.label} gives no single number; use reduction='mean'")
+
+
 def _binary(loss: nn.BinaryCrossEntropy, code: Code) -> tuple[str, str]:
     tiny = f"real({float(np.finfo(code.dtype).tiny)!r})"
     yes, no = f"{_output_weight(loss, 'pos_weight', code)} * t", "(real(1) - t)"

@@ -716,6 +716,11 @@ def renamed(text: str, names: Mapping[str, str]) -> str:
 @functools.lru_cache(4096)
 def names_of(text: str) -> tuple[list[str], list[str]]:
     """Return the names that statements assign, and those that they read, in their order."""
-    names = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)]
-    stored = [node.id for node in names if isinstance(node.ctx, ast.Store)]
-    return stored, [node.id for node in names if isinstance(node.ctx, ast.Load)]
+    stored: list[str] = []
+    loaded: list[str] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Name):
+            (stored if isinstance(node.ctx, ast.Store) else loaded).append(node.id)
+        elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            loaded.append(node.target.id)  # x += 1 reads x
+    return stored, loaded

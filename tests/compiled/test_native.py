@@ -362,6 +362,34 @@ def test_numba_is_imported_by_the_first_compile_alone():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_numba_can_be_imported_after_an_import_of_it_was_interrupted():
+    pytest.importorskip("numba")
+    script = """
+import sys
+import numpy as np
+import nnlite as nn
+
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numba.core.typing":
+            sys.meta_path.remove(self)
+            raise KeyboardInterrupt
+
+
+compiled, x = nn.compile(nn.Linear(2, 1, rng=0)), np.ones((1, 2), np.float32)
+sys.meta_path.insert(0, Interrupting())
+try:
+    compiled(x)
+except KeyboardInterrupt:
+    pass
+else:
+    sys.exit("was not interrupted")
+compiled(x)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 @pytest.mark.parametrize("is_imported_before", [False, True])
 def test_scipy_linalg_is_imported_by_the_first_product_of_blas(is_imported_before):
     """Its library is the same before and after it."""

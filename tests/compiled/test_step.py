@@ -1,6 +1,8 @@
 """A compiled step gives the same results as the uncompiled step."""
 
 import copy
+import functools
+import signal
 import warnings
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite.compiled.native import Plain
 from nnlite.compiled.optimizers import CompiledUpdate
+
+from .division import divide
 
 OPTIMIZERS = {
     "SGD": lambda p: nn.SGD(p, lr=0.1),
@@ -357,3 +362,97 @@ def test_a_step_is_given_the_flat_arrays_of_the_optimizer_and_other_parameters_o
     assert f"def step{arguments}" in step.source
     for layer, name in ((0, "bias"), (1, "weight"), (2, "bias")):
         assert f"    d_{name}_{layer} = part(group0_grad, " in step.source
+
+
+@pytest.mark.parametrize("is_norm", [False, True])
+def test_a_parameter_on_both_sides_of_sums_over_a_divided_batch(is_norm, monkeypatch):
+    divide(monkeypatch, 2, in_samples=False)
+    shared = nn.BatchNorm1d(4) if is_norm else nn.Linear(4, 4, rng=0)
+    between = nn.Linear(4, 4, rng=1) if is_norm else nn.BatchNorm1d(4)
+    layers = nn.Linear(3, 4, rng=2), shared, between, shared.tied(), nn.Linear(4, 2, rng=3)
+    model, loss, rng = nn.Sequential(*layers).astype(np.float64), nn.CrossEntropy(), np.random
+    x, labels = rng.default_rng(0).normal(size=(10, 3)), np.arange(10) % 2
+    twin = copy.deepcopy(model)
+    expected = loss(twin(x), labels)
+    twin.backward(loss.backward(), input_grad=False)
+    assert nn.compile(model, loss, native=False)(x, labels) == pytest.approx(expected)
+    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_allclose(one.grad, other.grad, rtol=1e-9, atol=1e-12)
+
+
+class LateError(Exception):
+    """What the handler of a signal raises, as `alarm` does."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, LateError])
+@pytest.mark.parametrize("kind", ["whole", "divided", "update"])
+def test_a_step_that_is_interrupted_behind_its_machine_code_counts(kind, error, monkeypatch):
+    if kind == "divided":
+        divide(monkeypatch, 2, in_samples=False)
+
+    def alarm(*args):
+        raise error
+
+    before = signal.signal(signal.SIGTERM, alarm)
+    model, loss = nn.Sequential(nn.Linear(3, 2, rng=0)), nn.CrossEntropy()
+    optimizer = nn.Adam(model.parameters())
+    rng = np.random.default_rng(0)
+    batch = rng.normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2
+    step = nn.compile(model, loss, optimizer, native=False)
+    update = CompiledUpdate(optimizer, native=False)
+    step(*batch)
+    last = {"whole": "step", "divided": "update", "update": "update"}[kind]
+    get = Plain.__getitem__
+
+    def interrupted(self, name):
+        def call(*arguments):
+            result = get(self, name)(*arguments)
+            if name == last:
+                signal.raise_signal(signal.SIGTERM)
+            return result
+
+        return call
+
+    weights = model[0].weight.data.copy()
+    call = update if kind == "update" else functools.partial(step, *batch)
+    monkeypatch.setattr(Plain, "__getitem__", interrupted)
+    try:
+        with pytest.raises(error):
+            call()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (model[0].weight.data != weights).any()
+    assert optimizer.state_dict()["state"][0]["step"] == 2
+
+
+@pytest.mark.parametrize("kind", ["whole", "divided"])
+def test_a_step_that_fails_does_not_count(kind, monkeypatch):
+    if kind == "divided":
+        divide(monkeypatch, 2, in_samples=False)
+    model = nn.Sequential(nn.Linear(3, 2, rng=0))
+    optimizer = nn.Adam(model.parameters())
+    model[0].weight.data *= 0.01
+    step = nn.compile(model, nn.CrossEntropy("sum"), optimizer, max_grad_norm=1, native=False)
+    x, labels = np.ones((8, 3), np.float32), np.arange(8) % 2
+    step(x, labels)
+    # The gradient of the last but one is not finite.
+    weights = model[0].weight.data.copy()
+    for inputs, targets in ((x, labels + 5), (np.float32(3e38) * x, labels), (x[:, :2], labels)):
+        with pytest.raises(ValueError, match="labels|finite|input"):
+            step(inputs, targets)
+        assert optimizer.state_dict()["state"][0]["step"] == 1
+        assert_array_equal(model[0].weight.data, weights)
+    step(x, labels)
+    assert optimizer.state_dict()["state"][0]["step"] == 2
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropy(), nn.Focal(), nn.MeanSquaredError()], ids=repr)
+def test_a_loss_that_was_made_one_for_each_sample_is_an_error(loss):
+    model = nn.Sequential(nn.Linear(3, 2, rng=0))
+    step = nn.compile(model, loss, nn.SGD(model.parameters(), lr=0.1), native=False)
+    x = np.ones((4, 3), np.float32)
+    target = np.ones((4, 2), np.float32) if type(loss) is nn.MeanSquaredError else np.arange(4) % 2
+    step(x, target)
+    loss.reduction = "none"
+    with pytest.raises(ValueError, match="gives no single number"):
+        step(x, target)

@@ -171,7 +171,7 @@ def prelu(layer: nn.PReLU, code: Code, x: Value) -> Any:
                         for j in range({sizes[1]}):
                             total, source, flow = real(0), a[i, j], g[i, j]
                             for k in range({sizes[2]}):
-                                total += flow[k] * source[k] if source[k] < 0 else real(0)
+                                total += real(0) if source[k] > 0 else flow[k] * source[k]
                             {dw}[{channel}] += total
                 """)
         if x.needs_grad:
