@@ -64,10 +64,7 @@ class ParallelProgram(Program):
     def __init__(self, code: Code, native: bool) -> None:
         super().__init__(code, native)
         self._compiled: set[str] = set()  # the functions that threads have called
-        # The gradients by name: of the part of each thread but the first, and, of each thread, of a
-        # chunk before they are added.
-        self._gradients_of_parts: list[dict[str, Array]] = []
-        self._gradients_of_chunks: list[dict[str, Array]] = []
+        self._spare: list[dict[str, Array]] = []  # rooms for gradients of parts and of chunks
 
     def define_addition(self) -> None:
         """Add the function with which the gradients of parts are added."""
@@ -114,7 +111,7 @@ class ParallelProgram(Program):
 
     def bind_anew(self) -> None:
         super().bind_anew()
-        self._gradients_of_parts, self._gradients_of_chunks = [], []
+        self._spare = []
 
     def of_samples(
         self, names: Iterable[str], arrays: Iterable[Any], n: int, start: int, stop: int
@@ -187,14 +184,17 @@ class ParallelProgram(Program):
     def _rooms(
         self, chunks: Chunks, gradients: dict[str, Array]
     ) -> tuple[list[dict[str, Array]], list[dict[str, Array]]]:
-        """Return the arrays for the gradients of each part, and for those of a chunk of it."""
+        """Return the arrays for the gradients of each part, and for those of a chunk of it.
+
+        The first part has `gradients`, and chunks are only needed where a part has several.
+        """
+        count, has_several = len(chunks), max(map(len, chunks)) > 1
         if not gradients:
-            return [gradients] * len(chunks), [gradients] * len(chunks)
-        while len(self._gradients_of_parts) < len(chunks) - 1:
-            self._gradients_of_parts.append(Program.bindings(self))
-        while max(map(len, chunks)) > 1 and len(self._gradients_of_chunks) < len(chunks):
-            self._gradients_of_chunks.append(Program.bindings(self))
-        return [gradients, *self._gradients_of_parts], self._gradients_of_chunks
+            return [gradients] * count, [gradients] * count
+        needed = 2 * count - 1 if has_several else count - 1
+        while len(self._spare) < needed:
+            self._spare.append(self.rooms.of(self.code.trained, 1 + len(self._spare)))
+        return [gradients, *self._spare[: count - 1]], self._spare[count - 1 : needed]
 
     def _run_parts(self, name: str, calls: Sequence[Callable[[], object]]) -> None:
         """Make calls of a function for parts of a batch, each in a thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from ..changes import changes
 from ..engine.arrays import Array
 from ..modes import current
+from ..parameter import Parameter
 from .native import functions_of, interruption_of
 from .parts import in_parts
 from .pruning import pruned
@@ -64,6 +65,23 @@ class Batch(NamedTuple):
         return [*inputs, *[f"x_{name}" for name in self.keywords], *others]
 
 
+class Rooms(dict[tuple[Parameter, int], Array]):
+    """Arrays for the gradients of parameters, which all programs of a compiled object share.
+
+    They are full only while one of them is called. Of each parameter, several are numbered.
+    """
+
+    def of(self, trained: Mapping[str, Parameter], number: int = 0) -> dict[str, Array]:
+        """Return an array for each of these parameters, by the names that they have."""
+        return {name: self._of(parameter, number) for name, parameter in trained.items()}
+
+    def _of(self, parameter: Parameter, number: int) -> Array:
+        room, data = self.get((parameter, number)), parameter.data
+        if room is None or room.shape != data.shape or room.dtype != data.dtype:
+            room = self[parameter, number] = np.empty_like(data)
+        return room
+
+
 class OutdatedError(Exception):
     """The source is of other arrays than those that there are now: of other dtypes or pieces."""
 
@@ -76,11 +94,14 @@ class Program:
     code : Code
         The statements and names that the source is assembled from.
     source : str
+    rooms : Rooms
+        For the gradients.
     """
 
     def __init__(self, code: Code, native: bool) -> None:
         self.code = code
         self.source = ""
+        self.rooms = Rooms()
         self._native = native
         self._texts: list[str] = []
         # Of each function: the names of what a call gives it, and of the arrays that are bound;
@@ -166,7 +187,7 @@ class Program:
 
     def bindings(self) -> dict[str, Any]:
         """Return the arrays that the functions use beside parameters and buffers: gradients."""
-        return {name: np.empty_like(p.data) for name, p in self.code.trained.items()}
+        return self.rooms.of(self.code.trained)
 
     def bound_names(self) -> list[str]:
         """Return the names of the arrays that a function may be bound to."""
@@ -295,6 +316,7 @@ class Programs:
         self._build = build
         self._programs: dict[Any, list[Program]] = {}
         self._fixed: set[Any] = set()
+        self._rooms = Rooms()
         # It is replaced as a whole, because several threads may call at the same time.
         self._latest = Latest(-1, [], None, 0)
 
@@ -379,6 +401,7 @@ class Programs:
             self._fixed.add(key)
             key = n, key
             program = self._build(batch, n, False)
+        program.rooms = self._rooms
         program.bind_anew()
         self._programs.setdefault(key, []).append(program)
         return program

@@ -476,3 +476,17 @@ def test_running_statistics_do_not_keep_a_prediction_whole(native, monkeypatch):
     with nn.no_grad():
         compiled(x)  # in training mode: of the batch
     assert sizes == [("predict", 7)]
+
+
+def test_programs_of_a_compiled_object_share_the_arrays_for_gradients(chunks):
+    """Else sequences of many lengths would each take several times the memory of the model."""
+    model, rng = nn.RNN(3, 4, rng=0).astype(np.float64), np.random.default_rng(0)
+    compute = nn.compile(model, nn.MeanSquaredError(), native=False)
+    for length in range(1, 6):
+        compute(rng.normal(size=(6, length, 3)), rng.normal(size=(6, length, 4)))
+    programs = [each for found in compute._programs._programs.values() for each in found]
+    assert len(programs) == 5
+    rooms = {id(program.rooms): program.rooms for program in programs}
+    # The whole batch, two other parts, and a chunk of each part.
+    count = {"parts": 3, "samples": 6}[chunks]
+    assert [len(each) for each in rooms.values()] == [count * len(list(model.parameters()))]
