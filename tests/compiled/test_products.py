@@ -53,6 +53,8 @@ def test_products(rows, columns, dtype):
         (512, 1, 30),
         (512, 130, 30),  # elements 4096 bytes apart
         (130, 0, 90),
+        (130, 70, 2),  # few columns, as rows
+        (7, 64, 4),
     ],
 )
 def test_panels(shape, is_native):

@@ -22,6 +22,9 @@ _PANEL, _REST, _DEPTH = 384, 16, 128
 _BLOCK = 64
 # Columns of the result that are too few for the vectors of a tile's row.
 _NARROW = 24
+# Vectors of a row from which on dot products of rows are faster than tiles with vectors that are at
+# most half full.
+_LONG = 4
 # Bytes of b that are too many to be read again for every few rows of the result.
 _FAR = 800_000
 
@@ -40,6 +43,13 @@ def _matmul(a: Matrix, b: Matrix, out: Matrix, add: bool) -> None:
     (rows, terms), columns = a.shape, b.shape[1]
     if columns == 1:
         multiply_rows(view(b, 1, terms), a, view(out, 1, rows), add)
+    elif 2 * columns <= lanes(out) and terms >= _LONG * lanes(out):
+        lines, sums = np.empty((columns, terms), out.dtype), np.empty((columns, rows), out.dtype)
+        copy_transposed(b, lines)
+        if add:
+            copy_transposed(out, sums)
+        multiply_rows(lines, a, sums, add)
+        copy_transposed(sums, out)
     else:
         product(view(a, a.size), terms, 1, view(b, b.size), columns, 1, terms, out, add)
 
