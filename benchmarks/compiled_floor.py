@@ -49,7 +49,8 @@ def step(left, right, out, count, rest, {arrays}):
 _OF_GRADIENT = """\
     for i in range(len(grad)):
         grad[i] = total
-    for i in range(len(value)):
+"""
+_OF_UPDATE = """    for i in range(len(value)):
 {moves}
 """
 _MOVE = """\
@@ -66,7 +67,7 @@ class Passes(NamedTuple):
     parameters : int
         The number of parameters.
     states : int or None
-        The number of arrays of the optimizer's state; None for a prediction.
+        The number of arrays of the optimizer's state; 0 for gradients alone, None for a prediction.
     """
 
     parameters: int
@@ -118,5 +119,5 @@ def _source(states: int | None) -> str:
         return _SOURCE.format(arrays="value", passes="")
     names = [f"state{index}" for index in range(states)]
     moves = "".join(_MOVE.format(state=name) for name in names).rstrip()
-    passes = _OF_GRADIENT.format(moves=moves)
+    passes = _OF_GRADIENT + (_OF_UPDATE.format(moves=moves) if names else "")
     return _SOURCE.format(arrays=", ".join(["value", "grad", *names]), passes=passes)

@@ -15,6 +15,7 @@ import numpy as np
 
 from . import floor
 from .case import Array, Batch, BlasRunner, Case, FloorRunner, Runner
+from .compiled_floor import CompiledFloorRunner, Passes
 from .products import Call, Product, products_of
 
 X0 = [0.5, -0.5]
@@ -43,6 +44,7 @@ class SigmoidGradient(Case):
             "torch": TorchGradient,
             "blas": BlasRunner,
             "floor": FloorRunner,
+            "compiled floor": _floor_of_compiled,
         }
 
     def products(self) -> list[Product]:
@@ -56,6 +58,11 @@ def _model() -> Any:
     import nnlite as nn
 
     return nn.Sequential(nn.Linear(2, 3), nn.Sigmoid(), nn.Linear(3, 1), nn.Sigmoid(), nn.Log())
+
+
+def _floor_of_compiled(case: SigmoidGradient) -> CompiledFloorRunner:
+    """Return the runner of a call that writes as many gradients."""
+    return CompiledFloorRunner(case, Passes(sum(map(np.size, (W1, B1, W2, B2))), 0))
 
 
 class NnliteGradient(Runner):

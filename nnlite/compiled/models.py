@@ -159,7 +159,7 @@ class ModelProgram(ParallelProgram):
             parts = self.compute_parts(self._stages["predict"], chunks, part_of, {})
             return _joined(memory, self._returned, itertools.chain(*parts))
         results = self.call("predict", n, [*values, *memory])
-        return _merged(memory, self._returned, results)
+        return _merged(memory, self._returned, results) if self._returned else memory
 
     def forward(self, values: list[Any], n: int) -> tuple[list[Array], Any]:
         """Return the outputs, and what `backward` needs."""
@@ -216,7 +216,9 @@ class ModelProgram(ParallelProgram):
         else:
             values = [*grads, *needed, *memory]
             results = self.call(name, n, values, (), (*bound[:first], *rooms))
-            found = _merged(memory, self._returned_grads, results)
+            found = memory
+            if self._returned_grads:
+                found = _merged(memory, self._returned_grads, results)
         if not missing:
             take_grads(self._trained, rooms, own)
             return found
