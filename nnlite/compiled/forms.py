@@ -20,9 +20,8 @@ def form(*kinds: type) -> Callable[[Function], Function]:
     gradient of the output; or its output alone, if it writes nothing. If the shape of the output is
     not that of the layer's own ``forward``, the first call raises a TypeError.
 
-    What a form reads from the layer must be a parameter, a buffer, or an attribute that is named
-    like an argument of ``__init__``: later calls look for changes of these alone. Each line holds
-    one statement.
+    A form may read parameters, buffers, and attributes that are named like an argument of
+    ``__init__``: later calls detect changes of these only. Write one statement per line.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from .split import WHOLE, Chunks, division, is_separable
 
 
 class _Divided(NamedTuple):
-    """What backward needs of the chunks of a batch, for each of which forward was computed.
+    """The chunks of a batch, and the variables of their forward that backward needs.
 
     Attributes
     ----------

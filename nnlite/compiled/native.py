@@ -44,7 +44,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 _PLACES = tuple(dict.fromkeys(ROUTINES.values()))
 
 # The texts of the modules that machine code depends on; this one gives routines their symbols. They
-# are read at once: when they are needed, the files may be those of another version.
+# are read on import: later, the files may be those of another version.
 _ROUTINES = f"{__package__}.routines"
 _TEXTS = {
     name: importlib.resources.files(package).joinpath(f"{name}.py").read_text("utf-8")
@@ -95,6 +95,10 @@ class Plain:
     def __getitem__(self, name: str) -> Function:
         return np.errstate(all="ignore")(getattr(self._module, name))  # as machine code does
 
+    def is_compiled(self, name: str) -> bool:
+        """Whether a call runs machine code alone, which no signal interrupts: never."""
+        return False
+
 
 class Native(dict[str, Function]):
     """The functions of a source by their names, compiled by Numba on their first call.
@@ -115,6 +119,10 @@ class Native(dict[str, Function]):
 
     def __missing__(self, name: str) -> Function:
         return functools.partial(self._compile_and_call, name)
+
+    def is_compiled(self, name: str) -> bool:
+        """Whether a call runs machine code alone, which no signal interrupts."""
+        return name in self
 
     def _compile_and_call(self, name: str, *arguments: Any) -> Any:
         types = tuple(map(_numba().typeof, arguments))
@@ -144,7 +152,7 @@ def interruption_of(error: BaseException) -> BaseException:
 def is_of_handler(error: BaseException | None) -> bool:
     """Whether a signal handler has raised the error: it says nothing about what it interrupted.
 
-    So has every KeyboardInterrupt.
+    Everything that is not an Exception counts as raised by one, such as KeyboardInterrupt.
     """
     if isinstance(error, BaseException) and not isinstance(error, Exception):
         return True
@@ -380,7 +388,7 @@ def _numba() -> Any:
         # Of a package whose import was interrupted, some modules would be missing next time.
         for name in [name for name in sys.modules if name.partition(".")[0] == "numba"]:
             del sys.modules[name]
-        if not isinstance(error, ImportError):
+        if not isinstance(error, ModuleNotFoundError) or error.name != "numba":
             raise
         raise ImportError("compile: Numba is not installed; use: pip install numba") from error
     _register()

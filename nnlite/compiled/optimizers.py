@@ -16,7 +16,7 @@ import nnlite as nn
 from ..optim.adaptive import nadam_rates, radam_rates
 from ..optim.base import Run
 from .forms import form, form_of
-from .native import Native, Plain, functions_of, is_of_handler
+from .native import Native, Plain, functions_of
 from .source import Code, function, header
 
 Options = dict[str, Any]
@@ -188,15 +188,8 @@ class CompiledUpdate:
                 self._written[key] = self._write(runs)
             update, functions = self._written[key]
             numbers = update.numbers_of([run.group for run in runs], [run.step for run in runs])
-            arrays = _arrays(optimizer, runs).values()
-        optimizer.advance()  # before, as in `StepProgram.step`
-        if runs:
-            try:
-                functions["update"](*numbers, *arrays)
-            except BaseException as error:
-                if not is_of_handler(error):
-                    optimizer.take_back()
-                raise
+            functions["update"](*numbers, *_arrays(optimizer, runs).values())
+        optimizer.advance()
 
     def _write(self, runs: list[Run]) -> tuple[Update, Native | Plain]:
         update, dtype = Update(self._optimizer, runs, None), runs[0].value.dtype

@@ -55,7 +55,7 @@ def result(place: int) -> str:
 class ParallelProgram(Program):
     """A program whose functions threads call for parts of a batch.
 
-    Of each thread, the gradients are those of its part; they are then added.
+    Each thread computes the gradients of its part; they are then added.
     """
 
     # Whether the gradients of a part are means: they are weighted by `DIVISOR`.

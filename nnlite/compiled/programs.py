@@ -68,7 +68,8 @@ class Batch(NamedTuple):
 class Rooms(dict[tuple[Parameter, int], Array]):
     """Arrays for the gradients of parameters, which all programs of a compiled object share.
 
-    They are full only while one of them is called. Of each parameter, several are numbered.
+    Their values are valid until the next call of any of these programs. A parameter has several, by
+    number, where a batch is divided.
     """
 
     def of(self, trained: Mapping[str, Parameter], number: int = 0) -> dict[str, Array]:
@@ -143,8 +144,8 @@ class Program:
         self._options = Watch(self.code.options)
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
-        # Arrays are of the types that they had in the first call. What is made in each call may
-        # be anything.
+        # Arrays are of the types that they had in the first call. Values that
+        # are made in each call may be of any type.
         checks = bool(self.code.per_call)
         self._functions = functions_of(self.source, self._native, checks)
 

@@ -42,7 +42,7 @@ class _Pruner:
     Attributes
     ----------
     edits : list of (statement, str)
-        What statements become: "" if they are left out.
+        The replacement of each statement: "" if it is left out.
     """
 
     def __init__(self) -> None:

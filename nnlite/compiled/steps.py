@@ -139,14 +139,18 @@ class StepProgram(LossProgram):
         """Make a step; return the loss before it."""
         update = self._update
         numbers = update.numbers()
-        # Ctrl-C in machine code is raised behind it. The step has been made then, and must count.
+        # Ctrl-C in machine code is raised when it has ended: the step was made, and must count.
         update.advance()
         try:
             return float(self.call("step", n, values, numbers))
         except BaseException as error:
-            if not is_of_handler(error):
+            if not self._was_made(error, "step"):
                 update.take_back()
             raise
+
+    def _was_made(self, error: BaseException, name: str) -> bool:
+        """Whether a function of machine code has ended before an error was raised."""
+        return self._functions.is_compiled(name) and is_of_handler(error)
 
 
 def _place_within(whole: Array, array: Array) -> int | None:
@@ -201,9 +205,9 @@ class DividedStepProgram(StepProgram):
                 update(0, length)
                 self._compiled.add("update")
         except BaseException as error:
-            if not is_of_handler(error):
+            if self._was_made(error, "update"):
+                self._commit(n)
+            else:
                 self._update.take_back()
-                raise
-            self._commit(n)
             raise
         self._commit(n)

@@ -302,7 +302,7 @@ class Optimizer(Hinted):
                 yield Run(group, block.steps[place], value, grad, state)
 
     def advance(self) -> None:
-        """Count a step of every parameter that has a gradient, after `update` has moved them."""
+        """Count a step of every parameter that has a gradient."""
         for group, blocks in zip(self.param_groups, self._blocks):  # noqa: B905 - quicker
             if self.counts(group):
                 for block in blocks:

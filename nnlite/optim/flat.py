@@ -147,7 +147,7 @@ class FlatBlock:
             self._flush_subnormals()
 
     def take_back(self) -> None:
-        """Count one step less."""
+        """Count one step less. Subnormals that were flushed stay 0."""
         self._moving_places()
         self._uncounted -= 1
 

@@ -211,7 +211,7 @@ def fit(
             model, loss, optimizer, train, accumulate=accumulate, max_grad_norm=max_norm,
             schedule_every=pace.every, monitor=pace.monitor,
         )  # fmt: skip
-    # The first step may take seconds then.
+    # The first compiled step may take seconds.
     text = "" if compiled is None else "compiling"
     bar = Progress(training, boolean(progress, "fit: progress"), text)
     supervisor = Supervisor(training, pace, good, saver, resume, bar)

@@ -1,7 +1,6 @@
 """A compiled step gives the same results as the uncompiled step."""
 
 import copy
-import functools
 import signal
 import warnings
 
@@ -10,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import nnlite as nn
+from nnlite.compiled import native
 from nnlite.compiled.native import Plain
 from nnlite.compiled.optimizers import CompiledUpdate
 
@@ -385,7 +385,7 @@ class LateError(Exception):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, LateError])
-@pytest.mark.parametrize("kind", ["whole", "divided", "update"])
+@pytest.mark.parametrize("kind", ["whole", "divided"])
 def test_a_step_that_is_interrupted_behind_its_machine_code_counts(kind, error, monkeypatch):
     if kind == "divided":
         divide(monkeypatch, 2, in_samples=False)
@@ -399,9 +399,8 @@ def test_a_step_that_is_interrupted_behind_its_machine_code_counts(kind, error, 
     rng = np.random.default_rng(0)
     batch = rng.normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2
     step = nn.compile(model, loss, optimizer, native=False)
-    update = CompiledUpdate(optimizer, native=False)
     step(*batch)
-    last = {"whole": "step", "divided": "update", "update": "update"}[kind]
+    last = {"whole": "step", "divided": "update"}[kind]
     get = Plain.__getitem__
 
     def interrupted(self, name):
@@ -414,15 +413,43 @@ def test_a_step_that_is_interrupted_behind_its_machine_code_counts(kind, error, 
         return call
 
     weights = model[0].weight.data.copy()
-    call = update if kind == "update" else functools.partial(step, *batch)
     monkeypatch.setattr(Plain, "__getitem__", interrupted)
+    monkeypatch.setattr(Plain, "is_compiled", lambda self, name: True)
     try:
         with pytest.raises(error):
-            call()
+            step(*batch)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (model[0].weight.data != weights).any()
     assert optimizer.state_dict()["state"][0]["step"] == 2
+
+
+@pytest.mark.parametrize("kind", ["whole", "divided"])
+def test_a_step_whose_compilation_is_interrupted_does_not_count(kind, monkeypatch):
+    pytest.importorskip("numba")
+    if kind == "divided":
+        divide(monkeypatch, 2, in_samples=False)
+    model = nn.Sequential(nn.Linear(3, 2, rng=0), nn.BatchNorm1d(2))
+    optimizer = nn.Adam(model.parameters())
+    step = nn.compile(model, nn.CrossEntropy(), optimizer)
+    x, labels = np.eye(8, 3, dtype=np.float32), np.arange(8) % 2
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    shared = native._shared
+
+    def interrupted(source, folder, name, types):
+        if name in ("step", "update"):
+            raise KeyboardInterrupt
+        return shared(source, folder, name, types)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(native, "_shared", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            step(x, labels)
+    assert not optimizer.state_dict()["state"]
+    for name, array in model.state_dict().items():
+        assert_array_equal(array, before[name])
+    step(x, labels)
+    assert optimizer.state_dict()["state"][0]["step"] == 1
 
 
 @pytest.mark.parametrize("kind", ["whole", "divided"])

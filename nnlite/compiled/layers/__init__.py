@@ -1,4 +1,4 @@
 """The compiled forms of layers, in files named as in ``nnlite/layers``.
 
-``windows.py`` and ``gather.py`` have what several of them write.
+``windows.py`` and ``gather.py`` hold loops that several of them share.
 """

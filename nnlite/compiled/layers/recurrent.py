@@ -6,7 +6,8 @@ step are two products::
     a_t = [b  W_ih] [1; x_t] + W_hh h_{t-1}
 
 The sums of a GRU are in four blocks: the third is a sum of the state and its bias alone, and the
-last of the input and its bias. The matrix has zeros there, and W_hh ends before the last block.
+last of the input and its bias. In the third block the matrix has zeros in place of weights, and
+W_hh ends before the last block.
 
 Backward there is one product a step, dh_{t-1} = W_hhᵀ da_t, and one sum over all steps for each
 matrix, its gradient: Σ_t da_t [1; x_t]ᵀ and Σ_t da_t h_{t-1}ᵀ.
