@@ -12,6 +12,7 @@ import numpy as np
 import nnlite as nn
 
 from .forms import form
+from .layers.softmax import softmax_of
 from .source import Code, Name, Shape, Size, Value, elements, joined, nest, number, product
 
 
@@ -291,7 +292,7 @@ def cross_entropy(
     body = [begin]
     if p:
         lines.append(f"b = {p.view(*sizes)}")
-        body.append(_softmax(classes, at))
+        body.append(softmax_of(classes, at))
         body.append("log_total = top + real(math.log(total))")
     of_logits, of_probabilities = "(a{} - log_total)", f"math.log(max(a{{}}, {tiny}))"
     log_p = "a{}" if log_scores else of_logits if logits else of_probabilities
@@ -388,22 +389,6 @@ def _check_scores(code: Code, scores: Value) -> None:
     _require(code, f"{scores}[i] < real(math.inf)", scores.size, "the predictions are not finite")
 
 
-def _softmax(classes: Size, at: Callable[[str], str]) -> str:
-    """Return statements that compute b = softmax(a), with the largest score and the sum of exp."""
-    return f"""
-        last = key(a{at("0")})
-        for j in range({classes}):
-            last = max(last, key(a{at("j")}))
-        top = of_key(last)
-        total = real(0)
-        for j in range({classes}):
-            b{at("j")} = exp(a{at("j")} - top)
-            total += b{at("j")}
-        for j in range({classes}):
-            b{at("j")} /= total
-    """
-
-
 def _class_weight(loss: Any, code: Code) -> str:
     """Return the weight of a class, whose index is to be formatted into it."""
     if loss.weight is None:
@@ -454,7 +439,7 @@ def focal(loss: nn.Focal, code: Code, scores: Value, labels: Value, *weight: Val
         {slopes}[{label}] = hardness * (1 + {loss.gamma!r} * ratio)
     """
     counting = f"{norm} += w" if loss.reduction == "mean" else ""
-    code(nest(loops, joined(begin, _softmax(classes, at), end, counting)))
+    code(nest(loops, joined(begin, softmax_of(classes, at), end, counting)))
     if loss.reduction == "mean":
         code.fail_if(f"{norm} == 0", "every label of the batch is ignored or has a weight of 0")
         code(f"loss /= {norm}")

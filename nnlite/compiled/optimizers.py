@@ -126,10 +126,6 @@ class Update:
             if self._rule.settled is not None:
                 self._unsettled = self._places_unsettled()
 
-    def take_back(self) -> None:
-        """Count one step less; this update is not current then."""
-        self._optimizer.take_back()
-
     def _places_unsettled(self) -> list[int]:
         """Return the places of the runs whose numbers the next step changes."""
         settled, counts = self._rule.settled, self._optimizer.counts

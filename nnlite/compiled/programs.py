@@ -144,8 +144,8 @@ class Program:
         self._options = Watch(self.code.options)
         body = "\n\n".join(self._texts)
         self.source = f"{header(title, self.code.dtype, body)}\n\n{body}"
-        # Arrays are of the types that they had in the first call. Values that
-        # are made in each call may be of any type.
+        # Arrays are of the types that they had in the first call. Values that are made in each call
+        # may be of any type.
         checks = bool(self.code.per_call)
         self._functions = functions_of(self.source, self._native, checks)
 
@@ -437,7 +437,7 @@ def flat(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _kind_of(array: Array) -> tuple[Any, ...]:
-    """Return what machine code depends on in an array, beside its sizes."""
+    """Return what the source and its machine code depend on in an array."""
     flags = array.flags
     order = flags.c_contiguous, flags.f_contiguous
     return array.dtype, array.shape, order, flags.aligned, flags.writeable

@@ -93,6 +93,16 @@ def elements(formula: str, **arrays: Value) -> str:
     )
 
 
+def largest(size: Size, element: Callable[[str], str]) -> str:
+    """Return statements that compute ``top``, the largest ``element(j)``: NaN if there is one."""
+    return f"""
+        last = key({element("0")})
+        for j in range({size}):
+            last = max(last, key({element("j")}))
+        top = of_key(last)
+    """
+
+
 def joined(*parts: str) -> str:
     """Return the statements of all parts, one after the other."""
     return "\n".join(textwrap.dedent(part).strip("\n") for part in parts if part)

@@ -145,7 +145,7 @@ class StepProgram(LossProgram):
             return float(self.call("step", n, values, numbers))
         except BaseException as error:
             if not self._was_made(error, "step"):
-                update.take_back()
+                self._optimizer.take_back()  # after which the update is not current
             raise
 
     def _was_made(self, error: BaseException, name: str) -> bool:
@@ -208,6 +208,6 @@ class DividedStepProgram(StepProgram):
             if self._was_made(error, "update"):
                 self._commit(n)
             else:
-                self._update.take_back()
+                self._optimizer.take_back()
             raise
         self._commit(n)

@@ -12,11 +12,7 @@ import nnlite as nn
 from ...engine.arrays import Array
 from ...random import generator, own_generators
 from ..forms import form
-from ..source import (
-    Code,
-    Value,
-    fixed,
-)
+from ..source import Code, Value, fixed
 
 
 @form(nn.Dropout, nn.Dropout1d, nn.Dropout2d)

@@ -8,13 +8,7 @@ import nnlite as nn
 
 from ...layers.embedding import sinusoids
 from ..forms import form
-from ..source import (
-    Code,
-    Size,
-    Value,
-    fixed,
-    nest,
-)
+from ..source import Code, Size, Value, fixed, nest
 
 
 @form(nn.Embedding)

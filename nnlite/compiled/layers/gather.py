@@ -5,14 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...engine.arrays import Array
-from ..source import (
-    Code,
-    Shape,
-    Size,
-    Value,
-    lines_along,
-    nest,
-)
+from ..source import Code, Shape, Size, Value, lines_along, nest
 
 
 def gathered(code: Code, x: Value, axis: int, positions: Array, t: Array | None = None) -> Value:

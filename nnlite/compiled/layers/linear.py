@@ -7,11 +7,7 @@ from typing import Any
 import nnlite as nn
 
 from ..forms import form
-from ..source import (
-    Code,
-    Value,
-    product,
-)
+from ..source import Code, Value, product
 
 
 @form(nn.Linear)

@@ -111,6 +111,20 @@ def _track(
     code.at_end(f"if finite:\n{textwrap.indent(joined(counting, change), '    ')}")
 
 
+def _sum_over_rows(code: Code, parameter: Value | None, rows: str, count: int, term: str) -> None:
+    """Write the gradient of a parameter that all rows share: the sum of a term over them."""
+    if parameter is None or not parameter.needs_grad:
+        return
+    with code.gradient(parameter) as grad:
+        code(f"""
+            total = {grad}.reshape(-1)
+            total[:] = 0
+            for i in range({rows}):
+                for j in range({count}):
+                    total[j] += {term}
+        """)
+
+
 @form(nn.LayerNorm)
 def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
     """Y = weight x̂ + bias with x̂ = (x - μ) / √(σ² + eps) over the last axes of each sample.
@@ -152,16 +166,8 @@ def layer_norm(layer: nn.LayerNorm, code: Code, x: Value) -> Any:
 
     def backward(dy: Value) -> None:
         code(f"rows, values = {dy.view(rows, count)}, {x.view(rows, count)}")
-        for parameter, term in ((weight, f"rows[i, j] * {normal}"), (bias, "rows[i, j]")):
-            if parameter is not None and parameter.needs_grad:
-                with code.gradient(parameter) as part:
-                    code(f"""
-                        total = {part}.reshape(-1)
-                        total[:] = 0
-                        for i in range({rows}):
-                            for j in range({count}):
-                                total[j] += {term}
-                    """)
+        _sum_over_rows(code, weight, rows, count, f"rows[i, j] * {normal}")
+        _sum_over_rows(code, bias, rows, count, "rows[i, j]")
         if not x.needs_grad:
             return
         with code.gradient(x) as dx:
@@ -312,15 +318,7 @@ def rms_norm(layer: nn.RMSNorm, code: Code, x: Value) -> Any:
 
     def backward(dy: Value) -> None:
         code(f"grads, rows = {dy.view(rows, count)}, {x.view(rows, count)}")
-        if weight is not None and weight.needs_grad:
-            with code.gradient(weight) as part:
-                code(f"""
-                    total = {part}.reshape(-1)
-                    total[:] = 0
-                    for i in range({rows}):
-                        for j in range({count}):
-                            total[j] += grads[i, j] * rows[i, j] * {scale}[i]
-                """)
+        _sum_over_rows(code, weight, rows, count, f"grads[i, j] * rows[i, j] * {scale}[i]")
         if not x.needs_grad:
             return
         with code.gradient(x) as dx:

@@ -8,13 +8,7 @@ import nnlite as nn
 
 from ...engine.gather import border
 from ..forms import form
-from ..source import (
-    Code,
-    Size,
-    Value,
-    nest,
-    number,
-)
+from ..source import Code, Size, Value, nest, number
 from .gather import gathered
 from .windows import plus
 

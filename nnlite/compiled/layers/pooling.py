@@ -16,6 +16,8 @@ from ..source import (
     Shape,
     Size,
     Value,
+    joined,
+    largest,
     nest,
     numbers,
     of_one_sample,
@@ -132,18 +134,15 @@ def global_max_pool(layer: nn.Layer, code: Code, x: Value) -> Any:
     planes, count = product(x.shape[:2]), product(x.shape[2:])
     y = code.new(x.shape[:2])
     place = code.new(y.shape, "place", "np.int32")
-    code(f"""
-        rows = {x.view(planes, count)}
-        for i in range({planes}):
-            last, first = key(rows[i, 0]), {count}
-            for j in range({count}):
-                last = max(last, key(rows[i, j]))
-            top = of_key(last)
-            for j in range({count}):
-                is_top = (rows[i, j] == top) | (rows[i, j] != rows[i, j])
-                first = min(first, j if is_top else {count})
-            {y}[i], {place}[i] = top, first
-    """)
+    body = f"""
+        first = {count}
+        for j in range({count}):
+            is_top = (rows[i, j] == top) | (rows[i, j] != rows[i, j])
+            first = min(first, j if is_top else {count})
+        {y}[i], {place}[i] = top, first
+    """
+    code(f"rows = {x.view(planes, count)}")
+    code(nest({"i": planes}, joined(largest(count, lambda j: f"rows[i, {j}]"), body)))
     return y, lambda dy: to_maxima(code, x, dy, place)
 
 

@@ -7,15 +7,7 @@ from typing import Any
 import nnlite as nn
 
 from ..forms import form
-from ..source import (
-    Code,
-    Size,
-    Value,
-    nest,
-    number,
-    numbers,
-    product,
-)
+from ..source import Code, Size, Value, nest, number, numbers, product
 from .gather import gathered
 
 

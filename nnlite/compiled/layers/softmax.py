@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import nnlite as nn
 
 from ..forms import form
-from ..source import (
-    Code,
-    Size,
-    Value,
-    counted_axis,
-    lines_along,
-    nest,
-)
+from ..source import Code, Size, Value, counted_axis, joined, largest, lines_along, nest
+
+
+def softmax_of(size: Size, at: Callable[[str], str]) -> str:
+    """Return statements that compute b = softmax(a), and ``top`` and ``total`` of a line.
+
+    ``at(j)`` is the index of its element j.
+    """
+    body = f"""
+        total = real(0)
+        for j in range({size}):
+            b{at("j")} = exp(a{at("j")} - top)
+            total += b{at("j")}
+        for j in range({size}):
+            b{at("j")} /= total
+    """
+    return joined(largest(size, lambda j: f"a{at(j)}"), body)
 
 
 @form(nn.Softmax)
@@ -22,21 +32,8 @@ def softmax(layer: nn.Softmax, code: Code, x: Value) -> Any:
     """y_j = exp(x_j) / Σ_k exp(x_k); dx = y (dy - Σ_k dy_k y_k)."""
     before, size, behind = lines_along(x.shape, layer.dim)
     y = code.new(x.shape)
-    code(f"""
-        a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
-        for i in range({before}):
-            for k in range({behind}):
-                last = key(a[i, 0, k])
-                for j in range({size}):
-                    last = max(last, key(a[i, j, k]))
-                top = of_key(last)
-                total = real(0)
-                for j in range({size}):
-                    b[i, j, k] = exp(a[i, j, k] - top)
-                    total += b[i, j, k]
-                for j in range({size}):
-                    b[i, j, k] /= total
-    """)
+    code(f"a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}")
+    code(nest({"i": before, "k": behind}, softmax_of(size, lambda j: f"[i, {j}, k]")))
 
     def backward(dy: Value) -> None:
         with code.gradient(x) as dx:
@@ -60,21 +57,17 @@ def log_softmax(layer: nn.LogSoftmax, code: Code, x: Value) -> Any:
     """y_j = x_j - log Σ_k exp(x_k); dx = dy - exp(y) Σ_k dy_k."""
     before, size, behind = lines_along(x.shape, layer.dim)
     y = code.new(x.shape)
-    code(f"""
-        a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}
-        for i in range({before}):
-            for k in range({behind}):
-                last = key(a[i, 0, k])
-                for j in range({size}):
-                    last = max(last, key(a[i, j, k]))
-                top = of_key(last)
-                total = real(0)
-                for j in range({size}):
-                    total += exp(a[i, j, k] - top)
-                log_total = real(math.log(total))
-                for j in range({size}):
-                    b[i, j, k] = a[i, j, k] - top - log_total
-    """)
+    code(f"a, b = {x.view(before, size, behind)}, {y.view(before, size, behind)}")
+    body = f"""
+        total = real(0)
+        for j in range({size}):
+            total += exp(a[i, j, k] - top)
+        log_total = real(math.log(total))
+        for j in range({size}):
+            b[i, j, k] = a[i, j, k] - top - log_total
+    """
+    top = largest(size, lambda j: f"a[i, {j}, k]")
+    code(nest({"i": before, "k": behind}, joined(top, body)))
 
     def backward(dy: Value) -> None:
         with code.gradient(x) as dx:
